@@ -1,0 +1,1 @@
+"""Preference pairs: reading, checking and tokenising them, and the embedded task."""

@@ -1,0 +1,1 @@
+"""Our measures inside other people's trainers."""

@@ -1,0 +1,139 @@
+"""The record of a run, and its append-only writer.
+
+A run folder holds
+
+* ``run.json``: the manifest (every setting, versions, data fingerprint, device);
+* ``trace.jsonl``: the record. The first line states the fixed probe set; every further line is one step;
+* ``timing.jsonl``: seconds per step, apart from the record so that the record of two equal runs is the same
+  to the last byte;
+* ``probe_set.jsonl``: the texts and tokens of the probe pairs, for people and for the report.
+
+**When a number was measured.** The line of step t holds, under ``train``, the log-probabilities of the pairs
+of that step's batch as its own forward pass saw them: with the weights *before* update t. Under ``probe`` it
+holds the fixed probe set with the weights *after* update t. Step 0 is the untouched checkpoint: its line has
+a probe set and no training batch.
+
+Every table is a mapping from column name to a list; all lists of a table have one length. Log-probabilities
+are in nats, summed over the response tokens (the end token included where one was appended).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+FORMAT = 1
+TRACE_FILE = "trace.jsonl"
+TIMING_FILE = "timing.jsonl"
+MANIFEST_FILE = "run.json"
+PROBE_SET_FILE = "probe_set.jsonl"
+
+Table = Mapping[str, Sequence[Any]]
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN or infinity: they become null. Numbers keep ten digits, more than float32 holds."""
+    if isinstance(value, float):
+        return float(f"{value:.10g}") if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if hasattr(value, "tolist"):  # numpy arrays and scalars, torch tensors
+        return _plain(value.tolist())
+    return value
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    return json.dumps(_plain(record), ensure_ascii=False, separators=(",", ":"), allow_nan=False) + "\n"
+
+
+class TraceWriter:
+    """Appends one line a step; a line is on disk before `append` returns.
+
+    Parameters
+    ----------
+    folder : Path
+        The run folder; it must exist.
+    probe_set : table, or None when continuing a trace
+        Columns `pair_id`, `response`, `num_tokens`, `ref_logp_sum` (None where the objective has no reference),
+        one row per probe response, in the order in which every step's ``probe`` table is written.
+    """
+
+    def __init__(self, folder: Path, probe_set: Table | None = None):
+        self._file = open(Path(folder) / TRACE_FILE, "a", encoding="utf-8")  # noqa: SIM115
+        self._timing = open(Path(folder) / TIMING_FILE, "a", encoding="utf-8")  # noqa: SIM115
+        if probe_set is not None:
+            self._write({"format": FORMAT, "probe_set": probe_set})
+
+    def append(
+        self,
+        step: int,
+        *,
+        metrics: Mapping[str, float] | None = None,
+        train: Table | None = None,
+        probe: Table | None = None,
+        geometry: Table | None = None,
+        samples: Table | None = None,
+        tokens: Sequence[Sequence[float]] | None = None,
+        seconds: float | None = None,
+    ) -> None:
+        """Write the record of one step; `tokens` holds per-token log-probs, one list per probe response."""
+        parts = {
+            "metrics": metrics,
+            "train": train,
+            "probe": probe,
+            "geometry": geometry,
+            "samples": samples,
+            "tokens": tokens,
+        }
+        self._write({"step": step, **{name: part for name, part in parts.items() if part is not None}})
+        if seconds is not None:
+            self._timing.write(_line({"step": step, "seconds": seconds}))
+            self._timing.flush()
+
+    def _write(self, record: Mapping[str, Any]) -> None:
+        self._file.write(_line(record))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+        self._timing.close()
+
+    def __enter__(self) -> TraceWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def rewind(folder: Path, step: int) -> None:
+    """Drop every record later than `step`, and a torn last line, before a resumed run appends again."""
+    for name in (TRACE_FILE, TIMING_FILE):
+        path = Path(folder) / name
+        if not path.exists():
+            continue
+        kept = [line for line, record in read_lines(path) if record.get("step", 0) <= step]
+        aside = path.with_suffix(".rewound")
+        aside.write_text("".join(kept), encoding="utf-8")
+        os.replace(aside, path)
+
+
+def read_lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Every whole line of a JSONL record with its parsed content; reading ends at a torn line."""
+    lines = []
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for line in file:
+            if not line.endswith("\n"):
+                break
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError:
+                break
+            lines.append((line, record))
+    return lines

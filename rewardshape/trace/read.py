@@ -1,0 +1,167 @@
+"""Reading a run folder, or a sweep folder of run folders, into tidy tables.
+
+A trace may be read while it is being written: reading ends at the last whole line.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from rewardshape.errors import InputError
+from rewardshape.trace.format import (
+    FORMAT,
+    MANIFEST_FILE,
+    PROBE_SET_FILE,
+    TIMING_FILE,
+    TRACE_FILE,
+    read_lines,
+)
+
+RESPONSE_COLUMNS = ["run", "step", "split", "pair_id", "response", "logp_sum", "ref_logp_sum", "num_tokens"]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The record of one run, or of several under one index.
+
+    Attributes
+    ----------
+    steps : DataFrame
+        One row per run and step: run, step, loss, margin, accuracy, learning_rate, grad_norm, seconds, tokens, …
+    responses : DataFrame
+        One row per run, step, split (``train`` or ``probe``), pair and response: logp_sum and ref_logp_sum in
+        nats, num_tokens, and where measured greedy_logp_sum and entropy_sum (nats, summed over the response).
+        ``train`` rows of step t were measured before update t, ``probe`` rows after it; step 0 is the checkpoint.
+    geometry, samples, tokens : DataFrame
+        Gram entries and CHES per probe pair; sampled responses with gold reward; per-token log-probs of probe
+        responses where recorded (step, pair_id, response, position, logp). Empty where not asked for.
+    settings : dict
+        The manifest; for several runs, one manifest per run name.
+    folder : Path
+        Where the trace was read.
+    """
+
+    steps: pd.DataFrame
+    responses: pd.DataFrame
+    geometry: pd.DataFrame
+    samples: pd.DataFrame
+    tokens: pd.DataFrame
+    settings: dict[str, Any]
+    folder: Path
+
+    @property
+    def runs(self) -> list[str]:
+        """Names of the runs, in order."""
+        return list(dict.fromkeys(self.steps["run"]))
+
+    def run(self, name: str) -> Trace:
+        """The trace of one run of several."""
+        if name not in self.runs:
+            raise InputError(f"no run {name!r} in {self.folder}: it holds {', '.join(self.runs)}")
+        if len(self.runs) == 1:
+            return self
+        return read_trace(self.folder / name)
+
+
+def read_trace(folder: str | Path) -> Trace:
+    """Read a run folder (or a sweep folder: every run below it) as tidy DataFrames.
+
+    Raises
+    ------
+    InputError
+        If the folder holds no trace, or one in a format this version does not know.
+    """
+    folder = Path(folder)
+    if (folder / TRACE_FILE).is_file():
+        return _read_run(folder)
+    runs = sorted(path.parent for path in folder.glob(f"*/{TRACE_FILE}"))
+    if not runs:
+        raise InputError(
+            f"{folder}: no {TRACE_FILE} in it or in the folders below; give a run or a sweep folder"
+        )
+    traces = {path.name: _read_run(path) for path in runs}
+    tables = {
+        name: _concat([getattr(trace, name) for trace in traces.values()])
+        for name in ("steps", "responses", "geometry", "samples", "tokens")
+    }
+    return Trace(**tables, settings={name: trace.settings for name, trace in traces.items()}, folder=folder)
+
+
+def read_probe_set(folder: str | Path) -> list[dict[str, Any]]:
+    """The texts of the probe pairs: one dict per pair with pair_id, prompt, responses, tokens."""
+    path = Path(folder) / PROBE_SET_FILE
+    return [record for _, record in read_lines(path)] if path.is_file() else []
+
+
+def _read_run(folder: Path) -> Trace:
+    records = [record for _, record in read_lines(folder / TRACE_FILE)]
+    if not records or records[0].get("format") != FORMAT:
+        found = records[0].get("format") if records else "nothing"
+        raise InputError(f"{folder / TRACE_FILE}:1: found format {found}, this version reads format {FORMAT}")
+    probe_set, steps = records[0]["probe_set"], records[1:]
+    manifest_path = folder / MANIFEST_FILE
+    settings = json.loads(manifest_path.read_text(encoding="utf-8")) if manifest_path.is_file() else {}
+
+    step_rows = pd.DataFrame([{"step": record["step"], **record.get("metrics", {})} for record in steps])
+    timing_path = folder / TIMING_FILE
+    seconds = {r["step"]: r["seconds"] for _, r in read_lines(timing_path)} if timing_path.is_file() else {}
+    if len(step_rows):
+        step_rows["seconds"] = step_rows["step"].map(seconds)
+
+    responses = _concat(
+        [
+            _table(part, step=record["step"], split=split)
+            for record in steps
+            for split, part in (
+                ("train", record.get("train")),
+                ("probe", _with(probe_set, record.get("probe"))),
+            )
+            if part
+        ]
+    )
+    tables = {
+        "steps": step_rows,
+        "responses": responses.reindex(
+            columns=[*RESPONSE_COLUMNS[1:], *(c for c in responses.columns if c not in RESPONSE_COLUMNS)]
+        ),
+        "geometry": _concat([_table(r["geometry"], step=r["step"]) for r in steps if r.get("geometry")]),
+        "samples": _concat([_table(r["samples"], step=r["step"]) for r in steps if r.get("samples")]),
+        "tokens": _concat([_token_table(r, probe_set) for r in steps if r.get("tokens")]),
+    }
+    for table in tables.values():
+        table.insert(0, "run", folder.name)
+    return Trace(**tables, settings=settings, folder=folder)
+
+
+def _with(probe_set: Mapping[str, Any], measured: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return {**probe_set, **measured} if measured else None
+
+
+def _table(part: Mapping[str, Any], **constant: Any) -> pd.DataFrame:
+    table = pd.DataFrame(dict(part))
+    for name, value in reversed(constant.items()):
+        table.insert(0, name, value)
+    if "ref_logp_sum" in table:
+        table["ref_logp_sum"] = table["ref_logp_sum"].astype(float)
+    return table
+
+
+def _token_table(record: Mapping[str, Any], probe_set: Mapping[str, Any]) -> pd.DataFrame:
+    rows = [
+        (record["step"], pair_id, response, position, logp)
+        for pair_id, response, logps in zip(
+            probe_set["pair_id"], probe_set["response"], record["tokens"], strict=True
+        )
+        for position, logp in enumerate(logps)
+    ]
+    return pd.DataFrame(rows, columns=["step", "pair_id", "response", "position", "logp"])
+
+
+def _concat(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
