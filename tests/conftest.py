@@ -8,8 +8,13 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+import json
+from collections.abc import Callable
+
 import numpy as np
 import pytest
+
+from rewardshape.trace import TraceWriter
 
 
 @pytest.fixture(scope="session")
@@ -32,3 +37,60 @@ def _close_figures():
     import matplotlib.pyplot as plt
 
     plt.close("all")
+
+
+@pytest.fixture
+def write_run() -> Callable[..., Path]:
+    """Writes a run folder with the real writer: `write_run(folder, {"chosen": (steps, pairs) array, …})`."""
+    return _write_run
+
+
+def _write_run(
+    folder: Path,
+    logp_sums: dict[str, np.ndarray],
+    *,
+    num_tokens: dict[str, np.ndarray],
+    steps: list[int] | None = None,
+    pair_ids: list[str] | None = None,
+    objective: dict | None = None,
+    measured: dict[str, dict[str, np.ndarray]] | None = None,
+    texts: list[dict] | None = None,
+    tokens: dict[int, list[list[float]]] | None = None,
+    geometry: dict[int, dict] | None = None,
+    samples: dict[int, dict] | None = None,
+    **manifest: object,
+) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    num_steps, num_pairs = logp_sums["chosen"].shape
+    steps = list(range(num_steps)) if steps is None else steps
+    pair_ids = [f"pairs.jsonl:{i + 1}" for i in range(num_pairs)] if pair_ids is None else pair_ids
+    names = list(logp_sums)
+    probe_set = {
+        "pair_id": [pair for pair in pair_ids for _ in names],
+        "response": names * num_pairs,
+        "num_tokens": [int(num_tokens[name][i]) for i in range(num_pairs) for name in names],
+        "ref_logp_sum": [None] * (num_pairs * len(names)),
+    }
+    columns = {"logp_sum": logp_sums, **(measured or {})}
+    with TraceWriter(folder, probe_set) as writer:
+        for i, step in enumerate(steps):
+            probe = {
+                column: np.stack([values[name][i] for name in names], axis=1).ravel()
+                for column, values in columns.items()
+            }
+            writer.append(
+                step,
+                metrics={"loss": 0.6} if step else None,
+                probe=probe,
+                tokens=(tokens or {}).get(step),
+                geometry=(geometry or {}).get(step),
+                samples=(samples or {}).get(step),
+                seconds=0.1,
+            )
+    objective = objective or {"name": "alphapo", "parameters": {"alpha": 0.25, "beta": 2.5, "gamma": 0.25}}
+    manifest = {"objective": objective, "run": {"seed": 0}, **manifest}
+    (folder / "run.json").write_text(json.dumps(manifest), encoding="utf-8")
+    if texts is not None:
+        lines = "".join(json.dumps(pair) + "\n" for pair in texts)
+        (folder / "probe_set.jsonl").write_text(lines, encoding="utf-8")
+    return folder

@@ -1,1 +1,34 @@
-"""From a trace to numbers: displacement, its cause, over-optimization."""
+"""From a trace to numbers: displacement, its cause, over-optimization.
+
+The names load on first use, so that reading one table does not import what fits another.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_HOMES = {
+    "displacement": [
+        "displacement_curve",
+        "displacement_phases",
+        "displacement_summary",
+        "margin_curve",
+        "pair_correlations",
+        "pairs_table",
+    ],
+    "comparison": ["compare", "compare_at_equal", "over_seeds"],
+}
+_PUBLIC = {name: f"rewardshape.analysis.{home}" for home, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'rewardshape.analysis' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -1,0 +1,256 @@
+"""Displacement of traces whose every number is known because it was put there."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from rewardshape.analysis import (
+    displacement_curve,
+    displacement_phases,
+    displacement_summary,
+    margin_curve,
+    pair_correlations,
+    pairs_table,
+)
+from rewardshape.analysis.displacement import edit_distance
+from rewardshape.analysis.resampling import mean_interval, share_interval
+from rewardshape.errors import InputError
+from rewardshape.trace import TraceWriter, read_trace
+
+PAIRS = 40
+TOKENS = {"chosen": np.full(PAIRS, 10), "rejected": np.full(PAIRS, 20)}
+
+
+@pytest.fixture
+def level(rng):
+    """Log-probs of 40 untouched pairs, nats."""
+    return {name: -rng.uniform(1, 2, PAIRS) * TOKENS[name] for name in TOKENS}
+
+
+def run_of(write_run, folder, level, chosen, rejected=None, **more):
+    """A run whose pairs all move as given, in nats per token: arrays (steps,) or (steps, pairs)."""
+    moves = {"chosen": chosen, "rejected": chosen if rejected is None else rejected}
+    moves = {name: np.reshape(move, (len(move), -1)) for name, move in moves.items()}
+    sums = {name: level[name] + moves[name] * TOKENS[name] for name in moves}
+    return read_trace(write_run(folder, sums, num_tokens=TOKENS, **more))
+
+
+def test_change_is_since_step_zero_in_sums_and_per_token(write_run, tmp_path, level):
+    trace = run_of(write_run, tmp_path / "run", level, [0, -0.1, 0.2], [0, -0.3, -0.4])
+    curve = displacement_curve(trace).set_index(["response", "step"])
+    np.testing.assert_allclose(curve.loc["chosen", "logp_mean_change"], [0, -0.1, 0.2], atol=1e-9)
+    np.testing.assert_allclose(curve.loc["chosen", "logp_sum_change"], [0, -1, 2], atol=1e-8)
+    np.testing.assert_allclose(curve.loc["rejected", "logp_sum_change"], [0, -6, -8], atol=1e-8)
+    assert curve.loc["chosen", "share_fallen"].tolist() == [0, 1, 0]
+    assert curve.loc[("chosen", 0), "logp_sum"] == pytest.approx(level["chosen"].mean())
+    assert curve.loc[("chosen", 0), "logp_mean"] == pytest.approx((level["chosen"] / 10).mean())
+
+
+def test_intervals_are_those_of_scipy(rng):
+    values = rng.normal(size=(5, 33)) ** 3
+    theirs = stats.bootstrap(
+        (values,), np.mean, axis=-1, n_resamples=2000, method="percentile", rng=np.random.default_rng(7)
+    ).confidence_interval
+    low, high = mean_interval(values, seed=7)
+    np.testing.assert_allclose(low, theirs.low, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(high, theirs.high, rtol=0, atol=1e-12)
+
+
+def test_intervals_cover_the_truth_about_95_times_in_100(rng):
+    covered = 0
+    for trial in range(400):
+        low, high = mean_interval(rng.normal(-0.2, 1.0, size=(1, 60)), seed=trial)
+        covered += low[0] <= -0.2 <= high[0]
+    assert 0.91 <= covered / 400 <= 0.98  # 60 normal values: the percentile interval covers about 94.5 %
+
+
+def test_one_pair_has_no_interval():
+    low, high = mean_interval(np.array([[0.3], [0.4]]))
+    assert np.isnan(low).all()
+    assert np.isnan(high).all()
+
+
+def test_share_interval_is_honest_when_every_pair_fell():
+    low, high = share_interval(64, 64)
+    assert low == pytest.approx(0.9434, abs=1e-4)  # Wilson by hand: n / (n + z²), z = 1.959964
+    assert high == 1.0
+
+
+def test_same_pairs_are_drawn_at_every_step(write_run, tmp_path, level, rng):
+    pattern = rng.normal(size=PAIRS)
+    moves = np.stack([np.zeros(PAIRS), pattern, 3 * pattern])
+    curve = displacement_curve(run_of(write_run, tmp_path / "run", level, moves)).query(
+        "response == 'chosen'"
+    )
+    width = (curve["logp_mean_change_high"] - curve["logp_mean_change_low"]).to_numpy()
+    assert width[2] == pytest.approx(3 * width[1], rel=1e-6)
+
+
+def known_course(noise: np.ndarray) -> np.ndarray:
+    """Rest for 20 steps, a fall to −0.5 at step 60, a return to −0.2 at step 100: (101, pairs)."""
+    mean = np.interp(np.arange(101), [0, 20, 60, 100], [0, 0, -0.5, -0.2])
+    return mean[:, None] + noise * (np.arange(101) > 0)[:, None]
+
+
+def test_onset_depth_and_recovery_are_found(write_run, tmp_path, level, rng):
+    noise = rng.normal(0, 0.1, PAIRS)
+    noise -= noise.mean()
+    trace = run_of(write_run, tmp_path / "run", level, known_course(noise))
+    phases = displacement_phases(trace).set_index("response").loc["chosen"]
+    # A fall of 0.0125 a step clears the interval, half a width of 1.96·0.1/√40 = 0.031, at its third step.
+    half_width = 1.96 * noise.std() / np.sqrt(PAIRS)
+    assert abs(phases["onset"] - (20 + np.ceil(half_width / 0.0125))) <= 1
+    assert phases["depth"] == pytest.approx(-0.5, abs=1e-6)
+    assert phases["depth_step"] == 60
+    assert phases["change"] == pytest.approx(-0.2, abs=1e-6)
+    assert phases["recovery"] == pytest.approx(0.3, abs=1e-6)
+    assert phases["recovered_share"] == pytest.approx(0.6, abs=1e-6)
+    assert phases["depth_low"] < -0.5 < phases["depth_high"]
+
+
+def test_onset_is_for_good(write_run, tmp_path, level):
+    course = [0, -0.2, -0.2, 0.0, -0.1, -0.1]  # the first fall did not last
+    trace = run_of(write_run, tmp_path / "run", level, course, [0, -0.2, -0.2, 0.2, 0.2, 0.2])
+    phases = displacement_phases(trace).set_index("response")
+    assert phases.loc["chosen", "onset"] == 4
+    assert phases.loc["rejected", "onset"] == 3  # changing sides starts anew
+
+
+def test_no_onset_without_a_change_beyond_its_interval(write_run, tmp_path, level, rng):
+    still = rng.normal(0, 0.3, (6, PAIRS))
+    still -= still.mean(axis=1, keepdims=True)
+    still[0] = 0
+    phases = displacement_phases(run_of(write_run, tmp_path / "run", level, still))
+    assert phases["onset"].isna().all()
+
+
+def test_a_rising_run_has_no_depth_to_recover_from(write_run, tmp_path, level):
+    phases = displacement_phases(run_of(write_run, tmp_path / "run", level, [0, 0.1, 0.2]))
+    assert phases["depth"].tolist() == [0, 0]
+    assert phases["recovered_share"].isna().all()
+
+
+def test_margin_and_accuracy_follow_the_objective_of_the_manifest(write_run, tmp_path, level):
+    alpha, beta, gamma = 0.25, 2.5, 0.5
+    stated = {"name": "alphapo", "parameters": {"alpha": alpha, "beta": beta, "gamma": gamma}}
+    trace = run_of(write_run, tmp_path / "run", level, [0, 0.1], [0, -0.1], objective=stated)
+    s_w = level["chosen"] / 10 + [[0], [0.1]]
+    s_l = level["rejected"] / 20 + [[0], [-0.1]]
+    # equation 7 of arXiv 2501.03884, literally
+    margin = beta * ((1 - np.exp(-alpha * s_w)) - (1 - np.exp(-alpha * s_l))) / alpha - gamma
+    curve = margin_curve(trace)
+    np.testing.assert_allclose(curve["margin"], margin.mean(axis=1), rtol=1e-8)
+    np.testing.assert_allclose(curve["logp_margin"], (s_w - s_l).mean(axis=1), atol=1e-8)
+    np.testing.assert_allclose(curve["accuracy"], (s_w > s_l).mean(axis=1))
+
+
+def test_summary_has_one_row_per_run_ordered_by_alpha(write_run, tmp_path, level):
+    for alpha, fall in ((1.0, -0.1), (-0.5, -0.3), (0.0, -0.2)):
+        stated = {"name": "alphapo", "parameters": {"alpha": alpha, "beta": 2.5, "gamma": 0.5}}
+        run_of(write_run, tmp_path / f"alpha={alpha}", level, [0, fall], [0, -1.0], objective=stated)
+    summary = displacement_summary(read_trace(tmp_path))
+    assert summary["alpha"].tolist() == [-0.5, 0.0, 1.0]
+    np.testing.assert_allclose(summary["chosen_change"], [-0.3, -0.2, -0.1], atol=1e-9)
+    np.testing.assert_allclose(summary["rejected_change"], -1.0, atol=1e-9)
+    assert (summary["share_fallen"] == 1).all()
+    assert (summary["onset"] == 1).all()
+
+
+def test_greedy_and_entropy_changes_are_told_where_measured(write_run, tmp_path, level):
+    sums = {name: np.stack([level[name], level[name] - TOKENS[name]]) for name in TOKENS}
+    greedy = {name: np.stack([-0.5 * TOKENS[name], -0.2 * TOKENS[name]]) for name in TOKENS}
+    folder = write_run(tmp_path / "run", sums, num_tokens=TOKENS, measured={"greedy_logp_sum": greedy})
+    curve = displacement_curve(read_trace(folder)).query("step == 1 and response == 'chosen'").iloc[0]
+    assert curve["logp_mean_change"] == pytest.approx(-1)
+    assert curve["greedy_mean_change"] == pytest.approx(0.3)
+    assert "entropy_mean" not in curve
+
+
+def test_further_responses_may_be_missing_from_some_pairs(tmp_path):
+    probe_set = {
+        "pair_id": ["a", "a", "a", "b", "b"],
+        "response": ["chosen", "rejected", "shuffled", "chosen", "rejected"],
+        "num_tokens": [2, 2, 4, 2, 2],
+        "ref_logp_sum": [None] * 5,
+    }
+    with TraceWriter(tmp_path, probe_set) as writer:
+        writer.append(0, probe={"logp_sum": [-1.0, -2.0, -8.0, -3.0, -4.0]})
+        writer.append(1, probe={"logp_sum": [-2.0, -2.0, -4.0, -4.0, -4.0]})
+    curve = displacement_curve(read_trace(tmp_path)).query("step == 1").set_index("response")
+    assert curve.loc["shuffled", "num_pairs"] == 1
+    assert curve.loc["shuffled", "logp_mean_change"] == pytest.approx(1.0)
+    assert curve.loc["chosen", "logp_mean_change"] == pytest.approx(-0.5)
+
+
+def test_a_trace_without_step_zero_is_refused(write_run, tmp_path, level):
+    trace = run_of(write_run, tmp_path / "run", level, [0, -0.1], steps=[3, 4])
+    with pytest.raises(InputError, match="no probe set at step 0"):
+        displacement_curve(trace)
+
+
+def slow_edit_distance(first, second):
+    """The textbook recursion, cell by cell."""
+    table = np.zeros((len(first) + 1, len(second) + 1), dtype=int)
+    table[:, 0], table[0, :] = np.arange(len(first) + 1), np.arange(len(second) + 1)
+    for i, a in enumerate(first):
+        for j, b in enumerate(second):
+            table[i + 1, j + 1] = min(table[i, j] + (a != b), table[i, j + 1] + 1, table[i + 1, j] + 1)
+    return table[-1, -1]
+
+
+@given(st.lists(st.integers(0, 3), max_size=12), st.lists(st.integers(0, 3), max_size=12))
+def test_edit_distance_matches_the_textbook_recursion(first, second):
+    assert edit_distance(first, second) == slow_edit_distance(first, second)
+
+
+def test_pairs_are_ranked_by_how_far_they_fell(write_run, tmp_path, level, rng):
+    fall = rng.permutation(np.linspace(-1, 0.2, PAIRS))
+    texts = [
+        {
+            "pair_id": f"pairs.jsonl:{i + 1}",
+            "prompt": "p",
+            "responses": {"chosen": "a b", "rejected": "a c c"},
+            "tokens": {"chosen": ["a", "b"], "rejected": ["a", "c", "c"]},
+        }
+        for i in range(PAIRS)
+    ]
+    geometry = {0: {"pair_id": [t["pair_id"] for t in texts], "ches": (-10 * fall).tolist()}}
+    moves = np.stack([np.zeros(PAIRS), fall])
+    trace = run_of(write_run, tmp_path / "run", level, moves, texts=texts, geometry=geometry)
+    pairs = pairs_table(trace)
+    assert pairs["rank"].tolist() == list(range(1, PAIRS + 1))
+    assert pairs["pair_id"].iloc[0] == f"pairs.jsonl:{fall.argmin() + 1}"
+    assert pairs["chosen_change"].is_monotonic_increasing
+    assert pairs["fallen"].sum() == (fall < 0).sum()
+    assert (pairs["edit_distance"] == 2).all()
+    assert pairs["similarity"].iloc[0] == pytest.approx(1 / 3)
+    np.testing.assert_allclose(pairs["ches"], -10 * pairs["chosen_change"], atol=1e-8)
+
+
+def test_rank_correlations_are_those_of_scipy_with_an_interval_around_them(rng):
+    x = rng.normal(size=80)
+    pairs = pd.DataFrame(
+        {"run": "r", "chosen_change": -x + rng.normal(size=80), "chosen_sum_change": rng.normal(size=80)}
+    )
+    pairs["ches"], pairs["chosen_tokens"] = x, 5  # the constant descriptor has no rank correlation
+    table = pair_correlations(pairs)
+    assert table["descriptor"].unique().tolist() == ["ches"]
+    per_token = table.set_index("change").loc["chosen_change"]
+    truth = stats.spearmanr(x, pairs["chosen_change"])
+    assert per_token["rho"] == pytest.approx(truth.statistic)
+    theirs = stats.bootstrap(
+        (x, pairs["chosen_change"].to_numpy()),
+        lambda a, b: stats.spearmanr(a, b).statistic,
+        paired=True,
+        vectorized=False,
+        n_resamples=2000,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    assert per_token["rho_low"] == pytest.approx(theirs.low, abs=1e-9)
+    assert per_token["rho_high"] == pytest.approx(theirs.high, abs=1e-9)
