@@ -1,0 +1,91 @@
+"""Published settings, each a small record: ``preset("alphapo/mistral-7b-instruct")``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from rewardshape.errors import InputError
+from rewardshape.theory._check import nearest
+from rewardshape.theory.registry import objective
+
+_ALPHAPO = "AlphaPO, arXiv:2501.03884, Table 3"
+_SIMPO = "SimPO, arXiv:2405.14734, and the hyperparameter table of its repository's README"
+_SIMPO_V2 = "the training_configs of the repository of SimPO, arXiv:2405.14734"
+_ZEPHYR = "alignment-handbook, recipes/zephyr-7b-beta/dpo/config_full.yaml"
+_COMMON = {
+    "batch_size": 128,
+    "epochs": 1,
+    "optimizer": "adamw",
+    "schedule": "cosine",
+    "warmup_ratio": 0.1,
+    "max_tokens": 2048,
+}
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A published setting: objective, training settings as published, and where they are published."""
+
+    name: str
+    objective_name: str
+    parameters: dict[str, float] = field(hash=False)
+    training: dict[str, Any] = field(hash=False)
+    source: str
+
+    @property
+    def objective(self) -> Any:
+        """The objective with the published parameters."""
+        return objective(self.objective_name, **self.parameters)
+
+
+def _preset(
+    name: str, parameters: dict[str, float], learning_rate: float, source: str, **training: Any
+) -> Preset:
+    settings = {"learning_rate": learning_rate, **_COMMON, **training}
+    return Preset(name, name.split("/")[0], parameters, settings, source)
+
+
+def _alphapo(model: str, alpha: float, beta: float, ratio: float, learning_rate: float) -> Preset:
+    parameters = {"alpha": alpha, "beta": beta, "gamma_beta_ratio": ratio}
+    return _preset(f"alphapo/{model}", parameters, learning_rate, _ALPHAPO)
+
+
+def _simpo(model: str, beta: float, ratio: float, learning_rate: float, source: str = _SIMPO) -> Preset:
+    return _preset(f"simpo/{model}", {"beta": beta, "gamma_beta_ratio": ratio}, learning_rate, source)
+
+
+PRESETS = {
+    record.name: record
+    for record in (
+        _alphapo("mistral-7b-instruct", 0.25, 2.5, 0.1, 7e-7),
+        _alphapo("llama-3-8b-instruct", 0.25, 2.5, 1.0, 1e-6),
+        _alphapo("llama-3-8b-instruct-armorm", 0.25, 10.0, 0.3, 1.1e-6),
+        _alphapo("gemma-2-9b-instruct", 0.1, 10.0, 0.5, 8e-7),
+        _simpo("mistral-7b-base", 2.0, 0.8, 3e-7),
+        _simpo("mistral-7b-instruct", 2.5, 0.1, 5e-7),
+        _simpo("llama-3-8b-base", 2.0, 0.5, 6e-7),
+        _simpo("llama-3-8b-instruct", 2.5, 0.55, 1e-6),
+        _simpo("llama-3-8b-instruct-armorm", 10.0, 0.3, 1e-6, _SIMPO_V2),
+        _simpo("gemma-2-9b-instruct", 10.0, 0.5, 8e-7, _SIMPO_V2),
+        _preset("dpo/zephyr-7b-base", {"beta": 0.01}, 5e-7, _ZEPHYR, max_tokens=1024),
+    )
+}
+
+
+def preset(name: str) -> Preset:
+    """The published setting of that name.
+
+    Examples
+    --------
+    >>> preset("alphapo/mistral-7b-instruct").objective.parameters
+    {'alpha': 0.25, 'beta': 2.5, 'gamma': 0.25}
+    """
+    if name not in PRESETS:
+        raise InputError(nearest("preset", name, PRESETS))
+    return PRESETS[name]
+
+
+def preset_names() -> list[str]:
+    """All names that `preset` knows."""
+    return sorted(PRESETS)

@@ -1,0 +1,67 @@
+"""The score s of a response: the one number, in nats, that an objective sees of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from rewardshape.errors import InputError
+from rewardshape.theory._arrays import Array
+
+
+class Responses(NamedTuple):
+    """One response of every pair, as an objective needs it. All arrays or tensors of one library, over pairs.
+
+    Parameters
+    ----------
+    logp_sum : array, shape (pairs,)
+        log π(y|x), summed over the response tokens, in nats.
+    num_tokens : array, shape (pairs,)
+        Response tokens \\|y\\|.
+    ref_logp_sum : array, shape (pairs,), optional
+        log π_ref(y|x), for objectives with a reference.
+    token_logps : array, shape (pairs, tokens), optional
+        The response tokens' own log-probabilities, padded at the end with anything; `num_tokens` says where.
+    ref_token_logps : array, shape (pairs, tokens), optional
+        The same under the reference.
+    log_sum_sq_probs : array, shape (pairs,), optional
+        Σ_t log Σ_v π(v|x, y_<t)², summed over the response tokens: what WPO aligns its weights with.
+    """
+
+    logp_sum: Array
+    num_tokens: Array
+    ref_logp_sum: Array | None = None
+    token_logps: Array | None = None
+    ref_token_logps: Array | None = None
+    log_sum_sq_probs: Array | None = None
+
+
+@dataclass(frozen=True)
+class Score:
+    """s = (log π(y|x) − [log π_ref(y|x)]) / [|y|], each bracket optional, in nats or nats per token."""
+
+    reference: bool
+    per_token: bool
+
+    def __call__(self, xp: Any, logp_sum: Array, num_tokens: Array, ref_logp_sum: Array) -> Array:
+        s = logp_sum - ref_logp_sum if self.reference else logp_sum
+        return s / num_tokens if self.per_token else s
+
+    def checked(self, ref_logp_sum: Array | None) -> Array:
+        """`ref_logp_sum`, which must be there if the score has a reference, and is 0 if it has none."""
+        if not self.reference:
+            return 0.0
+        if ref_logp_sum is None:
+            raise InputError(
+                "this objective has a reference: give ref_logp_sum, the log-probabilities under it"
+            )
+        return ref_logp_sum
+
+    def slope(self, num_tokens: Array) -> Array:
+        """∂s/∂(log π): 1, or 1/|y|."""
+        return 1.0 / num_tokens if self.per_token else 0.0 * num_tokens + 1.0
+
+    @property
+    def formula(self) -> str:
+        ratio = "log π/π_ref" if self.reference else "log π"
+        return f"({ratio})/|y|" if self.per_token and self.reference else f"{ratio}{'/|y|' * self.per_token}"

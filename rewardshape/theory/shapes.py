@@ -1,0 +1,157 @@
+"""Reward shapes φ: how a response's score becomes its reward, r = β·φ(s).
+
+Every shape is increasing and answers five questions about a score s, in nats: its value φ(s) (`reward`), slope
+φ′(s), log-slope, curvature φ″(s), and the difference φ(s_w) − φ(s_l) of two scores without the cancellation that
+subtracting two rewards suffers. β, the margin γ and the loss live in `rewardshape.theory.objectives`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rewardshape.theory._arrays import (
+    HUGE,
+    Array,
+    apply,
+    bounded,
+    constant,
+    exprel,
+    positive_part,
+    with_gradient,
+)
+from rewardshape.theory._check import number
+
+
+class Shape:
+    """Base of the shapes. Subclasses give formulas on an array namespace; the public methods take any array."""
+
+    def reward(self, s: Array) -> Array:
+        """φ(s), the reward at β = 1. `s` of any shape, in nats; same library, dtype and device out."""
+        return apply(self._reward, s, what="the reward")
+
+    def difference(self, s_w: Array, s_l: Array) -> Array:
+        """φ(s_w) − φ(s_l), exact where the two scores nearly agree."""
+        return apply(self._difference, s_w, s_l, what="the reward difference")
+
+    def slope(self, s: Array) -> Array:
+        """φ′(s) > 0."""
+        return apply(self._slope, s, what="the slope")
+
+    def log_slope(self, s: Array) -> Array:
+        """log φ′(s): finite where the slope itself over- or underflows."""
+        return apply(self._log_slope, s, what="the log-slope")
+
+    def curvature(self, s: Array) -> Array:
+        """φ″(s)."""
+        return apply(self._curvature, s, what="the curvature")
+
+    def bounds(self, *, reference: bool) -> tuple[Array, Array]:
+        """Infimum and supremum of φ over all scores: over s ≤ 0, or over every s where s has a reference."""
+        raise NotImplementedError
+
+    def _reward(self, xp: Any, s: Array) -> Array:
+        raise NotImplementedError
+
+    def _difference(self, xp: Any, s_w: Array, s_l: Array) -> Array:
+        raise NotImplementedError
+
+    def _log_slope(self, xp: Any, s: Array) -> Array:
+        raise NotImplementedError
+
+    def _slope(self, xp: Any, s: Array) -> Array:
+        return xp.exp(self._log_slope(xp, s))
+
+    def _curvature(self, xp: Any, s: Array) -> Array:
+        raise NotImplementedError
+
+    def _attach(self, xp: Any, value: Array, s_w: Array, s_l: Array) -> Array:
+        """The difference with its exact derivatives."""
+        return with_gradient(xp, value, (s_w, self._slope(xp, s_w)), (s_l, -self._slope(xp, s_l)))
+
+
+@dataclass(frozen=True)
+class Alpha(Shape):
+    r"""The alpha family, φ_α(s) = (1 − e^(−αs))/α and φ_0(s) = s.
+
+    .. math:: \varphi_\alpha(s) = \frac{1 - e^{-\alpha s}}{\alpha}, \qquad
+              \varphi_\alpha' = e^{-\alpha s}, \qquad \varphi_\alpha'' = -\alpha e^{-\alpha s}
+
+    α = 0 is SimPO (score per token, no reference) or DPO (summed, with a reference); α = 1 with a reference is
+    forward KL; α = −1 is linear in the probability. For α < 0 the reward of a probability is bounded below by
+    −1/\|α\|; for α > 0 it falls exponentially as s → −∞.
+
+    The value and the difference are computed as
+
+    .. math:: \varphi_\alpha(s_w) - \varphi_\alpha(s_l) = (s_w - s_l)\, e^{M}\, \mathrm{exprel}(-d), \quad
+              M = \max(-\alpha s_w, -\alpha s_l),\; d = |\alpha (s_w - s_l)|
+
+    with exprel(x) = (eˣ − 1)/x, so nothing cancels, no branch on α is needed, and e^M is applied in two halves so
+    that only a difference that is itself too large overflows. In float64, with u = 2⁻⁵³ and elementary functions
+    good to one ulp, the relative error of a difference is, to first order, at most (13 + \|M\|)·u: the product αs
+    is rounded once and enters an exponential, which makes it \|M\|·u; the gap and α times it are rounded once each,
+    and exprel passes at most that on because its condition number on the left half-line is below 1; two
+    exponentials, one expm1, a division and three products make up the rest. A reward is the difference to s = 0.
+    The margin z = β·Δφ − γ then has an absolute error of at most (14 + \|M\|)·u·β\|Δφ\| + u·\|z\|, and the logistic
+    loss and the gradient weights, whose logarithms have slopes of at most 1 in z, pass that on as a relative error.
+
+    Parameters
+    ----------
+    alpha : float or array
+        The shape, finite. An array broadcasts against the scores.
+
+    Examples
+    --------
+    >>> Alpha(0.0).reward(-2.0)
+    -2.0
+    >>> round(Alpha(1.0).reward(-2.0), 6)
+    -6.389056
+
+    References
+    ----------
+    AlphaPO, arXiv:2501.03884; with a reference, the alpha-divergence of f-DPO, arXiv:2309.16240.
+    """
+
+    alpha: Any
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "alpha", number("alpha", self.alpha))
+
+    def bounds(self, *, reference: bool) -> tuple[Array, Array]:
+        alpha = np.asarray(self.alpha)
+        with np.errstate(all="ignore"):  # 1/α beyond float64 is no bound at all: ∞ is right
+            low = np.where(alpha < 0, 1 / alpha, -np.inf)
+            high = np.where(alpha > 0, 1 / alpha, np.inf) if reference else 0.0 * alpha
+        return low[()], high[()]
+
+    def _difference(self, xp: Any, s_w: Array, s_l: Array) -> Array:
+        alpha = constant(xp, self.alpha, s_w)
+        gap = bounded(xp, s_w - s_l)
+        # max(−α s_w, −α s_l) = −α·s_w, or −α·s_l where α·gap is positive
+        product = alpha * gap
+        top = -alpha * xp.where(product > 0, s_l, s_w)
+        half = xp.exp(0.5 * top)
+        value = gap * half * exprel(xp, -_capped(xp, product)) * half
+        value = xp.where(gap == 0, 0.0 * product, value)  # equal scores differ by 0 even where e^M overflows
+        return self._attach(xp, value, s_w, s_l)
+
+    def _reward(self, xp: Any, s: Array) -> Array:
+        alpha = constant(xp, self.alpha, s)
+        product = alpha * s
+        half = xp.exp(0.5 * positive_part(xp, -product))
+        value = s * half * exprel(xp, -_capped(xp, product)) * half
+        return with_gradient(xp, value, (s, self._slope(xp, s)))
+
+    def _log_slope(self, xp: Any, s: Array) -> Array:
+        return bounded(xp, -constant(xp, self.alpha, s) * s)
+
+    def _curvature(self, xp: Any, s: Array) -> Array:
+        alpha = constant(xp, self.alpha, s)
+        return -alpha * xp.exp(-alpha * s)
+
+
+def _capped(xp: Any, x: Array) -> Array:
+    """|x|, at most the largest finite number."""
+    return np.minimum(np.abs(x), HUGE) if xp is np else xp.clip(xp.abs(x), None, HUGE)
