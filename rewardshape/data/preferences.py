@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os.path
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from os import PathLike, fspath
-from pathlib import Path
 from typing import Any
 
 from rewardshape.data.sources import Row, kind, labels, read_rows
@@ -29,7 +29,7 @@ from rewardshape.errors import InputError
 Message = dict[str, Any]
 Text = str | list[Message]
 
-HH_ANSWER = "\n\nAssistant:"
+HH_QUESTION, HH_ANSWER = "\n\nHuman:", "\n\nAssistant:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +93,14 @@ class ReadReport:
         >>> ReadReport({"a.jsonl": 3}, 2, {"empty response": ["a.jsonl:2"]}).summary()
         '3 rows read, 2 pairs kept; 1 dropped: 1 empty response'
         """
-        parts = [f"{self.rows:,} rows read, {self.pairs:,} pairs kept"]
+        parts = [f"{counted(self.rows, 'row')} read, {counted(self.pairs, 'pair')} kept"]
         parts += dropped_parts(self.dropped)
         if self.bad_rows:
-            parts.append(f"{len(self.bad_rows):,} malformed rows skipped (first: {self.bad_rows[0]})")
+            parts.append(
+                f"{counted(len(self.bad_rows), 'malformed row')} skipped (first: {self.bad_rows[0]})"
+            )
         if self.duplicates:
-            parts.append(f"{self.duplicates:,} pairs repeat an earlier one (kept)")
+            parts.append(f"{counted(self.duplicates, 'pair')} kept that an earlier one equals")
         return "; ".join(parts)
 
     def to_dict(self) -> dict[str, Any]:
@@ -112,6 +114,11 @@ class ReadReport:
             "duplicates": self.duplicates,
             "fingerprint": self.fingerprint,
         }
+
+
+def counted(number: int, noun: str) -> str:
+    """``"1 row"``, ``"1,485 rows"``."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def dropped_parts(dropped: dict[str, list[str]]) -> list[str]:
@@ -191,9 +198,8 @@ def read_preferences(
     report.pairs = len(pairs)
     if not pairs:
         raise InputError(f"{', '.join(sources)}: no usable row ({report.summary()})")
-    digests = [_digest(pair) for pair in pairs]
-    report.duplicates = len(digests) - len(set(digests))
-    report.fingerprint = hashlib.sha256(b"".join(digests)).hexdigest()
+    report.duplicates = len(pairs) - len({_digest(pair) for pair in pairs})
+    report.fingerprint = fingerprint(pairs)
     return pairs, report
 
 
@@ -203,14 +209,14 @@ def fingerprint(pairs: Iterable[Pair]) -> str:
 
 
 def _digest(pair: Pair) -> bytes:
-    content = json.dumps([pair.prompt, list(pair.responses.items())], sort_keys=True)
+    content = json.dumps([pair.prompt, list(pair.responses.items())], sort_keys=True, default=str)
     return hashlib.sha256(content.encode()).digest()
 
 
 def _check_arguments(sources: list[str], extra_responses: Sequence[str]) -> None:
     if not sources:
         raise InputError("--data: no file given")
-    whole = [str(Path(source).resolve()) if Path(source).exists() else source for source in sources]
+    whole = [os.path.realpath(source) if os.path.exists(source) else source for source in sources]
     for index, path in enumerate(whole):
         if path in whole[:index]:
             raise InputError(f"--data: {sources[index]} is given twice")
@@ -234,15 +240,20 @@ def prompt_and_responses(row: Row, extra: Sequence[str] = ()) -> tuple[Text, dic
     """
     names = ["chosen", "rejected", *extra]
     responses = {name: _field(row, name) for name in names}
-    if row.get("prompt") is not None:
-        prompt, responses = _explicit_prompt(_field(row, "prompt"), responses)
+    prompt = _field(row, "prompt") if row.get("prompt") is not None else None
+    if responses["chosen"] == responses["rejected"]:
+        raise Unusable("identical responses")
+    if prompt is not None:
+        prompt, responses = _explicit_prompt(prompt, responses)
     elif all(isinstance(value, list) for value in responses.values()):
         prompt, responses = _shared_messages(responses)
     elif all(isinstance(value, str) for value in responses.values()):
         prompt, responses = _shared_text(responses)
     else:
         raise InputError("fields 'chosen' and 'rejected' mix text and messages, and there is no 'prompt'")
-    _check_preference(responses)
+    for name, response in responses.items():
+        if not _spoken(response).strip():
+            raise Unusable("empty response" if name in ("chosen", "rejected") else "empty extra response")
     return prompt, responses
 
 
@@ -300,29 +311,25 @@ def _explicit_prompt(prompt: Text, responses: dict[str, Text]) -> tuple[Text, di
 
 
 def _prompt_messages(prompt: str, chats: dict[str, list[Message]]) -> list[Message]:
-    """A text prompt beside message lists: where these open with it, their opening up to it."""
-    shared = _common_messages(list(chats.values()))
-    for index, message in enumerate(shared):
-        if message["role"] == "user" and message["content"] == prompt:
-            return shared[: index + 1]
+    """A text prompt beside message lists: the opening they share, where the prompt is a message of it."""
+    shared = chats["chosen"][: common_length(chats["chosen"], chats["rejected"])]
+    if any(message["role"] == "user" and message["content"] == prompt for message in shared):
+        return shared
     return [{"role": "user", "content": prompt}]
 
 
-def _common_messages(chats: Sequence[list[Message]]) -> list[Message]:
-    shared = []
-    for turns in zip(*chats, strict=False):
-        if any(turn != turns[0] for turn in turns):
-            break
-        shared.append(turns[0])
-    return shared
+def common_length(one: Sequence[Any], other: Sequence[Any]) -> int:
+    """How many items (letters, messages, tokens) two sequences share at their beginning."""
+    shortest = min(len(one), len(other))
+    if one[:shortest] == other[:shortest]:  # for tokens nearly always so, and far faster than the loop
+        return shortest
+    return next(index for index, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
 
 
 def _shared_messages(responses: dict[str, Any]) -> tuple[Text, dict[str, Text]]:
-    prompt = _common_messages([responses["chosen"], responses["rejected"]])
+    prompt = responses["chosen"][: common_length(responses["chosen"], responses["rejected"])]
     if not prompt:
         raise InputError("no field 'prompt', and 'chosen' and 'rejected' share no message at their beginning")
-    if responses["chosen"] == responses["rejected"]:
-        raise Unusable("identical responses")
     for name, value in responses.items():
         if value[: len(prompt)] != prompt:
             raise InputError(
@@ -339,8 +346,6 @@ def _answers(chats: dict[str, list[Message]]) -> dict[str, Text]:
 
 def _shared_text(responses: dict[str, Any]) -> tuple[Text, dict[str, Text]]:
     chosen, rejected = responses["chosen"], responses["rejected"]
-    if chosen == rejected:
-        raise Unusable("identical responses")
     prompt = _transcript_prompt(chosen, rejected) or _common_text(chosen, rejected)
     if not prompt.strip():
         raise InputError("no field 'prompt', and 'chosen' and 'rejected' share no beginning")
@@ -353,13 +358,14 @@ def _shared_text(responses: dict[str, Any]) -> tuple[Text, dict[str, Text]]:
 
 
 def _transcript_prompt(chosen: str, rejected: str) -> str:
-    """Of two HH-RLHF transcripts all up to the last ``Assistant:``; of other texts nothing."""
+    """Of two HH-RLHF transcripts what they share, to its last ``Assistant:``; of other texts nothing."""
     if not all(text.lstrip().startswith("Human:") and HH_ANSWER in text for text in (chosen, rejected)):
         return ""
-    prompts = [text[: text.rindex(HH_ANSWER) + len(HH_ANSWER)] for text in (chosen, rejected)]
-    if prompts[0] != prompts[1]:
+    before, answer, _ = chosen[: common_length(chosen, rejected)].rpartition(HH_ANSWER)
+    prompt = before + answer
+    if not answer or any(HH_QUESTION in text[len(prompt) :] for text in (chosen, rejected)):
         raise Unusable("transcripts part before the last turn")
-    return prompts[0]
+    return prompt
 
 
 def _common_text(chosen: str, rejected: str) -> str:
@@ -367,20 +373,13 @@ def _common_text(chosen: str, rejected: str) -> str:
 
     The space before that word goes with it, as it does in the tokens of most models.
     """
-    end = next((i for i, (a, b) in enumerate(zip(chosen, rejected, strict=False)) if a != b), None)
-    if end is None:  # one text continues the other: a response is empty, and is dropped as such
-        return min(chosen, rejected, key=len)
-    if re.match(r"\w", chosen[end]) or re.match(r"\w", rejected[end]):
-        end = re.search(r"\w*$", chosen[:end]).start()  # type: ignore[union-attr]
-    return chosen[:end].removesuffix(" ")
-
-
-def _check_preference(responses: dict[str, Text]) -> None:
-    for name, value in responses.items():
-        if not _spoken(value).strip():
-            raise Unusable("empty response" if name in ("chosen", "rejected") else "empty extra response")
-    if responses["chosen"] == responses["rejected"]:
-        raise Unusable("identical responses")
+    shared = chosen[: common_length(chosen, rejected)]
+    rests = [text[len(shared) :] for text in (chosen, rejected)]
+    if not all(rests):  # one text continues the other: a response is empty, and is dropped as such
+        return shared
+    if any(re.match(r"\w", rest) for rest in rests):
+        shared = re.sub(r"\w+\Z", "", shared)
+    return shared.removesuffix(" ")
 
 
 def _spoken(text: Text) -> str:

@@ -10,8 +10,10 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import os.path
 import re
-from collections.abc import Callable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,7 +22,7 @@ from rewardshape.errors import InputError
 Row = dict[str, Any]
 Rows = Iterator[tuple[int, Row | InputError]]
 
-HUB_ID = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(?::(?P<split>[\w.-]+))?")
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")  # owner/name, and :split
 UTF8_MARK, UTF16_MARKS = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -36,7 +38,7 @@ def read_rows(source: str) -> Rows:
             yield from _hub_rows(source)
         else:
             raise InputError(f"{source}: no such file")
-    except (OSError, EOFError) as error:  # EOFError: a gzip file cut short
+    except (OSError, EOFError, zlib.error) as error:  # the last two: a broken gzip file
         raise InputError(f"{source}: cannot be read ({_reason(error)})") from error
 
 
@@ -48,7 +50,9 @@ def labels(sources: Sequence[str]) -> dict[str, str]:
     >>> labels(["en/pairs.jsonl"])
     {'en/pairs.jsonl': 'pairs.jsonl'}
     """
-    whole = {source: Path(source).absolute() if Path(source).exists() else Path(source) for source in sources}
+    whole = {
+        source: Path(source).absolute() if os.path.exists(source) else Path(source) for source in sources
+    }
     # A hub id is a name already; of a path the file name says most.
     depth = {source: 1 if path.is_absolute() else len(path.parts) for source, path in whole.items()}
 
@@ -114,14 +118,13 @@ def _jsonl_rows(path: Path) -> Rows:
 
 def _parsed(line: bytes) -> Row | InputError:
     try:
-        row = json.loads(_text(line))
+        return _object(json.loads(_text(line)))
     except InputError as error:
         return error
     except json.JSONDecodeError as error:
         return InputError(f"not JSON: {error.msg} (column {error.colno})")
-    except RecursionError:
-        return InputError("not JSON: nested too deep")
-    return _object(row)
+    except (ValueError, RecursionError) as error:  # a number of 5,000 digits, a thousand brackets
+        return InputError(f"not JSON that can be read: {_reason(error)}")
 
 
 def _object(row: Any) -> Row | InputError:
@@ -132,33 +135,29 @@ def _json_rows(path: Path) -> Rows:
     """One JSON list of rows; many files named .json hold one object a line, and are read as such."""
     with _open(path) as file:
         content = file.read().removeprefix(UTF8_MARK)
-    if content.lstrip().startswith(b"{") and b"\n" in content.strip():
-        first_line = content.lstrip().splitlines()[0]
-        if isinstance(_parsed(first_line), dict):
-            yield from _jsonl_rows(path)
-            return
-    if not content.strip():
+    if not content.lstrip().startswith(b"["):
+        yield from _jsonl_rows(path)
         return
     try:
         table = json.loads(_text(content))
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
     except json.JSONDecodeError as error:
         raise InputError(f"{path}:{error.lineno}: not JSON: {error.msg} (column {error.colno})") from None
-    if not isinstance(table, list):
-        raise InputError(
-            f"{path}: {kind(table)} where a list of rows belongs; save one object a line as JSONL"
-        )
-    for number, row in enumerate(table, start=1):
-        yield number, _object(row)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not JSON that can be read: {_reason(error)}") from None
+    yield from enumerate(map(_object, table), start=1)
 
 
 def _csv_rows(path: Path) -> Rows:
     csv.field_size_limit(2**31 - 1)  # the standard limit, 128 KiB, is less than a long conversation
     with _open(path) as file:
-        reader = csv.DictReader(_csv_lines(path, file), restkey="", strict=True)
+        reader = csv.reader(_csv_lines(path, file), strict=True)
         try:
-            yield from _csv_records(reader)
+            names = next(reader, [])
+            number = reader.line_num + 1  # where the next record starts: a cell may hold line breaks
+            for cells in reader:
+                if cells:
+                    yield number, _csv_row(names, cells)
+                number = reader.line_num + 1
         except csv.Error as error:
             raise InputError(f"{path}:{reader.line_num}: not CSV: {error}") from None
 
@@ -171,32 +170,20 @@ def _csv_lines(path: Path, file: IO[bytes]) -> Iterator[str]:
             raise InputError(f"{path}:{number}: {error}") from None
 
 
-def _csv_records(reader: csv.DictReader[str]) -> Rows:
-    _ = reader.fieldnames  # reads the head line, so that line_num is where the first record starts
-    while True:
-        number = reader.line_num + 1
-        row: Row | None = next(reader, None)
-        if row is None:
-            return
-        if "" in row:
-            yield number, InputError("more cells than the head line has names")
-        else:
-            yield number, _csv_cells(row)
-
-
-def _csv_cells(row: Row) -> Row | InputError:
-    """Cells are text; one that is a JSON list of messages becomes that list."""
-    cells: Row = {}
+def _csv_row(names: list[str], cells: list[str]) -> Row | InputError:
+    """Cells are text; one that holds a JSON list of messages becomes that list."""
+    if len(cells) > len(names):
+        return InputError(f"{len(cells)} cells, but the head line has {len(names)} names")
+    row: Row = dict(zip(names, cells, strict=False))
     for name, cell in row.items():
-        cells[name] = cell
-        if isinstance(cell, str) and re.match(r"\s*\[\s*\{\s*['\"](role|content)['\"]", cell):
+        if re.match(r"\s*\[\s*\{\s*['\"](role|content)['\"]\s*:", cell):
             try:
-                cells[name] = json.loads(cell)
-            except json.JSONDecodeError:
+                row[name] = json.loads(cell)
+            except (ValueError, RecursionError):
                 return InputError(
-                    f"field '{name}' looks like a message list but is not JSON; save the data as JSONL"
+                    f"field '{name}' looks like a message list but is not JSON; save it as JSONL"
                 )
-    return cells
+    return row
 
 
 # --- tables ---
@@ -215,39 +202,38 @@ def _parquet_rows(path: Path) -> Rows:
 
 
 def _saved_rows(folder: Path) -> Rows:
-    if (folder / "dataset_dict.json").is_file():
-        splits = json.loads((folder / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
-        raise InputError(f"{folder}: holds the splits {', '.join(splits)}; give one, as {folder / splits[0]}")
-    if not (folder / "dataset_info.json").is_file():
+    if not any((folder / name).is_file() for name in ("dataset_info.json", "dataset_dict.json")):
         raise InputError(f"{folder}: a folder; give the data files in it, or a folder that `datasets` saved")
     import datasets
 
     try:
-        table = datasets.load_from_disk(str(folder))
+        tables = datasets.load_from_disk(str(folder))
     except Exception as error:  # whatever a half-written folder makes the library raise
         raise InputError(f"{folder}: cannot be read as a saved dataset ({_reason(error)})") from error
-    yield from enumerate(table, start=1)  # type: ignore[misc]
+    yield from enumerate(_one_split(tables, str(folder), "/"), start=1)
 
 
 def _hub_rows(source: str) -> Rows:
-    match = HUB_ID.fullmatch(source)
-    assert match is not None
-    name, split = match["name"], match["split"]
+    name, _, split = source.partition(":")
     import datasets
 
     try:
-        tables = datasets.load_dataset(name, split=split)
+        tables = datasets.load_dataset(name, split=split or None)
     except Exception as error:  # offline, unknown, gated, broken: the library raises a dozen kinds
         raise InputError(
             f"{source}: no such file, and no such dataset could be loaded from the hub ({_reason(error)})"
         ) from error
-    if split is None:
-        if len(tables) > 1:
-            raise InputError(
-                f"{source}: has the splits {', '.join(tables)}; name one, as {name}:{next(iter(tables))}"
-            )
-        tables = next(iter(tables.values()))
-    yield from enumerate(tables, start=1)
+    yield from enumerate(_one_split(tables, name, ":"), start=1)
+
+
+def _one_split(tables: Any, name: str, mark: str) -> Iterable[Row]:
+    if not isinstance(tables, dict):
+        return tables
+    if len(tables) > 1:
+        raise InputError(
+            f"{name}: has the splits {', '.join(tables)}; name one, as {name}{mark}{next(iter(tables))}"
+        )
+    return next(iter(tables.values()))
 
 
 def kind(value: Any) -> str:

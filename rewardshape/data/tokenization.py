@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rewardshape.data.preferences import Pair, Unusable, dropped_dict, dropped_parts
+from rewardshape.data.preferences import Pair, Unusable, common_length, counted, dropped_dict, dropped_parts
 from rewardshape.errors import InputError
 
 BATCH = 512  # pairs given to the tokenizer at once
@@ -70,21 +70,19 @@ class EncodeReport:
 
     def summary(self) -> str:
         """One line for people."""
-        parts = [f"{self.pairs:,} pairs tokenised", *dropped_parts(self.dropped)]
+        parts = [f"{counted(self.pairs, 'pair')} tokenised", *dropped_parts(self.dropped)]
         if self.bad_rows:
-            parts.append(f"{len(self.bad_rows):,} malformed rows skipped (first: {self.bad_rows[0]})")
-        if self.prompts_truncated:
             parts.append(
-                f"{self.prompts_truncated:,} prompts truncated, {self.prompt_tokens_lost:,} tokens lost"
+                f"{counted(len(self.bad_rows), 'malformed row')} skipped (first: {self.bad_rows[0]})"
             )
-        if self.responses_truncated:
-            parts.append(
-                f"{self.responses_truncated:,} responses truncated, {self.response_tokens_lost:,} tokens lost"
-            )
+        for noun, number, lost in (
+            ("prompt", self.prompts_truncated, self.prompt_tokens_lost),
+            ("response", self.responses_truncated, self.response_tokens_lost),
+        ):
+            if number:
+                parts.append(f"{counted(number, noun)} truncated, {counted(lost, 'token')} lost")
         if self.boundary_merges:
-            parts.append(
-                f"{self.boundary_merges:,} prompts shortened where a merge crosses into the response"
-            )
+            parts.append(f"{counted(self.boundary_merges, 'prompt')} cut short by a merge into the response")
         return "; ".join(parts)
 
     def to_dict(self) -> dict[str, Any]:
@@ -286,7 +284,7 @@ def _single_ends(ids: list[int], rules: _Rules) -> list[int]:
 
 
 def _encode(text: _Joined, ids: _Ids, rules: _Rules, report: EncodeReport) -> EncodedPair:
-    boundary = min(_common_length(ids.prompt, joined) for joined in ids.joined.values())
+    boundary = min(common_length(ids.prompt, joined) for joined in ids.joined.values())
     prompt = ids.prompt[:boundary]
     if not prompt:
         raise Unusable("no prompt token")
@@ -307,12 +305,6 @@ def _encode(text: _Joined, ids: _Ids, rules: _Rules, report: EncodeReport) -> En
         responses_lost=[len(whole[name]) - len(kept[name]) for name in whole],
     )
     return EncodedPair(text.pair_id, kept_prompt, kept)
-
-
-def _common_length(ids: list[int], other: list[int]) -> int:
-    return next(
-        (i for i, (a, b) in enumerate(zip(ids, other, strict=False)) if a != b), min(len(ids), len(other))
-    )
 
 
 def _with_end(response: list[int], text: _Joined, name: str, rules: _Rules) -> list[int]:
