@@ -1,0 +1,47 @@
+"""The console script: ``rewardshape probe|figures|diagnose …``, the same as ``python -m rewardshape.…``."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+COMMANDS = {
+    "probe": ("rewardshape.probe.__main__", "train on preference pairs and log every step"),
+    "diagnose": ("rewardshape.diagnose", "what happened in a run of ours or in another trainer's log"),
+    "figures": ("rewardshape.figures", "draw every figure, or one from your own runs"),
+}
+
+HELP = """\
+usage: rewardshape COMMAND …
+
+Reward shape and likelihood displacement in direct alignment.
+
+commands
+{commands}
+
+examples
+  rewardshape probe
+  rewardshape probe ./my-model --data pairs.jsonl --alpha 0 0.25
+  rewardshape diagnose trainer_state.json
+  rewardshape COMMAND --help
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Hand over to the command named first."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help"):
+        print(HELP.format(commands="\n".join(f"  {name:<10}{text}" for name, (_, text) in COMMANDS.items())), end="")
+        return 0
+    if words[0] == "--version":
+        print(importlib.import_module("rewardshape").__version__)
+        return 0
+    if words[0] not in COMMANDS:
+        print(f"error: no command {words[0]!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    return importlib.import_module(COMMANDS[words[0]][0]).main(words[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

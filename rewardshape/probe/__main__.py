@@ -1,0 +1,55 @@
+"""``python -m rewardshape.probe``: parse, run, show."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Sequence
+
+from rewardshape.errors import InputError
+
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO}
+
+
+def main(argv: Sequence[str] | None = None, prog: str = "python -m rewardshape.probe") -> int:
+    """Exit status: 0 done; 2 bad input, said in one ``error:`` line; 128 + signal when stopped (130 for Ctrl-C)."""
+    from rewardshape.probe.settings import parse
+
+    output = None
+    try:
+        settings = parse(argv, prog)
+        output = settings.output.output
+        from rewardshape.probe.run import Interrupted, run
+
+        try:
+            trace = run(settings)
+        except Interrupted as stopped:
+            print(
+                f"stopped; the trace is whole. Go on with:\n  {prog} --resume --output {stopped.folder}",
+                file=sys.stderr,
+            )
+            return 128 + stopped.signal_number
+        from rewardshape.probe.show import show
+
+        show(trace, settings)
+    except InputError as error:
+        return fail(str(error))
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        return fail(f"{error.filename or output or 'disk'}: {error.strerror}; what was written is kept")
+    except KeyboardInterrupt:
+        print("stopped before the first step was done; nothing to go on with", file=sys.stderr)
+        return 130
+    return 0
+
+
+def fail(message: str) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    sys.exit(main())
