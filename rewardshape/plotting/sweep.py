@@ -128,7 +128,9 @@ def plot_final_displacement(summary: pd.DataFrame, axes: Sequence[Axes] | None =
     changes.set_ylabel("change in log-prob\n(nats per token)")
     changes.legend(loc="best")
     shares.set(ylabel="share of\npairs fallen", ylim=(-0.03, 1.03))
-    _settings_axis(shares, settings)
+    for ax in axes:
+        _settings_axis(ax, settings)
+        ax.label_outer()
     return axes
 
 
