@@ -310,7 +310,7 @@ def _encode(text: _Joined, ids: _Ids, rules: _Rules, report: EncodeReport) -> En
 def _with_end(response: list[int], text: _Joined, name: str, rules: _Rules) -> list[int]:
     closed = response[-1] == rules.eos
     if text.is_chat:  # a template may close a turn with a token of its own, and a line break after it
-        closed = closed or text.joined[name].rstrip().endswith(rules.special_texts or ("\0",))
+        closed = closed or text.joined[name].rstrip().endswith(rules.special_texts)
     return response if closed else [*response, rules.eos]  # type: ignore[list-item]
 
 
