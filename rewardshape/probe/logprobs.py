@@ -1,9 +1,9 @@
 """What does the model say of each response: its tokens' log-probabilities, in nats.
 
 Two paths give the same numbers. `PlainPath` is the reference: one padded row per response, whole logits,
-transformers' own forward. `SharedPrefixPath` is what a run uses: no padding, each prompt read once for all its
-responses, and the vocabulary projected only where a response token is predicted. `choose_path` compares the two
-on the model at hand.
+transformers' own forward. `SharedPrefixPath` is what a run uses: no padding, each prompt read once for all
+its responses, the vocabulary projected only where a response token is predicted and never held as a whole.
+`choose_path` compares the two on the model at hand.
 
 Both take encoded pairs with any number of responses. Responses come out in row-major order: pair by pair,
 within a pair in the order of its `responses`.
@@ -11,6 +11,7 @@ within a pair in the order of its `responses`.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -20,6 +21,11 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from rewardshape.errors import InputError
+from rewardshape.probe.projection import TokenLogps, project
+from rewardshape.probe.shared_prefix import CannotSharePrefix, keep_prefixes_apart, positions, share_prefixes
+
+TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 5e-2}
+"""Mean difference in nats per token below which two paths agree: rounding in these types, not another model."""
 
 
 class EncodedPair(Protocol):
@@ -31,8 +37,8 @@ class EncodedPair(Protocol):
 
 
 Batch = dict[str, Any]
-"""Tensors, which whoever trains moves to the model's device, and plain Python lists of lengths, which stay on the
-CPU: cutting tensors to length then never waits for a GPU."""
+"""Tensors, which whoever trains moves to the model's device, and plain Python lists of lengths, which stay on
+the CPU: cutting tensors to length then never waits for a GPU."""
 
 
 @dataclass(frozen=True)
@@ -127,15 +133,96 @@ class PlainPath:
         )
 
 
+class SharedPrefixPath:
+    """The fast way: one packed row without padding, each prompt once, no logits but the wanted ones.
+
+    A response's last token is predicted but predicts nothing, so it is not read at all.
+    """
+
+    name = "shared prefix"
+
+    def collate(self, pairs: Sequence[EncodedPair]) -> Batch:
+        """Encoded pairs as one batch; every pair may have any number of responses."""
+        input_ids: list[int] = []
+        predicting: list[int] = []
+        layout = []
+        for pair in _checked(pairs):
+            input_ids += pair.prompt_ids
+            end_of_prompt = len(input_ids) - 1
+            for ids in pair.responses.values():
+                predicting += [end_of_prompt, *range(len(input_ids), len(input_ids) + len(ids) - 1)]
+                input_ids += ids[:-1]
+            layout.append([len(pair.prompt_ids), *(len(ids) - 1 for ids in pair.responses.values())])
+        return {
+            "input_ids": torch.tensor([input_ids]),
+            "position_ids": torch.tensor([positions(layout)]),
+            "predicting": torch.tensor(predicting),
+            "targets": _targets(pairs),
+            "lengths": _lengths(pairs),
+            "layout": layout,
+        }
+
+    def logps(self, model: torch.nn.Module, batch: Batch) -> ResponseLogps:
+        """Log-probabilities of a batch that this path collated.
+
+        Raises
+        ------
+        CannotSharePrefix
+            If this model cannot be asked to; `choose_path` finds out beforehand.
+        """
+        inner = _unwrapped(model)
+        share_prefixes(inner)
+        config = inner.config.get_text_config()
+        head = inner.get_output_embeddings()
+        if not isinstance(head, torch.nn.Linear) or not head.weight.is_floating_point():
+            raise CannotSharePrefix(f"its output projection is a {type(head).__name__}, not a linear layer")
+        scale = (getattr(config, "logit_scale", None) or 1) / (getattr(config, "logits_scaling", None) or 1)
+        softcap = getattr(config, "final_logit_softcapping", None)
+        found: list[TokenLogps] = []
+
+        def project_here(head: torch.nn.Linear, args: tuple[Tensor, ...]) -> tuple[Tensor]:
+            """In place of the head, where sharded weights are at hand: it is given no rows to project."""
+            hidden = args[0]
+            wanted = hidden.flatten(0, 1).index_select(0, batch["predicting"])
+            found.append(
+                project(wanted * scale, head.weight, batch["targets"], bias=head.bias, softcap=softcap)
+            )
+            return (hidden[:, :0],)
+
+        hook = head.register_forward_pre_hook(project_here)
+        try:
+            model(
+                input_ids=batch["input_ids"],
+                position_ids=batch["position_ids"],
+                # Four dimensions say that the mask is made already; the layout is what attention goes by.
+                attention_mask=batch["input_ids"].new_empty(0, 0, 0, 0),
+                use_cache=False,
+                layout=tuple(map(tuple, batch["layout"])),
+            )
+        finally:
+            hook.remove()
+        [(token_logps, greedy_logps, entropies)] = found
+        return ResponseLogps(token_logps, greedy_logps, entropies, batch["lengths"])
+
+
+def response_logps(model: torch.nn.Module, batch: Batch) -> ResponseLogps:
+    """Log-probabilities of a batch by the path that collated it."""
+    path: Path = SharedPrefixPath() if "layout" in batch else PlainPath()
+    return path.logps(model, batch)
+
+
 def choose_path(model: torch.nn.Module, pairs: Sequence[EncodedPair]) -> tuple[Path, str]:
     """The fastest path that is right for this model, and a sentence on why where it is not the fast one.
+
+    The two paths are compared on the longest and the shortest of the pairs, so that a window of attention that
+    is shorter than the texts counts.
 
     Parameters
     ----------
     model : causal language model of transformers
-        Its mode (training or evaluation) and its gradients are left as they were.
+        Its mode (training or evaluation) is left as it was.
     pairs : sequence of EncodedPair
-        A batch to compare the paths on.
+        Some of the pairs the paths will be used on.
 
     Returns
     -------
@@ -144,12 +231,86 @@ def choose_path(model: torch.nn.Module, pairs: Sequence[EncodedPair]) -> tuple[P
     note : str
         Empty, or why the plain path was taken.
     """
-    return PlainPath(), ""
+    by_length = sorted(_checked(pairs), key=_num_rows)
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            reason = _disagreement(model, [by_length[-1], by_length[0]])
+    finally:
+        model.train(was_training)
+    if not reason:
+        return SharedPrefixPath(), ""
+    keep_prefixes_apart(_unwrapped(model))
+    kind = type(_unwrapped(model)).__name__
+    return (
+        PlainPath(),
+        f"{kind} cannot read a prompt once for all its responses ({reason}): each is read alone.",
+    )
 
 
-def response_logps(model: torch.nn.Module, batch: Batch) -> ResponseLogps:
-    """Log-probabilities of a batch by the path that collated it."""
-    return PlainPath().logps(model, batch)
+def batches(pairs: Sequence[EncodedPair], max_tokens: int) -> list[list[EncodedPair]]:
+    """Cut pairs into consecutive batches of nearly equal numbers of tokens, none above `max_tokens`.
+
+    Order is kept, so the responses of the batches follow each other as the pairs do. A pair that alone has more
+    tokens stands alone. Tokens are counted as `SharedPrefixPath` reads them.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> pair = SimpleNamespace(pair_id="a:1", prompt_ids=[1, 2], responses={"chosen": [3], "rejected": [4, 5]})
+    >>> [len(batch) for batch in batches([pair] * 5, max_tokens=12)]
+    [3, 2]
+    """
+    fewest = len(_filled(pairs, max_tokens))
+    limit = bisect_left(range(max_tokens), True, key=lambda limit: len(_filled(pairs, limit)) <= fewest)
+    return _filled(pairs, limit)
+
+
+def on_device(batch: Batch, device: torch.device | str) -> Batch:
+    """The batch with its tensors moved; lengths stay plain numbers."""
+    return {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
+
+
+def _filled(pairs: Sequence[EncodedPair], limit: int) -> list[list[EncodedPair]]:
+    """Consecutive batches, each filled until the next pair would pass the limit."""
+    filled: list[list[EncodedPair]] = []
+    room = 0
+    for pair in pairs:
+        room -= _num_rows(pair)
+        if room < 0 or not filled:
+            filled.append([])
+            room = limit - _num_rows(pair)
+        filled[-1].append(pair)
+    return filled
+
+
+def _num_rows(pair: EncodedPair) -> int:
+    """Tokens of a pair that the shared path reads."""
+    return len(pair.prompt_ids) + sum(len(ids) - 1 for ids in pair.responses.values())
+
+
+def _disagreement(model: torch.nn.Module, pairs: Sequence[EncodedPair]) -> str:
+    """Why the shared path is not right for this model; empty where it is."""
+    plain, shared = PlainPath(), SharedPrefixPath()
+    device = next(model.parameters()).device
+    expected = plain.logps(model, on_device(plain.collate(pairs), device))
+    try:
+        found = shared.logps(model, on_device(shared.collate(pairs), device))
+    except Exception as problem:  # whatever an unknown architecture trips over, the plain path still stands
+        return f"{type(problem).__name__}: {problem}".splitlines()[0].rstrip(".")
+    difference = (found.token_logps - expected.token_logps).abs().mean().item()
+    if difference <= TOLERANCE.get(next(model.parameters()).dtype, TOLERANCE[torch.float32]):
+        return ""
+    return f"its log-probabilities would be off by {difference:.2g} nats per token"
+
+
+def _unwrapped(model: torch.nn.Module) -> Any:
+    """The transformers model inside the wrappers of distributed training and of peft."""
+    inner: Any = model
+    while hasattr(inner, "module"):
+        inner = inner.module
+    return inner.get_base_model() if hasattr(inner, "get_base_model") else inner
 
 
 def _checked(pairs: Sequence[EncodedPair]) -> Sequence[EncodedPair]:

@@ -1,0 +1,160 @@
+"""Hidden states to log-probabilities without the logits: the vocabulary is projected piece by piece.
+
+A batch of N predicted tokens over a vocabulary of V words has N × V logits, and training would hold several copies
+of them. Only three numbers per token are wanted. So the vocabulary is cut into tiles that fit the cache; each tile's
+logits are made, folded into the running sums and forgotten, and the backward pass makes each tile again. A tile's
+slice of the weight and of its gradient is then touched exactly once, and the softmax of a tile is turned into the
+softmax over everything by one factor per token.
+
+Shapes: N tokens, width D, vocabulary V.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+CPU_TILE_ELEMENTS = 2**20
+GPU_TILE_ELEMENTS = 2**26
+SMALLEST_TILE = 512
+
+
+class TokenLogps(NamedTuple):
+    """Of each predicted token, in nats: shapes (N,), float32 or wider."""
+
+    logps: Tensor
+    greedy_logps: Tensor
+    entropies: Tensor
+
+
+def project(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    *,
+    bias: Tensor | None = None,
+    softcap: float | None = None,
+) -> TokenLogps:
+    r"""Log-probability of each target token, of the greedy token, and the entropy of the prediction.
+
+    With :math:`x = h W^\top + b`, capped as :math:`c \tanh(x / c)` where the model does so, and
+    :math:`Z = \log \sum_v e^{x_v}`: the log-probability is :math:`x_y - Z`, the greedy one
+    :math:`\max_v x_v - Z`, the entropy :math:`Z - \sum_v e^{x_v - Z} x_v`.
+
+    Parameters
+    ----------
+    hidden : Tensor, shape (N, D)
+        What the model's last norm gives, at the positions that predict a token.
+    weight : Tensor, shape (V, D)
+        Of the output projection.
+    targets : Tensor of int64, shape (N,)
+        The tokens that came.
+    bias : Tensor, shape (V,), optional
+    softcap : float, optional
+        Cap of the logits (Gemma 2).
+
+    Returns
+    -------
+    TokenLogps
+        `logps` with a gradient to `hidden`, `weight` and `bias`; `greedy_logps` and `entropies` without.
+
+    Examples
+    --------
+    Two words, of which the first is thrice as likely:
+
+    >>> hidden, weight = torch.tensor([[1.0]]), torch.tensor([[3.0], [1.0]]).log()
+    >>> project(hidden, weight, torch.tensor([1])).logps.exp()
+    tensor([0.2500])
+    """
+    if torch.is_autocast_enabled(hidden.device.type):
+        dtype = torch.get_autocast_dtype(hidden.device.type)
+        hidden, weight, bias = hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+    return TokenLogps(*_Projection.apply(hidden.to(weight.dtype), weight, targets, bias, softcap))
+
+
+class _Projection(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None, softcap: float | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        tiles_greedy, tiles_normalizer, tiles_mean, tiles_target = [], [], [], []
+        for tile, logits, shares, tile_greedy, tile_normalizer in _tiles(hidden, weight, bias, softcap):
+            tiles_greedy.append(tile_greedy)
+            tiles_normalizer.append(tile_normalizer)
+            tiles_mean.append(torch.bmm(shares[:, None], logits[:, :, None]).flatten())
+            place = (targets - tile.start).clamp(0, logits.shape[1] - 1)
+            here = (targets >= tile.start) & (targets < tile.stop)
+            tiles_target.append(logits.gather(1, place[:, None]).squeeze(1).where(here, -torch.inf))
+        normalizers = torch.stack(tiles_normalizer)
+        normalizer = normalizers.logsumexp(0)
+        target = torch.stack(tiles_target).amax(0)
+        greedy_logps = torch.stack(tiles_greedy).amax(0) - normalizer
+        # Entropy of which tile, and of which word within it: both terms are positive, so nothing cancels.
+        tile_shares = normalizers.softmax(0)
+        within = normalizers - torch.stack(tiles_mean)
+        entropies = torch.special.entr(tile_shares).sum(0) + (tile_shares * within).sum(0)
+        ctx.save_for_backward(hidden, weight, targets, bias, normalizer, target)
+        ctx.softcap = softcap
+        ctx.mark_non_differentiable(greedy_logps, entropies)
+        return target - normalizer, greedy_logps, entropies
+
+    @staticmethod
+    def backward(ctx: Any, *upstreams: Tensor) -> tuple[Tensor | None, ...]:
+        """For a token y with upstream gradient u: u (1[v = y] − p_v) at logit v, summed over the tiles.
+
+        The tiles hold the softmax alone; the term of the targets is added at the end, as one row per token.
+        """
+        upstream = upstreams[0]
+        hidden, weight, targets, bias, normalizer, target = ctx.saved_tensors
+        to_hidden = torch.zeros_like(hidden, dtype=upstream.dtype)
+        to_weight = torch.empty_like(weight) if ctx.needs_input_grad[1] else None
+        to_bias = torch.empty_like(bias) if ctx.needs_input_grad[3] else None
+        for tile, logits, shares, _, tile_normalizer in _tiles(hidden, weight, bias, ctx.softcap):
+            scale = -upstream * (tile_normalizer - normalizer).exp()
+            if ctx.softcap is not None:
+                shares *= 1 - (logits / ctx.softcap).square()
+            shares = shares.to(hidden.dtype)
+            to_hidden += torch.mm(shares, weight[tile]) * scale[:, None]
+            if to_weight is not None:
+                torch.mm(shares.T, (hidden * scale[:, None]).to(weight.dtype), out=to_weight[tile])
+            if to_bias is not None:
+                torch.mv(shares.T, scale.to(shares.dtype), out=to_bias[tile])
+        if ctx.softcap is not None:
+            upstream = upstream * (1 - (target / ctx.softcap).square())
+        to_hidden += weight[targets] * upstream[:, None]
+        if to_weight is not None:
+            to_weight.index_add_(0, targets, (hidden * upstream[:, None]).to(weight.dtype))
+        if to_bias is not None:
+            to_bias.index_add_(0, targets, upstream.to(bias.dtype))
+        return to_hidden.to(hidden.dtype), to_weight, None, to_bias, None
+
+
+def _tiles(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, softcap: float | None
+) -> Iterator[tuple[slice, Tensor, Tensor, Tensor, Tensor]]:
+    """Slices of the vocabulary, each with its logits, their softmax (N, tile), their maximum and logsumexp (N,).
+
+    The next tile overwrites the last one's logits and softmax.
+    """
+    elements = CPU_TILE_ELEMENTS if hidden.device.type == "cpu" else GPU_TILE_ELEMENTS
+    tile_width = min(len(weight), max(SMALLEST_TILE, elements // len(hidden)))
+    wide = torch.promote_types(hidden.dtype, torch.float32)
+    raw = hidden.new_empty(len(hidden) * tile_width)
+    soft = hidden.new_empty(len(hidden) * tile_width, dtype=wide)
+    for start in range(0, len(weight), tile_width):
+        tile = slice(start, min(start + tile_width, len(weight)))
+        shape = len(hidden), tile.stop - start
+        size = shape[0] * shape[1]
+        logits = torch.mm(hidden, weight[tile].T, out=raw[:size].view(shape))
+        if bias is not None:
+            logits += bias[tile]
+        if softcap is not None:
+            logits.div_(softcap).tanh_().mul_(softcap)
+        logits = logits.to(wide)
+        shares = torch.softmax(logits, -1, out=soft[:size].view(shape))
+        greedy = logits.amax(-1)
+        # Of a softmax the largest share is the best conditioned: its logarithm is the maximum less the logsumexp.
+        yield tile, logits, shares, greedy, greedy - shares.amax(-1).log()
