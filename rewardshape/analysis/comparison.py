@@ -97,6 +97,7 @@ class _Run(NamedTuple):
     """What is followed along one run: arrays over the steps of its probe set (last axis: pairs, if any)."""
 
     label: dict[str, Any]
+    pair_ids: list[str]
     steps: np.ndarray
     chosen: np.ndarray
     rejected: np.ndarray
@@ -104,7 +105,9 @@ class _Run(NamedTuple):
     samples: pd.DataFrame
 
 
-def compare_at_equal(trace: Trace, axis: Axis, value: float | None = None, *, seed: int = 0) -> pd.DataFrame:
+def compare_at_equal(
+    trace: Trace, axis: Axis, value: float | None = None, *, baseline: str | None = None, seed: int = 0
+) -> pd.DataFrame:
     """Every run of a sweep at the step where it first reaches a common margin gain, KL, or step.
 
     Between steps, and between the steps at which samples were drawn, all quantities are interpolated
@@ -121,6 +124,10 @@ def compare_at_equal(trace: Trace, axis: Axis, value: float | None = None, *, se
         The common value. Left out: nine tenths of what the slowest run reaches (so that most resamples of the
         pairs reach it too); for steps, the last step that every run has.
 
+    baseline : str, optional
+        A run. Then ``difference`` tells how much higher or lower each run's chosen responses stand than the
+        baseline's at the common value, paired: every resample holds the same pairs in both.
+
     Returns
     -------
     DataFrame
@@ -134,7 +141,8 @@ def compare_at_equal(trace: Trace, axis: Axis, value: float | None = None, *, se
     Raises
     ------
     InputError
-        If `axis` is unknown, or is "kl" and a run has no samples.
+        If `axis` is unknown, or is "kl" and a run has no samples; if `baseline` is no run, never reaches the
+        value, or has other probe pairs than the rest.
 
     Examples
     --------
@@ -146,7 +154,15 @@ def compare_at_equal(trace: Trace, axis: Axis, value: float | None = None, *, se
     if value is None:
         furthest = min(_followed(run, axis).mean(axis=1).max() for run in runs)
         value = float(furthest if axis == "step" else 0.9 * furthest)
-    rows = [_row_at(run, axis, value, seed) for run in runs]
+    found = {run.label["run"]: _row_at(run, axis, value, seed) for run in runs}
+    if baseline is not None:
+        base, base_resampled = _baseline(found, runs, baseline)
+        for row, resampled in found.values():
+            if row["reached"]:
+                low, high = percentile_interval(resampled - base_resampled)
+                row["difference"] = row["chosen_change"] - base["chosen_change"]
+                row |= {"difference_low": low, "difference_high": high}
+    rows = [row for row, _ in found.values()]
     return pd.DataFrame(rows).sort_values(["alpha", "seed", "run"], ignore_index=True)
 
 
@@ -160,6 +176,7 @@ def _runs(trace: Trace) -> list[_Run]:
         runs.append(
             _Run(
                 run_label(trace, name),
+                chosen.pair_ids,
                 chosen.steps,
                 chosen.change(),
                 rejected.change(),
@@ -190,7 +207,20 @@ def _followed(run: _Run, axis: Axis) -> np.ndarray:
     return np.interp(run.steps, run.samples.index, run.samples["kl"])[:, None]
 
 
-def _row_at(run: _Run, axis: Axis, value: float, seed: int) -> dict[str, Any]:
+def _baseline(
+    found: dict[str, tuple[dict[str, Any], np.ndarray]], runs: list[_Run], baseline: str
+) -> tuple[dict[str, Any], np.ndarray]:
+    if baseline not in found:
+        raise InputError(f"no run {baseline!r} to compare with: there are {', '.join(found)}")
+    if not found[baseline][0]["reached"]:
+        raise InputError(f"run {baseline!r} never reaches the common value, so nothing can be told from it")
+    if any(run.pair_ids != runs[0].pair_ids for run in runs):
+        raise InputError("the runs have different probe pairs, so their differences cannot be paired")
+    return found[baseline]
+
+
+def _row_at(run: _Run, axis: Axis, value: float, seed: int) -> tuple[dict[str, Any], np.ndarray]:
+    """The row of one run, and the change of its chosen responses in every resample."""
     followed = _followed(run, axis)
     mean = followed.mean(axis=1)
     reached = bool((mean >= value).any())
@@ -199,15 +229,21 @@ def _row_at(run: _Run, axis: Axis, value: float, seed: int) -> dict[str, Any]:
     resampled_place = _first_place(resampled, value)
     step = float(_at(run.steps[None], place)[0])
     row = {**run.label, "axis": axis, "value": value, "reached": reached, "step": step}
+    resampled_change = {
+        "chosen_change": _at(resampled_means(run.chosen, seed=seed), resampled_place),
+        "rejected_change": _at(resampled_means(run.rejected, seed=seed), resampled_place),
+    }
     for name, change in (("chosen_change", run.chosen), ("rejected_change", run.rejected)):
-        low, high = percentile_interval(_at(resampled_means(change, seed=seed), resampled_place))
+        low, high = percentile_interval(resampled_change[name])
         row |= {name: _at(change.mean(axis=1)[None], place)[0], f"{name}_low": low, f"{name}_high": high}
     row["logp_margin_gain"] = row["chosen_change"] - row["rejected_change"]
     row["share_fallen"] = (_at(run.chosen.T, place) < 0).mean()
     row["accuracy"] = _at(run.accuracy[None], place)[0]
     for name in map(str, run.samples.columns):
         row[name] = np.interp(step, run.samples.index, run.samples[name], left=np.nan, right=np.nan)
-    return row if reached else {key: row[key] for key in (*run.label, "axis", "value", "reached")}
+    if not reached:
+        row = {key: row[key] for key in (*run.label, "axis", "value", "reached")}
+    return row, resampled_change["chosen_change"]
 
 
 def _first_place(curves: np.ndarray, value: float) -> np.ndarray:

@@ -120,6 +120,25 @@ def test_each_resample_finds_its_own_crossing(write_run, tmp_path, rng):
     assert row["chosen_change_high"] == pytest.approx(np.quantile(falls, 0.975), rel=1e-6)
 
 
+def test_difference_from_the_baseline_is_paired(write_run, tmp_path, rng):
+    """Both runs share the noise of their pairs, so the difference is sharper than either change."""
+    noise = rng.normal(0, 0.01, PAIRS)
+    for alpha, fall in ((0.0, -0.02), (1.0, -0.03)):
+        write_line(write_run, tmp_path / f"alpha={alpha:g}", fall, fall - 0.04, noise=noise, alpha=alpha)
+    table = compare_at_equal(read_trace(tmp_path), "logp_margin", 0.4, baseline="alpha=0").set_index("alpha")
+    assert table.loc[0.0, ["difference", "difference_low", "difference_high"]].tolist() == [0, 0, 0]
+    assert table.loc[1.0, "difference"] == pytest.approx(-0.1, abs=1e-6)
+    assert table.loc[1.0, "difference_low"] == pytest.approx(-0.1, abs=1e-6)
+    assert table.loc[1.0, "chosen_change_high"] - table.loc[1.0, "chosen_change_low"] > 0.03
+
+
+def test_unknown_or_unreaching_baseline_is_refused(sweep):
+    with pytest.raises(InputError, match="there are alpha=0, alpha=1"):
+        compare_at_equal(sweep, "step", baseline="alpha=7")
+    with pytest.raises(InputError, match="never reaches"):
+        compare_at_equal(sweep, "logp_margin", 0.6, baseline="alpha=1")
+
+
 def test_equal_kl_needs_samples(write_run, tmp_path):
     write_line(write_run, tmp_path / "alpha=0", -0.02, -0.05)
     with pytest.raises(InputError, match="--sample-every"):
