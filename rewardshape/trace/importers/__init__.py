@@ -37,7 +37,12 @@ UNDERSTOOD = (
 )
 COLUMN_NAMES = {"chosen": "logp_chosen", "rejected": "logp_rejected"}  # short names for --columns
 PLACES = ("step", "epoch", "examples", "run")
-IN_A_FOLDER = ("trainer_state.json", "trainer_log.jsonl", "checkpoint-*/trainer_state.json", "**/events.out.tfevents.*")
+IN_A_FOLDER = (
+    "trainer_state.json",
+    "trainer_log.jsonl",
+    "checkpoint-*/trainer_state.json",
+    "**/events.out.tfevents.*",
+)
 LEARNING_DYNAMICS = "learning-dynamics JSON lines"
 BINARY_SHARE = 0.02  # of control characters in what should be text
 
@@ -96,7 +101,12 @@ def _text(raw: bytes, path: Path) -> str:
 
 
 def _what_is_seen(raw: bytes) -> str:
-    kinds = {b"\x1f\x8b": "a gzip file", b"PK": "a zip file", b"PAR1": "a Parquet file", b":W&B": "a wandb binary file"}
+    kinds = {
+        b"\x1f\x8b": "a gzip file",
+        b"PK": "a zip file",
+        b"PAR1": "a Parquet file",
+        b":W&B": "a wandb binary file",
+    }
     for magic, kind in kinds.items():
         if raw.startswith(magic):
             return f"this is {kind}"
@@ -149,7 +159,9 @@ def _read_text(text: str, name: str, columns: dict[str, str]) -> list[Log]:
             return assemble(name, form, records, settings=settings, notes=notes, one_run=whole)
     if table := csv_table(text, set(columns)):
         decimal_comma = table.decimal_comma
-        return _by_run(name, "CSV", csv_records(table), settings, [], columns, decimal_comma, table.default_split)
+        return _by_run(
+            name, "CSV", csv_records(table), settings, [], columns, decimal_comma, table.default_split
+        )
     return assemble(name, "lines of names and numbers", prose_records(text), settings=settings)
 
 
@@ -182,11 +194,15 @@ def _flat_records(data: Any) -> list[Record]:
     if not isinstance(data, dict):
         return []
     if isinstance(data.get("columns"), list) and isinstance(data.get("data"), list):
-        return [dict(zip(data["columns"], row, strict=False)) for row in data["data"] if isinstance(row, list)]
+        return [
+            dict(zip(data["columns"], row, strict=False)) for row in data["data"] if isinstance(row, list)
+        ]
     lists = {key: value for key, value in data.items() if isinstance(value, list) and value}
     if lists and all(not isinstance(value[0], dict) for value in lists.values()):
         length = max(map(len, lists.values()))
-        rows = [{key: value[i] for key, value in lists.items() if len(value) == length} for i in range(length)]
+        rows = [
+            {key: value[i] for key, value in lists.items() if len(value) == length} for i in range(length)
+        ]
         if rows and tells(rows[0]):
             return rows
     if tells(data):
@@ -202,7 +218,9 @@ def _flat(item: Mapping[str, Any], before: str = "") -> Record:
             record |= _flat(value, f"{before}{key}/")
         else:
             # A level that only groups (`metrics`, `logs`) is no part of the name
-            group = before if before.strip("/").split("/")[-1] in ("train", "eval", "rewards", "logps") else ""
+            group = (
+                before if before.strip("/").split("/")[-1] in ("train", "eval", "rewards", "logps") else ""
+            )
             record[f"{group}{key}"] = value
     return record
 
@@ -233,7 +251,11 @@ def _json_lines_form(records: list[Record]) -> str:
 def _text_form(text: str) -> str:
     if '"log_history"' in text:
         return "Hugging Face trainer_state.json"
-    return "reference DPO stdout" if "train stats after" in text or "eval after" in text else "stdout with dict lines"
+    return (
+        "reference DPO stdout"
+        if "train stats after" in text or "eval after" in text
+        else "stdout with dict lines"
+    )
 
 
 def _by_run(

@@ -42,6 +42,8 @@ class Log:
         Settings that the log itself states (beta, gamma, loss_type, …).
     notes : list of str
         What reading had to repair or to leave out.
+    counts : ``step``, ``example`` or ``row``
+        What `step` counts: optimiser steps wherever the log lets them be known.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Log:
     nonfinite: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["split", "step", "series"]))
     settings: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    counts: str = "step"
 
     def split(self, name: str) -> pd.DataFrame:
         """The rows of one split, indexed by step."""
@@ -97,12 +100,13 @@ def assemble(
         return []
     notes = list(notes)
     _one_evaluation_set(rows, notes)
-    if counted := _find_steps(rows):
-        notes.append(counted)
+    counts = _find_steps(rows)
+    if counts != "step":
+        notes.append(f"the log states no step numbers: its steps are counted in {counts}s")
     runs = [rows] if one_run else _runs(rows)
     names = [name] if len(runs) == 1 else [f"{name} · run {index}" for index in range(1, len(runs) + 1)]
     return [
-        _log(run_name, form, run, dict(settings or {}), list(notes))
+        _log(run_name, form, run, dict(settings or {}), list(notes), counts)
         for run_name, run in zip(names, runs, strict=True)
     ]
 
@@ -144,8 +148,8 @@ def _one_evaluation_set(rows: list[_Row], notes: list[str]) -> None:
         notes.append(f"several evaluation sets: judged on {named[0].removeprefix('eval:')}, not on {others}")
 
 
-def _find_steps(rows: list[_Row]) -> str | None:
-    """Give every row a step: its own, or one from its examples or epoch, or else its place; say so if counted."""
+def _find_steps(rows: list[_Row]) -> str:
+    """Give every row a step: its own, or one from its examples or epoch, or else its place; say what is counted."""
     for counter in ("examples", "epoch"):
         both = [(row.step, getattr(row, counter)) for row in rows if row.step and getattr(row, counter)]
         per_count = float(np.median([step / count for step, count in both])) if both else None
@@ -156,16 +160,16 @@ def _find_steps(rows: list[_Row]) -> str | None:
     if all(row.step is None and row.examples is not None for row in rows):
         for row in rows:
             row.step = row.examples
-        return "steps are training examples: the log counts no optimiser steps"
+        return "example"
     if all(row.step is not None for row in rows):
-        return None
+        return "step"
     place = 0 if not any(row.trains for row in rows) else None
     trained = 0
     for row in rows:
         trained += row.trains
         row.step = float(trained if place is None else place)
         place = None if place is None else place + 1
-    return "steps are the log's own rows: it states no step numbers"
+    return "row"
 
 
 def _runs(rows: list[_Row]) -> list[list[_Row]]:
@@ -181,7 +185,9 @@ def _runs(rows: list[_Row]) -> list[list[_Row]]:
     return runs
 
 
-def _log(name: str, form: str, rows: list[_Row], settings: dict[str, Any], notes: list[str]) -> Log:
+def _log(
+    name: str, form: str, rows: list[_Row], settings: dict[str, Any], notes: list[str], counts: str
+) -> Log:
     table: dict[tuple[str, float], dict[str, float]] = {}
     repeated: set[tuple[str, float]] = set()
     last: float = -math.inf
@@ -199,15 +205,19 @@ def _log(name: str, form: str, rows: list[_Row], settings: dict[str, Any], notes
                 old["epoch"] = row.epoch
         last = max(last, step)
     if repeated:
-        notes.append(f"{len(repeated)} steps were logged more than once (a resumed run): the later values count")
+        notes.append(
+            f"{len(repeated)} steps were logged more than once (a resumed run): the later values count"
+        )
     entries = [(split, step, series, v) for (split, step), row in table.items() for series, v in row.items()]
     nonfinite = [(split, step, series) for split, step, series, v in entries if not math.isfinite(v)]
     wide = pd.DataFrame(
         [{"split": split, "step": _whole(step), **values} for (split, step), values in table.items()]
     ).replace([math.inf, -math.inf], math.nan)
     wide = wide.sort_values("step", kind="stable").dropna(axis="columns", how="all").reset_index(drop=True)
-    bad = pd.DataFrame([(s, _whole(t), name) for s, t, name in nonfinite], columns=["split", "step", "series"])
-    return Log(name, form, wide, bad.sort_values("step", ignore_index=True), settings, notes)
+    bad = pd.DataFrame(
+        [(s, _whole(t), name) for s, t, name in nonfinite], columns=["split", "step", "series"]
+    )
+    return Log(name, form, wide, bad.sort_values("step", ignore_index=True), settings, notes, counts)
 
 
 def _whole(step: float) -> int | float:

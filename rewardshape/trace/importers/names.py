@@ -94,7 +94,13 @@ def meaning(key: str) -> tuple[str | None, str | None]:
 
 _NUMBER = re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
 _TENSOR = re.compile(r"tensor\(\s*\[?\s*([^,\])\s]+)")
-_NONFINITE = {"nan": math.nan, "inf": math.inf, "infinity": math.inf, "-inf": -math.inf, "-infinity": -math.inf}
+_NONFINITE = {
+    "nan": math.nan,
+    "inf": math.inf,
+    "infinity": math.inf,
+    "-inf": -math.inf,
+    "-infinity": -math.inf,
+}
 
 
 def number(value: Any, *, decimal_comma: bool = False) -> float | None:

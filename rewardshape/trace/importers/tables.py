@@ -27,7 +27,9 @@ class Table:
     @property
     def decimal_comma(self) -> bool:
         cells = [cell for row in self.rows for cell in row]
-        return any(map(_DECIMAL_COMMA.match, cells)) and not any(re.match(r"^[-+−]?\d+\.\d+$", c) for c in cells)
+        return any(map(_DECIMAL_COMMA.match, cells)) and not any(
+            re.match(r"^[-+−]?\d+\.\d+$", c) for c in cells
+        )
 
     @property
     def is_training_log(self) -> bool:
@@ -53,9 +55,15 @@ class Table:
     def _run_column(self) -> int | None:
         for index, column in enumerate(self.header):
             cells = [row[index] for row in self.rows if index < len(row)]
-            texts = {cell for cell in cells if cell and number(cell, decimal_comma=self.decimal_comma) is None}
+            texts = {
+                cell for cell in cells if cell and number(cell, decimal_comma=self.decimal_comma) is None
+            }
             known = meaning(column)[1] is not None
-            if not known and len(texts) > 1 and len(texts) < len(cells) == len([c for c in cells if c in texts]):
+            if (
+                not known
+                and len(texts) > 1
+                and len(texts) < len(cells) == len([c for c in cells if c in texts])
+            ):
                 return index
         return None
 
@@ -91,9 +99,14 @@ def csv_table(text: str, understood: set[str] = frozenset()) -> Table | None:  #
     if len(lines) < 2:
         return None
     delimiter = max(",;\t", key=lines[0].count)
-    rows = [[cell.strip() for cell in row] for row in csv.reader(io.StringIO("\n".join(lines)), delimiter=delimiter)]
+    rows = [
+        [cell.strip() for cell in row]
+        for row in csv.reader(io.StringIO("\n".join(lines)), delimiter=delimiter)
+    ]
     table = Table("", rows[0], rows[1:])
-    if len(table.header) < 2 or not (table.is_training_log or understood & set(table.header) or _wandb_runs(table)):
+    if len(table.header) < 2 or not (
+        table.is_training_log or understood & set(table.header) or _wandb_runs(table)
+    ):
         return None
     return table
 

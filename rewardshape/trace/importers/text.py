@@ -33,7 +33,9 @@ def stated_settings(text: str) -> dict[str, Any]:
     for name, raw in _STATED.findall(text):
         value = number(raw)
         if (value is None) == (name in ("loss_type", "pref_loss")):
-            found.setdefault("loss_type" if name == "pref_loss" else name, set()).add(raw if value is None else value)
+            found.setdefault("loss_type" if name == "pref_loss" else name, set()).add(
+                raw if value is None else value
+            )
     return {name: values.pop() for name, values in found.items() if len(values) == 1}
 
 
@@ -122,7 +124,9 @@ def prose_records(text: str) -> list[Record]:
     records: list[Record] = []
     gathered: Record = {}
     for line in _ANSI.sub("", text).replace("\r", "\n").splitlines():
-        pairs = {name.strip(): value for name, value in _NAME_NUMBER.findall(line) if any(meaning(name.strip()))}
+        pairs = {
+            name.strip(): value for name, value in _NAME_NUMBER.findall(line) if any(meaning(name.strip()))
+        }
         pairs = {name: value for name, value in pairs.items() if meaning(name)[1]}
         if not pairs:
             continue

@@ -1,0 +1,140 @@
+r"""Identities that the numbers of a log must obey, and what it means when they do not.
+
+With the logistic link the loss of a pair is :math:`\ln(1+e^{-(m-\gamma)})`, convex in its margin m, so by Jensen's
+inequality the mean loss is at least the loss at the mean margin; where the margins hardly differ between pairs the
+two are equal. Before the first update every margin is 0 with a reference, and the loss is ln 2 (γ = 0).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+
+# Trainers round to four decimals and average chosen, rejected and margin over the same rows.
+IDENTITY_TOLERANCE = 0.02
+# |reward| below which training has not moved anything yet: e^0.05 changes a preference by about one per cent.
+START_REWARD = 0.05
+START_LOSS_TOLERANCE = 0.03
+# The loss is straight in the margin while it has fallen little; the fit counts only where the points lie on a line.
+SMALL_FALL, STRAIGHT = 0.05, 0.95
+# How far the factor from margin to loss may be from 1 before the margins cannot be in reward units.
+SCALE_LIMIT = 0.5
+START_LOSSES = {1.0: "the hinge loss", 0.5: "the KTO loss"}
+
+
+def sanity_checks(table: pd.DataFrame, *, reference_free: bool | None, beta: float | None) -> list[str]:
+    """Sentences about identities that the rows of one split break; empty where all hold.
+
+    Examples
+    --------
+    >>> rows = pd.DataFrame({"reward_chosen": [0.5], "reward_rejected": [0.1], "margin": [0.9]})
+    >>> sanity_checks(rows, reference_free=False, beta=None)[0][:26]
+    'rewards/margins is not cho'
+    """
+    checks = [
+        _margin_is_difference(table),
+        _first_loss(table) if reference_free is not True else None,
+        _margins_scaled(table) if reference_free is not True else None,
+        _loss_bound(table) if reference_free is not True else None,
+        target_margin(table, beta) if reference_free else None,
+    ]
+    return [check for check in checks if check]
+
+
+def _columns(table: pd.DataFrame, *names: str) -> np.ndarray:
+    return (
+        table[list(names)].dropna().to_numpy(float) if set(names) <= set(table) else np.empty((0, len(names)))
+    )
+
+
+def _margin_is_difference(table: pd.DataFrame) -> str | None:
+    rows = _columns(table, "reward_chosen", "reward_rejected", "margin")
+    if not len(rows):
+        return None
+    gap = rows[:, 2] - (rows[:, 0] - rows[:, 1])
+    scale = np.maximum(1.0, np.abs(rows).max(axis=1))
+    broken = np.abs(gap) > IDENTITY_TOLERANCE * scale
+    if broken.mean() <= 0.2:
+        return None
+    return (
+        f"rewards/margins is not chosen minus rejected in {broken.sum()} of {len(rows)} rows (off by up to "
+        f"{np.abs(gap).max():.2g}): chosen and rejected are averaged over different examples (KTO does so), or the "
+        "columns are swapped"
+    )
+
+
+def _first_loss(table: pd.DataFrame) -> str | None:
+    """With a reference the first loss is ln 2; another constant tells the link, a multiple of it a wrong average."""
+    rows = _columns(table, "loss", "reward_chosen", "reward_rejected")
+    if not len(rows) or np.abs(rows[0, 1:]).max() > START_REWARD:
+        return None
+    loss, expected = rows[0, 0], math.log(2)
+    if abs(loss - expected) <= START_LOSS_TOLERANCE:
+        return None
+    times = loss / expected
+    if times > 1.9 and abs(times - round(times)) < START_LOSS_TOLERANCE * times:
+        return (
+            f"the first loss is {loss:.3f}, {round(times)} × ln 2, with rewards still at 0: it is summed over "
+            f"{round(times)} accumulation steps or devices instead of averaged; read losses divided by {round(times)}"
+        )
+    for value, link in START_LOSSES.items():
+        if abs(loss - value) <= START_LOSS_TOLERANCE:
+            return f"the first loss is {loss:.3f}, not ln 2 = 0.693, with rewards still at 0: this is {link}"
+    return (
+        f"the first loss is {loss:.3f}, not ln 2 = 0.693, with rewards still at 0: the loss is not plain DPO "
+        "(another link, label smoothing, or an added likelihood term)"
+    )
+
+
+def effective_scale(table: pd.DataFrame) -> float | None:
+    """The factor k with which loss = ln 2 − k·margin/2 holds while margins are small; 1 where they are rewards."""
+    rows = _columns(table, "loss", "margin")
+    small = rows[np.abs(rows[:, 0] - math.log(2)) < SMALL_FALL]
+    if len(small) < 4 or np.ptp(small[:, 1]) == 0 or np.ptp(small[:, 0]) == 0:
+        return None
+    if np.corrcoef(small.T)[0, 1] > -STRAIGHT:  # batches of few pairs scatter too much to tell
+        return None
+    return float(-2 * np.polyfit(small[:, 1], small[:, 0], 1)[0])
+
+
+def _margins_scaled(table: pd.DataFrame) -> str | None:
+    scale = effective_scale(table)
+    rows = _columns(table, "loss", "margin")
+    if scale is None or not 0 < scale < SCALE_LIMIT or rows[:, 1].max() < 0.5:
+        return None
+    return (
+        f"the loss falls by only {scale:.2g}/2 per unit of margin: the margins are log-ratios in nats, not yet "
+        f"multiplied by β (which looks like about {scale:.1g})"
+    )
+
+
+def _loss_bound(table: pd.DataFrame) -> str | None:
+    rows = _columns(table, "loss", "margin")
+    bound = np.logaddexp(0, -rows[:, 1]) if len(rows) else np.empty(0)
+    below = rows[:, 0] < bound - IDENTITY_TOLERANCE
+    if not len(rows) or below.mean() <= 0.2:
+        return None
+    return (
+        f"the loss lies below ln(1 + e^-margin) in {below.sum()} of {len(rows)} rows, which no logistic loss can: "
+        "another loss is used (hinge, IPO, KTO), or loss and margin are not of the same rows"
+    )
+
+
+def target_margin(table: pd.DataFrame, beta: float | None) -> str | None:
+    """The target margin γ that a reference-free logistic loss implies, in both of its conventions."""
+    if "nll_loss" in table and (table["nll_loss"].fillna(0) > 0).any():
+        return None  # ORPO and CPO add a likelihood term, after which the loss says nothing about γ
+    rows = _columns(table, "loss", "margin")
+    rows = rows[rows[:, 0] > 0]
+    if not len(rows):
+        return None
+    gamma = float(np.median(rows[:, 1] + np.log(np.expm1(rows[:, 0]))))
+    if gamma < 0.1:
+        return None
+    ratio = f", that is γ/β = {gamma / beta:.2f}" if beta else ""
+    return (
+        f"the loss implies a target margin γ of at most {gamma:.2f} in reward units{ratio}: compare it with what you "
+        "set, since some trainers take γ and some take γ/β"
+    )

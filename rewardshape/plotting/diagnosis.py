@@ -1,0 +1,99 @@
+"""Figures of a diagnosis: what the chosen and rejected responses did, and what loss and margin made of it."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from rewardshape.plotting.style import CHOSEN, NEUTRAL, REJECTED
+
+FEW_ROWS = 60  # up to here every row gets a marker
+
+
+def plot_fall(
+    curve: pd.DataFrame,
+    ax: Axes | None = None,
+    *,
+    unit: str,
+    baseline: str,
+    limit: float | None = None,
+    onset: float | None = None,
+    steps: str = "step",
+) -> Axes:
+    """Draw chosen and rejected above their baseline.
+
+    Parameters
+    ----------
+    curve : DataFrame
+        Columns step, chosen, smooth, and rejected where it is known, all in `unit`.
+    limit : float, optional
+        What counts as beyond noise, drawn as a band around the baseline.
+    onset : float, optional
+        Step at which the fall began.
+    steps : str
+        What the steps count.
+    """
+    ax = plt.subplots()[1] if ax is None else ax
+    marker = "." if len(curve) <= FEW_ROWS else None
+    ax.axhline(0, color=NEUTRAL, linewidth=0.8)
+    if limit is not None:
+        ax.axhspan(-limit, limit, color=NEUTRAL, alpha=0.15, linewidth=0, label="within noise")
+    if "rejected" in curve:
+        ax.plot(
+            curve["step"], curve["rejected"], color=REJECTED, marker=marker, linewidth=1, label="rejected"
+        )
+    smoothed = not curve["smooth"].equals(curve["chosen"])
+    if smoothed:
+        ax.plot(curve["step"], curve["chosen"], color=CHOSEN, alpha=0.35, linewidth=0.8)
+    ax.plot(
+        curve["step"], curve["smooth"], color=CHOSEN, marker=None if smoothed else marker,
+        label="chosen (windowed)" if smoothed else "chosen",
+    )  # fmt: skip
+    if onset is not None:
+        ax.axvline(onset, color=CHOSEN, linestyle=":", linewidth=1, label=f"fall begins: {steps} {onset:g}")
+    ax.set_xlabel(steps)
+    ax.set_ylabel(f"above {baseline.split(' (')[0]} ({unit})")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    ax.legend(fontsize="x-small")
+    return ax
+
+
+def plot_progress(
+    table: pd.DataFrame, ax: Axes | None = None, *, best: float | None = None, steps: str = "step"
+) -> Axes:
+    """Draw the loss of training and evaluation, and the margin on a second axis.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns split (``train`` or ``eval``), step, and loss and margin where they are known.
+    best : float, optional
+        Step of the best held-out measure.
+    """
+    ax = plt.subplots()[1] if ax is None else ax
+    for split, style in (("train", ":"), ("eval", "-")):
+        rows = table[table["split"] == split]
+        if "loss" in rows and rows["loss"].notna().any():
+            label = "evaluation loss" if split == "eval" else "training loss"
+            rows = rows.dropna(subset="loss")
+            ax.plot(rows["step"], rows["loss"], color="black", linestyle=style, linewidth=1, label=label)
+    measured = [
+        s
+        for s in ("eval", "train")
+        if "margin" in table and table.loc[table["split"] == s, "margin"].notna().any()
+    ]
+    if measured:
+        rows = table[table["split"] == measured[0]].dropna(subset="margin")
+        margin = ax.twinx()
+        margin.plot(rows["step"], rows["margin"], color=NEUTRAL, linewidth=1, linestyle="--")
+        margin.set_ylabel("margin (reward units), dashed", color=NEUTRAL)
+    if best is not None:
+        ax.axvline(best, color="black", linewidth=0.6, alpha=0.6, label=f"best held out: {steps} {best:g}")
+    ax.set_xlabel(steps)
+    ax.set_ylabel("loss")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    if ax.lines:
+        ax.legend(fontsize="x-small")
+    return ax
