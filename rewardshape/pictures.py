@@ -1,4 +1,4 @@
-"""A trace to figures: which pictures a run or a sweep has, drawn in the project's style and saved the same each time."""
+"""A trace to figures: which pictures a run or a sweep has, drawn in the project's style."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def draw_responses(trace: Trace) -> Figure:
 
 def draw_sweep(trace: Trace) -> Figure:
     """Chosen and rejected log-prob over the steps, by α."""
-    figure, axes = plt.subplots(1, 2, figsize=(2 * COLUMN_WIDTH, 2.5), sharey=False)
-    sweep.plot_sweep(displacement_curve(trace), axes)
+    figure = plt.figure(figsize=(2 * COLUMN_WIDTH, 2.5))
+    sweep.plot_sweep(displacement_curve(trace))
     return figure
 
 
@@ -44,8 +44,8 @@ def draw_trajectories(trace: Trace) -> Figure:
 
 def draw_final(trace: Trace) -> Figure:
     """Displacement and share of pairs fallen at the last step, against α."""
-    figure, axes = plt.subplots(1, 2, figsize=(2 * COLUMN_WIDTH, 2.5))
-    sweep.plot_final(displacement_summary(trace), axes)
+    figure = plt.figure(figsize=(COLUMN_WIDTH, 3.4))
+    sweep.plot_final_displacement(displacement_summary(trace))
     return figure
 
 

@@ -1,0 +1,47 @@
+"""A real small model and real pairs to probe: the embedded ones, and a command line that runs in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from rewardshape.data import embedded
+from rewardshape.probe.__main__ import main
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def checkpoint() -> str:
+    return str(embedded.checkpoint_path())
+
+
+@pytest.fixture(scope="session")
+def pairs_file() -> str:
+    return str(embedded.pairs_path())
+
+
+@pytest.fixture(scope="session")
+def probe(checkpoint: str, pairs_file: str) -> Callable[..., int]:
+    """Run the probe on the embedded model with these flags, small unless they say otherwise; the exit status."""
+    small = {
+        "--steps": "4",
+        "--batch-size": "8",
+        "--probe-pairs": "12",
+        "--learning-rate": "1e-3",
+        "--alpha": "0.25",
+    }
+
+    def run(output: Path, *flags: str) -> int:
+        defaults = [word for flag, value in small.items() if flag not in flags for word in (flag, value)]
+        if {"--objective", "--preset"} & set(flags):
+            defaults = defaults[: defaults.index("--alpha")] if "--alpha" in defaults else defaults
+        return main([checkpoint, "--data", pairs_file, "--output", str(output), "--quiet", *defaults, *flags])
+
+    return run
