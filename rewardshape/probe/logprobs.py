@@ -20,20 +20,13 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from rewardshape.data import EncodedPair
 from rewardshape.errors import InputError
 from rewardshape.probe.projection import TokenLogps, project
 from rewardshape.probe.shared_prefix import CannotSharePrefix, keep_prefixes_apart, positions, share_prefixes
 
-TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 5e-2}
+TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 5e-2}
 """Mean difference in nats per token below which two paths agree: rounding in these types, not another model."""
-
-
-class EncodedPair(Protocol):
-    """A prompt and its responses as token ids; `rewardshape.data.preferences.EncodedPair` is one."""
-
-    pair_id: str
-    prompt_ids: list[int]
-    responses: dict[str, list[int]]
 
 
 Batch = dict[str, Any]
@@ -101,18 +94,15 @@ class PlainPath:
         rows = [(pair.prompt_ids, ids) for pair in _checked(pairs) for ids in pair.responses.values()]
         width = max(len(prompt) + len(response) for prompt, response in rows)
         input_ids = torch.full((len(rows), width), self.pad_token_id)
-        attention_mask = torch.zeros_like(input_ids)
         for row, (prompt, response) in enumerate(rows):
             length = len(prompt) + len(response)
             input_ids[row, :length] = torch.tensor([*prompt, *response])
-            attention_mask[row, :length] = 1
         predicting = [
             torch.arange(len(response)) + row * width + len(prompt) - 1
             for row, (prompt, response) in enumerate(rows)
         ]
         return {
             "input_ids": input_ids,
-            "attention_mask": attention_mask,
             "predicting": torch.cat(predicting),
             "targets": _targets(pairs),
             "lengths": _lengths(pairs),
@@ -120,9 +110,9 @@ class PlainPath:
 
     def logps(self, model: torch.nn.Module, batch: Batch) -> ResponseLogps:
         """Log-probabilities of a batch that this path collated."""
-        logits = model(
-            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
-        ).logits.flatten(0, 1)[batch["predicting"]]
+        # No mask: to a causal model the padding behind a text is as if it were not there.
+        logits = model(input_ids=batch["input_ids"], use_cache=False).logits
+        logits = logits.flatten(0, 1)[batch["predicting"]]
         logp = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
         every = logp.detach()
         return ResponseLogps(
