@@ -222,7 +222,7 @@ def _check_arguments(sources: list[str], extra_responses: Sequence[str]) -> None
             raise InputError(f"--data: {sources[index]} is given twice")
     for index, name in enumerate(extra_responses):
         if name in ("prompt", "chosen", "rejected") or name in extra_responses[:index]:
-            raise InputError(f"extra responses: {name!r} is read already; name other columns")
+            raise InputError(f"--probe-responses {name}: read already; name other columns")
 
 
 # --- the forms of a row ---
@@ -259,7 +259,7 @@ def prompt_and_responses(row: Row, extra: Sequence[str] = ()) -> tuple[Text, dic
 
 def _field(row: Row, name: str) -> Text:
     if row.get(name) is None:
-        found = ", ".join(key for key in row if isinstance(key, str)) or "no field"
+        found = ", ".join(repr(key).strip("'") for key in row) or "no field"
         raise InputError(f"no field '{name}' (the row has {found})")
     value = row[name]
     if isinstance(value, str):

@@ -34,7 +34,7 @@ def read_rows(source: str) -> Rows:
             yield from _saved_rows(path)
         elif path.is_file():
             yield from _form_of(path)(path)
-        elif HUB_ID.fullmatch(source) and not _form_name(path):
+        elif _is_hub_id(source):
             yield from _hub_rows(source)
         else:
             raise InputError(f"{source}: no such file")
@@ -50,11 +50,9 @@ def labels(sources: Sequence[str]) -> dict[str, str]:
     >>> labels(["en/pairs.jsonl"])
     {'en/pairs.jsonl': 'pairs.jsonl'}
     """
-    whole = {
-        source: Path(source).absolute() if os.path.exists(source) else Path(source) for source in sources
-    }
-    # A hub id is a name already; of a path the file name says most.
-    depth = {source: 1 if path.is_absolute() else len(path.parts) for source, path in whole.items()}
+    hub = {source for source in sources if _is_hub_id(source)}  # a name already; of a path the end says most
+    whole = {source: Path(source) if source in hub else Path(source).absolute() for source in sources}
+    depth = {source: 2 if source in hub else 1 for source in sources}
 
     def label(source: str) -> str:
         return "/".join(whole[source].parts[-depth[source] :])
@@ -67,6 +65,10 @@ def labels(sources: Sequence[str]) -> dict[str, str]:
 
 def _repeated(names: list[str]) -> set[str]:
     return {name for name in names if names.count(name) > 1}
+
+
+def _is_hub_id(source: str) -> bool:
+    return bool(HUB_ID.fullmatch(source)) and not os.path.exists(source) and not _form_name(Path(source))
 
 
 def _form_name(path: Path) -> str:

@@ -315,7 +315,7 @@ def _with_end(response: list[int], text: _Joined, name: str, rules: _Rules) -> l
 
 
 def _keep_end(prompt: list[int], rules: _Rules) -> list[int]:
-    """The end of a prompt over the limit, after its BOS: models lose much of their footing without it."""
+    """The end of a prompt over the limit, after its BOS: what a tokenizer that truncates on the left gives."""
     if rules.max_prompt is None or len(prompt) <= rules.max_prompt:
         return prompt
     opening = prompt[:1] if prompt[0] == rules.bos else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -115,6 +116,19 @@ def test_every_form_gives_its_pair(given, prompt, chosen, rejected):
     assert prompt_and_responses(given) == (prompt, {"chosen": chosen, "rejected": rejected})
 
 
+def test_every_row_the_guide_shows_is_read():
+    guide = Path(__file__).resolve().parents[2] / "docs" / "data.md"
+    blocks = re.findall(r"```json\n(.*?)```", guide.read_text(encoding="utf-8"), flags=re.DOTALL)
+    rows = [json.loads(line) for block in blocks for line in block.splitlines()]
+    assert len(rows) == 7
+    for shown in rows:
+        prompt, responses = prompt_and_responses(shown)
+        asked = prompt if isinstance(prompt, str) else prompt[-1]["content"]
+        answers = [text if isinstance(text, str) else text[0]["content"] for text in responses.values()]
+        assert "Is the sky blue?" in asked
+        assert not any("sky" in answer for answer in answers)
+
+
 def test_a_response_is_kept_to_the_last_space_and_line_break():
     given = {"prompt": " a\r\n", "chosen": " Yes \n", "rejected": "\tNo"}
     assert prompt_and_responses(given) == (" a\r\n", {"chosen": " Yes \n", "rejected": "\tNo"})
@@ -169,6 +183,7 @@ def test_a_row_without_a_preference_is_dropped_with_its_reason(tmp_path, given, 
     [
         ({"prompt": "a", "chosen": "b"}, "no field 'rejected' (the row has prompt, chosen)"),
         ({}, "no field 'chosen' (the row has no field)"),
+        ({"two\nlines": "a"}, "no field 'chosen' (the row has two\\nlines)"),
         (row(chosen=None), "no field 'chosen' (the row has prompt, chosen, rejected)"),
         (row(prompt=7), "field 'prompt' holds a number where text or a list of messages belongs"),
         (row(chosen=True), "field 'chosen' holds true or false where text or a list of messages belongs"),
@@ -246,7 +261,7 @@ def test_further_responses_take_the_form_of_the_row():
 
 @pytest.mark.parametrize("names", [["chosen"], ["prompt"], ["a", "a"]])
 def test_a_response_cannot_be_named_twice(tmp_path, names):
-    with pytest.raises(InputError, match="is read already"):
+    with pytest.raises(InputError, match=r"--probe-responses .*: read already"):
         read_preferences(write_jsonl(tmp_path / "a.jsonl", [row(a="x")]), extra_responses=names)
 
 
