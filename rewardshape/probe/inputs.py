@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from rewardshape.probe.policy import (
     load_tokenizer,
 )
 from rewardshape.probe.probing import Score, reference_logps
+from rewardshape.probe.sampling import Gold, Sampler, gold_function, gold_model
 from rewardshape.probe.settings import Settings
 
 MAX_TOKENS = 1024  # default limit of a prompt and of a response, where the model's context allows it
@@ -65,6 +67,7 @@ class Inputs:
         self.train, self.probe = self._read()
         self.path, note = choose_path(self.policy(), self.train[:4])
         self.notes += [note] if note else []
+        self.sample_prompts = self._sample_prompts() if self.settings.probing.sample_every else []
         self._reference: Reference | None = None
 
     def policy(self) -> PreTrainedModel:
@@ -152,6 +155,45 @@ class Inputs:
             "fingerprint": read.fingerprint,
         }
         return train, probe
+
+    def _sample_prompts(self) -> list[EncodedPair]:
+        """Prompts that are not trained on: the embedded task's held-out ones, else the probe set's, each once."""
+        if self.settings.checkpoint is None:
+            encoded = [
+                EncodedPair(f"held-out:{number}", self.tokenizer(prompt)["input_ids"], {})
+                for number, prompt in enumerate(embedded.prompts(), 1)
+            ]
+        else:
+            encoded = list({tuple(pair.prompt_ids): pair for pair in self.probe}.values())
+        return encoded[: self.settings.probing.samples]
+
+    def sampler(self, device: torch.device) -> Sampler:
+        """Samples from the policy for the prompts of the probe set; the embedded task brings its own prompts."""
+        probing, state = self.settings.probing, PartialState()
+        gold: Gold | None = None
+        if probing.gold_model:
+            gold = gold_model(probing.gold_model, self.settings.model, device)
+        elif probing.gold or self.settings.checkpoint is None:
+            gold = gold_function(probing.gold) if probing.gold else embedded.gold
+        assert self.settings.data.max_response_tokens is not None  # decided above
+        return Sampler(
+            self.sample_prompts,
+            self.tokenizer,
+            self.path,
+            reference=self._untouched(device),
+            gold=gold,
+            max_tokens=self.settings.data.max_response_tokens,
+            seed=self.settings.training.seed,
+            process=state.process_index,
+            processes=state.num_processes,
+        )
+
+    def _untouched(
+        self, device: torch.device
+    ) -> Callable[[PreTrainedModel], AbstractContextManager[PreTrainedModel]]:
+        """How to get the untouched model while the policy trains: a second copy, which only sampling needs."""
+        copy = self.policy().to(device).eval()  # type: ignore[arg-type]
+        return lambda policy: nullcontext(copy)
 
     def probe_texts(self) -> list[dict[str, Any]]:
         """Per probe pair: pair_id, the prompt and the responses as the model reads them, the text of each token."""

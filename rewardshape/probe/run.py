@@ -12,6 +12,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -120,6 +121,8 @@ def run_one(
             probe,
             reference=lambda: inputs.reference(trainer.score, trainer.args.device, home),
             probe_every=settings.probing.probe_every,
+            samples=samples_of(trainer, settings, inputs),
+            sample_every=settings.probing.sample_every or 1,
             stop=stop,
             on_step=progress_of(progress, name or objective.name, probe, folder),
         )
@@ -136,6 +139,26 @@ def run_one(
         on_main(lambda: manifest.set_status(folder, "interrupted"))
         raise Interrupted(stop.signal_number, home)
     on_main(lambda: manifest.set_status(folder, "done"))
+
+
+def samples_of(
+    trainer: PairTrainer, settings: Settings, inputs: Inputs
+) -> Callable[[int], dict[str, list[Any]]] | None:
+    """What the record asks for when samples are due; None where no sampling is asked for."""
+    if settings.probing.sample_every is None:
+        return None
+    if trainer.is_fsdp_enabled:
+        raise InputError(
+            "--sample-every: a sharded model (FSDP) cannot sample; run it under DDP or on one process"
+        )
+    sampler = inputs.sampler(trainer.args.device)
+    several = -(-settings.probing.samples // len(sampler.prompts))
+
+    def samples(step: int) -> dict[str, list[Any]]:
+        policy = trainer.accelerator.unwrap_model(trainer.model)
+        return sampler.measure(policy, step, per_prompt=settings.probing.best_of if step == 0 else several)
+
+    return samples
 
 
 def step_of(checkpoint: Path) -> int:

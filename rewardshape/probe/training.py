@@ -297,6 +297,8 @@ class Recorder(TrainerCallback):
         Gives the reference's log-probs; called once, before the first step, where the objective needs them.
     probe_every : int
         Steps between two measurements of the probe set; the last step is always measured.
+    samples : callable, optional
+        Gives the samples table of a step; called at step 0, every `sample_every` steps and at the last one.
     stop : threading.Event
         Set from outside (a signal) to checkpoint after the step in hand and stop.
     on_step : callable
@@ -311,6 +313,8 @@ class Recorder(TrainerCallback):
         *,
         reference: Callable[[], Reference],
         probe_every: int,
+        samples: Callable[[int], dict[str, list[Any]]] | None = None,
+        sample_every: int = 1,
         stop: threading.Event,
         on_step: Callable[[int, dict[str, float], dict[str, list[float]] | None], None],
     ):
@@ -320,6 +324,8 @@ class Recorder(TrainerCallback):
         self.probe = probe
         self.reference = reference
         self.probe_every = probe_every
+        self.samples = samples
+        self.sample_every = sample_every
         self.stop = stop
         self.on_step = on_step
         self._began = time.perf_counter()
@@ -378,6 +384,9 @@ class Recorder(TrainerCallback):
         measured = tokens = None
         if step % self.probe_every == 0 or last:
             measured, tokens = self.probe.measure(self.trainer.score)
+        sampled = None
+        if self.samples is not None and (step % self.sample_every == 0 or last):
+            sampled = self.samples(step)
         now = time.perf_counter()
         if self.writer is not None:
             self.writer.append(
@@ -385,6 +394,7 @@ class Recorder(TrainerCallback):
                 metrics=metrics,
                 train=train,
                 probe=measured,
+                samples=sampled,
                 tokens=tokens if step == 0 or last else None,
                 seconds=now - self._began,
             )
