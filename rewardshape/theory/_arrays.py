@@ -64,19 +64,20 @@ def constant(xp: Any, value: Array, like: Array) -> Array:
     return xp.asarray(value, dtype=like.dtype, device=like.device)
 
 
-def apply(function: Callable[..., Any], *values: Array, what: str) -> Any:
+def apply(function: Callable[..., Any], *values: Array, what: str, blocks: bool = True) -> Any:
     """Evaluate ``function(xp, *values)`` in float64 and return it as the caller's kind of array.
 
     `function` returns one array or a tuple of arrays. A result too large for the caller's dtype becomes inf in
     its own element, and for numpy arrays and Python floats a RuntimeWarning names `what` and the first such
-    element; on tensors, whose values may sit on a GPU, the inf itself is the report.
+    element; on tensors, whose values may sit on a GPU, the inf itself is the report. A `function` that couples the
+    elements must not be split into blocks.
     """
     xp, lifted, back = lift(*values)
     if xp is not np:
         result = function(xp, *lifted)
         return tuple(map(back, result)) if isinstance(result, tuple) else back(result)
     with np.errstate(all="ignore"):  # overflow is reported below, by name; underflow to 0 is the right value
-        result = _in_blocks(function, lifted)
+        result = _in_blocks(function, lifted) if blocks else function(np, *lifted)
         several = isinstance(result, tuple)
         results = tuple(back(part) for part in (result if several else (result,)))
     for part in results:
@@ -165,3 +166,13 @@ def positive_part(xp: Any, x: Array) -> Array:
 def bounded(xp: Any, x: Array) -> Array:
     """`x` with infinities replaced by the largest finite numbers, so that they never meet a zero."""
     return xp.clip(x, -HUGE, HUGE)
+
+
+def negative_part(xp: Any, x: Array) -> Array:
+    """max(−x, 0)."""
+    return positive_part(xp, -x)
+
+
+def detached(x: Array) -> Array:
+    """`x` as a constant of the graph."""
+    return x.detach() if hasattr(x, "detach") else x

@@ -7,14 +7,21 @@ slope underflows.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-from rewardshape.theory._arrays import Array, apply, sigmoid, softplus, with_gradient
+from rewardshape.theory._arrays import Array, apply, positive_part, sigmoid, softplus, with_gradient
 
 
 class Link:
-    """Base of the links. Subclasses give formulas on an array namespace; the public methods take any array."""
+    """Base of the links. Subclasses give formulas on an array namespace; the public methods take any array.
+
+    `formula` is ℓ(z) and `pull` is −ℓ′(z), as text, for the generated tables.
+    """
+
+    formula: ClassVar[str]
+    pull: ClassVar[str]
 
     def loss(self, z: Array) -> Array:
         """ℓ(z) for a margin `z` of any shape; same library, dtype and device out."""
@@ -44,6 +51,17 @@ class Link:
         return 1.0
 
 
+class _SignedLink(Link):
+    """A link whose slope can vanish or change sign."""
+
+    def _log_slope(self, xp: Any, z: Array) -> Array:
+        size = xp.abs(self._slope(xp, z))
+        return xp.where(size == 0, -xp.inf, xp.log(xp.where(size == 0, 1.0, size)))
+
+    def _direction(self, xp: Any, z: Array) -> Array:
+        return -xp.sign(self._slope(xp, z))
+
+
 @dataclass(frozen=True)
 class Logistic(Link):
     """ℓ(z) = softplus(−z) = −log σ(z), the Bradley-Terry likelihood of DPO, SimPO and AlphaPO.
@@ -54,6 +72,9 @@ class Logistic(Link):
     0.693147
     """
 
+    formula: ClassVar[str] = "softplus(−z)"
+    pull: ClassVar[str] = "σ(−z)"
+
     def _loss(self, xp: Any, z: Array) -> Array:
         return softplus(xp, -z)
 
@@ -62,3 +83,195 @@ class Logistic(Link):
 
     def _log_slope(self, xp: Any, z: Array) -> Array:
         return -softplus(xp, z)
+
+
+@dataclass(frozen=True)
+class Smoothed(_SignedLink):
+    """ℓ(z) = agree·softplus(−z) + flip·softplus(z): the logistic loss where some labels may be flipped.
+
+    cDPO has agree = 1 − ε and flip = ε; robust DPO has agree = (1 − ε)/(1 − 2ε) and flip = −ε/(1 − 2ε), whose
+    expectation under label noise ε is the clean loss.
+    """
+
+    agree: float
+    flip: float
+    formula: ClassVar[str] = "a·softplus(−z) + f·softplus(z)"
+    pull: ClassVar[str] = "(a·σ(−z) − f·σ(z))"
+
+    def _loss(self, xp: Any, z: Array) -> Array:
+        return self.agree * softplus(xp, -z) + self.flip * softplus(xp, z)
+
+    def _slope(self, xp: Any, z: Array) -> Array:
+        return self.flip * sigmoid(xp, z) - self.agree * sigmoid(xp, -z)
+
+
+@dataclass(frozen=True)
+class Hinge(_SignedLink):
+    """ℓ(z) = max(0, 1 − z), SLiC. At the kink the slope is that of the right side, 0."""
+
+    formula: ClassVar[str] = "max(0, 1 − z)"
+    pull: ClassVar[str] = "[z < 1]"
+
+    def _loss(self, xp: Any, z: Array) -> Array:
+        return positive_part(xp, 1.0 - z)
+
+    def _slope(self, xp: Any, z: Array) -> Array:
+        return xp.where(z < 1.0, -1.0 + 0.0 * z, 0.0 * z)
+
+
+@dataclass(frozen=True)
+class Squared(_SignedLink):
+    """ℓ(z) = (z − c)², IPO and SPPO: pushes back once z has passed its target c."""
+
+    target: float
+    formula: ClassVar[str] = "(z − c)²"
+    pull: ClassVar[str] = "2(c − z)"
+
+    def _loss(self, xp: Any, z: Array) -> Array:
+        return (z - self.target) ** 2
+
+    def _slope(self, xp: Any, z: Array) -> Array:
+        return 2.0 * (z - self.target)
+
+
+@dataclass(frozen=True)
+class Exponential(Link):
+    """ℓ(z) = e^(−z), of generalised preference optimization."""
+
+    formula: ClassVar[str] = "e^(−z)"
+    pull: ClassVar[str] = "e^(−z)"
+
+    def _loss(self, xp: Any, z: Array) -> Array:
+        return xp.exp(-z)
+
+    def _slope(self, xp: Any, z: Array) -> Array:
+        return -xp.exp(-z)
+
+    def _log_slope(self, xp: Any, z: Array) -> Array:
+        return -z
+
+
+@dataclass(frozen=True)
+class Sigmoid(Link):
+    """ℓ(z) = 1 − σ(z), of KTO and APO: saturates on both sides, so a hopeless response is left alone."""
+
+    formula: ClassVar[str] = "1 − σ(z)"
+    pull: ClassVar[str] = "σ(z)·σ(−z)"
+
+    def _loss(self, xp: Any, z: Array) -> Array:
+        return sigmoid(xp, -z)
+
+    def _slope(self, xp: Any, z: Array) -> Array:
+        return -sigmoid(xp, z) * sigmoid(xp, -z)
+
+    def _log_slope(self, xp: Any, z: Array) -> Array:
+        return -softplus(xp, z) - softplus(xp, -z)
+
+
+@dataclass(frozen=True)
+class Linear(Link):
+    """ℓ(z) = −z: of a score, its plain negative log-likelihood."""
+
+    formula: ClassVar[str] = "−z"
+    pull: ClassVar[str] = "1"
+
+    def _loss(self, xp: Any, z: Array) -> Array:
+        return -z
+
+    def _slope(self, xp: Any, z: Array) -> Array:
+        return 0.0 * z - 1.0
+
+    def _log_slope(self, xp: Any, z: Array) -> Array:
+        return 0.0 * z
+
+
+@dataclass(frozen=True)
+class ReverseKL(_SignedLink):
+    """ℓ(z) = KL((σ(z), σ(−z)) ‖ (1−ε, ε)), EXO's loss of a pair whose label is wrong with probability ε.
+
+    Its slope σ(z)σ(−z)·(z − log((1−ε)/ε)) vanishes on both sides: where z is very negative, unlike in DPO, the
+    pair is given up.
+    """
+
+    epsilon: float
+    formula: ClassVar[str] = "KL(σ(±z) ‖ 1−ε, ε)"
+    pull: ClassVar[str] = "σ(z)·σ(−z)·(log((1−ε)/ε) − z)"
+
+    def _loss(self, xp: Any, z: Array) -> Array:
+        up = sigmoid(xp, z) * (-softplus(xp, -z) - math.log1p(-self.epsilon))
+        return up + sigmoid(xp, -z) * (-softplus(xp, z) - math.log(self.epsilon))
+
+    def _slope(self, xp: Any, z: Array) -> Array:
+        return sigmoid(xp, z) * sigmoid(xp, -z) * (z - (math.log1p(-self.epsilon) - math.log(self.epsilon)))
+
+
+@dataclass(frozen=True)
+class LogRatioModulated(_SignedLink):
+    """ℓ(z) = (1−m)·softplus(−z) + m·e^(−z), m = σ(z/τ): the loss that DiscoPOP discovered."""
+
+    tau: float
+    formula: ClassVar[str] = "(1−m)·softplus(−z) + m·e^(−z), m = σ(z/τ)"
+    pull: ClassVar[str] = "((1−m)·σ(−z) + m·e^(−z) − m(1−m)(e^(−z) − softplus(−z))/τ)"
+
+    def _loss(self, xp: Any, z: Array) -> Array:
+        return sigmoid(xp, -z / self.tau) * softplus(xp, -z) + self._exponential(xp, z)
+
+    def _exponential(self, xp: Any, z: Array) -> Array:
+        """m·e^(−z), through the logarithm because far below 0 it is 0·∞."""
+        return xp.exp(-softplus(xp, -z / self.tau) - z)
+
+    def _slope(self, xp: Any, z: Array) -> Array:
+        m, rest = sigmoid(xp, z / self.tau), sigmoid(xp, -z / self.tau)
+        exponential = self._exponential(xp, z)
+        blend = rest * (exponential - m * softplus(xp, -z)) / self.tau
+        return blend - rest * sigmoid(xp, -z) - exponential
+
+
+@dataclass(frozen=True)
+class Flipped(Link):
+    """ℓ(−z): the same loss, pushing down what it pulled up."""
+
+    link: Link
+
+    @property
+    def formula(self) -> str:  # type: ignore[override]
+        return f"{self.link.formula} at −z"
+
+    @property
+    def pull(self) -> str:  # type: ignore[override]
+        return f"−({self.link.pull} at −z)"
+
+    def _loss(self, xp: Any, z: Array) -> Array:
+        return self.link._loss(xp, -z)
+
+    def _slope(self, xp: Any, z: Array) -> Array:
+        return -self.link._slope(xp, -z)
+
+    def _log_slope(self, xp: Any, z: Array) -> Array:
+        return self.link._log_slope(xp, -z)
+
+    def _direction(self, xp: Any, z: Array) -> Array:
+        return -self.link._direction(xp, -z)
+
+
+@dataclass(frozen=True)
+class Clipped(_SignedLink):
+    """ℓ(clip(z, −bound, bound)): a pair beyond the bound has slope 0, as χPO's analysis asks."""
+
+    link: Link
+    bound: float
+
+    @property
+    def formula(self) -> str:  # type: ignore[override]
+        return f"{self.link.formula}, z clipped to ±{self.bound:g}"
+
+    @property
+    def pull(self) -> str:  # type: ignore[override]
+        return f"{self.link.pull}·[|z| < {self.bound:g}]"
+
+    def _loss(self, xp: Any, z: Array) -> Array:
+        return self.link._loss(xp, xp.clip(z, -self.bound, self.bound))
+
+    def _slope(self, xp: Any, z: Array) -> Array:
+        inside = xp.abs(z) < self.bound
+        return xp.where(inside, self.link._slope(xp, xp.where(inside, z, 0.0)), 0.0 * z)

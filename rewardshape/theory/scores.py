@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from rewardshape.errors import InputError
 from rewardshape.theory._arrays import Array
 
 
@@ -47,19 +46,9 @@ class Score:
         s = logp_sum - ref_logp_sum if self.reference else logp_sum
         return s / num_tokens if self.per_token else s
 
-    def checked(self, ref_logp_sum: Array | None) -> Array:
-        """`ref_logp_sum`, which must be there if the score has a reference, and is 0 if it has none."""
-        if not self.reference:
-            return 0.0
-        if ref_logp_sum is None:
-            raise InputError(
-                "this objective has a reference: give ref_logp_sum, the log-probabilities under it"
-            )
-        return ref_logp_sum
-
-    def slope(self, num_tokens: Array) -> Array:
-        """∂s/∂(log π): 1, or 1/|y|."""
-        return 1.0 / num_tokens if self.per_token else 0.0 * num_tokens + 1.0
+    def per_nat(self, num_tokens: Array) -> Array:
+        """∂s/∂log π(y|x): 1, or 1/|y|."""
+        return 1.0 / num_tokens if self.per_token else 1.0
 
     @property
     def formula(self) -> str:

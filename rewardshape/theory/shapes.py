@@ -8,25 +8,36 @@ subtracting two rewards suffers. β, the margin γ and the loss live in `rewards
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from rewardshape.theory._arrays import (
     HUGE,
+    TINY,
     Array,
     apply,
     bounded,
     constant,
     exprel,
+    log1mexp,
+    negative_part,
     positive_part,
+    sigmoid,
+    softplus,
     with_gradient,
 )
 from rewardshape.theory._check import number
 
 
 class Shape:
-    """Base of the shapes. Subclasses give formulas on an array namespace; the public methods take any array."""
+    """Base of the shapes. Subclasses give formulas on an array namespace; the public methods take any array.
+
+    `formula` is φ(s) and `slope_formula` φ′(s), as text, for the generated tables.
+    """
+
+    formula: ClassVar[str]
+    slope_formula: ClassVar[str]
 
     def reward(self, s: Array) -> Array:
         """φ(s), the reward at β = 1. `s` of any shape, in nats; same library, dtype and device out."""
@@ -70,6 +81,9 @@ class Shape:
     def _attach(self, xp: Any, value: Array, s_w: Array, s_l: Array) -> Array:
         """The difference with its exact derivatives."""
         return with_gradient(xp, value, (s_w, self._slope(xp, s_w)), (s_l, -self._slope(xp, s_l)))
+
+    def _attach_reward(self, xp: Any, value: Array, s: Array) -> Array:
+        return with_gradient(xp, value, (s, self._slope(xp, s)))
 
 
 @dataclass(frozen=True)
@@ -119,6 +133,14 @@ class Alpha(Shape):
     def __post_init__(self) -> None:
         object.__setattr__(self, "alpha", number("alpha", self.alpha))
 
+    @property
+    def formula(self) -> str:  # type: ignore[override]
+        return "s" if np.all(np.asarray(self.alpha) == 0) else "(1 − e^(−αs))/α"
+
+    @property
+    def slope_formula(self) -> str:  # type: ignore[override]
+        return "1" if np.all(np.asarray(self.alpha) == 0) else "e^(−αs)"
+
     def bounds(self, *, reference: bool) -> tuple[Array, Array]:
         alpha = np.asarray(self.alpha)
         with np.errstate(all="ignore"):  # 1/α beyond float64 is no bound at all: ∞ is right
@@ -142,7 +164,7 @@ class Alpha(Shape):
         product = alpha * s
         half = xp.exp(0.5 * positive_part(xp, -product))
         value = s * half * exprel(xp, -_capped(xp, product)) * half
-        return with_gradient(xp, value, (s, self._slope(xp, s)))
+        return self._attach_reward(xp, value, s)
 
     def _log_slope(self, xp: Any, s: Array) -> Array:
         return bounded(xp, -constant(xp, self.alpha, s) * s)
@@ -155,3 +177,112 @@ class Alpha(Shape):
 def _capped(xp: Any, x: Array) -> Array:
     """|x|, at most the largest finite number."""
     return np.minimum(np.abs(x), HUGE) if xp is np else xp.clip(xp.abs(x), None, HUGE)
+
+
+@dataclass(frozen=True)
+class JensenShannon(Shape):
+    """φ(s) = log 2 − softplus(−s), φ′ = σ(−s): bounded above by log 2, linear far below.
+
+    References
+    ----------
+    f-DPO, arXiv:2309.16240.
+    """
+
+    formula: ClassVar[str] = "log 2 − softplus(−s)"
+    slope_formula: ClassVar[str] = "σ(−s)"
+
+    def bounds(self, *, reference: bool) -> tuple[Array, Array]:
+        return -np.inf, float(np.log(2.0)) if reference else 0.0
+
+    def _reward(self, xp: Any, s: Array) -> Array:
+        return self._difference(xp, s, 0.0 * s)
+
+    def _difference(self, xp: Any, s_w: Array, s_l: Array) -> Array:
+        high, low = xp.where(s_w > s_l, s_w, s_l), xp.where(s_w > s_l, s_l, s_w)
+        gap = high - low
+        # Near each other: log1p of a positive number. Apart: the linear and the curved part of softplus on their own.
+        near = xp.log1p(sigmoid(xp, -high) * xp.expm1(xp.where(gap < 1, gap, 0.0)))
+        curved = xp.log1p(xp.exp(-xp.abs(low))) - xp.log1p(xp.exp(-xp.abs(high)))
+        far = negative_part(xp, low) - negative_part(xp, high) + curved
+        return self._attach(xp, xp.sign(s_w - s_l) * xp.where(gap < 1, near, far), s_w, s_l)
+
+    def _log_slope(self, xp: Any, s: Array) -> Array:
+        return -softplus(xp, s)
+
+    def _curvature(self, xp: Any, s: Array) -> Array:
+        return -sigmoid(xp, s) * sigmoid(xp, -s)
+
+
+@dataclass(frozen=True)
+class ChiSquared(Shape):
+    """φ(s) = s + e^s, φ′ = 1 + e^s: the χ² divergence mixed with KL, which is χPO's.
+
+    References
+    ----------
+    χPO, arXiv:2407.13399.
+    """
+
+    formula: ClassVar[str] = "s + e^s"
+    slope_formula: ClassVar[str] = "(1 + e^s)"
+
+    def bounds(self, *, reference: bool) -> tuple[Array, Array]:
+        return -np.inf, np.inf if reference else 1.0
+
+    def _reward(self, xp: Any, s: Array) -> Array:
+        return self._attach_reward(xp, s + xp.exp(s), s)
+
+    def _difference(self, xp: Any, s_w: Array, s_l: Array) -> Array:
+        gap = s_w - s_l
+        top = xp.where(gap > 0, s_w, s_l)
+        # e^top·(1 − e^−|gap|) never meets an infinity that is not its own
+        value = gap - xp.sign(gap) * xp.exp(top) * xp.expm1(-xp.abs(gap))
+        return self._attach(xp, xp.where(gap == 0, 0.0 * gap, value), s_w, s_l)
+
+    def _log_slope(self, xp: Any, s: Array) -> Array:
+        return softplus(xp, s)
+
+    def _curvature(self, xp: Any, s: Array) -> Array:
+        return xp.exp(s)
+
+
+@dataclass(frozen=True)
+class LogOdds(Shape):
+    """φ(s) = s − log(1 − e^s), φ′ = 1/(1 − e^s): the log-odds of a probability e^s, so s ≤ 0.
+
+    A probability of exactly 1, which float arithmetic makes of one near it, counts as the nearest below it.
+
+    References
+    ----------
+    ORPO, arXiv:2403.07691.
+    """
+
+    formula: ClassVar[str] = "s − log(1 − e^s)"
+    slope_formula: ClassVar[str] = "1/(1 − e^s)"
+
+    def bounds(self, *, reference: bool) -> tuple[Array, Array]:
+        return -np.inf, np.inf
+
+    def _reward(self, xp: Any, s: Array) -> Array:
+        # −log(e^−s − 1) is exact around its zero at s = −log 2, the difference of its two terms far below
+        inner = _below_one(xp, s)
+        shallow = -xp.log(xp.expm1(-xp.clip(inner, -1.0, None)))
+        return self._attach_reward(xp, xp.where(inner > -1.0, shallow, inner - log1mexp(xp, inner)), s)
+
+    def _difference(self, xp: Any, s_w: Array, s_l: Array) -> Array:
+        high = _below_one(xp, xp.where(s_w > s_l, s_w, s_l))
+        low = _below_one(xp, xp.where(s_w > s_l, s_l, s_w))
+        gap = high - low
+        near = xp.log1p(xp.expm1(xp.where(gap < 1, gap, 0.0)) / -xp.expm1(high))
+        far = gap + log1mexp(xp, low) - log1mexp(xp, high)
+        return self._attach(xp, xp.sign(s_w - s_l) * xp.where(gap < 1, near, far), s_w, s_l)
+
+    def _log_slope(self, xp: Any, s: Array) -> Array:
+        return -log1mexp(xp, _below_one(xp, s))
+
+    def _curvature(self, xp: Any, s: Array) -> Array:
+        s = _below_one(xp, s)
+        return xp.exp(s - 2.0 * log1mexp(xp, s))
+
+
+def _below_one(xp: Any, s: Array) -> Array:
+    return xp.clip(s, None, -TINY)

@@ -209,7 +209,7 @@ def test_true_overflow_is_reported_and_does_not_spread():
 finite = st.floats(allow_nan=False, allow_infinity=False)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(alpha=finite, beta=st.floats(1e-300, 1e300), gamma=finite, s_w=finite, s_l=finite)
 def test_never_nan_for_finite_input(alpha, beta, gamma, s_w, s_l):
     with warnings.catch_warnings():
@@ -231,14 +231,14 @@ def test_never_nan_for_finite_input(alpha, beta, gamma, s_w, s_l):
 nats = st.floats(-60, 0)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(alpha=st.floats(-3, 3), s_w=nats, s_l=nats)
 def test_swapping_a_pair_negates_its_margin_and_swaps_its_slopes(alpha, s_w, s_l):
     made = objective("alphapo", alpha=alpha, beta=1.0, gamma=0.0)
     assert made.margin(s_w, s_l) == -made.margin(s_l, s_w)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(alpha=st.floats(-3, 3), s=nats, step=st.floats(1e-6, 5))
 def test_reward_is_increasing(alpha, s, step):
     low, high = Alpha(alpha).reward(s - step), Alpha(alpha).reward(s)
@@ -246,7 +246,7 @@ def test_reward_is_increasing(alpha, s, step):
     assert Alpha(alpha).difference(s, s - step) > 0  # which the difference still sees
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(s=nats, alpha=st.floats(-1e-9, 1e-9))
 def test_alpha_to_zero_is_continuous_and_tends_to_the_score(s, alpha):
     assert Alpha(alpha).reward(s) == pytest.approx(s, rel=1e-7)

@@ -1,0 +1,135 @@
+"""Random batches, and TRL's own loss code fed with log-probabilities instead of a language model.
+
+`DPOTrainer._compute_loss` and `CPOTrainer.cpo_loss` run as installed; only the model, whose forward pass would
+make the log-probabilities, is a table of them.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from rewardshape.theory import Responses
+
+
+@pytest.fixture(scope="session")
+def make_batch():
+    return Batch
+
+
+@pytest.fixture(scope="session")
+def cpo_trainer_losses():
+    return _cpo_trainer_losses
+
+
+class Table(torch.nn.Module):
+    """Answers every call with the same token log-probabilities, as TRL's fused LM head does."""
+
+    def __init__(self, token_logps, log_sum_sq_probs=None):
+        super().__init__()
+        self.is_gradient_checkpointing = False
+        zeros = torch.zeros_like(token_logps)
+        self.outputs = SimpleNamespace(
+            log_probs=token_logps,
+            log_sum_sq_probs=zeros if log_sum_sq_probs is None else log_sum_sq_probs,
+            entropy=zeros,
+            mean_logits=zeros,
+            is_top1=zeros.bool(),
+        )
+
+    def forward(self, **inputs):
+        return self.outputs
+
+
+class Batch:
+    """Random pairs with tokens: the same numbers for TRL and for us, in float64 unless told otherwise."""
+
+    def __init__(self, seed=0, pairs=6, tokens=9, scale=1.0, dtype=torch.float64, equal_lengths=False):
+        generator = torch.Generator().manual_seed(seed)
+        shape = (2 * pairs, tokens)
+        exponential = lambda: -torch.empty(shape, dtype=dtype).exponential_(generator=generator) * scale  # noqa: E731
+        self.lengths = torch.randint(1, tokens + 1, (2 * pairs,), generator=generator)
+        if equal_lengths:
+            self.lengths[:] = tokens
+        self.mask = (torch.arange(tokens) < self.lengths[:, None]).long()
+        self.token_logps = (exponential() * self.mask).requires_grad_()
+        self.ref_token_logps = exponential() * self.mask
+        self.log_sum_sq_probs = exponential() * self.mask
+
+    def responses(self):
+        """(chosen, rejected) as our objectives take them, differentiable in `token_logps`."""
+        columns = (
+            self.token_logps.sum(1),
+            self.lengths,
+            self.ref_token_logps.sum(1),
+            self.token_logps,
+            self.ref_token_logps,
+            self.log_sum_sq_probs.sum(1),
+        )
+        halves = [column.chunk(2) for column in columns]
+        return Responses(*(first for first, _ in halves)), Responses(*(second for _, second in halves))
+
+    def dpo_trainer_loss(
+        self,
+        loss_type,
+        *,
+        beta=0.1,
+        label_smoothing=0.0,
+        divergence="reverse_kl",
+        coefficient=0.5,
+        ld_alpha=None,
+        wpo=False,
+        tau=0.05,
+    ):
+        """The mean loss of ``DPOTrainer(loss_type=…)`` on this batch."""
+        from trl import DPOTrainer
+
+        trainer = object.__new__(DPOTrainer)
+        trainer.__dict__.update(
+            model=Table(self.token_logps),
+            ref_model=Table(self.ref_token_logps),
+            accelerator=SimpleNamespace(device="cpu", gather=_same, gather_for_metrics=_same),
+            args=SimpleNamespace(
+                discopop_tau=tau, gradient_checkpointing=False, gradient_checkpointing_kwargs=None
+            ),
+            beta=beta,
+            label_smoothing=label_smoothing,
+            f_divergence_type=divergence,
+            f_alpha_divergence_coef=coefficient,
+            ld_alpha=ld_alpha,
+            loss_types=[loss_type],
+            loss_weights=[1.0],
+            use_weighting=wpo,
+            precompute_ref_logps=False,
+            aux_loss_enabled=False,
+            _metrics={"train": defaultdict(list)},
+            _total_train_tokens=0,
+            _tp_size=1,
+        )
+        prompt = torch.zeros(len(self.mask), 1, dtype=torch.long)
+        mask = torch.cat([prompt, self.mask], 1)
+        inputs = {"input_ids": mask.clone(), "attention_mask": torch.ones_like(mask), "completion_mask": mask}
+        return trainer._compute_loss(Table(self.token_logps, self.log_sum_sq_probs), inputs, False)
+
+
+def _cpo_trainer_losses(chosen, rejected, *, loss_type, beta, gamma=0.0, alpha=0.0, label_smoothing=0.0):
+    """The losses of ``CPOTrainer.cpo_loss`` per pair."""
+    from trl.experimental.cpo import CPOTrainer
+
+    trainer = object.__new__(CPOTrainer)
+    trainer.__dict__.update(
+        accelerator=SimpleNamespace(device="cpu"),
+        alpha=alpha,
+        beta=beta,
+        loss_type=loss_type,
+        simpo_gamma=gamma,
+        label_smoothing=label_smoothing,
+    )
+    return trainer.cpo_loss(chosen, rejected)[0]
+
+
+def _same(value):
+    return value
