@@ -77,6 +77,16 @@ class ProbeSet:
             row[3] for row in rows
         ]
 
+    def means(self, columns: dict[str, list[float]] | None) -> dict[str, float]:
+        """Mean log-prob per token of each response of a measurement (nats per token), for progress and trackers."""
+        if columns is None:
+            return {}
+        values: dict[str, list[float]] = {}
+        rows = ((name, len(ids)) for pair in self.pairs for name, ids in pair.responses.items())
+        for (name, num_tokens), logp_sum in zip(rows, columns["logp_sum"], strict=True):
+            values.setdefault(f"probe_{name}_logp_mean", []).append(logp_sum / num_tokens)
+        return {name: sum(each) / len(each) for name, each in values.items()}
+
     def table(self, reference: dict[str, dict[str, float]] | None) -> dict[str, list[Any]]:
         """The header of the trace: what the rows of every measurement are."""
         rows = [(pair, name, ids) for pair in self.pairs for name, ids in pair.responses.items()]

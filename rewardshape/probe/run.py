@@ -169,34 +169,25 @@ def progress_of(
     progress: Progress, name: str, probe: ProbeSet, folder: Path
 ) -> Callable[[int, dict[str, float], dict[str, list[float]] | None], None]:
     """What to show after each step: loss, margin, and the change of both log-probs since step 0, per token."""
-    header = probe.table(None)
-    start: list[float] = []
-    changes = {"chosen": "", "rejected": ""}
+    start: dict[str, float] = {}
+    change = {"probe_chosen_logp_mean": "", "probe_rejected_logp_mean": ""}
 
     def show(step: int, metrics: dict[str, float], measured: dict[str, list[float]] | None) -> None:
-        if step == 0 and measured is not None:
-            start[:] = measured["logp_sum"]
-            return
         if not start:  # a resumed run: step 0 stands in its trace
-            start[:] = read_lines(folder / TRACE_FILE)[1][1]["probe"]["logp_sum"]
-        if measured is not None:
-            for response in changes:
-                per_token = [
-                    (now - then) / tokens
-                    for now, then, tokens, which in zip(
-                        measured["logp_sum"], start, header["num_tokens"], header["response"], strict=True
-                    )
-                    if which == response
-                ]
-                changes[response] = f"{sum(per_token) / len(per_token):+.3f}"
+            first = measured if step == 0 else read_lines(folder / TRACE_FILE)[1][1]["probe"]
+            start.update(probe.means(first))
+        if step == 0:
+            return
+        for response, now in probe.means(measured).items():
+            change[response] = f"{now - start[response]:+.3f}"
         progress.step(
             name,
             {
                 "step": step,
                 "loss": f"{metrics['loss']:.3f}",
                 "margin": f"{metrics['margin']:+.2f}",
-                "chosen": changes["chosen"],
-                "rejected": changes["rejected"],
+                "chosen": change["probe_chosen_logp_mean"],
+                "rejected": change["probe_rejected_logp_mean"],
             },
             tokens=int(metrics["tokens"]),
         )

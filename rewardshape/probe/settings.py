@@ -22,6 +22,7 @@ DEFAULT_OBJECTIVE = "alphapo"
 DEFAULT_PRESETS = {"alphapo": "alphapo/mistral-7b-instruct", "simpo": "simpo/mistral-7b-instruct"}
 EMBEDDED = {"alpha": (-0.5, 0.0, 0.25, 1.0), "beta": (2.5,), "gamma": (1.0,), "learning_rate": 1e-4}
 SCHEDULES = ("constant", "linear", "cosine", "constant_with_warmup")
+TRACKERS = ("none", "tensorboard", "wandb", "trackio")
 PRECISIONS = ("float32", "mixed", "bfloat16")
 ATTENTIONS = ("sdpa", "eager", "flash_attention_2", "flex_attention")
 
@@ -163,6 +164,7 @@ class OutputSettings:
     resume: bool = _flag(False, "continue the run in --output with its own settings")
     checkpoint_every: int | None = _flag(None, "steps between checkpoints; default a fifth of --steps", "K")
     keep_checkpoints: int = _flag(1, "how many of the newest checkpoints stay", "N")
+    report_to: str = _flag("none", "also send every step to a tracker", choices=TRACKERS)
     quiet: bool = _flag(False, "no progress, no table")
     json: bool = _flag(False, "print the final table as JSON, and nothing else")
     dry_run: bool = _flag(False, "print the plan and stop")

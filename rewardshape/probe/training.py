@@ -35,6 +35,7 @@ from rewardshape.probe.probing import ProbeSet
 from rewardshape.probe.settings import Settings, TrainingSettings
 from rewardshape.theory import Objective, Responses
 from rewardshape.trace import TraceWriter
+from rewardshape.trace.format import TRACE_FILE
 
 COMPLETE = "complete.json"  # written last into a checkpoint: the size of each of its files
 TRAINED = ("chosen", "rejected")
@@ -87,7 +88,8 @@ def training_arguments(settings: Settings, folder: Path) -> TrainingArguments:
         save_steps=output.checkpoint_every,
         logging_strategy="no",
         logging_nan_inf_filter=False,
-        report_to=[],
+        report_to=[] if output.report_to == "none" else [output.report_to],
+        run_name=str(folder),
         disable_tqdm=True,
         remove_unused_columns=False,
         label_names=[],
@@ -399,6 +401,10 @@ class Recorder(TrainerCallback):
                 seconds=now - self._began,
             )
         self._began = now
+        if self.trainer.args.report_to:
+            self.trainer.log(
+                {**metrics, **self.probe.means(measured), "trace": str(self.folder / TRACE_FILE)}
+            )
         self.on_step(step, metrics, measured)
 
     def _refuse_non_finite(self, step: int) -> None:
