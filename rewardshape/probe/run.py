@@ -22,6 +22,7 @@ from transformers.utils import logging as transformers_logging
 from rewardshape.errors import InputError
 from rewardshape.probe import manifest
 from rewardshape.probe.distributed import on_main
+from rewardshape.probe.geometry import Geometry
 from rewardshape.probe.inputs import Inputs
 from rewardshape.probe.probing import ProbeSet
 from rewardshape.probe.progress import Progress
@@ -114,6 +115,8 @@ def run_one(
     if checkpoint:
         progress.skip(step_of(checkpoint))
     home = Path(settings.output.output or folder)
+    every = settings.probing.geometry_every
+    geometry = Geometry(trainer, inputs.probe, every=every) if every else None
     with stop_on_signal() as stop:
         recorder = Recorder(
             trainer,
@@ -123,10 +126,13 @@ def run_one(
             probe_every=settings.probing.probe_every,
             samples=samples_of(trainer, settings, inputs),
             sample_every=settings.probing.sample_every or 1,
+            geometry=geometry,
             stop=stop,
             on_step=progress_of(progress, name or objective.name, probe, folder),
         )
-        trainer.add_callback(recorder)
+        for callback in (geometry, recorder):
+            if callback is not None:
+                trainer.add_callback(callback)
         try:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         except InputError as error:

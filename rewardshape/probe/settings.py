@@ -125,6 +125,9 @@ class ProbingSettings:
         (), "further columns that hold responses to measure on the probe set", "COLUMN"
     )
 
+    geometry_every: int | None = _flag(
+        None, "measure gradient overlaps and CHES of the probe pairs every K steps", "K"
+    )
     sample_every: int | None = _flag(None, "sample responses every K steps: KL to the reference, gold", "K")
     samples: int = _flag(256, "responses sampled each time, over the prompts of the probe set", "N")
     best_of: int = _flag(16, "samples per prompt at step 0, for the best-of-n baseline", "N")
@@ -136,7 +139,9 @@ class ProbingSettings:
     gold_model: str | None = _flag(None, "gold reward from a reward-model checkpoint", "PATH")
 
     def __post_init__(self) -> None:
-        _require_positive(self, "probe_pairs", "probe_every", "sample_every", "samples", "best_of")
+        _require_positive(
+            self, "probe_pairs", "probe_every", "geometry_every", "sample_every", "samples", "best_of"
+        )
         if self.gold and self.gold_model:
             raise InputError("--gold and --gold-model: give one of them, not both")
         if (self.gold or self.gold_model) and self.sample_every is None:

@@ -28,6 +28,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from rewardshape.data import EncodedPair
 from rewardshape.errors import InputError
 from rewardshape.probe.distributed import gather
+from rewardshape.probe.geometry import Geometry
 from rewardshape.probe.inputs import Reference
 from rewardshape.probe.logprobs import Batch, ResponseLogps
 from rewardshape.probe.logprobs import Path as LogpsPath
@@ -301,6 +302,8 @@ class Recorder(TrainerCallback):
         Steps between two measurements of the probe set; the last step is always measured.
     samples : callable, optional
         Gives the samples table of a step; called at step 0, every `sample_every` steps and at the last one.
+    geometry : Geometry, optional
+        Gives the geometry table, and metrics, of a step that is due.
     stop : threading.Event
         Set from outside (a signal) to checkpoint after the step in hand and stop.
     on_step : callable
@@ -317,6 +320,7 @@ class Recorder(TrainerCallback):
         probe_every: int,
         samples: Callable[[int], dict[str, list[Any]]] | None = None,
         sample_every: int = 1,
+        geometry: Geometry | None = None,
         stop: threading.Event,
         on_step: Callable[[int, dict[str, float], dict[str, list[float]] | None], None],
     ):
@@ -328,6 +332,7 @@ class Recorder(TrainerCallback):
         self.probe_every = probe_every
         self.samples = samples
         self.sample_every = sample_every
+        self.geometry = geometry
         self.stop = stop
         self.on_step = on_step
         self._began = time.perf_counter()
@@ -389,6 +394,10 @@ class Recorder(TrainerCallback):
         sampled = None
         if self.samples is not None and (step % self.sample_every == 0 or last):
             sampled = self.samples(step)
+        geometry = None
+        if self.geometry is not None and self.geometry.due(step):
+            geometry, overlaps = self.geometry.measure()
+            metrics |= overlaps
         now = time.perf_counter()
         if self.writer is not None:
             self.writer.append(
@@ -396,6 +405,7 @@ class Recorder(TrainerCallback):
                 metrics=metrics,
                 train=train,
                 probe=measured,
+                geometry=geometry,
                 samples=sampled,
                 tokens=tokens if step == 0 or last else None,
                 seconds=now - self._began,

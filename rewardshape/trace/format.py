@@ -13,6 +13,10 @@ of that step's batch as its own forward pass saw them: with the weights *before*
 holds the fixed probe set with the weights *after* update t. Step 0 is the untouched checkpoint: its line has
 a probe set and no training batch.
 
+``geometry`` holds the probe pairs' gradients. Its ``gram_…``, ``ches…`` and ``weight_…`` columns are measured as the
+probe set is: after update t. Its ``predicted_…``, ``descent_…`` and ``moved_…`` columns are about update t: what the
+gradients before it predict of the change from step t − 1 to t, and that change. Step 0 lacks them.
+
 Every table is a mapping from column name to a list; all lists of a table have one length. Log-probabilities
 are in nats, summed over the response tokens (the end token included where one was appended).
 """
@@ -65,8 +69,8 @@ class TraceWriter:
     """
 
     def __init__(self, folder: Path, probe_set: Table | None = None):
-        self._file = open(Path(folder) / TRACE_FILE, "a", encoding="utf-8")  # noqa: SIM115
-        self._timing = open(Path(folder) / TIMING_FILE, "a", encoding="utf-8")  # noqa: SIM115
+        self._file = open(Path(folder) / TRACE_FILE, "a", encoding="utf-8")
+        self._timing = open(Path(folder) / TIMING_FILE, "a", encoding="utf-8")
         if probe_set is not None:
             self._write({"format": FORMAT, "probe_set": probe_set})
 
