@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from os import PathLike, fspath
 from typing import Any
 
-from rewardshape.data.sources import Row, kind, labels, read_rows
+from rewardshape.data.sources import Row, is_hub_id, kind, labels, read_rows
 from rewardshape.errors import InputError
 
 Message = dict[str, Any]
@@ -216,7 +216,7 @@ def _digest(pair: Pair) -> bytes:
 def _check_arguments(sources: list[str], extra_responses: Sequence[str]) -> None:
     if not sources:
         raise InputError("--data: no file given")
-    whole = [os.path.realpath(source) if os.path.exists(source) else source for source in sources]
+    whole = [source if is_hub_id(source) else os.path.realpath(source) for source in sources]
     for index, path in enumerate(whole):
         if path in whole[:index]:
             raise InputError(f"--data: {sources[index]} is given twice")

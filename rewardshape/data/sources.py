@@ -34,7 +34,7 @@ def read_rows(source: str) -> Rows:
             yield from _saved_rows(path)
         elif path.is_file():
             yield from _form_of(path)(path)
-        elif _is_hub_id(source):
+        elif is_hub_id(source):
             yield from _hub_rows(source)
         else:
             raise InputError(f"{source}: no such file")
@@ -50,7 +50,7 @@ def labels(sources: Sequence[str]) -> dict[str, str]:
     >>> labels(["en/pairs.jsonl"])
     {'en/pairs.jsonl': 'pairs.jsonl'}
     """
-    hub = {source for source in sources if _is_hub_id(source)}  # a name already; of a path the end says most
+    hub = {source for source in sources if is_hub_id(source)}  # a name already; of a path the end says most
     whole = {source: Path(source) if source in hub else Path(source).absolute() for source in sources}
     depth = {source: 2 if source in hub else 1 for source in sources}
 
@@ -67,7 +67,8 @@ def _repeated(names: list[str]) -> set[str]:
     return {name for name in names if names.count(name) > 1}
 
 
-def _is_hub_id(source: str) -> bool:
+def is_hub_id(source: str) -> bool:
+    """Whether a source that is no file has the look of ``owner/name``."""
     return bool(HUB_ID.fullmatch(source)) and not os.path.exists(source) and not _form_name(Path(source))
 
 

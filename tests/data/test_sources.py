@@ -200,7 +200,12 @@ def test_relative_paths_and_hub_ids_keep_apart(tmp_path, monkeypatch):
 def test_one_file_given_twice_is_refused(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(jsonl(TEXTS))
     os.symlink(tmp_path / "a.jsonl", tmp_path / "b.jsonl")
-    for paths in (["a.jsonl", "a.jsonl"], ["a.jsonl", "b.jsonl"], ["owner/x", "owner/x"]):
+    for paths in (
+        ["a.jsonl", "a.jsonl"],
+        ["a.jsonl", "b.jsonl"],
+        ["owner/x", "owner/x"],
+        ["c.jsonl", "x/../c.jsonl"],
+    ):
         with pytest.raises(InputError, match="given twice"):
             read_preferences([tmp_path / path if "." in path else path for path in paths])
     with pytest.raises(InputError, match="no file given"):
