@@ -154,8 +154,8 @@ def _happened(verdict: Verdict, log: Log) -> list[str]:
         sentences.append("not over-optimized: the held-out loss is at its best at the end")
     elif verdict.over_optimized is False:
         sentences.append(
-            f"not over-optimized: the held-out loss was best at {counts} {verdict.best_step:g} and has not risen beyond "
-            "noise since"
+            f"not over-optimized: the held-out loss was best at {counts} {verdict.best_step:g} and has not risen "
+            "beyond noise since"
         )
     return sentences
 
@@ -228,7 +228,9 @@ def save_figure(cases: Sequence[Case], file: Path) -> Path:
                 )  # fmt: skip
             plot_progress(log.table, progress, best=verdict.best_step, steps=log.counts)
             fall.set_title(
-                f"{textwrap.shorten(verdict.name, 48)}: {verdict.verdict}", loc="left", fontsize="small"
+                f"{textwrap.shorten(verdict.name.split(' · ')[-1], 48)}: {verdict.verdict}",
+                loc="left",
+                fontsize="small",
             )
         file.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(file, dpi=150)

@@ -43,16 +43,16 @@ _ADVICE = {
     ],
     "collapsed": [
         "Go back to a checkpoint before the fall: both responses have lost probability and their order is gone.",
-        "Lower the learning rate by a factor of 5 to 10, warm up for 10 % of the steps, and clip the gradient at 1: one "
-        "step too long leaves the region where the first-order picture holds.",
+        "Lower the learning rate by a factor of 5 to 10, warm up for 10 % of the steps, and clip the gradient at 1: "
+        "one step too long leaves the region where the first-order picture holds.",
         "Raise β (with a reference), or add a likelihood term on the chosen response: nothing else in the loss holds "
         "the probabilities up.",
         "Check the labels: where chosen and rejected are swapped in part of the data, the two parts pull against each "
         "other.",
     ],
     "not training": [
-        "Check that parameters are trainable and that the optimiser has them: with frozen weights, inactive adapters or "
-        "a detached loss the gradient is exactly 0, whatever the accuracy says (it measures the start).",
+        "Check that parameters are trainable and that the optimiser has them: with frozen weights, inactive adapters "
+        "or a detached loss the gradient is exactly 0, whatever the accuracy says (it measures the start).",
         "Check that chosen and rejected differ after truncation: if the prompt fills max_length, both are cut to the "
         "same tokens, every margin is 0 and the gradients cancel.",
         "Check the learning rate and its schedule, and bfloat16 weights at so small a rate that updates round away.",

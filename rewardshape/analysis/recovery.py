@@ -17,9 +17,10 @@ import pandas as pd
 # A line through real evaluation rows leaves only the rounding of the log (four decimals, or bfloat16's three digits):
 # well under a tenth of the spread of the points. Changing batches leave most of the spread.
 LINE_TOLERANCE = 0.1
-# Reference-free rewards are β·logp to rounding: the ratio r/logp varies by less than this share. With a reference it
-# would only do so if policy and reference moved together.
-RATIO_TOLERANCE = 0.02
+# Reference-free rewards are β·logp to rounding: no ratio r/logp is further than this share from their middle. With a
+# reference that would take policy and reference to move together. One row holds two ratios only, which can be close
+# by chance, so there they must agree to four digits.
+RATIO_TOLERANCE, RATIO_TOLERANCE_ONE_ROW = 0.02, 0.002
 # Mean log-probabilities per token of a language model on ordinary text lie between 0 and -5 nats (a perplexity of 150
 # at -5); a sum over a response of more than a few tokens lies below.
 PER_TOKEN_LIMIT = -5.0
@@ -68,13 +69,20 @@ def recover_reference(table: pd.DataFrame, *, beta: float | None = None) -> Refe
     if not sides or "reward_chosen" not in table or "logp_chosen" not in table:
         return Reference(beta=beta)
     logp, reward = np.concatenate(sides).T
-    ratio = float(logp @ reward / (logp @ logp)) if np.any(logp) else 0.0
-    away = np.sqrt(np.mean((reward - ratio * logp) ** 2))
-    if len(logp) >= 2 and ratio > 0 and away <= RATIO_TOLERANCE * np.sqrt(np.mean(reward**2)):
-        known = beta if beta is not None else ratio
-        spread = float(away / np.sqrt(logp @ logp))
-        return Reference(known, spread, None, None, float(away / ratio), free=True, holds=True)
+    if (ratio := _common_ratio(logp, reward, one_row=len(sides[0]) < 2)) is not None:
+        away = reward - ratio * logp
+        spread = float(np.sqrt(away @ away / (logp @ logp)))
+        return Reference(beta if beta is not None else ratio, spread, free=True, holds=True)
     return _line(sides, beta)
+
+
+def _common_ratio(logp: np.ndarray, reward: np.ndarray, *, one_row: bool) -> float | None:
+    if len(logp) < 2 or np.any(logp == 0):
+        return None
+    ratios = reward / logp
+    middle = float(np.median(ratios))
+    tolerance = RATIO_TOLERANCE_ONE_ROW if one_row else RATIO_TOLERANCE
+    return middle if middle > 0 and np.abs(ratios / middle - 1).max() <= tolerance else None
 
 
 def _line(sides: list[np.ndarray], known: float | None) -> Reference:

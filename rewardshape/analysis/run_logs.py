@@ -8,9 +8,7 @@ import pandas as pd
 from rewardshape.analysis.displacement import margin_curve, probe_panels, run_objective
 from rewardshape.theory import Responses
 from rewardshape.trace import Trace
-from rewardshape.trace.importers import Log
-
-OWN_FORM = "rewardshape run"
+from rewardshape.trace.importers import OWN_FORM, Log
 
 
 def logs_of_trace(trace: Trace) -> list[Log]:

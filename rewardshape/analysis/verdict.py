@@ -19,7 +19,7 @@ from scipy import stats
 from rewardshape.analysis.advice import advice_for
 from rewardshape.analysis.recovery import Reference, is_per_token, recover_reference
 from rewardshape.analysis.sanity import effective_scale, sanity_checks
-from rewardshape.trace.importers import Log
+from rewardshape.trace.importers import OWN_FORM, Log
 from rewardshape.trace.importers.names import SERIES
 
 Word = Literal[
@@ -31,14 +31,15 @@ MIN_ROWS = 2
 # "Beyond noise": this many standard errors, and never less than Student's t asks at 95 % of so few rows.
 BEYOND_NOISE = 2.0
 # A dip that was regained is one of many places where one could be seen, so it must stand out further.
-DIP_BEYOND_NOISE = 3.0
+DIP_BEYOND_NOISE = 4.0
 # Displacement below a tenth of a nat changes the probability of a whole response by less than 10 %; per token a
 # hundredth of a nat is the same for a response of ten tokens. In reward units: what that is at the usual β = 0.1.
 SMALLEST = {"nats": 0.1, "nats per token": 0.01, "reward": 0.01}
 # A run recovered when it is back within noise of its start, or has regained this share of its deepest fall.
 REGAINED = 0.8
-# The fall began where it first reached this share of its depth at the end, in the stretch that never came back.
-ONSET_SHARE = 0.1
+# The fall began where it first reached this share of its depth at the end (and the noise of a row), in the stretch that
+# never came back to the baseline.
+ONSET_SHARE = 0.05
 # Training rows are means over a few pairs each: compare means over this share of the run, of this many rows at least.
 WINDOW_SHARE, WINDOW_ROWS = 0.2, 3
 # The gradient of a logistic pair is its loss in the limit: |dℓ/dm| = 1 − e^−ℓ. A loss of 0.05 leaves 5 % of the pull
@@ -57,6 +58,12 @@ STILL_ROWS, AT_LN2 = 8, 0.02
 HIDEABLE = {"nats": 5.0, "nats per token": 0.05, "reward": 0.5}
 # The held-out loss got worse: above its minimum by this share and beyond its own noise, at the end of the run.
 WORSE_LOSS = 0.02
+
+# A reward of one at the first logged rows, the same for both responses, is not what one step from a reference does.
+FAR_FROM_ZERO = 1.0
+REFERENCE_FREE_LOSSES = ("simpo", "orpo", "cpo", "alphapo")
+# With so few evaluations and so many training rows, the training rows tell more.
+FEW_EVALUATIONS, MANY_ROWS = 3, 6
 
 NEEDED = (
     "loss",
@@ -208,6 +215,8 @@ def judge(log: Log, *, beta: float | None = None) -> Verdict:
     over, best = _over_optimized(evaluated, trained)
     falls = _falls(signal)
     word, reasons = _word(signal, falls, rows, trained, ends)
+    if signal is None and word == "undetermined" and (lost := _lost_to_nan(log)):
+        reasons = [lost]
     found = dict(
         name=log.name,
         form=log.form,
@@ -218,7 +227,7 @@ def judge(log: Log, *, beta: float | None = None) -> Verdict:
         over_optimized=over,
         best_step=best,
         nonfinite_steps=sorted(set(log.nonfinite["step"])),
-        missing=_missing(evaluated, trained),
+        missing=_missing(log),
         ends=ends,
         reasons=reasons,
         checks=_checks(evaluated, trained, reference),
@@ -244,21 +253,36 @@ def _reference(
         )
         return Reference(settings["beta"], 0.0, *own, 0.0, free=free), "stated in the manifest"
     found = recover_reference(evaluated, beta=beta) if len(evaluated) else Reference()
-    if found.holds is None or (found.beta is None and not found.holds):
-        batches = recover_reference(trained, beta=beta) if len(trained) else Reference()
-        if batches.free or found.holds is None:
-            # Rows of changing batches give no reference even where a line happens to fit a few of them
-            found = (
-                batches
-                if batches.free or batches.holds is False
-                else batches._replace(chosen=None, rejected=None)
-            )
+    if not found.holds and _has(trained, "logp_chosen", "reward_chosen"):
+        # Batches can show that there is no reference; a line through a few of them would be chance
+        batches = recover_reference(trained)
+        found = batches if batches.free else found._replace(free=False)
+    if found.free is None and _looks_free(evaluated, trained, settings):
+        found = found._replace(free=True)
     if beta is not None:
         return found._replace(beta=beta), "given"
     if found.beta is not None:
         return found, "recovered"
     stated = settings.get("beta")
     return (found._replace(beta=stated), "stated in the log") if stated else (found, None)
+
+
+def _looks_free(evaluated: pd.DataFrame, trained: pd.DataFrame, settings: dict[str, Any]) -> bool:
+    """Without log-probabilities, signs that rewards are not measured from a reference.
+
+    ORPO logs log-odds; the log may state the loss; or both rewards are far from 0 in the first row, much further than
+    from each other.
+    """
+    if _has(evaluated, "log_odds_chosen") or _has(trained, "log_odds_chosen"):
+        return True
+    if settings.get("loss_type") in REFERENCE_FREE_LOSSES:
+        return True
+    if not _has(trained, "reward_chosen", "reward_rejected"):
+        return False
+    first = trained[["reward_chosen", "reward_rejected"]].dropna().iloc[:1].to_numpy()
+    return bool(
+        first.size and np.abs(first).min() > FAR_FROM_ZERO and np.ptp(first) < np.abs(first).min() / 4
+    )
 
 
 def _has(table: pd.DataFrame, *columns: str) -> bool:
@@ -275,7 +299,8 @@ def _signal(
     """
     logp_unit = "nats per token" if per_token else "nats"
     for table, batches in ((evaluated, False), (trained, True)):
-        if _count(table) < MIN_ROWS and _count(trained) >= _count(table) and not batches:
+        enough = FEW_EVALUATIONS if _count(trained) >= MANY_ROWS else MIN_ROWS
+        if not batches and _count(table) < enough and _count(trained) >= _count(table):
             continue
         where = "training batches" if batches else "the evaluation set"
         from_start = (
@@ -290,15 +315,15 @@ def _signal(
             chosen = table["reward_chosen"].dropna() * scale
             rejected = table["reward_rejected"] * scale if _has(table, "reward_rejected") else None
             return _make_signal(chosen, rejected, unit, basis, "the reference", batches, True, False)
-        if _has(table, "logp_chosen"):
-            chosen, rejected = table["logp_chosen"].dropna(), table.get("logp_rejected")
+        series, unit = ("logp", logp_unit) if _has(table, "logp_chosen") else ("reward", "reward")
+        if _has(table, f"{series}_chosen"):
+            chosen, rejected = table[f"{series}_chosen"].dropna(), table.get(f"{series}_rejected")
             first = chosen.index[0]
-            baseline = (
+            start = (
                 "step 0" if first == 0 and counts == "step" else f"the first logged row ({counts} {first})"
             )
-            return _make_signal(
-                chosen, rejected, logp_unit, f"logps/chosen of {where}", baseline, batches, False, batches
-            )
+            basis = f"{SERIES[f'{series}_chosen']} of {where}"
+            return _make_signal(chosen, rejected, unit, basis, start, batches, False, batches)
     return None
 
 
@@ -432,14 +457,8 @@ def _stands_still(rows: pd.DataFrame, trained: pd.DataFrame, ends: dict[str, flo
         return f"the gradient norm is exactly 0 in {int((norms == 0).sum())} of {len(norms)} rows and nothing moves"
     for table in (trained, rows):
         losses = table["loss"].dropna() if "loss" in table else pd.Series(dtype=float)
-        rewards = table[[c for c in ("reward_chosen", "reward_rejected", "margin") if c in table]].to_numpy(
-            float
-        )
-        steady = (
-            rewards.size == 0
-            or not np.isfinite(rewards).any()
-            or np.nanmax(np.ptp(rewards, axis=0)) < STILL_REWARD
-        )
+        rewards = [table[c].dropna() for c in ("reward_chosen", "reward_rejected", "margin") if c in table]
+        steady = all(np.ptp(series) < STILL_REWARD for series in rewards if len(series))
         if len(losses) >= WINDOW_ROWS and np.ptp(losses) < STILL_LOSS and steady:
             return f"the loss is {losses.iloc[-1]:.4g} in every row and nothing else moves"
         near = np.abs(losses - math.log(2)).mean() < AT_LN2
@@ -451,8 +470,10 @@ def _stands_still(rows: pd.DataFrame, trained: pd.DataFrame, ends: dict[str, flo
 def _moved(table: pd.DataFrame, column: str) -> bool:
     """Whether a series ends elsewhere than it began, beyond noise."""
     values = table[column].dropna().to_numpy(float) if column in table else np.array([])
+    if len(values) < 2:
+        return False
     if len(values) < 2 * WINDOW_ROWS:
-        return len(values) > 1 and np.ptp(values) > 5 * STILL_LOSS
+        return abs(values[-1] - values[0]) > DIP_BEYOND_NOISE * _noise(values) + STILL_LOSS / 5
     width = max(WINDOW_ROWS, round(WINDOW_SHARE * len(values)))
     noise = _noise(values)
     error = math.hypot(_mean_error(values[:width], noise), _mean_error(values[-width:], noise))
@@ -532,31 +553,30 @@ def _numbers(signal: _Signal, word: Word) -> dict[str, Any]:
         "deepest_step": values.idxmin(),
         "highest": float(values.max()),
         "highest_step": values.idxmax(),
-        "onset_step": _onset(values, signal.raw, word),
+        "onset_step": _onset(signal, word),
         "curve": curve,
     }
 
 
-def _onset(values: pd.Series, raw: pd.Series, word: Word) -> int | float | None:
-    """Where the fall began: in the last stretch below the baseline, at a tenth of its depth.
+def _onset(signal: _Signal, word: Word) -> int | float | None:
+    """Where the fall began: in the last stretch below the baseline, where it first stands out.
 
     The stretch is found on the smoothed values; within it rows of batches are smoothed lightly, since a wide window
     would see the fall before it comes.
     """
-    if word == "recovered":
-        values = values.loc[: values.idxmin()]
+    values = signal.values.loc[: signal.values.idxmin()] if word == "recovered" else signal.values
     end = float(values.iloc[-1])
     if word in ("not displaced", "not training", "undetermined") or end >= 0:
         return None
     not_below = np.flatnonzero(values.to_numpy() >= 0)
     start = int(not_below[-1]) + 1 if len(not_below) else 0
-    light = (
-        values
-        if values.equals(raw.loc[values.index])
-        else raw.rolling(WINDOW_ROWS, center=True, min_periods=1).mean()
-    )
+    light, noise = values, _noise(values.to_numpy(float))
+    if signal.batches:
+        light = signal.raw.rolling(WINDOW_ROWS, center=True, min_periods=1).mean()
+        noise = _noise(signal.raw.to_numpy(float)) / math.sqrt(WINDOW_ROWS)
     stretch = light.loc[values.index[start] : values.index[-1]]
-    return stretch.index[np.argmax(stretch.to_numpy() <= ONSET_SHARE * end)]
+    stands_out = stretch.to_numpy() <= -min(max(-ONSET_SHARE * end, noise), -end)
+    return stretch.index[int(np.argmax(stands_out))]
 
 
 def _over_optimized(evaluated: pd.DataFrame, trained: pd.DataFrame) -> tuple[bool | None, Any]:
@@ -593,9 +613,19 @@ def _grows(table: pd.DataFrame, column: str, sign: int = 1) -> bool:
 # --- what to say about it ----------------------------------------------------------------------------------------
 
 
-def _missing(evaluated: pd.DataFrame, trained: pd.DataFrame) -> list[str]:
-    missing = [SERIES[s] for s in NEEDED if not _has(evaluated, s) and not _has(trained, s)]
-    return missing if len(evaluated) else [*missing, "evaluation rows"]
+def _missing(log: Log) -> list[str]:
+    logged = {column for column in log.table if log.table[column].notna().any()} | set(
+        log.nonfinite["series"]
+    )
+    missing = [SERIES[series] for series in NEEDED if series not in logged]
+    if log.form == OWN_FORM:  # our rewards and their margin are derived from the log-probabilities
+        missing = [name for name in missing if not name.startswith("rewards/")]
+    return missing if len(log.split("eval")) else [*missing, "evaluation rows"]
+
+
+def _lost_to_nan(log: Log) -> str | None:
+    lost = sorted({SERIES[s] for s in log.nonfinite["series"] if s in ("reward_chosen", "logp_chosen")})
+    return f"every value of {' and '.join(lost)} is NaN or infinite" if lost else None
 
 
 def _checks(evaluated: pd.DataFrame, trained: pd.DataFrame, reference: Reference) -> list[str]:

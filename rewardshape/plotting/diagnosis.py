@@ -56,7 +56,7 @@ def plot_fall(
     ax.set_xlabel(steps)
     ax.set_ylabel(f"above {baseline.split(' (')[0]} ({unit})")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-    ax.legend(fontsize="x-small")
+    ax.legend(fontsize="x-small", frameon=True, framealpha=0.8, edgecolor="none")
     return ax
 
 
@@ -95,5 +95,5 @@ def plot_progress(
     ax.set_ylabel("loss")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     if ax.lines:
-        ax.legend(fontsize="x-small")
+        ax.legend(fontsize="x-small", frameon=True, framealpha=0.8, edgecolor="none")
     return ax

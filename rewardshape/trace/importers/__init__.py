@@ -29,8 +29,9 @@ from rewardshape.trace.importers.names import SERIES
 from rewardshape.trace.importers.tables import csv_records, csv_table, markdown_tables
 from rewardshape.trace.importers.text import dict_records, prose_records, stated_settings, tells
 
-__all__ = ["Log", "read_logs"]
+__all__ = ["OWN_FORM", "Log", "read_logs"]
 
+OWN_FORM = "rewardshape run"  # the form of a log that was made of a trace of ours
 UNDERSTOOD = (
     "a run folder of rewardshape, trainer_state.json, a model card's table, TRL or reference-DPO stdout, "
     "trainer_log.jsonl, a wandb CSV or JSONL export, a TensorBoard event file, CSV or JSONL with --columns"
@@ -162,7 +163,14 @@ def _read_text(text: str, name: str, columns: dict[str, str]) -> list[Log]:
         return _by_run(
             name, "CSV", csv_records(table), settings, [], columns, decimal_comma, table.default_split
         )
-    return assemble(name, "lines of names and numbers", prose_records(text), settings=settings)
+    of_a_card = "evaluation set" in text  # a model card without a table lists its final results
+    return assemble(
+        name,
+        "lines of names and numbers",
+        prose_records(text),
+        settings=settings,
+        default_split="eval" if of_a_card else "train",
+    )
 
 
 def _read_tables(tables: list[Any], name: str, settings: dict[str, Any]) -> list[Log]:
