@@ -1,0 +1,77 @@
+"""The embedded task: a small trained model, preference pairs, and a gold reward that is exact.
+
+Everything a first run needs without a download. A clerk answers requests for goods, sloppily (`world`); a small
+Llama was trained on his replies (`checkpoint_path`, made by ``python -m rewardshape.data.embedded.train``); an
+annotator with a dialled weakness for length prefers one of two of the model's replies to the same request (`pairs`);
+and the exact `gold` reward says what a reply is really worth, on requests neither of them ever saw (`prompts`).
+
+>>> gold("Please bring two eggs to the old mill.", "Gladly. Here are two eggs for the old mill.")
+1.0
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from itertools import islice
+from pathlib import Path
+
+from rewardshape.data.embedded import world
+from rewardshape.data.embedded.annotator import BIAS, COSTS, NOISE, gold, label, proxy, write_pairs
+
+__all__ = [
+    "BIAS",
+    "COSTS",
+    "NOISE",
+    "checkpoint_path",
+    "gold",
+    "label",
+    "pairs",
+    "pairs_path",
+    "prompts",
+    "proxy",
+    "write_pairs",
+]
+
+
+def checkpoint_path() -> Path:
+    """The folder of the trained model: an ordinary causal-LM checkpoint with its tokenizer."""
+    return Path(__file__).with_name("model")
+
+
+def pairs_path() -> Path:
+    """The JSONL file of preference pairs (prompt, chosen, rejected), labelled with `BIAS` and `NOISE`."""
+    return Path(__file__).with_name("pairs.jsonl")
+
+
+def pairs(*, bias: float = BIAS, noise: float = NOISE, seed: int = 0) -> list[dict[str, str]]:
+    """The preference pairs, labelled anew by an annotator with another bias, noise or seed.
+
+    Parameters
+    ----------
+    bias : float
+        Reward per word that the annotator adds to gold; 0 is the control without a wrong incentive.
+    noise : float
+        Temperature of the labels, in units of reward, positive.
+    seed : int
+        Of the labels; the defaults of all three give the file at `pairs_path`.
+
+    Returns
+    -------
+    list of dict
+        With prompt, chosen and rejected; `write_pairs` makes a file of it.
+
+    Examples
+    --------
+    >>> [sorted(pair) for pair in pairs(bias=0.0)[:1]]
+    [['chosen', 'prompt', 'rejected']]
+    """
+    rows = [json.loads(line) for line in pairs_path().read_text(encoding="utf-8").splitlines()]
+    return label(
+        ((row["prompt"], row["chosen"], row["rejected"]) for row in rows), bias=bias, noise=noise, seed=seed
+    )
+
+
+def prompts(count: int = 128) -> list[str]:
+    """Requests for the gold reward that neither the model's training nor the pairs contain."""
+    return list(islice(world.draw_prompts(random.Random(1), held_out=True), count))
