@@ -20,6 +20,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m rewardshape.p
     from rewardshape.probe.settings import parse
 
     output = None
+    is_main = os.environ.get("RANK", "0") == "0"
     try:
         settings = parse(argv, prog)
         output = settings.output.output
@@ -28,29 +29,46 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m rewardshape.p
         try:
             trace = run(settings)
         except Interrupted as stopped:
-            print(
-                f"stopped; the trace is whole. Go on with:\n  {prog} --resume --output {stopped.folder}",
-                file=sys.stderr,
-            )
+            if is_main:
+                print(
+                    f"stopped; the trace is whole. Go on with:\n  {prog} --resume --output {stopped.folder}",
+                    file=sys.stderr,
+                )
             return 128 + stopped.signal_number
-        from rewardshape.probe.show import show
+        if is_main:
+            from rewardshape.probe.show import show
 
-        show(trace, settings)
+            show(trace, settings)
     except InputError as error:
         return fail(str(error))
     except OSError as error:
         if error.errno not in DISK:
             raise
         return fail(f"{error.filename or output or 'disk'}: {error.strerror}; what was written is kept")
+    except RuntimeError:
+        if speaks():
+            raise
+        return 2  # another process failed and said why; this one only lost the connection
     except KeyboardInterrupt:
-        print("stopped before the first step was done; nothing to go on with", file=sys.stderr)
+        if is_main:
+            print("stopped before the first step was done; nothing to go on with", file=sys.stderr)
         return 130
     return 0
 
 
 def fail(message: str) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    if speaks():
+        print(f"error: {' '.join(message.split())}", file=sys.stderr)
     return 2
+
+
+def speaks() -> bool:
+    """Whether it is for this process to say what went wrong: of several only one."""
+    if "WORLD_SIZE" not in os.environ:
+        return True
+    from rewardshape.probe.distributed import fails_first
+
+    return fails_first()
 
 
 if __name__ == "__main__":

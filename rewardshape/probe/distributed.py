@@ -2,15 +2,45 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, TypeVar
 
+import torch
 import torch.distributed
 from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
 
 from rewardshape.errors import InputError
 
 T = TypeVar("T")
+PATIENCE = timedelta(minutes=30)  # how long one process may keep the others waiting
+
+
+def join() -> None:
+    """Meet the processes that torchrun or accelerate started beside this one; alone, nothing happens."""
+    if alone():
+        return
+    if not torch.accelerator.is_available():
+        os.environ["ACCELERATE_USE_CPU"] = "true"
+    PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=PATIENCE)
+
+
+def alone() -> bool:
+    return int(os.environ.get("WORLD_SIZE", "1")) == 1
+
+
+def fails_first() -> bool:
+    """Whether no other process has reported a failure before: the first one says why, the others keep quiet."""
+    if alone():
+        return True
+    if not torch.distributed.is_initialized():  # too early to ask, and then all fail of the same
+        return int(os.environ.get("RANK", "0")) == 0
+    try:
+        return torch.distributed.distributed_c10d._get_default_store().add("rewardshape/failures", 1) == 1
+    except RuntimeError:  # the process that held the store is gone
+        return False
 
 
 def gather(mine: Any) -> list[Any]:
@@ -23,14 +53,18 @@ def gather(mine: Any) -> list[Any]:
 
 
 def on_main(function: Callable[[], T]) -> T:
-    """The main process calls `function`; all get its result, or raise its `InputError`."""
-    result: Any = None
-    if PartialState().is_main_process:
-        try:
-            result = function()
-        except InputError as error:
-            result = error
-    result = gather(result)[0]
-    if isinstance(result, InputError):
-        raise result
-    return result
+    """The main process calls `function`; all get its result, or raise its error."""
+    return gather_attempts(lambda: function() if PartialState().is_main_process else None)[0]
+
+
+def gather_attempts(function: Callable[[], T]) -> list[T]:
+    """Every process calls `function`; all get all results, or all raise the first error."""
+    try:
+        result: Any = function()
+    except (InputError, OSError) as error:
+        result = error
+    results = gather(result)
+    for result in results:
+        if isinstance(result, Exception):
+            raise result
+    return results

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from rewardshape.data import EncodedPair, embedded, encode_pairs, read_preferences
 from rewardshape.errors import InputError
+from rewardshape.probe.distributed import on_main
 from rewardshape.probe.logprobs import choose_path
 from rewardshape.probe.policy import (
     context_length,
@@ -65,7 +66,7 @@ class Inputs:
         self.settings = self._decided(settings)
         self.notes: list[str] = []
         self.train, self.probe = self._read()
-        self.path, note = choose_path(self.policy(), self.train[:4])
+        self.path, note = on_main(lambda: choose_path(self.policy(), self.train[:4]))
         self.notes += [note] if note else []
         self.sample_prompts = self._sample_prompts() if self.settings.probing.sample_every else []
         self._reference: Reference | None = None
@@ -80,8 +81,10 @@ class Inputs:
         `score` must see the untouched model at the first call.
         """
         file = folder / REFERENCE_FILE
-        if self._reference is None and file.is_file():
-            self._reference = json.loads(file.read_text(encoding="utf-8"))
+        if self._reference is None:
+            self._reference = on_main(
+                lambda: json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+            )
         if self._reference is None:
             state = PartialState()
             self._reference = reference_logps(
@@ -195,20 +198,21 @@ class Inputs:
         copy = self.policy().to(device).eval()  # type: ignore[arg-type]
         return lambda policy: nullcontext(copy)
 
-    def probe_texts(self) -> list[dict[str, Any]]:
-        """Per probe pair: pair_id, the prompt and the responses as the model reads them, the text of each token."""
-        return [
-            {
-                "pair_id": pair.pair_id,
-                "prompt": self.tokenizer.decode(pair.prompt_ids),
-                "responses": {name: self.tokenizer.decode(ids) for name, ids in pair.responses.items()},
-                "tokens": {
-                    name: token_texts(self.tokenizer.decode, pair.prompt_ids, ids)
-                    for name, ids in pair.responses.items()
-                },
-            }
-            for pair in self.probe
-        ]
+
+def probe_texts(pairs: Sequence[EncodedPair], tokenizer: Any) -> list[dict[str, Any]]:
+    """Per pair: pair_id, the prompt and the responses as the model reads them, and the text of each token."""
+    return [
+        {
+            "pair_id": pair.pair_id,
+            "prompt": tokenizer.decode(pair.prompt_ids),
+            "responses": {name: tokenizer.decode(ids) for name, ids in pair.responses.items()},
+            "tokens": {
+                name: token_texts(tokenizer.decode, pair.prompt_ids, ids)
+                for name, ids in pair.responses.items()
+            },
+        }
+        for pair in pairs
+    ]
 
 
 def split_probe(

@@ -15,7 +15,7 @@ import torch
 
 import rewardshape
 from rewardshape.errors import InputError
-from rewardshape.probe.inputs import Inputs
+from rewardshape.probe.inputs import Inputs, probe_texts
 from rewardshape.probe.settings import GROUPS, Settings
 from rewardshape.theory import Objective
 from rewardshape.trace.format import MANIFEST_FILE, PROBE_SET_FILE
@@ -107,7 +107,9 @@ def write_manifest(
         },
     )
     with open(folder / PROBE_SET_FILE, "w", encoding="utf-8") as file:
-        file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in inputs.probe_texts())
+        file.writelines(
+            json.dumps(record, ensure_ascii=False) + "\n" for record in probe_texts(inputs.probe, tokenizer)
+        )
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

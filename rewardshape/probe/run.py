@@ -21,7 +21,7 @@ from transformers.utils import logging as transformers_logging
 
 from rewardshape.errors import InputError
 from rewardshape.probe import manifest
-from rewardshape.probe.distributed import on_main
+from rewardshape.probe.distributed import join, on_main
 from rewardshape.probe.geometry import Geometry
 from rewardshape.probe.inputs import Inputs
 from rewardshape.probe.probing import ProbeSet
@@ -67,6 +67,7 @@ def run(settings: Settings) -> Trace:
     >>> trace = run(parse(["./model", "--data", "pairs.jsonl", "--alpha", "0", "0.25"]))  # doctest: +SKIP
     """
     quieten()
+    join()
     objectives = {name: build_objective(single.objective) for name, single in expand(settings)}
     inputs = Inputs(settings)
     folder = on_main(lambda: manifest.make_folder(inputs.settings))
@@ -209,12 +210,17 @@ class Stop(threading.Event):
 
 @contextlib.contextmanager
 def stop_on_signal() -> Iterator[Stop]:
-    """Within it, the first SIGINT or SIGTERM asks for a stop after the step in hand; a second one stops at once."""
+    """Within it, SIGINT or SIGTERM asks for a stop after the step in hand; a second SIGINT stops at once.
+
+    A second SIGTERM does not: launchers and schedulers pass one on that the process itself has had already.
+    """
     stop = Stop()
 
     def ask(number: int, _: object) -> None:
         if stop.is_set():
-            raise KeyboardInterrupt
+            if number == stop.signal_number == signal.SIGINT:
+                raise KeyboardInterrupt
+            return
         stop.signal_number = number
         stop.set()
 

@@ -13,7 +13,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from rewardshape.data import EncodedPair
 from rewardshape.errors import InputError
-from rewardshape.probe.distributed import gather
+from rewardshape.probe.distributed import gather, gather_attempts
 from rewardshape.probe.geometry import Geometry
 from rewardshape.probe.inputs import Reference
 from rewardshape.probe.logprobs import Batch, ResponseLogps
@@ -247,20 +247,23 @@ class PairTrainer(Trainer):
         aside = final / "writing"
         name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         self._save_into = str(aside)
-        try:
-            super()._save_checkpoint(model, trial)
-        except (OSError, RuntimeError, SafetensorError) as error:
-            shutil.rmtree(aside, ignore_errors=True)
-            raise InputError(
-                f"{final / name}: the checkpoint cannot be written ({str(error).splitlines()[0]}); the trace and "
-                "the older checkpoints are kept, make room and go on with --resume"
-            ) from error
-        finally:
-            self._save_into = None
-        self.accelerator.wait_for_everyone()
+
+        def write() -> None:
+            try:
+                super(PairTrainer, self)._save_checkpoint(model, trial)
+            except (OSError, RuntimeError, SafetensorError) as error:
+                shutil.rmtree(aside, ignore_errors=True)
+                raise InputError(
+                    f"{final / name}: the checkpoint cannot be written ({str(error).splitlines()[0]}); the trace "
+                    "and the older checkpoints are kept, make room and go on with --resume"
+                ) from error
+            finally:
+                self._save_into = None
+
+        gather_attempts(write)
         if not self.is_world_process_zero():
             return
-        sizes = {file.name: file.stat().st_size for file in sorted((aside / name).iterdir())}
+        sizes = dict(sorted(_sizes(aside / name)))
         (aside / name / COMPLETE).write_text(json.dumps(sizes, indent=1), encoding="utf-8")
         shutil.rmtree(final / name, ignore_errors=True)
         os.replace(aside / name, final / name)
@@ -277,6 +280,12 @@ def checkpoints(folder: Path) -> list[Path]:
         if path.name.rpartition("-")[2].isdigit()
     }
     return [numbered[step] for step in sorted(numbered, reverse=True) if _is_whole(numbered[step])]
+
+
+def _sizes(checkpoint: Path) -> Iterator[tuple[str, int]]:
+    for file in checkpoint.rglob("*"):
+        if file.is_file():
+            yield file.relative_to(checkpoint).as_posix(), file.stat().st_size
 
 
 def _is_whole(checkpoint: Path) -> bool:
