@@ -131,7 +131,7 @@ def target_margin(table: pd.DataFrame, beta: float | None) -> str | None:
     rows = rows[rows[:, 0] > 0]
     if not len(rows):
         return None
-    gamma = float(np.median(rows[:, 1] + np.log(np.expm1(rows[:, 0]))))
+    gamma = float(np.median(rows[:, 1] + rows[:, 0] + np.log(-np.expm1(-rows[:, 0]))))
     if gamma < 0.1:
         return None
     ratio = f", that is γ/β = {gamma / beta:.2f}" if beta else ""

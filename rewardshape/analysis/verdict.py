@@ -230,7 +230,7 @@ def judge(log: Log, *, beta: float | None = None) -> Verdict:
         missing=_missing(log),
         ends=ends,
         reasons=reasons,
-        checks=_checks(evaluated, trained, reference),
+        checks=[] if log.form == OWN_FORM else _checks(evaluated, trained, reference),
     )
     if signal is not None and len(signal.values) >= MIN_ROWS:
         found |= _numbers(signal, word)
@@ -346,7 +346,7 @@ def _make_signal(
     """Smooth rows of batches over a window, set the baseline to 0, and find the error of a value against it."""
     width = max(WINDOW_ROWS, round(WINDOW_SHARE * len(chosen))) if batches else 1
     width = min(width, max(1, len(chosen) // 2)) if not from_zero else min(width, len(chosen))
-    noise = _noise(chosen.to_numpy(float))
+    noise = _noise(chosen.to_numpy(float), batches=batches)
     zero, zero_error = 0.0, 0.0
     if not from_zero:
         zero = float(chosen.iloc[:width].mean())
@@ -364,14 +364,15 @@ def _make_signal(
     return _Signal(smooth, above, rejected, unit, basis, baseline, error, limit, batches, weak)
 
 
-def _noise(values: np.ndarray) -> float:
+def _noise(values: np.ndarray, *, batches: bool = False) -> float:
     """Standard deviation about a slow trend, from successive differences (von Neumann's estimator).
 
-    First differences contain a steep trend whole, second differences its bend only: the smaller of the two counts.
+    First differences contain a steep trend whole, second differences its bend only: the smaller of the two counts
+    for the few rows of a fixed set. Rows of batches are many, and noise is most of their differences.
     """
     if len(values) < 2:
         return math.inf
-    orders = [(1, 2.0), (2, 6.0)] if len(values) > 2 else [(1, 2.0)]
+    orders = [(1, 2.0)] if batches or len(values) < 3 else [(1, 2.0), (2, 6.0)]
     return min(float(np.sqrt(np.mean(np.diff(values, order) ** 2) / scale)) for order, scale in orders)
 
 
@@ -573,7 +574,7 @@ def _onset(signal: _Signal, word: Word) -> int | float | None:
     light, noise = values, _noise(values.to_numpy(float))
     if signal.batches:
         light = signal.raw.rolling(WINDOW_ROWS, center=True, min_periods=1).mean()
-        noise = _noise(signal.raw.to_numpy(float)) / math.sqrt(WINDOW_ROWS)
+        noise = _noise(signal.raw.to_numpy(float), batches=True) / math.sqrt(WINDOW_ROWS)
     stretch = light.loc[values.index[start] : values.index[-1]]
     stands_out = stretch.to_numpy() <= -min(max(-ONSET_SHARE * end, noise), -end)
     return stretch.index[int(np.argmax(stands_out))]
