@@ -19,11 +19,14 @@ from rewardshape.errors import InputError
 from rewardshape.probe.distributed import on_main
 from rewardshape.probe.logprobs import choose_path
 from rewardshape.probe.policy import (
+    check_optimizer,
     context_length,
     default_learning_rate,
+    default_optimizer,
     load_config,
     load_policy,
     load_tokenizer,
+    untouched,
 )
 from rewardshape.probe.probing import Score, reference_logps
 from rewardshape.probe.sampling import Gold, Sampler, gold_function, gold_model
@@ -64,7 +67,9 @@ class Inputs:
             )
         self.parameters = sum(weight.numel() for weight in empty.parameters())
         self.settings = self._decided(settings)
-        self.notes: list[str] = []
+        assert self.settings.training.optimizer is not None
+        note = check_optimizer(self.settings.training.optimizer, settings.model)
+        self.notes: list[str] = [note] if note else []
         self.train, self.probe = self._read()
         self.path, note = on_main(lambda: choose_path(self.policy(), self.train[:4]))
         self.notes += [note] if note else []
@@ -118,7 +123,8 @@ class Inputs:
             max_prompt_tokens=prompt,
             max_response_tokens=response,
             batch_size=training.batch_size or BATCH_SIZE,
-            learning_rate=training.learning_rate or default_learning_rate(self.parameters),
+            learning_rate=training.learning_rate or default_learning_rate(self.parameters, settings.model),
+            optimizer=training.optimizer or default_optimizer(settings.model),
             checkpoint_every=settings.output.checkpoint_every or -(-training.steps // CHECKPOINTS),
         )
 
@@ -194,7 +200,9 @@ class Inputs:
     def _untouched(
         self, device: torch.device
     ) -> Callable[[PreTrainedModel], AbstractContextManager[PreTrainedModel]]:
-        """How to get the untouched model while the policy trains: a second copy, which only sampling needs."""
+        """How to get the untouched model while the policy trains: LoRA switched off, else a second copy."""
+        if self.settings.model.lora_rank:
+            return untouched
         copy = self.policy().to(device).eval()  # type: ignore[arg-type]
         return lambda policy: nullcontext(copy)
 

@@ -23,6 +23,7 @@ DEFAULT_PRESETS = {"alphapo": "alphapo/mistral-7b-instruct", "simpo": "simpo/mis
 EMBEDDED = {"alpha": (-0.5, 0.0, 0.25, 1.0), "beta": (2.5,), "gamma": (1.0,), "learning_rate": 1e-4}
 SCHEDULES = ("constant", "linear", "cosine", "constant_with_warmup")
 TRACKERS = ("none", "tensorboard", "wandb", "trackio")
+LORA_RATE = 10  # adapters learn at this multiple of the rate that suits the weights
 PRECISIONS = ("float32", "mixed", "bfloat16")
 ATTENTIONS = ("sdpa", "eager", "flash_attention_2", "flex_attention")
 
@@ -81,7 +82,12 @@ class TrainingSettings:
     schedule: str = _flag("cosine", "learning-rate schedule", choices=SCHEDULES)
     warmup_ratio: float = _flag(0.1, "share of the steps that warm up", "R")
     max_grad_norm: float = _flag(1.0, "clip the gradient to this norm", "C")
-    optimizer: str = _flag("adamw_torch", "any optimiser name of transformers: adamw_torch, sgd, …", "NAME")
+    optimizer: str | None = _flag(
+        None,
+        "any optimiser name of transformers; default adamw_torch_fused, with --precision bfloat16 "
+        "adamw_torch_8bit (stochastic rounding)",
+        "NAME",
+    )
     seed: int = _flag(0, "seed of the data order and the probe set", "N")
     seeds: int = _flag(1, "repeat every setting with this many seeds", "N")
 
@@ -155,10 +161,16 @@ class ModelSettings:
     precision: str = _flag(
         "float32", "float32; mixed (float32 weights, bfloat16 compute); bfloat16 weights", choices=PRECISIONS
     )
+    lora_rank: int | None = _flag(
+        None, "train LoRA adapters of this rank on all linear layers instead of the weights (α = 2R)", "R"
+    )
     gradient_checkpointing: bool = _flag(False, "recompute activations in the backward pass")
     attention: str = _flag("sdpa", "attention of transformers", choices=ATTENTIONS)
     allow_pickle: bool = _flag(False, "load pickled weights, which can run code; safetensors needs no leave")
     trust_remote_code: bool = _flag(False, "run the model code that a checkpoint brings along")
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "lora_rank")
 
 
 @dataclass(frozen=True)
@@ -326,6 +338,8 @@ def complete(settings: Settings, given: set[str]) -> Settings:
             defaults = {"learning_rate": EMBEDDED["learning_rate"]}
         if "gamma_beta_ratio" in given:
             defaults.pop("gamma", None)
+        if settings.model.lora_rank:
+            defaults["learning_rate"] *= LORA_RATE
         settings = settings.replace(**{k: v for k, v in defaults.items() if k not in given})
     elif not settings.data.data:
         raise InputError("--data: name the preference pairs to train CHECKPOINT on")

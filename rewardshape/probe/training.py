@@ -16,12 +16,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import PartialState
 from safetensors import SafetensorError
+from torch.utils._pytree import register_pytree_node
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
@@ -32,6 +34,7 @@ from rewardshape.probe.geometry import Geometry
 from rewardshape.probe.inputs import Reference
 from rewardshape.probe.logprobs import Batch, ResponseLogps
 from rewardshape.probe.logprobs import Path as LogpsPath
+from rewardshape.probe.policy import TORCHAO
 from rewardshape.probe.probing import ProbeSet
 from rewardshape.probe.settings import Settings, TrainingSettings
 from rewardshape.theory import Objective, Responses
@@ -40,6 +43,13 @@ from rewardshape.trace.format import TRACE_FILE
 
 COMPLETE = "complete.json"  # written last into a checkpoint: the size of each of its files
 TRAINED = ("chosen", "rejected")
+
+# FSDP looks for tensors in what a forward pass returns, to gather the weights again when gradients reach them.
+register_pytree_node(
+    ResponseLogps,
+    lambda logps: ([logps.token_logps, logps.greedy_logps, logps.entropies], logps.lengths),
+    lambda tensors, lengths: ResponseLogps(*tensors, lengths),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +75,11 @@ def training_arguments(settings: Settings, folder: Path) -> TrainingArguments:
     training, output = settings.training, settings.output
     assert training.batch_size is not None  # `Inputs` decided what was left open
     assert training.learning_rate is not None
+    assert training.optimizer is not None
     assert output.checkpoint_every is not None
     processes = PartialState().num_processes
     share = training.batch_size // processes
-    micro = training.micro_batch_size or share
+    micro = training.micro_batch_size or max(1, share)
     if training.batch_size % (micro * processes):
         raise InputError(
             f"--batch-size {training.batch_size}: must be a multiple of {processes} processes × "
@@ -84,6 +95,7 @@ def training_arguments(settings: Settings, folder: Path) -> TrainingArguments:
         warmup_steps=math.ceil(training.warmup_ratio * training.steps),
         max_grad_norm=training.max_grad_norm,
         optim=training.optimizer,
+        optim_args="bf16_stochastic_round=True" if training.optimizer in TORCHAO else None,
         seed=training.seed,
         save_strategy="steps",
         save_steps=output.checkpoint_every,
@@ -95,6 +107,7 @@ def training_arguments(settings: Settings, folder: Path) -> TrainingArguments:
         remove_unused_columns=False,
         label_names=[],
         bf16=settings.model.precision == "mixed",
+        use_cpu=PartialState().device.type == "cpu",
         ddp_find_unused_parameters=False,
         dataloader_pin_memory=torch.cuda.is_available(),
     )
@@ -233,6 +246,17 @@ class PairTrainer(Trainer):
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         self.grad_norm = float(norm)
         return norm
+
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        try:
+            optimizer = super().create_optimizer(model)
+        except ImportError as error:
+            raise InputError(f"--optimizer {self.args.optim}: {str(error).splitlines()[0]}") from error
+        if self.args.device.type == "cpu":
+            # torchao compiles its update for every shape; on a CPU that takes longer than it saves.
+            eagerly = torch.compiler.set_stance("force_eager")(type(optimizer).step)
+            optimizer.step = MethodType(eagerly, optimizer)  # type: ignore[method-assign]
+        return optimizer
 
     def floating_point_ops(self, inputs: Any) -> int:
         return 0  # the estimate of transformers does not know our batches
