@@ -7,6 +7,8 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
+# Two test processes on two cores: threads that wait for each other are many times slower than one each.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import json
 from collections.abc import Callable
@@ -53,6 +55,7 @@ def _write_run(
     steps: list[int] | None = None,
     pair_ids: list[str] | None = None,
     objective: dict | None = None,
+    ref_logp_sums: dict[str, np.ndarray] | None = None,
     measured: dict[str, dict[str, np.ndarray]] | None = None,
     texts: list[dict] | None = None,
     tokens: dict[int, list[list[float]]] | None = None,
@@ -69,7 +72,11 @@ def _write_run(
         "pair_id": [pair for pair in pair_ids for _ in names],
         "response": names * num_pairs,
         "num_tokens": [int(num_tokens[name][i]) for i in range(num_pairs) for name in names],
-        "ref_logp_sum": [None] * (num_pairs * len(names)),
+        "ref_logp_sum": [
+            None if ref_logp_sums is None else float(ref_logp_sums[name][i])
+            for i in range(num_pairs)
+            for name in names
+        ],
     }
     columns = {"logp_sum": logp_sums, **(measured or {})}
     with TraceWriter(folder, probe_set) as writer:

@@ -1,1 +1,1 @@
-"""Our measures inside other people's trainers."""
+"""Our measures and our objectives inside other people's trainers."""

@@ -1,0 +1,206 @@
+"""Beside and inside real TRL trainers, on a real small model: our numbers there are ours here, TRL's stay TRL's."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from rewardshape import objective, read_trace
+from rewardshape.data import embedded
+from rewardshape.errors import InputError
+from rewardshape.integrations.trl import ProbeCallback, left_aligned, shaped
+
+trl = pytest.importorskip("trl", reason="TRL is an extra: pip install 'rewardshape[trl]'")
+
+STEPS = 3
+CHECKPOINT = str(embedded.checkpoint_path())
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[dict[str, str]]:
+    lines = embedded.pairs_path().read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines[:30]]
+
+
+@pytest.fixture(scope="module")
+def probe_file(rows: list[dict[str, str]], tmp_path_factory: pytest.TempPathFactory) -> str:
+    file = tmp_path_factory.mktemp("probe") / "probe.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows[-6:]), encoding="utf-8")
+    return str(file)
+
+
+@pytest.fixture(scope="module")
+def train(rows: list[dict[str, str]], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    """Train a TRL trainer for three steps; the trainer afterwards."""
+    from datasets import Dataset
+
+    def run(trainer_class: Any, config_class: Any, callbacks: list[Any] | None = None, **options: Any) -> Any:
+        torch.manual_seed(0)
+        arguments = config_class(
+            output_dir=str(tmp_path_factory.mktemp("trl")),
+            max_steps=options.pop("max_steps", STEPS),
+            per_device_train_batch_size=4,
+            learning_rate=1e-3,
+            logging_steps=1,
+            save_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+            bf16=False,
+            use_cpu=True,
+            gradient_checkpointing=False,
+            **options,
+        )
+        trainer = trainer_class(
+            model=AutoModelForCausalLM.from_pretrained(CHECKPOINT),
+            args=arguments,
+            train_dataset=Dataset.from_list(rows[:-6]),
+            processing_class=AutoTokenizer.from_pretrained(CHECKPOINT),
+            callbacks=callbacks,
+        )
+        trainer.train()
+        return trainer
+
+    return run
+
+
+def losses(trainer: Any) -> list[float]:
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+def plain_logps(model: Any, file: str) -> list[float]:
+    tokenizer = AutoTokenizer.from_pretrained(CHECKPOINT)
+    sums = []
+    for line in Path(file).read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        prompt = tokenizer(row["prompt"])["input_ids"]
+        for response in ("chosen", "rejected"):
+            ids = [
+                *tokenizer(row["prompt"] + row[response])["input_ids"][len(prompt) :],
+                tokenizer.eos_token_id,
+            ]
+            with torch.no_grad():
+                logps = model(torch.tensor([prompt + ids])).logits[0].double().log_softmax(-1)
+            sums.append(sum(logps[len(prompt) + i - 1, token].item() for i, token in enumerate(ids)))
+    return sums
+
+
+@pytest.fixture(scope="module")
+def with_callback(train, probe_file, tmp_path_factory) -> tuple[Any, Path]:
+    folder = tmp_path_factory.mktemp("callback") / "trace"
+    callback = ProbeCallback(probe_file, objective("dpo", beta=0.1), folder=folder)
+    return train(trl.DPOTrainer, trl.DPOConfig, [callback], beta=0.1), folder
+
+
+def test_the_callbacks_numbers_are_those_of_the_weights(with_callback, probe_file):
+    trainer, folder = with_callback
+    responses = read_trace(folder).responses
+    start = AutoModelForCausalLM.from_pretrained(CHECKPOINT)
+    np.testing.assert_allclose(
+        responses.query("step == 0")["logp_sum"], plain_logps(start, probe_file), atol=1e-4
+    )
+    end = responses.query("step == @STEPS")
+    np.testing.assert_allclose(end["logp_sum"], plain_logps(trainer.model, probe_file), atol=1e-4)
+    np.testing.assert_allclose(end["ref_logp_sum"], responses.query("step == 0")["logp_sum"], atol=1e-8)
+
+
+def test_the_callback_changes_nothing_of_trl(with_callback, train):
+    trainer, _ = with_callback
+    alone = train(trl.DPOTrainer, trl.DPOConfig, beta=0.1)
+    assert losses(alone) == losses(trainer)
+    for (name, a), (_, b) in zip(
+        alone.model.named_parameters(), trainer.model.named_parameters(), strict=True
+    ):
+        assert torch.equal(a, b), name
+
+
+def test_the_trace_holds_what_the_trainer_logged(with_callback):
+    trainer, folder = with_callback
+    steps = read_trace(folder).steps
+    assert steps["step"].tolist() == list(range(STEPS + 1))
+    assert steps["loss"].tolist()[1:] == pytest.approx(losses(trainer))
+
+
+def test_the_callback_stops_the_run_when_displacement_passes_the_limit(train, probe_file, tmp_path):
+    callback = ProbeCallback(probe_file, objective("dpo", beta=0.1), folder=tmp_path, stop_below=1e-6)
+    # an objective that only lowers log-probs: DPO with chosen and rejected exchanged makes the chosen fall
+    trainer = train(shaped(objective("dpo", beta=5.0)), trl.DPOConfig, [callback], max_steps=20)
+    change = read_trace(tmp_path).responses.query("response == 'chosen'")
+    fell = (change["logp_sum"] / change["num_tokens"]).groupby(change["step"]).mean()
+    assert trainer.state.global_step < 20
+    assert fell.iloc[-1] < fell.iloc[0]
+    assert (fell.iloc[1:-1] >= fell.iloc[0] - 1e-6).all()
+
+
+def test_a_folder_with_a_trace_is_kept(with_callback, train, probe_file):
+    _, folder = with_callback
+    with pytest.raises(InputError, match="holds a trace already"):
+        train(
+            trl.DPOTrainer,
+            trl.DPOConfig,
+            [ProbeCallback(probe_file, objective("dpo", beta=0.1), folder=folder)],
+        )
+
+
+def test_shaped_dpo_trains_as_trls_own_dpo(train, with_callback):
+    trainer, _ = with_callback
+    ours = train(shaped(objective("dpo", beta=0.1)), trl.DPOConfig)
+    assert losses(ours) == pytest.approx(losses(trainer), abs=1e-6)
+    for (name, a), (_, b) in zip(
+        ours.model.named_parameters(), trainer.model.named_parameters(), strict=True
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=2e-6, msg=name)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("chipo", {"beta": 0.1}),
+        ("dpop", {"beta": 0.1, "penalty": 5.0}),
+        ("fdpo", {"beta": 0.1, "divergence": "forward_kl"}),
+        ("ipo", {"beta": 0.1}),
+    ],
+)
+def test_objectives_with_a_reference_train_inside_trl(train, name, parameters):
+    goal = objective(name, **parameters)
+    trainer = train(shaped(goal), trl.DPOConfig, max_steps=2)
+    # at step 1 policy and reference agree, so every score is 0 and the first loss is known exactly
+    assert losses(trainer)[0] == pytest.approx(
+        float(goal.loss(0.0, 0.0)) if goal.two_scores else math.log(2), abs=1e-4
+    )
+    assert all(math.isfinite(loss) for loss in losses(trainer))
+
+
+def test_the_callback_works_in_cpo(train, probe_file, tmp_path):
+    from trl.experimental.cpo import CPOConfig, CPOTrainer
+
+    goal = objective("simpo", beta=2.0, gamma=1.0)
+    callback = ProbeCallback(probe_file, goal, folder=tmp_path, every=2)
+    trainer = train(
+        CPOTrainer, CPOConfig, [callback], loss_type="simpo", cpo_alpha=0.0, beta=2.0, simpo_gamma=1.0
+    )
+    responses = read_trace(tmp_path).responses
+    assert sorted(set(responses["step"])) == [0, 2, 3]
+    np.testing.assert_allclose(
+        responses.query("step == 3")["logp_sum"], plain_logps(trainer.model, probe_file), atol=1e-4
+    )
+
+
+def test_left_aligned_moves_responses_to_the_start_of_their_rows():
+    logps = torch.tensor([[0.0, 0.0, -1.0, -2.0], [0.0, -3.0, -4.0, -5.0]])
+    mask = torch.tensor([[0, 0, 1, 1], [0, 1, 1, 1]])
+    moved = left_aligned(logps, mask)
+    assert moved[0, :2].tolist() == [-1.0, -2.0]
+    assert moved[1, :3].tolist() == [-3.0, -4.0, -5.0]
+
+
+def test_an_objective_that_needs_more_is_refused():
+    with pytest.raises(InputError, match="does not compute"):
+        shaped(objective("wpo", beta=0.1, aligned=True))
