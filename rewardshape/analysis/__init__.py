@@ -17,6 +17,7 @@ _HOMES = {
         "pair_correlations",
         "pairs_table",
     ],
+    "cause": ["condition_agreement", "fall_condition", "movement_split", "prediction_quality", "predictions"],
     "comparison": ["compare", "compare_at_equal", "over_seeds"],
 }
 _PUBLIC = {name: f"rewardshape.analysis.{home}" for home, names in _HOMES.items() for name in names}
