@@ -4,8 +4,27 @@
 - reward shapes φ: `Alpha`, `JensenShannon`, `ChiSquared`, `LogOdds`
 - links ℓ: `Logistic`, `Smoothed`, `Hinge`, `Squared`, `Exponential`, `Sigmoid`, `Linear`, `ReverseKL`,
   `LogRatioModulated`
+- where a pair goes (with its `Gram` matrix): `flow`, `chosen_falls`, `weight_ratio`, `turning_gap`, `stall_gap`,
+  `path`, `integrated_path`, `stopping_point`, `displacement_at_margin`, `alpha_sensitivity`, `effective_beta`,
+  `gradient_magnitude`, `softmax_flow`
 """
 
+from rewardshape.theory.dynamics import (
+    Gram,
+    alpha_sensitivity,
+    chosen_falls,
+    displacement_at_margin,
+    effective_beta,
+    flow,
+    gradient_magnitude,
+    integrated_path,
+    path,
+    softmax_flow,
+    stall_gap,
+    stopping_point,
+    turning_gap,
+    weight_ratio,
+)
 from rewardshape.theory.links import (
     Exponential,
     Hinge,
@@ -28,6 +47,7 @@ __all__ = [
     "Alpha",
     "ChiSquared",
     "Exponential",
+    "Gram",
     "Hinge",
     "JensenShannon",
     "Linear",
@@ -46,8 +66,21 @@ __all__ = [
     "Smoothed",
     "Squared",
     "Sum",
+    "alpha_sensitivity",
+    "chosen_falls",
+    "displacement_at_margin",
+    "effective_beta",
+    "flow",
+    "gradient_magnitude",
+    "integrated_path",
     "objective",
     "objective_names",
+    "path",
     "preset",
     "preset_names",
+    "softmax_flow",
+    "stall_gap",
+    "stopping_point",
+    "turning_gap",
+    "weight_ratio",
 ]

@@ -1,0 +1,322 @@
+"""The closed forms of the two-response dynamics, against integration, high precision and a model whose Gram moves."""
+
+from __future__ import annotations
+
+import mpmath
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from scipy.integrate import solve_ivp
+
+from rewardshape.errors import InputError
+from rewardshape.theory import (
+    Alpha,
+    ChiSquared,
+    Gram,
+    JensenShannon,
+    LogOdds,
+    alpha_sensitivity,
+    chosen_falls,
+    displacement_at_margin,
+    effective_beta,
+    flow,
+    gradient_magnitude,
+    integrated_path,
+    objective,
+    path,
+    softmax_flow,
+    stall_gap,
+    stopping_point,
+    turning_gap,
+)
+
+GRAMS = {
+    "chosen rises": Gram(2.0, 0.5, 1.5),
+    "entangled, chosen falls": Gram(1.0, 1.1, 1.5),
+    "rejected is the flatter": Gram(1.5, 1.1, 1.0),
+    "opposed": Gram(1.0, -0.4, 0.7),
+    "a = b": Gram(1.0, 1.0, 1.7),
+    "c = b": Gram(1.7, 1.0, 1.0),
+}
+ALPHAS = [-1.5, -0.25, -1e-9, 0.0, 1e-9, 0.25, 1.5]
+
+
+def integrated_flow(made, s_w, s_l, gram, times):
+    """Gradient flow in time, by an ODE solver, sharing nothing with the closed forms but the weights."""
+    step = lambda t, s: np.array(flow(made, s[0], s[1], gram))  # noqa: E731
+    done = solve_ivp(step, (0, times[-1]), [s_w, s_l], method="DOP853", t_eval=times, rtol=1e-11, atol=1e-12)
+    return done.y
+
+
+@pytest.mark.parametrize("gram", GRAMS.values(), ids=GRAMS)
+@pytest.mark.parametrize("alpha", ALPHAS)
+class TestPathAgainstIntegratedFlow:
+    def test_flow_stays_on_the_closed_path(self, alpha, gram):
+        made = objective("alphapo", alpha=alpha, beta=1.0, gamma=0.0)
+        for start in ((-1.0, -1.3), (-2.0, -1.2)):
+            s_w, s_l = integrated_flow(made, *start, gram, np.linspace(0.1, 2, 5))
+            ours_w, ours_l = path(alpha, gram, *start, s_w - s_l)
+            np.testing.assert_allclose(ours_w, s_w, atol=2e-8)
+            np.testing.assert_allclose(ours_l, s_l, atol=2e-8)
+
+    def test_stopping_point_is_where_integrated_flow_has_that_margin(self, alpha, gram):
+        made = objective("alphapo", alpha=alpha, beta=1.3, gamma=0.4)
+        s_w, s_l = integrated_flow(made, -1.0, -1.3, gram, np.linspace(0.1, 2, 5))
+        margins = made.margin(s_w, s_l)
+        ours_w, ours_l = stopping_point(alpha, gram, -1.0, -1.3, margin=margins, beta=1.3, gamma=0.4)
+        np.testing.assert_allclose(ours_w, s_w, atol=2e-8)
+        np.testing.assert_allclose(ours_l, s_l, atol=2e-8)
+
+    def test_closed_path_at_thirty_digits(self, alpha, gram):
+        """Every case, a = b, c = b and α = 0 among them, to full accuracy: no switch between formulas."""
+        a, b, c = map(mpmath.mpf, gram)
+        start, gap = mpmath.mpf("0.2"), mpmath.mpf("0.45")
+        with mpmath.workdps(30):
+
+            def slope(delta):
+                rho = mpmath.exp(-mpmath.mpf(alpha) * delta)
+                return (a * rho - b) / ((a - b) * rho + (c - b))
+
+            inner = stall_gap(alpha, gram).gap
+            assume_no_stall = not (np.isfinite(inner) and 0.2 < inner < 0.45)
+            if assume_no_stall:
+                truth = mpmath.quad(slope, [start, gap])
+                ours = path(alpha, gram, -1.0, -1.2, 0.45)[0] + 1.0
+                assert float(abs(ours - truth)) <= 3e-16 * (1 + abs(float(truth)))
+
+
+LINEAR_SHAPES = {
+    "dpo": {"beta": 3.0},
+    "slic": {"beta": 0.05},
+    "gpo_exponential": {"beta": 0.5},
+    "cdpo": {"label_smoothing": 0.05},
+}
+
+
+@pytest.mark.parametrize(("name", "parameters"), LINEAR_SHAPES.items())
+def test_link_and_beta_set_the_speed_but_not_the_path(name, parameters):
+    """All of these have φ(s) = s: four losses, one straight line."""
+    gram = GRAMS["entangled, chosen falls"]
+    s_w, s_l = integrated_flow(objective(name, **parameters), -1.0, -1.2, gram, np.array([0.5, 1.0]))
+    straight = -1.0 + (1.0 - 1.1) / (1.0 + 1.5 - 2.2) * (s_w - s_l - 0.2)
+    np.testing.assert_allclose(s_w, straight, atol=1e-9)
+
+
+@pytest.mark.parametrize("shape", [JensenShannon(), ChiSquared(), LogOdds(), Alpha(0.5)], ids=str)
+def test_integrated_path_of_any_shape_is_what_flow_follows(shape):
+    from rewardshape.theory import Logistic, Pairwise
+    from rewardshape.theory.scores import Score
+
+    made = Pairwise("test", {}, Score(False, True), shape, Logistic(), 1.0, 0.0)
+    gram = GRAMS["entangled, chosen falls"]
+    s_w, s_l = integrated_flow(made, -1.0, -1.2, gram, np.array([0.5, 1.0, 2.0]))
+    ours = integrated_path(shape, gram, -1.0, -1.2, s_w - s_l)
+    np.testing.assert_allclose(ours, (s_w, s_l), atol=1e-8)
+
+
+def test_integrated_path_of_alpha_is_the_closed_one():
+    gaps = np.linspace(0.3, 3, 6)
+    gram = GRAMS["chosen rises"]
+    np.testing.assert_allclose(
+        integrated_path(Alpha(0.7), gram, -1.0, -1.2, gaps), path(0.7, gram, -1.0, -1.2, gaps), atol=1e-10
+    )
+
+
+def test_integrated_path_says_where_it_stalls():
+    gram = GRAMS["rejected is the flatter"]
+    assert stall_gap(1.5, gram).gap == pytest.approx(np.log(0.4 / 0.1) / 1.5)
+    with pytest.raises(InputError, match=r"stalls near a gap of 0\.92"):
+        integrated_path(Alpha(1.5), gram, -1.0, -1.2, [2.0])
+
+
+scores, overlaps = st.floats(-4, -0.05), st.floats(-0.95, 0.95)
+
+
+@st.composite
+def grams(draw):
+    a, c = draw(st.floats(0.1, 4)), draw(st.floats(0.1, 4))
+    return Gram(a, draw(overlaps) * np.sqrt(a * c), c)
+
+
+@settings(max_examples=60, deadline=None)
+@given(alpha=st.floats(-2, 2), gram=grams(), s_w=scores, s_l=scores)
+def test_displacement_condition_is_the_sign_of_the_flow(alpha, gram, s_w, s_l):
+    rise, _ = flow(objective("alphapo", alpha=alpha, gamma=0.0), s_w, s_l, gram)
+    assume(abs(rise) > 1e-12)
+    assert chosen_falls(Alpha(alpha), s_w, s_l, gram) == (rise < 0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    size=st.floats(0.1, 2),
+    sign=st.sampled_from([-1, 1]),
+    turn=st.floats(-2, 2),
+    a=st.floats(0.1, 4),
+    middle=st.floats(-4, -2),
+)
+def test_chosen_response_turns_at_the_turning_gap(size, sign, turn, a, middle):
+    alpha = sign * size
+    b = a * np.exp(-alpha * turn)
+    gram = Gram(a, b, 2 * b * b / a)
+    assert turning_gap(alpha, gram) == pytest.approx(turn, abs=1e-12)
+    made = objective("alphapo", alpha=alpha, gamma=0.0, beta=1e-3)  # nowhere saturated
+    before, after = (flow(made, middle + d / 2, middle - d / 2, gram)[0] for d in (turn - 0.01, turn + 0.01))
+    assert np.sign(before) == np.sign(alpha)
+    assert np.sign(after) == -np.sign(alpha)
+
+
+def test_no_turning_gap_without_overlap_or_without_alpha():
+    assert np.isnan(turning_gap(0.5, Gram(1.0, -0.1, 1.0)))
+    assert np.isnan(turning_gap(0.0, Gram(1.0, 0.5, 1.0)))
+    assert turning_gap(np.array([0.25, -0.5]), Gram(1.0, 0.5, 1.0)) == pytest.approx(
+        np.log(2) / np.array([0.25, -0.5])
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    gram=grams(), s_w=scores, s_l=scores, gap=st.floats(0, 3), low=st.floats(-1, 1), more=st.floats(0.01, 1)
+)
+def test_at_equal_gap_a_larger_alpha_never_leaves_the_chosen_response_higher(gram, s_w, s_l, gap, low, more):
+    """∂(ds_w/dΔ)/∂ρ = (ac − b²)/f² ≥ 0, and ρ = e^(−αΔ) falls with α where Δ > 0."""
+    start = s_w - s_l
+    assume(0 <= start < gap)
+    ends = [path(alpha, gram, s_w, s_l, gap)[0] for alpha in (low, low + more)]
+    for alpha in (low, low + more):  # where flow widens the gap all the way
+        rho = np.exp(-alpha * np.linspace(start, gap, 20))
+        assume(np.all((gram.ww - gram.wl) * rho + gram.ll - gram.wl > 1e-6))
+    assert ends[1] <= ends[0] + 1e-12
+
+
+def test_attracting_stall_lets_both_fall_while_the_margin_still_grows():
+    gram = GRAMS["rejected is the flatter"]
+    made = objective("alphapo", alpha=1.0, beta=1.0, gamma=0.0)
+    s_w, s_l = integrated_flow(made, -1.0, -1.2, gram, np.array([1.0, 30.0, 60.0]))
+    stall = stall_gap(1.0, gram)
+    assert stall.attracts
+    assert np.all(s_w - s_l < stall.gap)
+    assert s_w[2] < s_w[1] < s_w[0]
+    assert np.all(np.diff(made.margin(s_w, s_l)) > 0)
+    assert np.isnan(path(1.0, gram, -1.0, -1.2, stall.gap + 0.1)[0])
+
+
+def test_repelling_stall_lets_an_unordered_pair_drift_apart():
+    gram = GRAMS["entangled, chosen falls"]
+    stall = stall_gap(1.0, gram)
+    assert not stall.attracts
+    made = objective("alphapo", alpha=1.0, beta=1.0, gamma=0.0)
+    wrong = -2.0 + stall.gap - 0.2, -2.0
+    s_w, s_l = integrated_flow(made, *wrong, gram, np.array([0.5, 1.0]))
+    assert s_w[1] - s_l[1] < s_w[0] - s_l[0] < stall.gap
+    assert made.margin(s_w[1], s_l[1]) > made.margin(s_w[0], s_l[0])
+
+
+@settings(max_examples=40, deadline=None)
+@given(gram=grams(), s_w=scores, s_l=scores, target=st.floats(0.05, 1.5))
+def test_sensitivity_is_the_derivative_of_displacement_at_equal_margin(gram, s_w, s_l, target):
+    assume(s_w - s_l < target)
+    options = {"margin": target - 0.5, "beta": 1.0, "gamma": 0.5}
+    up, down = displacement_at_margin(np.array([1e-4, -1e-4]), gram, s_w, s_l, **options)
+    parts = alpha_sensitivity(gram, s_w, s_l, **options)
+    assert parts.stopping + parts.bending == pytest.approx((up - down) / 2e-4, rel=1e-4, abs=1e-6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(alpha=st.floats(-2, 2), s_w=scores, s_l=scores)
+def test_effective_beta_gives_alpha_zero_the_same_margin(alpha, s_w, s_l):
+    made = objective("alphapo", alpha=alpha, beta=2.0, gamma=0.0)
+    plain = objective("simpo", beta=float(effective_beta(alpha, s_w, s_l, beta=2.0)), gamma=0.0)
+    assert plain.margin(s_w, s_l) == pytest.approx(made.margin(s_w, s_l), rel=1e-12)
+
+
+def test_stopping_point_is_the_start_where_the_margin_is_there_already():
+    assert stopping_point(0.5, Gram(1.0, 0.5, 1.0), -1.0, -3.0, margin=0.0, beta=1.0, gamma=0.5) == (
+        -1.0,
+        -3.0,
+    )
+
+
+def test_bounded_reward_reaches_a_target_beyond_its_bound_only_above_probability_one():
+    """α = −1 and β = 1 bound the margin by 1: the path gets there only with s_w > 0, which no probability has."""
+    s_w, _ = stopping_point(-1.0, Gram(1.0, 0.2, 1.0), -1.0, -1.2, margin=0.0, beta=1.0, gamma=1.2)
+    assert s_w > 0
+
+
+class TestLimitsInAlpha:
+    """The content of AlphaPO's Theorem 3.1, for scores below 0."""
+
+    gram = Gram(1.0, 0.3, 1.0)
+    alphas = np.array([5.0, 20.0, 80.0])
+
+    def magnitude(self, alphas, s_w, s_l):
+        return gradient_magnitude(alphas, s_w, s_l, beta=2.5, gamma=0.25, gram=self.gram)
+
+    @pytest.mark.parametrize(("s_w", "s_l"), [(-1.0, -1.4), (-1.4, -1.0)])
+    def test_gradient_vanishes_as_alpha_falls(self, s_w, s_l):
+        values = self.magnitude(-self.alphas, s_w, s_l)
+        assert np.all(np.diff(values) < 0)
+        assert values[-1] < 1e-30
+
+    def test_gradient_vanishes_doubly_exponentially_for_an_ordered_pair_as_alpha_grows(self):
+        values = self.magnitude(self.alphas, -1.0, -1.4)
+        assert 0 < values[0] < 1e-100
+        assert values[-1] == 0.0
+
+    def test_gradient_grows_without_bound_for_an_unordered_pair_as_alpha_grows(self):
+        values = self.magnitude(self.alphas, -1.4, -1.0)
+        assert values[-1] > 1e40
+
+    def test_gradient_is_not_monotone_in_alpha_for_an_ordered_pair(self):
+        values = self.magnitude(np.linspace(-3, 5, 200), -1.0, -1.1)
+        peak = values.argmax()
+        assert 0 < peak < 199
+
+    def test_magnitude_is_the_norm_of_the_gradient_in_parameters(self, rng):
+        up, down = rng.normal(size=(2, 7))
+        made = objective("alphapo", alpha=0.5, beta=2.5, gamma=0.25)
+        w_w, w_l = made.weights(-1.0, -1.2)
+        gram = Gram(up @ up, up @ down, down @ down)
+        ours = gradient_magnitude(0.5, -1.0, -1.2, beta=2.5, gamma=0.25, gram=gram)
+        assert ours == pytest.approx(np.linalg.norm(w_l * down - w_w * up), rel=1e-13)
+
+
+class TestSoftmaxModel:
+    @pytest.fixture
+    def features(self, rng):
+        """40 responses; chosen and rejected are near each other, as two answers of one policy are."""
+        x = rng.normal(size=(40, 12))
+        x[1] = 0.75 * x[0] + 0.85 * x[1]
+        return x
+
+    def test_flow_is_gradient_descent_on_the_loss(self, features):
+        made = objective("alphapo", alpha=0.5, beta=1.0, gamma=0.5)
+        theta, rate = np.zeros(12), 1e-4
+        for _ in range(2000):
+            logits = features @ theta
+            logp = logits - np.logaddexp.reduce(logits)
+            w_w, w_l = made.weights(logp[0], logp[1])
+            mean = np.exp(logp) @ features
+            theta += rate * (w_w * (features[0] - mean) - w_l * (features[1] - mean))
+        logits = features @ theta
+        end = softmax_flow(made, features, 0, 1, np.array([0.0, 0.2]))
+        np.testing.assert_allclose(end["logp_chosen"][-1], logits[0] - np.logaddexp.reduce(logits), atol=2e-3)
+
+    @pytest.mark.parametrize("alpha", [-0.5, 0.0, 0.5])
+    def test_gram_entries_are_those_of_the_score_gradients(self, features, alpha):
+        out = softmax_flow(objective("alphapo", alpha=alpha), features, 0, 1, np.linspace(0, 0.1, 2))
+        centred = features - features.mean(0)
+        np.testing.assert_allclose(out["gram_wl"][0], centred[0] @ centred[1])
+
+    @pytest.mark.parametrize("alpha", [-0.5, 0.0, 0.5])
+    def test_fixed_gram_path_is_exact_to_first_order(self, features, alpha):
+        out = softmax_flow(
+            objective("alphapo", alpha=alpha, beta=1.0), features, 0, 1, np.array([0.0, 1e-4, 2e-4])
+        )
+        gram = Gram(out["gram_ww"][0], out["gram_wl"][0], out["gram_ll"][0])
+        gap = out["logp_chosen"] - out["logp_rejected"]
+        ours, _ = path(alpha, gram, out["logp_chosen"][0], out["logp_rejected"][0], gap)
+        moved = out["logp_chosen"] - out["logp_chosen"][0]
+        errors = np.abs(ours - out["logp_chosen"])[1:]
+        assert np.all(errors < 1e-2 * np.abs(moved[1:]))
+        assert errors[1] / errors[0] == pytest.approx(4, rel=0.2)  # the error is of second order
