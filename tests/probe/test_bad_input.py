@@ -14,8 +14,14 @@ from transformers import AutoModelForCausalLM
 
 from rewardshape.probe.__main__ import main
 
-GOOD = {"prompt": "bring tea :", "chosen": " here is tea .", "rejected": " no ."}
-GOOD_ROWS = [{**GOOD, "prompt": f"bring {n} tea :"} for n in range(4)]
+GOOD = {
+    "prompt": "Please bring eggs to the mill.\n",
+    "chosen": "Here are eggs.",
+    "rejected": "Here are lamps.",
+}
+GOOD_ROWS = [
+    {**GOOD, "prompt": f"Please bring {n} eggs to the mill.\n"} for n in ("one", "two", "three", "four")
+]
 
 
 @pytest.fixture
@@ -153,7 +159,7 @@ def test_a_checkpoint_with_missing_weights_is_not_filled_with_noise(error, check
 
 def test_a_prompt_that_leaves_no_response_is_reported(error, checkpoint, tmp_path):
     # the response limit is one token: the two responses become the same
-    data = write(tmp_path / "data.jsonl", *[GOOD | {"rejected": " here is rice ."}] * 3)
+    data = write(tmp_path / "data.jsonl", *[GOOD] * 3)
     assert "no pair left" in error(checkpoint, "--data", data, "--max-response-tokens", "1")
 
 
