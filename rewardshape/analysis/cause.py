@@ -196,10 +196,10 @@ def condition_agreement(table: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
 def movement_split(trace: Trace) -> pd.DataFrame:
     r"""The mean movement of chosen and rejected scores, split into clock, shape and drift.
 
-    Training on a batch moves another pair by the overlaps between *different* pairs. With their averages a, b, c
-    (the ``cross_gram_…`` columns, in the optimiser's metric), the mean weights w_w, w_l of every batch and the
-    learning rate η after clipping, the mean chosen score of the probe set moves by Σ η(w_w·a − w_l·b), where pairs
-    are alike enough for means to stand for them. That sum is cut so that each part has one cause:
+    A gradient step on a batch moves another pair by the overlaps between *different* pairs. With their averages
+    a, b, c (the ``cross_gram_…`` columns), the mean weights w_w, w_l of every batch and the learning rate η after
+    clipping, the mean chosen score of the probe set moves by Σ η(w_w·a − w_l·b), where pairs are alike enough for
+    means to stand for them. That sum is cut so that each part has one cause:
 
     .. math:: \underbrace{(a_0 - b_0)\,\tau}_{\text{straight}}
               + \underbrace{a_0 \textstyle\sum \eta (w_w - w_l)}_{\text{shape}}
@@ -208,8 +208,8 @@ def movement_split(trace: Trace) -> pd.DataFrame:
 
     and for the rejected score with b, c in the place of a, b. Link, β, γ and the learning rate act through the clock
     τ alone; w_w differs from w_l through the shape alone (and through terms on one response only); a, b, c change
-    with the model alone. Index 0 is the first measurement of a, b, c. What is left is ``rest``: batches unlike the
-    probe set, pairs unlike the mean, curvature, momentum. Runs from one checkpoint share a_0 and b_0, so their
+    with the model alone. Index 0 is the untouched model. What is left is ``rest``: batches unlike the
+    probe set, pairs unlike the mean, curvature. Runs from one checkpoint share a_0 and b_0, so their
     difference in ``straight`` is the clock's.
 
     Returns
@@ -221,21 +221,20 @@ def movement_split(trace: Trace) -> pd.DataFrame:
     Raises
     ------
     InputError
-        If the trace has no ``cross_gram_…`` columns: geometry was not measured, or the optimiser is neither SGD
-        nor Adam.
+        If geometry was not measured, or a run's optimiser is not SGD: Adam divides every component of the gradient
+        by its own running size, which no overlap of plain gradients accounts for (`docs/cause.md` has the numbers).
     """
     if "cross_gram_ww" not in trace.steps:
-        raise InputError(
-            f"{trace.folder}: no overlaps between pairs to split the movement by; run the probe with "
-            "--geometry-every K, and SGD or Adam"
-        )
+        raise InputError(f"{trace.folder}: no overlaps between pairs; run the probe with --geometry-every K")
+    for run in trace.runs:
+        optimizer = run_settings(trace, run).get("run", {}).get("optimizer")
+        if optimizer != "sgd":
+            raise InputError(
+                f"{trace.folder}: run {run!r} was optimised by {optimizer}; the movement can be split for "
+                "--optimizer sgd alone"
+            )
     return pd.concat(
-        [
-            _split(trace, panel)
-            for panel in probe_panels(trace)
-            if panel.response in SIDES and _cross_gram(trace, panel.run).notna().to_numpy().any()
-        ],
-        ignore_index=True,
+        [_split(trace, panel) for panel in probe_panels(trace) if panel.response in SIDES], ignore_index=True
     )
 
 

@@ -60,9 +60,8 @@ class Geometry(TrainerCallback):
     clipping, momentum, preconditioner and weight decay are in it. With SGD, predicted and descent are the same.
 
     Beside the table stand three metrics, ``cross_gram_ww``, ``cross_gram_wl``, ``cross_gram_ll``: the same overlaps
-    between the scores of two *different* probe pairs, averaged over all such pairs of pairs. They say what training
-    on one pair does to another. They are taken in the metric of the optimiser: plain for SGD, with every component
-    divided by √v̂ + ε for Adam. Other optimisers have none here, nor has Adam at step 0, where v̂ is not known yet.
+    between the scores of two *different* probe pairs, averaged over all such pairs of pairs. They say what a gradient
+    step on one pair does to another.
 
     Parameters
     ----------
@@ -126,14 +125,14 @@ class Geometry(TrainerCallback):
     def measure(self) -> tuple[dict[str, list[Any]], dict[str, float]]:
         """Table and metrics with the weights as they are; the same on every process."""
         parameters = self._parameters()
-        scale = preconditioner(self.trainer.optimizer, parameters)
         totals = [[torch.zeros_like(weight, dtype=_wide(weight)) for weight in parameters] for _ in PAIR]
         own = np.zeros(len(OVERLAPS))
         mine: list[dict[str, Any]] = []
         for i, pair in enumerate(self._measured()):
+            own_overlaps = overlaps(*pair.gradients)
             row: dict[str, Any] = {"pair_id": self.pairs[i].pair_id}
             row |= {
-                f"gram_{name}": value for name, value in zip(OVERLAPS, overlaps(*pair.gradients), strict=True)
+                f"gram_{name}": value for name, value in zip(OVERLAPS, own_overlaps.tolist(), strict=True)
             }
             row |= {"ches": pair.ches, "ches_normalised": pair.ches_normalised}
             if self._update:
@@ -141,10 +140,9 @@ class Geometry(TrainerCallback):
                 for side, score in zip(PAIR, pair.score, strict=True):
                     row[f"moved_{side}"] += score
             mine.append(row | {"logp_sum": pair.logp_sum, "num_tokens": pair.num_tokens})
-            if scale is not None:
-                own += overlaps(*pair.gradients, scale)
-                for total, gradient in zip(totals, pair.gradients, strict=True):
-                    torch._foreach_add_(total, gradient)
+            own += own_overlaps
+            for total, gradient in zip(totals, pair.gradients, strict=True):
+                torch._foreach_add_(total, gradient)
         self._update = []
         dealt = gather(mine)
         rows = [row for row in chain.from_iterable(zip_longest(*dealt)) if row is not None]
@@ -152,10 +150,10 @@ class Geometry(TrainerCallback):
         table = {
             name: [row[name] for row in rows] for name in rows[0] if name not in ("logp_sum", "num_tokens")
         }
-        if scale is None or len(rows) < 2:
+        if len(rows) < 2:
             return table | weights, {}
         whole_w, whole_l = ([self.trainer.accelerator.reduce(tensor) for tensor in total] for total in totals)
-        others = overlaps(whole_w, whole_l, scale) - sum(gather(own))
+        others = overlaps(whole_w, whole_l) - sum(gather(own))
         others /= len(rows) * (len(rows) - 1)
         return table | weights, dict(zip((f"cross_gram_{n}" for n in OVERLAPS), others.tolist(), strict=True))
 
@@ -259,31 +257,9 @@ def inner(first: Tensors, second: Tensors) -> float:
     return torch.stack(products).double().sum().item()
 
 
-def overlaps(chosen: Tensors, rejected: Tensors, scale: Tensors | None = None) -> np.ndarray:
-    """⟨g_w, D g_w⟩, ⟨g_w, D g_l⟩, ⟨g_l, D g_l⟩ of two gradients; D is diagonal, without `scale` the identity."""
-    scaled_w, scaled_l = (
-        gradient if scale is None else [g * d for g, d in zip(gradient, scale, strict=True)]
-        for gradient in (chosen, rejected)
-    )
-    return np.array([inner(chosen, scaled_w), inner(chosen, scaled_l), inner(rejected, scaled_l)])
-
-
-def preconditioner(optimizer: Any, parameters: Tensors) -> Tensors | None:
-    """What the optimiser multiplies each component of a gradient with, learning rate and momentum aside.
-
-    1 for SGD; 1/(√v̂ + ε) for Adam and AdamW, whose v̂ is the running mean square of the batch gradients; None where
-    that is not known.
-    """
-    optimizer = getattr(optimizer, "optimizer", optimizer)  # accelerate wraps it
-    if isinstance(optimizer, torch.optim.SGD):
-        return [weight.new_ones(()) for weight in parameters]
-    if not isinstance(optimizer, torch.optim.Adam) or not optimizer.state:
-        return None
-    decay, epsilon = optimizer.defaults["betas"][1], optimizer.defaults["eps"]
-    return [
-        1 / ((state["exp_avg_sq"] / (1 - decay ** state["step"])).sqrt() + epsilon)
-        for state in (optimizer.state[weight] for weight in parameters)
-    ]
+def overlaps(chosen: Tensors, rejected: Tensors) -> np.ndarray:
+    """‖g_w‖², ⟨g_w, g_l⟩, ‖g_l‖² of two gradients."""
+    return np.array([inner(chosen, chosen), inner(chosen, rejected), inner(rejected, rejected)])
 
 
 def _bare(pair: EncodedPair) -> EncodedPair:
