@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 
+from rewardshape.analysis import recovery
+from rewardshape.analysis import verdict as verdict_module
 from rewardshape.diagnose import diagnose, main, report
 from rewardshape.plotting.diagnosis import plot_fall, plot_progress
 from rewardshape.theory import objective
@@ -202,3 +207,67 @@ def test_loss_and_margin_are_drawn_by_split():
 def test_a_report_is_one_text(log):
     (case,) = diagnose(log)
     assert report(case).startswith("trainer_state.json  (Hugging Face trainer_state.json: 6 evaluation rows")
+
+
+# --- the guides --------------------------------------------------------------------------------------------------
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def blocks(language):
+    """The code blocks of the two guides."""
+    fence = re.compile(rf"^```{language}\n(.*?)^```", re.MULTILINE | re.DOTALL)
+    return [
+        block
+        for guide in ("diagnose.md", "faq.md")
+        for block in fence.findall((DOCS / guide).read_text("utf-8"))
+    ]
+
+
+@pytest.fixture
+def guide_folder(log, tmp_path, monkeypatch):
+    """A folder with the files that the guides name."""
+    monkeypatch.chdir(tmp_path)
+    history = json.loads(log.read_text())["log_history"]
+    Path("train.log").write_text("\n".join(map(str, history)))
+    table = "| Step | Validation Loss | Rewards/chosen |\n|---|---|---|\n"
+    rows = [f"| {row['step']} | {row['eval_loss']} | {row['eval_rewards/chosen']} |" for row in history]
+    Path("README.md").write_text(table + "\n".join(rows))
+    Path("mine.csv").write_text("iteration,lp_good,lp_good_held_out\n1,-50,-60\n2,-51,-61\n3,-52,-62\n")
+    run_folder(Path("runs/my-model"), falls=-0.5, beta=0.1)
+
+
+def test_every_command_of_the_guides_runs(guide_folder):
+    commands = [line for block in blocks("bash") for line in block.splitlines()]
+    assert len(commands) >= 8
+    for command in commands:
+        program, *arguments = shlex.split(command.removeprefix("python -m "))
+        assert program == "rewardshape.diagnose"
+        assert main(arguments) == 0, command
+
+
+def test_every_python_block_of_the_guides_runs(guide_folder, capsys):
+    for block in blocks("python"):
+        exec(compile(block, "guide", "exec"), {})
+    assert "displaced" in capsys.readouterr().out
+
+
+def test_the_guide_states_the_thresholds_that_the_code_uses():
+    rows = re.findall(
+        r"^\| (`[A-Z_`, \d]+(?: \(`\w+\.py`\))?) \| ([^|]+) \|",
+        (DOCS / "diagnose.md").read_text("utf-8"),
+        re.M,
+    )
+    rows = [row for row in rows if re.match(r"`[A-Z][A-Z_\d]+`", row[0])]
+    assert len(rows) >= 18
+    for names, values in rows:
+        module = recovery if "recovery" in names else verdict_module
+        stated = [float(number) for number in re.findall(r"-?\d+(?:\.\d+)?", values)]
+        used = [getattr(module, name) for name in re.findall(r"`([A-Z][A-Z_\d]+)`", names)]
+        used = list(used[0].values()) if isinstance(used[0], dict) else used
+        assert stated == used, names
+
+
+def test_every_figure_of_the_guide_is_there():
+    for name in re.findall(r"\]\((figures/[\w-]+\.png)\)", (DOCS / "faq.md").read_text("utf-8")):
+        assert (DOCS / name).stat().st_size > 10_000

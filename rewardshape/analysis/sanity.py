@@ -17,6 +17,8 @@ IDENTITY_TOLERANCE = 0.02
 # |reward| below which training has not moved anything yet: e^0.05 changes a preference by about one per cent.
 START_REWARD = 0.05
 START_LOSS_TOLERANCE = 0.03
+# Every row bounds γ from above, most tightly where margins differ least; batches scatter, so not quite the least bound.
+LOW_SHARE = 0.1
 # The loss is straight in the margin while it has fallen little; the fit counts only where the points lie on a line.
 SMALL_FALL, STRAIGHT = 0.05, 0.95
 # How far the factor from margin to loss may be from 1 before the margins cannot be in reward units.
@@ -131,7 +133,7 @@ def target_margin(table: pd.DataFrame, beta: float | None) -> str | None:
     rows = rows[rows[:, 0] > 0]
     if not len(rows):
         return None
-    gamma = float(np.median(rows[:, 1] + rows[:, 0] + np.log(-np.expm1(-rows[:, 0]))))
+    gamma = float(np.quantile(rows[:, 1] + rows[:, 0] + np.log(-np.expm1(-rows[:, 0])), LOW_SHARE))
     if gamma < 0.1:
         return None
     ratio = f", that is γ/β = {gamma / beta:.2f}" if beta else ""

@@ -448,7 +448,7 @@ def _word(
 
 def _stands_still(rows: pd.DataFrame, trained: pd.DataFrame, ends: dict[str, float]) -> str | None:
     """Why nothing is trained, or None: gradients of exactly 0, a constant loss, or a loss that stays at ln 2."""
-    if ends.get("loss", 1.0) < SATURATED_LOSS and ends.get("margin", 0.0) > SATURATED_MARGIN:
+    if _saturated(rows, ends):
         return None
     moved = any(
         _moved(table, column) for table in (rows, trained) for column in ("margin", "reward_chosen", "loss")

@@ -188,6 +188,12 @@ def test_constant_loss_is_not_training_whatever_the_accuracy():
     assert "0.6931 in every row" in verdict.reasons[0]
 
 
+def test_a_loss_of_zero_without_margins_is_saturated_if_accuracy_is_perfect_and_dead_if_not():
+    for accuracy, word in ((1.0, "saturated"), (0.6, "not training")):
+        table = pd.DataFrame({"split": "train", "step": range(1, 7), "loss": 0.0, "accuracy": accuracy})
+        assert judge(Log("made", "made", table)).verdict == word
+
+
 def test_zero_gradients_with_moving_rewards_are_a_logging_fault_and_not_believed():
     assert judge(make(np.linspace(0, -2, 20), grad_norm=0.0)).verdict == "displaced"
 

@@ -199,6 +199,16 @@ def test_a_table_without_its_outer_bars_is_read_alike(tmp_path):
     assert log.split("eval")["reward_chosen"].tolist() == [-0.25, -0.5]
 
 
+def test_a_table_copied_from_a_rendered_page_is_read(tmp_path):
+    text = (
+        "Training results\n\nTraining Loss Epoch Step Validation Loss Rewards/chosen Rewards/rejected Logps/chosen\n"
+        "No log 0.1 50 1.25 -2.5 -3.0 -1.0\n1.6 0.2 100 1.0 -3.0 -4.0 -1.2\nFramework versions\n"
+    )
+    (log,) = read(tmp_path, text)
+    assert log.split("eval")["reward_chosen"].to_dict() == {50: -2.5, 100: -3.0}
+    assert log.split("train")["loss"].dropna().to_dict() == {100: 1.6}
+
+
 def test_decimal_commas_are_understood(tmp_path):
     head = "| Epoch | Validation loss | Rewards/chosen |\n|---|---|---|\n"
     text = head + "| 1 | 1,864919 | -0,106697 |\n| 2 | 1,8175 | -0,1039 |"
@@ -292,6 +302,19 @@ def test_a_notebook_s_printed_output_is_read(tmp_path):
     ]
     (log,) = read(tmp_path, json.dumps({"nbformat": 4, "cells": cells}))
     assert log.split("train")["reward_chosen"].tolist() == [0.0, -0.25, -0.5]
+
+
+def test_a_progress_bar_that_carries_its_numbers_is_read(tmp_path):
+    line = "Train step of epoch 0: 50%|#| {k}/20 [00:30<00:30, 1.5 s/it, loss={loss}, chosen_reward={reward}, acc=0.5]"
+    text = "\r".join(line.format(k=k, loss=0.7 - 0.01 * k, reward=-0.1 * k) for k in range(1, 4))
+    (log,) = read(tmp_path, text)
+    assert log.split("train")["reward_chosen"].to_dict() == {1: -0.1, 2: -0.2, 3: pytest.approx(-0.3)}
+
+
+def test_a_step_written_with_its_total_is_read(tmp_path):
+    rows = [{"loss": 0.6, "rewards/chosen": -0.1 * k, "global_step/max_steps": f"{k}/100"} for k in (5, 10)]
+    (log,) = read(tmp_path, "\n".join(map(json.dumps, rows)))
+    assert list(log.split("train").index) == [5, 10]
 
 
 # --- faults ------------------------------------------------------------------------------------------------------

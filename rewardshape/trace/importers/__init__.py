@@ -26,7 +26,7 @@ from rewardshape.errors import InputError
 from rewardshape.trace.importers.events import event_records, is_event_file
 from rewardshape.trace.importers.log import Log, Record, assemble
 from rewardshape.trace.importers.names import SERIES
-from rewardshape.trace.importers.tables import csv_records, csv_table, markdown_tables
+from rewardshape.trace.importers.tables import csv_records, csv_table, markdown_tables, spaced_tables
 from rewardshape.trace.importers.text import dict_records, prose_records, stated_settings, tells
 
 __all__ = ["OWN_FORM", "Log", "read_logs"]
@@ -147,7 +147,7 @@ def _read_text(text: str, name: str, columns: dict[str, str]) -> list[Log]:
         form = _json_lines_form(lines)
         split = "eval" if form == LEARNING_DYNAMICS else "train"
         return _by_run(name, form, {"": lines}, settings, notes, columns, default_split=split)
-    if tables := markdown_tables(text):
+    if tables := markdown_tables(text) or spaced_tables(text):
         return _read_tables(tables, name, settings)
     if "{" in text:
         records, torn = dict_records(text)
@@ -178,7 +178,7 @@ def _read_tables(tables: list[Any], name: str, settings: dict[str, Any]) -> list
     for table in tables:
         caption = f"{name} · {table.caption}" if len(tables) > 1 and table.caption else name
         logs += _by_run(
-            caption, "Markdown table", table.records_by_run(), settings, [], {}, table.decimal_comma,
+            caption, "table", table.records_by_run(), settings, [], {}, table.decimal_comma,
             table.default_split,
         )  # fmt: skip
     return logs

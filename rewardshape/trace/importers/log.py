@@ -8,6 +8,7 @@ a resumed run wrote twice are settled, and several runs in one file are told apa
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,7 @@ from rewardshape.trace.importers.names import TELLING, meaning, number
 
 Record = dict[str, Any]
 RESTART_ROWS = 3  # a step that falls back to the first one begins a new run only after this many rows
+_STEP_OF_TOTAL = re.compile(r"global_step\S*=(\d+)/\d+$")  # ms-swift: {"global_step/max_steps": "10/100"}
 SUMMARY_KEYS = {"train_runtime", "train_samples_per_second"}  # what a transformers Trainer prints at its end
 
 
@@ -118,6 +120,8 @@ def _understand(record: Mapping[str, Any], default_split: str, decimal_comma: bo
     for key, raw in record.items():
         value = number(raw, decimal_comma=decimal_comma)
         if value is None:
+            if of_total := _STEP_OF_TOTAL.match(f"{key}={raw}"):
+                row.step = float(of_total.group(1))
             continue
         split, series = meaning(key)
         if series == "step":
@@ -205,9 +209,7 @@ def _log(
                 old["epoch"] = row.epoch
         last = max(last, step)
     if repeated:
-        notes.append(
-            f"{len(repeated)} steps were logged more than once (a resumed run): the later values count"
-        )
+        notes.append(f"{len(repeated)} steps were logged more than once: the later values count")
     entries = [(split, step, series, v) for (split, step), row in table.items() for series, v in row.items()]
     nonfinite = [(split, step, series) for split, step, series, v in entries if not math.isfinite(v)]
     wide = pd.DataFrame(

@@ -86,6 +86,28 @@ def markdown_tables(text: str) -> list[Table]:
     return [table for table in tables if table.is_training_log and table.rows]
 
 
+_COLUMN_NAME = re.compile(
+    r"(?:training|validation|nll) loss|log odds (?:ratio|chosen)|(?:rewards|logps|logits) ?/ ?\w+|input tokens seen"
+    r"|epoch|step|loss|kl\b",
+    re.IGNORECASE,
+)
+FEWEST_COLUMNS = 4
+
+
+def spaced_tables(text: str) -> list[Table]:
+    """Tables copied from a rendered page or a notebook: a line of known column names, then lines of numbers."""
+    tables: list[Table] = []
+    table: Table | None = None
+    for line in text.splitlines():
+        cells = re.sub(r"no log", "-", line.strip(), flags=re.IGNORECASE).split()
+        names = _COLUMN_NAME.findall(line)
+        if len(names) >= FEWEST_COLUMNS and not _COLUMN_NAME.sub("", line).strip():
+            tables.append(table := Table("", names))
+        elif table is not None and len(cells) == len(table.header) and number(cells[-1]) is not None:
+            table.rows.append(cells)
+    return [table for table in tables if table.is_training_log and table.rows]
+
+
 def _cells(line: str) -> list[str]:
     return [cell.strip() for cell in line.strip().removeprefix("|").removesuffix("|").split("|")]
 

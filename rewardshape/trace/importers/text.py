@@ -136,5 +136,7 @@ def prose_records(text: str) -> list[Record]:
                 gathered = {}
             gathered |= pairs
         elif tells(pairs):
+            if (bar := _BAR.search(line)) and not any(meaning(name)[1] == "step" for name in pairs):
+                pairs["step"] = bar.group(1)
             records.append(pairs)
     return [record for record in [*records, gathered] if tells(record)]
