@@ -357,7 +357,13 @@ def _make_signal(
         smooth.iloc[-1] = above.iloc[-width:].mean()
     last = _mean_error(above.iloc[-width:].to_numpy(float), noise) if batches else noise
     error = math.hypot(last, zero_error)
-    limit = max(_critical(len(chosen)) * error, SMALLEST[unit])
+    limit = _critical(len(chosen)) * error
+    if from_zero and not batches and len(chosen) <= FEW_EVALUATIONS:
+        # The untouched checkpoint is a row of a fixed set too, and known: its reward is 0
+        with_start = _noise(np.r_[0.0, chosen.to_numpy(float)])
+        if _critical(len(chosen) + 1) * with_start < limit:
+            error, limit = with_start, _critical(len(chosen) + 1) * with_start
+    limit = max(limit, SMALLEST[unit])
     if rejected is not None:
         rejected = rejected.dropna()
         rejected = rejected - (0.0 if from_zero or rejected.empty else float(rejected.iloc[:width].mean()))
@@ -413,6 +419,8 @@ def _falls(signal: _Signal | None) -> Literal["below", "dipped", "level", "unkno
         return "dipped"
     if signal.end < -signal.limit:
         return "below"
+    if signal.values.min() >= 0 and not signal.weak:
+        return "level"
     hides = signal.limit > HIDEABLE[signal.unit]
     return (
         "unknown"

@@ -198,6 +198,19 @@ def test_zero_gradients_with_moving_rewards_are_a_logging_fault_and_not_believed
     assert judge(make(np.linspace(0, -2, 20), grad_norm=0.0)).verdict == "displaced"
 
 
+@pytest.mark.parametrize(
+    ("rewards", "word"),
+    [
+        ([-0.5, -1.5], "displaced"),
+        ([-1.6, -1.5], "displaced"),
+        ([0.8, 0.5], "not displaced"),
+        ([-0.5, -0.1], "undetermined"),
+    ],
+)
+def test_two_evaluations_tell_where_they_agree_about_the_reference(rewards, word):
+    assert judge(make(rewards, split="eval", margin=[0.4, 0.6])).verdict == word
+
+
 def test_one_row_is_too_short():
     verdict = judge(make([-1.0], split="eval"))
     assert verdict.verdict == "undetermined"
