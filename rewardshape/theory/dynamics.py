@@ -215,7 +215,7 @@ def stopping_point(
     )
 
     def missing(x: np.ndarray, *pair: np.ndarray) -> np.ndarray:
-        return pair[-1] - _difference(pair[0], *_travelled(x, *pair[:-1]))
+        return pair[-1] - _difference(pair[0], *travelled(x, *pair[:-1]))
 
     pair = (alpha, a, b, c, s_w, s_l, wanted)
     with np.errstate(all="ignore"):
@@ -230,7 +230,7 @@ def stopping_point(
                 break
             far = np.where(short, 2 * far, far)
         found = elementwise.find_root(missing, (np.zeros_like(far), far), args=pair)
-        end_w, end_l = _travelled(found.x, *pair[:-1])
+        end_w, end_l = travelled(found.x, *pair[:-1])
     done = start <= 0
     end_w, end_l = np.where(found.success, end_w, np.nan), np.where(found.success, end_l, np.nan)
     return np.where(done, s_w, end_w)[()], np.where(done, s_l, end_l)[()]
@@ -376,7 +376,7 @@ def _by_chosen(alpha: Any, a: Any, b: Any, c: Any, rho: Any) -> Any:
     return (alpha * p < 0) & ~((alpha * q > 0) & (np.abs(q) > np.abs(p) * rho))
 
 
-def _travelled(x: Any, alpha: Any, a: Any, b: Any, c: Any, s_w: Any, s_l: Any) -> tuple[Any, Any]:
+def travelled(x: Any, alpha: Any, a: Any, b: Any, c: Any, s_w: Any, s_l: Any) -> tuple[Any, Any]:
     """The point on the path after the accumulated weight `x`: W_l, or W_w where W_l would end at a finite value."""
     rho = np.exp(-alpha * (s_w - s_l))
     by_chosen = _by_chosen(alpha, a, b, c, rho)
