@@ -9,7 +9,7 @@ how far the seed of a run does: for that see `rewardshape.analysis.comparison`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,8 +68,8 @@ def run_label(trace: Trace, run: str) -> dict[str, Any]:
     }
 
 
-def probe_panels(trace: Trace) -> Iterator[Panel]:
-    """Every run and response of the probe set as arrays.
+def probe_panels(trace: Trace, run: str | None = None) -> Iterator[Panel]:
+    """Every response of the probe set as arrays, of every run or of the one named.
 
     Raises
     ------
@@ -77,16 +77,17 @@ def probe_panels(trace: Trace) -> Iterator[Panel]:
         If a run has no probe rows at step 0, so that no change can be told.
     """
     probe = trace.responses[trace.responses["split"] == "probe"]
+    probe = probe if run is None else probe[probe["run"] == run]
     if not (probe["step"] == 0).any():
         raise InputError(f"{trace.folder}: the trace holds no probe set at step 0, so no change can be told")
     measured = [c for c in ("logp_sum", "greedy_logp_sum", "entropy_sum") if c in probe]
-    for (run, response), rows in probe.groupby(["run", "response"], sort=False):
+    for (name, response), rows in probe.groupby(["run", "response"], sort=False):
         wide = rows.pivot(index="step", columns="pair_id", values=[*measured, "num_tokens", "ref_logp_sum"])
-        pair_ids = list(dict.fromkeys(rows["pair_id"]))
+        pair_ids = rows["pair_id"].unique().tolist()
         sums = {c: wide[c][pair_ids].to_numpy(float) for c in measured if wide[c].notna().to_numpy().any()}
         reference = wide["ref_logp_sum"][pair_ids].to_numpy(float)[0]
         yield Panel(
-            run=str(run),
+            run=str(name),
             response=str(response),
             steps=wide.index.to_numpy(),
             pair_ids=pair_ids,
@@ -148,7 +149,7 @@ def _panel_curve(trace: Trace, panel: Panel, seed: int) -> pd.DataFrame:
         curve[f"{kind}_mean"] = (panel.sums[name] / panel.num_tokens).mean(axis=1)
         curve |= _with_interval(f"{kind}_mean_change", panel.change(name), seed)
     fallen = (panel.change() < 0).sum(axis=1)
-    low, high = np.transpose([share_interval(count, num_pairs) for count in fallen])
+    low, high = share_interval(fallen, num_pairs)
     curve |= {"share_fallen": fallen / num_pairs, "share_fallen_low": low, "share_fallen_high": high}
     return pd.DataFrame(curve)
 
@@ -167,7 +168,7 @@ def margin_curve(trace: Trace, *, seed: int = 0) -> pd.DataFrame:
         One row per run and step: ``run``, ``alpha``, ``seed``, ``step``, ``num_pairs``;
 
         * ``margin``: mean reward margin, r(chosen) − r(rejected) − γ, in reward units: comparable within a
-          run, not between different α or β;
+          run, not between different α or β. NaN for an objective that needs more than summed log-probs;
         * ``logp_margin``: mean over pairs of chosen minus rejected log-prob per token (nats per token), the
           same quantity for every objective, so runs can be set side by side on it;
         * ``accuracy``: share of pairs whose chosen response scores higher than the rejected one.
@@ -180,12 +181,12 @@ def margin_curve(trace: Trace, *, seed: int = 0) -> pd.DataFrame:
         chosen, rejected = panels[run, "chosen"], panels[run, "rejected"]
         goal = run_objective(trace, run)
         higher = (_score(goal, chosen) > _score(goal, rejected)).sum(axis=1)
-        low, high = np.transpose([share_interval(count, len(chosen.pair_ids)) for count in higher])
+        low, high = share_interval(higher, len(chosen.pair_ids))
         curve = {
             **run_label(trace, run),
             "step": chosen.steps,
             "num_pairs": len(chosen.pair_ids),
-            **_with_interval("margin", _margins(trace, goal, chosen, rejected), seed),
+            **_with_interval("margin", _margins(goal, chosen, rejected), seed),
             **_with_interval("logp_margin", _logp_margins(chosen, rejected), seed),
             "accuracy": higher / len(chosen.pair_ids),
             "accuracy_low": low,
@@ -199,13 +200,44 @@ def _logp_margins(chosen: Panel, rejected: Panel) -> np.ndarray:
     return chosen.sums["logp_sum"] / chosen.num_tokens - rejected.sums["logp_sum"] / rejected.num_tokens
 
 
+def _margins(goal: Objective, chosen: Panel, rejected: Panel) -> np.ndarray:
+    if not _sums_suffice(goal):
+        return np.full_like(chosen.sums["logp_sum"], np.nan)
+    return _step_by_step(goal.pair_margin, chosen, rejected)
+
+
+def pair_weights(trace: Trace, run: str) -> tuple[np.ndarray, np.ndarray]:
+    """The gradient weights (−∂L/∂s_w, ∂L/∂s_l) of every probe pair of one run: two arrays, (steps, pairs).
+
+    NaN for an objective that needs more than summed log-probs, which the trace does not hold at every step.
+    """
+    panels = {panel.response: panel for panel in probe_panels(trace, run)}
+    goal = run_objective(trace, run)
+    if not _sums_suffice(goal):
+        unknown = np.full_like(panels["chosen"].sums["logp_sum"], np.nan)
+        return unknown, unknown
+    weights = _step_by_step(goal.pair_weights, panels["chosen"], panels["rejected"])
+    return weights[:, 0], weights[:, 1]
+
+
+def _sums_suffice(goal: Objective) -> bool:
+    return set(goal.needs) <= {"logp_sum", "num_tokens", "ref_logp_sum"}
+
+
+def _step_by_step(function: Callable[..., Any], chosen: Panel, rejected: Panel) -> np.ndarray:
+    """`function` of the pairs of each step: some objectives look at the whole batch, here the probe set."""
+    return np.stack(
+        [
+            function(
+                *(Responses(p.sums["logp_sum"][i], p.num_tokens, p.ref_logp_sum) for p in (chosen, rejected))
+            )
+            for i in range(len(chosen.steps))
+        ]
+    )
+
+
 def _score(goal: Objective, panel: Panel) -> np.ndarray:
     return np.asarray(goal.score(panel.sums["logp_sum"], panel.num_tokens, panel.ref_logp_sum))
-
-
-def _margins(trace: Trace, goal: Objective, chosen: Panel, rejected: Panel) -> np.ndarray:
-    pair = [Responses(p.sums["logp_sum"], p.num_tokens, p.ref_logp_sum) for p in (chosen, rejected)]
-    return np.asarray(goal.pair_margin(*pair))
 
 
 def displacement_phases(trace: Trace, *, seed: int = 0) -> pd.DataFrame:
@@ -271,11 +303,19 @@ def displacement_summary(trace: Trace, *, seed: int = 0) -> pd.DataFrame:
         `displacement_phases`; where measured ``greedy_change`` and ``entropy_change`` at the positions of
         the chosen response (nats per token).
     """
-    curve = displacement_curve(trace, seed=seed)
+    return summarise(
+        displacement_curve(trace, seed=seed),
+        margin_curve(trace, seed=seed),
+        displacement_phases(trace, seed=seed),
+    )
+
+
+def summarise(curve: pd.DataFrame, margins: pd.DataFrame, phases: pd.DataFrame) -> pd.DataFrame:
+    """`displacement_summary` from the tables it is made of."""
     last = curve.groupby(["run", "response"], sort=False).tail(1).set_index("run")
     chosen, rejected = last[last["response"] == "chosen"], last[last["response"] == "rejected"]
-    phases = displacement_phases(trace, seed=seed).query("response == 'chosen'").set_index("run")
-    margins = margin_curve(trace, seed=seed).groupby("run", sort=False).tail(1).set_index("run")
+    phases = phases[phases["response"] == "chosen"].set_index("run")
+    margins = margins.groupby("run", sort=False).tail(1).set_index("run")
 
     parts = [chosen[["alpha", "seed", "step", "num_pairs"]]]
     parts += [

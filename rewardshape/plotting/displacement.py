@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from scipy.optimize import isotonic_regression
 
 from rewardshape.errors import InputError
-from rewardshape.plotting.style import NEUTRAL, RESPONSE_COLORS
+from rewardshape.plotting.style import NEUTRAL, RESPONSE_COLORS, plain
 
 DESCRIPTOR_LABELS = {
     "chosen_tokens": "chosen response (tokens)",
@@ -79,7 +79,9 @@ def plot_responses(curve: pd.DataFrame, ax: Axes | None = None) -> Axes:
     colors = RESPONSE_COLORS | dict(zip(others, sns.husl_palette(len(others), s=0.65, l=0.55), strict=True))
     ax.axhline(0, color=NEUTRAL, linewidth=0.7, linestyle=":", zorder=0)
     for response, rows in curve.groupby("response", sort=False):
-        ax.plot(rows["step"], rows["logp_mean_change"], color=colors[str(response)], label=response)
+        ax.plot(
+            rows["step"], rows["logp_mean_change"], color=colors[str(response)], label=plain(str(response))
+        )
     chosen = curve[curve["response"] == "chosen"]
     if "greedy_mean_change" in chosen:
         ax.plot(chosen["step"], chosen["greedy_mean_change"], color="black", linestyle="--", label="greedy")

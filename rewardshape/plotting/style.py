@@ -24,6 +24,11 @@ def alpha_color(alpha: float) -> tuple[float, ...]:
     return matplotlib.colormaps["plasma"](0.02 + 0.83 * position)
 
 
+def plain(name: str) -> str:
+    """A name from data as text to draw: no dollar sign starts a formula, no leading underscore hides a label."""
+    return f"\u200b{name}".replace("$", r"\$") if name.startswith("_") else name.replace("$", r"\$")
+
+
 def style() -> Any:
     """Context manager that applies the project's style sheet: ``with style(): …``."""
     return matplotlib.pyplot.style.context(STYLE)

@@ -15,7 +15,7 @@ import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from rewardshape.plotting.style import NEUTRAL, RESPONSE_COLORS, alpha_color
+from rewardshape.plotting.style import CHOSEN, NEUTRAL, RESPONSE_COLORS, alpha_color, plain
 
 
 class _Setting(NamedTuple):
@@ -33,7 +33,7 @@ def _settings(table: pd.DataFrame) -> list[_Setting]:
         ordered = sorted(zip(alphas, groups, strict=True), key=lambda item: item[0])
         return [_Setting(f"α = {a:g}".replace("-", "−"), alpha_color(a), a, g[1]) for a, g in ordered]
     colors = sns.color_palette("viridis", len(groups))
-    return [_Setting(name or "run", colors[i], i, rows) for i, (name, rows) in enumerate(groups)]
+    return [_Setting(plain(name), colors[i], i, rows) for i, (name, rows) in enumerate(groups)]
 
 
 def _lines(ax: Axes, setting: _Setting, x: str, y: str) -> None:
@@ -156,6 +156,27 @@ def plot_at_equal(rows: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.axhline(0, color=NEUTRAL, linewidth=0.7, linestyle=":", zorder=0)
     _points(ax, settings, "chosen_change", RESPONSE_COLORS["chosen"], "chosen")
     ax.set_ylabel(f"change in chosen log-prob\n(nats per token)\nat {common}")
+    _settings_axis(ax, settings)
+    return ax
+
+
+def plot_fallen_at_equal(rows: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Share of pairs whose chosen response fell, at equal margin, KL or step, against α.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        As `compare_at_equal` returns it.
+    """
+    ax = plt.gca() if ax is None else ax
+    settings = _settings(rows[rows["reached"]])
+    for setting in settings:
+        ax.plot(
+            [setting.place] * len(setting.rows), setting.rows["share_fallen"], "o", color=CHOSEN, alpha=0.45
+        )
+    means = [setting.rows["share_fallen"].mean() for setting in settings]
+    ax.plot([setting.place for setting in settings], means, "o-", color=CHOSEN, linewidth=0.9)
+    ax.set(ylabel="share of pairs whose\nchosen response fell", ylim=(-0.03, 1.03))
     _settings_axis(ax, settings)
     return ax
 

@@ -17,9 +17,10 @@ from rewardshape.analysis import (
     pair_correlations,
     pairs_table,
 )
-from rewardshape.analysis.displacement import edit_distance
+from rewardshape.analysis.displacement import edit_distance, pair_weights
 from rewardshape.analysis.resampling import mean_interval, share_interval
 from rewardshape.errors import InputError
+from rewardshape.theory import Responses, objective
 from rewardshape.trace import TraceWriter, read_trace
 
 PAIRS = 40
@@ -76,9 +77,12 @@ def test_one_pair_has_no_interval():
 
 
 def test_share_interval_is_honest_when_every_pair_fell():
-    low, high = share_interval(64, 64)
-    assert low == pytest.approx(0.9434, abs=1e-4)  # Wilson by hand: n / (n + z²), z = 1.959964
-    assert high == 1.0
+    counts = np.array([0, 1, 40, 64])
+    low, high = share_interval(counts, 64)
+    theirs = [stats.binomtest(int(count), 64).proportion_ci(method="wilson") for count in counts]
+    np.testing.assert_allclose(low, [interval.low for interval in theirs], atol=1e-12)
+    np.testing.assert_allclose(high, [interval.high for interval in theirs], atol=1e-12)
+    assert high[-1] == 1.0
 
 
 def test_same_pairs_are_drawn_at_every_step(write_run, tmp_path, level, rng):
@@ -147,6 +151,31 @@ def test_margin_and_accuracy_follow_the_objective_of_the_manifest(write_run, tmp
     np.testing.assert_allclose(curve["margin"], margin.mean(axis=1), rtol=1e-8)
     np.testing.assert_allclose(curve["logp_margin"], (s_w - s_l).mean(axis=1), atol=1e-8)
     np.testing.assert_allclose(curve["accuracy"], (s_w > s_l).mean(axis=1))
+
+
+def test_objectives_that_look_at_the_batch_see_one_step_at_a_time(write_run, tmp_path, level):
+    """BCO shifts rewards by the mean of the batch: here the probe set, at each step anew."""
+    stated = {"name": "bco", "parameters": {"beta": 0.1, "shift": "batch_mean"}}
+    sums = {name: np.stack([level[name], level[name] - 3]) for name in TOKENS}
+    trace = read_trace(
+        write_run(tmp_path / "run", sums, num_tokens=TOKENS, objective=stated, ref_logp_sums=level)
+    )
+    chosen, rejected = pair_weights(trace, "run")
+    goal = objective("bco", beta=0.1, shift="batch_mean")
+    for step in (0, 1):
+        pair = [Responses(sums[name][step], TOKENS[name], level[name]) for name in ("chosen", "rejected")]
+        expected = goal.pair_weights(*pair)
+        np.testing.assert_allclose([chosen[step], rejected[step]], expected, rtol=1e-8)
+
+
+def test_margin_is_unknown_where_sums_do_not_suffice(write_run, tmp_path, level):
+    stated = {"name": "ld_dpo", "parameters": dict(objective("ld_dpo", beta=0.1, tail=0.5).parameters)}
+    sums = {name: np.stack([level[name], level[name] - 3]) for name in TOKENS}
+    trace = read_trace(
+        write_run(tmp_path / "run", sums, num_tokens=TOKENS, objective=stated, ref_logp_sums=level)
+    )
+    assert margin_curve(trace)["margin"].isna().all()
+    assert displacement_summary(trace)["chosen_change"].iloc[0] == pytest.approx(-0.3)
 
 
 def test_summary_has_one_row_per_run_ordered_by_alpha(write_run, tmp_path, level):
