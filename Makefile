@@ -23,6 +23,10 @@ lint: $(READY)  ## ruff and mypy
 figures: $(READY) ## regenerate every figure in figures/
 	$(BIN)/python -m rewardshape.figures
 
+docs: $(READY)  ## build the site into site/, warnings are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "open site/index.html"
+
 notebooks: $(READY) ## open the notebooks
 	$(BIN)/jupyter lab notebooks
 
