@@ -1,0 +1,185 @@
+"""Why pairs moved. Takes the tables of `rewardshape.analysis.cause` and of `pair_correlations`.
+
+Intervals are 95 % over pairs. Every function returns its Axes, neither saves nor shows, and leaves the style alone.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+
+from rewardshape.errors import InputError
+from rewardshape.plotting.style import CHOSEN, NEUTRAL, REJECTED, RESPONSE_COLORS, plain
+
+DESCRIPTOR_NAMES = {
+    "ches": "CHES",
+    "ches_normalised": "CHES, length-normalised",
+    "edit_distance": "edit distance",
+    "similarity": "similarity of the texts",
+    "chosen_tokens": "chosen length",
+    "rejected_tokens": "rejected length",
+    "length_difference": "length difference",
+    "initial_logp_mean": "chosen log-prob at step 0",
+    "initial_logp_margin": "margin at step 0",
+}
+PART_COLORS = {"straight": "#009E73", "shape": "#CC79A7", "drift": "#E69F00", "rest": "#B8BCC0"}
+
+
+def plot_predicted_vs_measured(
+    predictions: pd.DataFrame,
+    quality: pd.DataFrame | None = None,
+    ax: Axes | None = None,
+    *,
+    predictor: str = "update",
+) -> Axes:
+    """Predicted against measured one-step changes of the scores; on the diagonal the prediction is right.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        As `rewardshape.analysis.predictions` returns it, of one run.
+    quality : DataFrame, optional
+        As `prediction_quality` returns it; R² and slope per pair are then written into the legend.
+    predictor : str
+        ``update``, ``descent`` or ``own pair``.
+    """
+    ax = plt.gca() if ax is None else ax
+    _require_one_run(predictions)
+    points = predictions[predictions["predictor"] == predictor]
+    if points.empty:
+        raise InputError(f"no predictor {predictor!r}: choose {', '.join(predictions['predictor'].unique())}")
+    for side, rows in points.groupby("response", sort=False):
+        label = str(side)
+        if quality is not None:
+            of_side = quality.query("predictor == @predictor and response == @side and level == 'pair'").iloc[
+                0
+            ]
+            label += f": R² = {of_side['r_squared']:.2f}, slope {of_side['slope']:.2f}".replace("-", "−")
+        color = RESPONSE_COLORS[str(side)]
+        ax.plot(rows["predicted"], rows["measured"], "o", color=color, alpha=0.5, mew=0, ms=3, label=label)
+    low, high = points["measured"].min(), points["measured"].max()
+    ax.plot([low, high], [low, high], color=NEUTRAL, linewidth=0.8, zorder=0)
+    ax.set(xlabel="predicted change in one step (nats)", ylabel="measured change in one step (nats)")
+    ax.legend(loc="upper left", handletextpad=0.2)
+    return ax
+
+
+def plot_correlations(correlations: dict[str, pd.DataFrame], ax: Axes | None = None) -> Axes:
+    """What tells which chosen responses fall: rank correlations with their change, for one or several sets of pairs.
+
+    A descriptor left of zero goes with a deeper fall. Bars are intervals.
+
+    Parameters
+    ----------
+    correlations : dict
+        Name of a set of pairs → `pair_correlations` of one run on it.
+    """
+    ax = plt.gca() if ax is None else ax
+    tables = {name: table[table["change"] == "chosen_change"] for name, table in correlations.items()}
+    known = [d for d in DESCRIPTOR_NAMES if any(d in set(table["descriptor"]) for table in tables.values())]
+    colors = sns.color_palette("colorblind", len(tables))
+    ax.axvline(0, color=NEUTRAL, linewidth=0.7, linestyle=":", zorder=0)
+    for k, (name, table) in enumerate(tables.items()):
+        _require_one_run(table)
+        found = table.set_index("descriptor").reindex(known)
+        height = np.arange(len(known)) + 0.24 * (k - (len(tables) - 1) / 2)
+        bars = found["rho"] - found["rho_low"], found["rho_high"] - found["rho"]
+        ax.errorbar(
+            found["rho"], height, xerr=bars, fmt="o", ms=3, color=colors[k], linewidth=1, label=plain(name)
+        )
+    ax.set(xlabel="Spearman's ρ with the change\nof the chosen response", xlim=(-1, 1))
+    ax.set_yticks(range(len(known)), [DESCRIPTOR_NAMES[d] for d in known])
+    ax.invert_yaxis()
+    if len(tables) > 1:
+        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(tables), handletextpad=0.2)
+    return ax
+
+
+def plot_entanglement(condition: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Overlap b/a against the weight ratio w_w/w_l of every pair; above the diagonal theory says the chosen falls.
+
+    Parameters
+    ----------
+    condition : DataFrame
+        As `fall_condition` returns it, of one run; its first measured step is drawn.
+    """
+    ax = plt.gca() if ax is None else ax
+    _require_one_run(condition)
+    first = condition[condition["step"] == condition["step"].min()]
+    for fell, color, label in ((False, CHOSEN, "chosen rose"), (True, REJECTED, "chosen fell")):
+        rows = first[first["fell"] == fell]
+        label += f" ({len(rows)})"
+        ax.plot(
+            rows["weight_ratio"], rows["overlap"], "o", color=color, alpha=0.6, mew=0, ms=3.5, label=label
+        )
+    span = [first["weight_ratio"].min(), first["weight_ratio"].max()]
+    if span[1] - span[0] < 0.02:  # at α = 0 every ratio is 1
+        span = [span[0] - 0.25, span[1] + 0.25]
+    ax.plot(span, span, color=NEUTRAL, linewidth=0.8, zorder=0)
+    ax.set(xlabel="weight ratio $w_w/w_l$", ylabel="gradient overlap $b/a$")
+    ax.legend(loc="best", handletextpad=0.2)
+    return ax
+
+
+def plot_split(split: pd.DataFrame, ax: Axes | None = None, *, response: str = "chosen") -> Axes:
+    """Mean movement of a score and the parts it is made of, over the steps of one run.
+
+    Parameters
+    ----------
+    split : DataFrame
+        As `movement_split` returns it, of one run.
+    """
+    ax = plt.gca() if ax is None else ax
+    _require_one_run(split)
+    rows = split[split["response"] == response]
+    ax.axhline(0, color=NEUTRAL, linewidth=0.7, linestyle=":", zorder=0)
+    ax.plot(
+        rows["step"],
+        rows["measured"],
+        color=RESPONSE_COLORS[response],
+        linewidth=1.8,
+        label=f"{response}, measured",
+    )
+    for part, color in PART_COLORS.items():
+        ax.plot(rows["step"], rows[part], color=color, linestyle="--" if part == "rest" else "-", label=part)
+    ax.set(xlabel="step", ylabel="change of the mean score\nsince step 0 (nats)")
+    ax.margins(x=0)
+    ax.legend(loc="best")
+    return ax
+
+
+def plot_similarity(answers: pd.DataFrame, ax: Axes | None = None, *, x: str = "overlap") -> Axes:
+    """How far a chosen answer moved against how much the rejected one resembles it; one line of points per answer.
+
+    Parameters
+    ----------
+    answers : DataFrame
+        ``chosen``, ``rejected`` (texts), ``change`` (of the chosen, nats) and the column `x`, one row per run.
+    """
+    ax = plt.gca() if ax is None else ax
+    ax.axhline(0, color=NEUTRAL, linewidth=0.7, linestyle=":", zorder=0)
+    colors = sns.color_palette("colorblind", answers["chosen"].nunique())
+    for color, (chosen, rows) in zip(colors, answers.groupby("chosen", sort=False), strict=True):
+        ax.plot(
+            rows[x],
+            rows["change"],
+            "o",
+            ms=4,
+            mew=0,
+            alpha=0.8,
+            color=color,
+            label=plain(str(chosen).strip()),
+        )
+    labels = {"overlap": "gradient overlap $b/a$ at step 0", "cosine": "cosine of the two output embeddings"}
+    ax.set(xlabel=labels.get(x, x), ylabel="change of the chosen answer (nats)")
+    ax.legend(title="chosen answer", loc="best", handletextpad=0.2)
+    return ax
+
+
+def _require_one_run(table: pd.DataFrame) -> None:
+    runs = table["run"].unique()
+    if len(runs) != 1:
+        raise InputError(f"this figure shows one run, the table holds {len(runs)}: pick one with table.query")
