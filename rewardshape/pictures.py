@@ -1,74 +1,219 @@
-"""A trace to figures: which pictures a run or a sweep has, drawn in the project's style."""
+"""A trace to figures: every picture that a run or a sweep has, by name, drawn in the project's style."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.figure import Figure
 
-from rewardshape.analysis import displacement_curve, displacement_summary
-from rewardshape.plotting import displacement, sweep
+from rewardshape.analysis import (
+    compare_at_equal,
+    displacement_curve,
+    displacement_summary,
+    pair_correlations,
+    pairs_table,
+    prediction_quality,
+    predictions,
+)
+from rewardshape.analysis.overoptimization import best_of_n_curve, fitted_curves, gold_curve, turning_points
+from rewardshape.errors import InputError
+from rewardshape.plotting import cause, displacement, overoptimization, sweep
 from rewardshape.plotting.style import COLUMN_WIDTH, style
 from rewardshape.trace import Trace
 
+BOTH_COLUMNS = 2 * COLUMN_WIDTH
 
-def draw_displacement(trace: Trace) -> Figure:
-    """Chosen and rejected log-prob of the probe set over the steps of one run."""
+
+@dataclass(frozen=True)
+class Picture:
+    """One named figure: how it is drawn from a trace, what it shows, and what the trace must hold for it."""
+
+    draw: Callable[[Trace], Figure]
+    caption: str
+    several: bool | None = None
+    """True: needs several runs; False: shows one run, the α nearest to 0.25 of several; None: takes either."""
+    table: str = "responses"
+    """The table of the trace that must not be empty."""
+
+    def can_draw(self, trace: Trace) -> bool:
+        return not getattr(trace, self.table).empty and not (self.several and len(trace.runs) == 1)
+
+
+def one_run(trace: Trace) -> Trace:
+    """The run to show where a figure shows one: of several, the α nearest to 0.25."""
+    if len(trace.runs) == 1:
+        return trace
+    summary = displacement_summary(trace)
+    nearest = (summary["alpha"] - 0.25).abs().fillna(np.inf).idxmin()
+    return trace.run(str(summary["run"][nearest]))
+
+
+def _displacement(trace: Trace) -> Figure:
     figure, ax = plt.subplots()
-    displacement.plot_displacement(displacement_curve(trace).query("response in ('chosen', 'rejected')"), ax)
+    curve = displacement_curve(trace)
+    displacement.plot_displacement(curve[curve["response"].isin(["chosen", "rejected"])], ax)
     return figure
 
 
-def draw_responses(trace: Trace) -> Figure:
-    """Every response kind of the probe set over the steps of one run: where the probability went."""
+def _responses(trace: Trace) -> Figure:
     figure, ax = plt.subplots(figsize=(COLUMN_WIDTH, 3.2))
     displacement.plot_responses(displacement_curve(trace), ax)
     return figure
 
 
-def draw_sweep(trace: Trace) -> Figure:
-    """Chosen and rejected log-prob over the steps, by α."""
-    figure = plt.figure(figsize=(2 * COLUMN_WIDTH, 2.5))
+def _sweep(trace: Trace) -> Figure:
+    figure = plt.figure(figsize=(BOTH_COLUMNS, 2.5))
     sweep.plot_sweep(displacement_curve(trace))
     return figure
 
 
-def draw_trajectories(trace: Trace) -> Figure:
-    """The path of every run in the plane of margin and chosen log-prob."""
+def _trajectories(trace: Trace) -> Figure:
     figure, ax = plt.subplots()
     sweep.plot_trajectory(displacement_curve(trace), ax)
     return figure
 
 
-def draw_final(trace: Trace) -> Figure:
-    """Displacement and share of pairs fallen at the last step, against α."""
+def _final(trace: Trace) -> Figure:
     figure = plt.figure(figsize=(COLUMN_WIDTH, 3.4))
     sweep.plot_final_displacement(displacement_summary(trace))
     return figure
 
 
-ONE_RUN: dict[str, Callable[[Trace], Figure]] = {"displacement": draw_displacement, "responses": draw_responses}
-SEVERAL_RUNS: dict[str, Callable[[Trace], Figure]] = {
-    "sweep": draw_sweep,
-    "trajectories": draw_trajectories,
-    "final": draw_final,
+def _equal_margin(trace: Trace) -> Figure:
+    figure, axes = plt.subplots(1, 2, figsize=(BOTH_COLUMNS, 2.5))
+    rows = compare_at_equal(trace, "logp_margin")
+    sweep.plot_at_equal(rows, axes[0])
+    sweep.plot_fallen_at_equal(rows, axes[1])
+    return figure
+
+
+def _predicted(trace: Trace) -> Figure:
+    figure, ax = plt.subplots(figsize=(COLUMN_WIDTH, 3.0))
+    table = predictions(trace)
+    cause.plot_predicted_vs_measured(table, prediction_quality(table), ax)
+    return figure
+
+
+def _ches(trace: Trace) -> Figure:
+    figure, axes = plt.subplots(1, 2, figsize=(BOTH_COLUMNS, 2.5), sharey=True)
+    table = pairs_table(trace)
+    correlations = pair_correlations(table)
+    for ax, descriptor in zip(axes, ("ches_normalised", "edit_distance"), strict=True):
+        displacement.plot_descriptor(table, descriptor, ax, correlations=correlations)
+    axes[1].set_ylabel("")
+    return figure
+
+
+def _gold(trace: Trace) -> Figure:
+    figure, axes = plt.subplots(2, 1, figsize=(COLUMN_WIDTH, 4.4), sharex=True, height_ratios=[3, 2])
+    curve, fits = gold_curve(trace), turning_points(trace)
+    start = trace.samples[trace.samples["step"] == 0]
+    overoptimization.plot_gold(curve, fits, fitted_curves(fits), best_of_n_curve(start), axes[0])
+    overoptimization.plot_proxy(curve, axes[1])
+    axes[0].set_xlabel("")
+    return figure
+
+
+def _gold_sweep(trace: Trace) -> Figure:
+    figure, ax = plt.subplots()
+    overoptimization.plot_gold_sweep(gold_curve(trace), fitted_curves(turning_points(trace)), ax)
+    return figure
+
+
+PICTURES = {
+    "displacement": Picture(
+        _displacement,
+        "Chosen and rejected log-probability of the fixed probe set over the steps of one run. Bands: 95 % intervals "
+        "of the change since step 0, over pairs.",
+        several=False,
+    ),
+    "responses": Picture(
+        _responses,
+        "Every kind of response measured on the probe set, and the greedy response at the positions of the chosen "
+        "one: where the probability goes while chosen and rejected move.",
+        several=False,
+    ),
+    "sweep": Picture(
+        _sweep,
+        "Chosen (left) and rejected (right) log-probability over the steps, one line per α.",
+        several=True,
+    ),
+    "trajectories": Picture(
+        _trajectories,
+        "Training as a path in the plane of log-prob margin and chosen log-probability, by α. A path that falls to "
+        "the right buys its margin with the probability of the chosen response.",
+    ),
+    "final": Picture(
+        _final,
+        "At the last step, by α: change of chosen and rejected log-probability, and the share of pairs whose chosen "
+        "response lost probability.",
+        several=True,
+    ),
+    "equal_margin": Picture(
+        _equal_margin,
+        "Change of the chosen log-probability and share of pairs fallen against α, each run at the step where its "
+        "log-prob margin has grown by the same amount: what is left of the effect of α once its effect on the speed "
+        "is taken out.",
+        several=True,
+    ),
+    "predicted_vs_measured": Picture(
+        _predicted,
+        "What first-order theory predicts for the score of each probe response in one optimiser step, against what "
+        "was measured after it.",
+        several=False,
+        table="geometry",
+    ),
+    "ches_vs_displacement": Picture(
+        _ches,
+        "Do similar pairs fall further? Change of each pair's chosen log-probability against its length-normalised "
+        "CHES score (hidden-state similarity, arXiv:2410.08847) and against the edit distance of its responses.",
+        several=False,
+        table="geometry",
+    ),
+    "gold": Picture(
+        _gold,
+        "Over-optimization of one run: gold reward of sampled responses against the distance from the reference, "
+        "with both published fits, the peak, and best-of-n sampling from the reference as the baseline; below, the "
+        "objective's own implicit reward of the same samples.",
+        several=False,
+        table="samples",
+    ),
+    "gold_sweep": Picture(
+        _gold_sweep,
+        "Gold reward of sampled responses against the distance from the reference, by α.",
+        several=True,
+        table="samples",
+    ),
 }
 
 
 def draw_all(trace: Trace, folder: Path) -> list[Path]:
-    """Draw every picture that the trace has into `folder`, as SVG and PNG."""
-    pictures = ONE_RUN if len(trace.runs) == 1 else SEVERAL_RUNS
+    """Draw every picture that the trace has the numbers for into `folder`, as SVG and PNG."""
     folder.mkdir(parents=True, exist_ok=True)
-    return [path for name, draw in pictures.items() for path in save(draw, trace, folder / name)]
+    written = []
+    for name, picture in PICTURES.items():
+        if picture.can_draw(trace) and not (picture.several is False and len(trace.runs) > 1):
+            with contextlib.suppress(InputError):  # too few steps or samples for this picture
+                written += draw(name, trace, folder)
+    return written
 
 
-def save(draw: Callable[[Trace], Figure], trace: Trace, stem: Path) -> list[Path]:
-    """Draw in the project's style and write ``stem.svg`` and ``stem.png``: the same bytes from the same trace."""
+def draw(name: str, trace: Trace, folder: Path) -> list[Path]:
+    """Draw one picture of `PICTURES` from a trace."""
+    picture = PICTURES[name]
+    return save(lambda: picture.draw(one_run(trace) if picture.several is False else trace), folder / name)
+
+
+def save(figure_of: Callable[[], Figure], stem: Path) -> list[Path]:
+    """Draw in the project's style and write ``stem.svg`` and ``stem.png``: the same bytes from the same numbers."""
+    paths = [stem.with_name(f"{stem.name}.svg"), stem.with_name(f"{stem.name}.png")]
     with style():
-        figure = draw(trace)
-        paths = [stem.with_name(f"{stem.name}{suffix}") for suffix in (".svg", ".png")]
+        figure = figure_of()
         figure.savefig(paths[0], metadata={"Date": None, "Creator": None})
         figure.savefig(paths[1], metadata={"Software": None})
         plt.close(figure)

@@ -10,14 +10,16 @@ import argparse
 import dataclasses
 import itertools
 import math
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from rewardshape.errors import InputError
-from rewardshape.theory import Objective, objective, preset
+from rewardshape.theory import Objective, objective, objective_names, preset, preset_names
 
+MEASURED = {"logp_sum", "num_tokens", "ref_logp_sum"}  # what training knows of a response
 DEFAULT_OBJECTIVE = "alphapo"
 DEFAULT_PRESETS = {"alphapo": "alphapo/mistral-7b-instruct", "simpo": "simpo/mistral-7b-instruct"}
 EMBEDDED = {"alpha": (-0.5, 0.0, 0.25, 1.0), "beta": (2.5,), "gamma": (1.0,), "learning_rate": 1e-4}
@@ -48,7 +50,7 @@ def _require_positive(settings: Any, *names: str) -> None:
 class ObjectiveSettings:
     """What is optimised."""
 
-    objective: tuple[str, ...] = _flag((), "objective by its registry name; default alphapo", "NAME")
+    objective: tuple[str, ...] = _flag((), "what to optimise, from the list below; several make a sweep; default alphapo", "NAME")
     alpha: tuple[float, ...] = _flag((), "shape parameter of the α family; several make a sweep", "A")
     beta: tuple[float, ...] = _flag((), "inverse temperature β; several make a sweep", "B")
     gamma: tuple[float, ...] = _flag((), "target margin γ in reward units; several make a sweep", "G")
@@ -105,7 +107,7 @@ class TrainingSettings:
 class DataSettings:
     """Which pairs, and how they become tokens."""
 
-    data: tuple[str, ...] = _flag((), "preference pairs: JSONL, JSON, Parquet, CSV or a hub id", "FILE")
+    data: tuple[str, ...] = _flag((), "preference pairs (prompt, chosen, rejected): JSONL, JSON, Parquet, CSV or a hub id", "FILE")
     max_prompt_tokens: int | None = _flag(
         None, "prompts keep their last N tokens; default half the context, at most 1024", "N"
     )
@@ -278,7 +280,13 @@ def _argument(f: dataclasses.Field[Any], kind: Any) -> dict[str, Any]:
 
 def parse(argv: Sequence[str] | None = None, prog: str = "python -m rewardshape.probe") -> Settings:
     """Settings from a command line; with ``--resume`` the recorded ones, changed only where that is harmless."""
-    parser = Parser(prog=prog, description=DESCRIPTION, epilog=EPILOG, formatter_class=_Formatter)
+    parser = Parser(
+        prog=prog,
+        usage="%(prog)s [CHECKPOINT] [--data FILE ...] [--alpha A ...] [flags]",
+        description=DESCRIPTION,
+        epilog=EPILOG.format(objectives=_listed(objective_names()), presets=_listed(preset_names())),
+        formatter_class=_Formatter,
+    )
     add_arguments(parser)
     given = vars(parser.parse_args(argv))
     if given.get("resume") and given.get("output") is not None:
@@ -308,13 +316,32 @@ Without CHECKPOINT: the embedded model and task, a sweep over α that takes a fe
 EPILOG = """\
 examples
   %(prog)s
+      the embedded model, four values of α
   %(prog)s ./my-model --data pairs.jsonl --alpha 0 0.25 --steps 100
+      your checkpoint and pairs, two runs to compare: α = 0 is SimPO, α = 0.25 AlphaPO
   %(prog)s ./my-model --data pairs.parquet --objective dpo --beta 0.1
+      DPO; the untouched checkpoint is the reference
   %(prog)s ./my-model --data pairs.jsonl --preset alphapo/mistral-7b-instruct
-  %(prog)s --resume --output runs/my-run
+      a published setting
+  %(prog)s ./my-model --data pairs.jsonl --alpha 0.25 --geometry-every 10 --sample-every 10
+      also why pairs fall (overlaps of gradients), and what the model now says
+  %(prog)s ./my-model --data pairs.jsonl --dry-run
+      read the data, print the plan, train nothing
+  %(prog)s --resume --output runs/my-model
+      go on after an interruption
+
+objectives
+{objectives}
+
+presets
+{presets}
 
 A run folder holds run.json (the manifest), trace.jsonl (the record), checkpoints/, figures/ and report.html.
-Read it in Python with rewardshape.read_trace(folder)."""
+Read it in Python with rewardshape.read_trace(folder). Log-probs are in nats; a step is one optimiser update."""
+
+
+def _listed(names: Sequence[str]) -> str:
+    return textwrap.fill(", ".join(names), 108, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
 
 
 # --- from settings to runs --------------------------------------------------------------------------------------
@@ -369,7 +396,19 @@ def build_objective(settings: ObjectiveSettings) -> Objective:
         name, base = preset(published).objective_name, dict(preset(published).parameters)
     if "gamma" in given:
         base.pop("gamma_beta_ratio", None)
-    return objective(name, **{**base, **given})
+    goal = objective(name, **{**base, **given})
+    if missing := set(goal.needs) - MEASURED:
+        raise InputError(f"--objective {name}: needs {', '.join(sorted(missing))}, which the probe does not measure")
+    return goal
+
+
+def check_batches(goal: Objective, training: TrainingSettings, processes: int) -> None:
+    """Refuse to split the batch of an objective whose pairs need each other."""
+    if goal.coupled and (processes > 1 or training.micro_batch_size not in (None, training.batch_size)):
+        raise InputError(
+            f"--objective {goal.name}: its loss couples the pairs of a batch; leave out --micro-batch-size and use "
+            "one process"
+        )
 
 
 def _number_or_text(text: str) -> float | str | bool:

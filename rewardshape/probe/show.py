@@ -9,6 +9,7 @@ import pandas as pd
 from rewardshape.analysis import displacement_summary
 from rewardshape.pictures import draw_all
 from rewardshape.probe.settings import Settings
+from rewardshape.report import write_report
 from rewardshape.trace import Trace
 
 COLUMNS = {
@@ -24,11 +25,12 @@ def show(trace: Trace, settings: Settings) -> None:
     """Draw the pictures into the command's folder, write the report, print the table."""
     summary = displacement_summary(trace)
     draw_all(trace, trace.folder / "figures")
+    page = write_report(trace.folder)
     if settings.output.json:
         print(json.dumps({"folder": str(trace.folder), "runs": json.loads(summary.to_json(orient="records"))}))
     elif not settings.output.quiet:
         print(text_table(summary))
-        print(f"\nfigures and trace: {trace.folder}")
+        print(f"\nreport: {page}\ntrace and figures: {trace.folder}")
 
 
 def text_table(summary: pd.DataFrame) -> str:
