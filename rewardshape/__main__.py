@@ -8,7 +8,10 @@ from collections.abc import Sequence
 
 COMMANDS = {
     "probe": ("rewardshape.probe.__main__", "train on preference pairs and log every step"),
-    "diagnose": ("rewardshape.diagnose", "what happened in a run of ours or in another trainer's log"),
+    "diagnose": (
+        "rewardshape.diagnose",
+        "say what happened in a run, from its folder or another trainer's log",
+    ),
     "figures": ("rewardshape.figures", "draw every figure, or one from your own runs"),
 }
 
@@ -21,10 +24,11 @@ commands
 {commands}
 
 examples
-  rewardshape probe
-  rewardshape probe ./my-model --data pairs.jsonl --alpha 0 0.25
-  rewardshape diagnose trainer_state.json
-  rewardshape COMMAND --help
+  rewardshape probe                                                 the embedded model: a first look, in minutes
+  rewardshape probe ./my-model --data pairs.jsonl --alpha 0 0.25    your checkpoint and pairs
+  rewardshape diagnose trainer_state.json                           a run you have already
+  rewardshape figures --runs runs/my-model                          its pictures, drawn again
+  rewardshape COMMAND --help                                        every flag, with examples
 """
 
 
@@ -32,7 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Hand over to the command named first."""
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help"):
-        print(HELP.format(commands="\n".join(f"  {name:<10}{text}" for name, (_, text) in COMMANDS.items())), end="")
+        print(
+            HELP.format(commands="\n".join(f"  {name:<10}{text}" for name, (_, text) in COMMANDS.items())),
+            end="",
+        )
         return 0
     if words[0] == "--version":
         print(importlib.import_module("rewardshape").__version__)
@@ -40,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[0] not in COMMANDS:
         print(f"error: no command {words[0]!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
-    return importlib.import_module(COMMANDS[words[0]][0]).main(words[1:])
+    return importlib.import_module(COMMANDS[words[0]][0]).main(words[1:], prog=f"rewardshape {words[0]}")
 
 
 if __name__ == "__main__":

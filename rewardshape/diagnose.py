@@ -264,9 +264,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+DESCRIPTION = """\
+Say what happened to chosen and rejected responses in a run, in words and one figure: did chosen fall, since when,
+by how many nats, how sure is that, and what to try. Reads a run of ours or the log of another trainer."""
+
+EPILOG = """\
+examples
+  %(prog)s trainer_state.json                    transformers or TRL, also the trainer's output folder
+  %(prog)s train.log README.md                   standard output, the tables of a model card
+  %(prog)s runs/my-model                         a run or a sweep of ours
+  %(prog)s mine.csv --columns step=iteration chosen=lp_good rejected=lp_bad
+  %(prog)s train.log --beta 0.1 --json           for scripts"""
+
+
+def main(argv: Sequence[str] | None = None, prog: str = "python -m rewardshape.diagnose") -> int:
     """Run the command; 0 when every path was understood, 2 when one was not."""
-    parser = argparse.ArgumentParser(prog="rewardshape diagnose", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     add_arguments(parser)
     arguments = parser.parse_args(argv)
     found: list[dict[str, Any]] = []

@@ -50,7 +50,9 @@ def _require_positive(settings: Any, *names: str) -> None:
 class ObjectiveSettings:
     """What is optimised."""
 
-    objective: tuple[str, ...] = _flag((), "what to optimise, from the list below; several make a sweep; default alphapo", "NAME")
+    objective: tuple[str, ...] = _flag(
+        (), "what to optimise, from the list below; several make a sweep; default alphapo", "NAME"
+    )
     alpha: tuple[float, ...] = _flag((), "shape parameter of the α family; several make a sweep", "A")
     beta: tuple[float, ...] = _flag((), "inverse temperature β; several make a sweep", "B")
     gamma: tuple[float, ...] = _flag((), "target margin γ in reward units; several make a sweep", "G")
@@ -107,7 +109,9 @@ class TrainingSettings:
 class DataSettings:
     """Which pairs, and how they become tokens."""
 
-    data: tuple[str, ...] = _flag((), "preference pairs (prompt, chosen, rejected): JSONL, JSON, Parquet, CSV or a hub id", "FILE")
+    data: tuple[str, ...] = _flag(
+        (), "preference pairs (prompt, chosen, rejected): JSONL, JSON, Parquet, CSV or a hub id", "FILE"
+    )
     max_prompt_tokens: int | None = _flag(
         None, "prompts keep their last N tokens; default half the context, at most 1024", "N"
     )

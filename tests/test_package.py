@@ -1,0 +1,229 @@
+"""The package as a whole: what importing it costs, which room may import which, and that its files agree."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+import rewardshape
+from rewardshape import __main__ as console
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "rewardshape"
+
+# The house of docs/api/index.md: a room imports only from floors below its own.
+FLOORS = [
+    {"errors"},
+    {"theory", "trace", "data"},
+    {"analysis", "plotting"},
+    {"pictures", "report"},
+    {"probe", "figures", "diagnose"},
+    {"integrations", "__main__"},
+]
+HEAVY = ("torch", "transformers", "accelerate", "peft", "trl", "datasets")
+
+
+def python(code: str) -> str:
+    """What a fresh interpreter prints."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+# --- imports ------------------------------------------------------------------------------------------------------
+
+
+def test_importing_the_package_is_quick_and_loads_neither_torch_nor_matplotlib():
+    code = (
+        "import sys, time; before = time.process_time(); import rewardshape; print(time.process_time() - before);"
+        "print([m for m in ('torch', 'transformers', 'matplotlib') if m in sys.modules])"
+    )
+    runs = [python(code).splitlines() for _ in range(3)]
+    assert min(float(seconds) for seconds, _ in runs) < 0.3
+    assert {loaded for _, loaded in runs} == {"[]"}
+
+
+def test_everything_below_the_probe_works_without_torch_and_transformers():
+    code = f"""
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {HEAVY!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Absent())
+import rewardshape
+from rewardshape import Alpha, InputError, Trace, objective, preset, read_trace
+import rewardshape.analysis as analysis
+[getattr(analysis, name) for name in analysis.__all__]
+import rewardshape.data, rewardshape.data.embedded, rewardshape.diagnose, rewardshape.figures, rewardshape.report
+import rewardshape.plotting.displacement, rewardshape.plotting.sweep
+print(objective("alphapo", alpha=0.25, beta=2.5, gamma=0.25).margin(-1.0, -1.2))
+"""
+    assert float(python(code)) == pytest.approx(0.408334, abs=1e-6)  # 2.5·(φ(−1) − φ(−1.2)) − 0.25, by hand
+
+
+def test_every_public_name_loads():
+    assert set(dir(rewardshape)) == set(rewardshape.__all__)
+    for name in rewardshape.__all__:
+        assert getattr(rewardshape, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        rewardshape.nothing  # noqa: B018
+
+
+# --- the house ----------------------------------------------------------------------------------------------------
+
+
+def room_of(module: str) -> str:
+    return module.split(".")[1]
+
+
+def modules() -> list[tuple[str, Path]]:
+    return [
+        (".".join(file.relative_to(ROOT).with_suffix("").parts), file)
+        for file in sorted(PACKAGE.rglob("*.py"))
+        if file != PACKAGE / "__init__.py"
+    ]
+
+
+def imported(file: Path) -> set[tuple[str, int]]:
+    """Every module of the package that a file imports, wherever in it, with the line."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {(alias.name, node.lineno) for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}:{node.lineno}: write imports in full"
+            if node.module == "rewardshape":  # a room, or a public name whose room we look up
+                for alias in node.names:
+                    home = rewardshape._PUBLIC.get(alias.name, f"rewardshape.{alias.name}")
+                    found.add((home, node.lineno))
+            else:
+                found.add((str(node.module), node.lineno))
+    return {(name, line) for name, line in found if name.startswith("rewardshape.")}
+
+
+def floor_of(room: str) -> int:
+    [floor] = [number for number, rooms in enumerate(FLOORS) if room in rooms]
+    return floor
+
+
+def test_every_room_has_its_floor():
+    rooms = {room_of(name) for name, _ in modules()}
+    assert rooms == set().union(*FLOORS)
+
+
+@pytest.mark.parametrize(("name", "file"), modules(), ids=[name for name, _ in modules()])
+def test_a_room_imports_only_from_floors_below(name: str, file: Path):
+    room = room_of(name)
+    upward = [
+        f"{file.relative_to(ROOT)}:{line} imports {other}"
+        for other, line in sorted(imported(file))
+        if room_of(other) != room and floor_of(room_of(other)) >= floor_of(room)
+    ]
+    assert upward == []
+
+
+# --- files that must agree ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def project() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+@pytest.fixture(scope="module")
+def locked() -> dict[str, str]:
+    lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", pin) for pin in pins), "pins of public versions only"
+    return {normal(name): version for name, _, version in (pin.partition("==") for pin in pins)}
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_the_lock_holds_everything_that_the_project_asks_for(project: dict, locked: dict[str, str]):
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    wanted = [Requirement(line) for group in groups for line in group]
+    wanted = [wish for wish in wanted if wish.name != "rewardshape"]
+    missing = [str(wish) for wish in wanted if normal(wish.name) not in locked]
+    assert missing == [], "run make lock"
+    wrong = [str(wish) for wish in wanted if not wish.specifier.contains(locked[normal(wish.name)])]
+    assert wrong == []
+
+
+def test_conda_users_get_the_versions_of_the_lock(project: dict):
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    assert environment["name"] == project["name"]
+    plain = [line for line in environment["dependencies"] if isinstance(line, str)]
+    [pip] = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
+    assert pip == ["-r requirements.lock", "-e ."]
+    [python] = [line.removeprefix("python=") for line in plain if line.startswith("python=")]
+    assert Requirement(f"python{project['requires-python']}").specifier.contains(python)
+    assert {"pip", "make"} <= set(plain)  # nothing else from conda that the lock pins
+
+
+def test_one_version_everywhere(project: dict):
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert rewardshape.__version__ == project["version"] == citation["version"]
+    assert f"## {project['version']}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_license_and_citation_are_those_of_the_project(project: dict):
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert project["license"] == citation["license"] == "Apache-2.0"
+    assert "Apache License" in (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert citation["references"]
+    assert all(reference["url"].startswith("https://arxiv.org/abs/") for reference in citation["references"])
+
+
+def test_every_file_that_is_no_code_is_packed():
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    packed = patterns["tool"]["setuptools"]["package-data"]["rewardshape"]
+    covered = {file for pattern in packed for file in PACKAGE.glob(pattern)}
+    others = {file for file in PACKAGE.rglob("*") if file.is_file() and file.suffix not in (".py", ".pyc")}
+    assert sorted(others - covered) == []
+
+
+# --- the console script -------------------------------------------------------------------------------------------
+
+
+def test_help_names_every_command_and_shows_examples(capsys: pytest.CaptureFixture[str]):
+    for words in ([], ["--help"]):
+        assert console.main(words) == 0
+        shown = capsys.readouterr().out
+        assert all(re.search(rf"^  {command} ", shown, re.MULTILINE) for command in console.COMMANDS)
+        assert "examples" in shown
+
+
+@pytest.mark.parametrize("command", console.COMMANDS)
+def test_help_of_a_command_teaches_with_examples(command: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended:
+        console.main([command, "--help"])
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"usage: rewardshape {command}")
+    assert f"  rewardshape {command}" in shown.partition("examples")[2]
+
+
+def test_an_unknown_command_is_one_line_and_status_2(capsys: pytest.CaptureFixture[str]):
+    assert console.main(["prob"]) == 2
+    assert capsys.readouterr().err == "error: no command 'prob'; there are probe, diagnose, figures\n"
+
+
+def test_version_is_printed(capsys: pytest.CaptureFixture[str]):
+    assert console.main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == rewardshape.__version__
+
+
+def test_the_script_is_installed_under_the_name_of_the_package(project: dict):
+    assert project["scripts"] == {"rewardshape": "rewardshape.__main__:main"}
