@@ -1,54 +1,83 @@
-"""What a finished command leaves for people: the table on the terminal, the pictures, the report."""
+"""What a finished command leaves for people: tables on the terminal, pictures, the report."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 import pandas as pd
 
-from rewardshape.analysis import displacement_summary
+from rewardshape.analysis import compare_at_equal, displacement_summary, over_seeds
+from rewardshape.errors import InputError
 from rewardshape.pictures import draw_all
 from rewardshape.probe.settings import Settings
 from rewardshape.report import write_report
 from rewardshape.trace import Trace
 
+COMPARISON_FILE = "comparison.csv"
 COLUMNS = {
     "chosen_change": "chosen [nats/token]",
     "rejected_change": "rejected [nats/token]",
     "share_fallen": "chosen fell",
     "margin": "margin",
     "accuracy": "accuracy",
+    "gold": "gold",
+}
+PERCENT = ("share_fallen", "accuracy")
+AT = {
+    "step": "at the same step, {value:g}",
+    "logp_margin": "at the same margin, {value:.3g} nats per token above step 0's",
+    "kl": "at the same KL to the reference, {value:.3g} nats",
 }
 
 
 def show(trace: Trace, settings: Settings) -> None:
-    """Draw the pictures into the command's folder, write the report, print the table."""
+    """Draw the pictures and write the report and, of a sweep, the comparison; print the tables."""
     summary = displacement_summary(trace)
+    compared = list(comparisons(trace)) if len(trace.runs) > 1 else []
+    if compared:
+        pd.concat(compared).to_csv(trace.folder / COMPARISON_FILE, index=False)
     draw_all(trace, trace.folder / "figures")
     page = write_report(trace.folder)
     if settings.output.json:
         print(json.dumps({"folder": str(trace.folder), "runs": json.loads(summary.to_json(orient="records"))}))
-    elif not settings.output.quiet:
-        print(text_table(summary))
-        print(f"\nreport: {page}\ntrace and figures: {trace.folder}")
-
-
-def text_table(summary: pd.DataFrame) -> str:
-    """The last step of every run: changes since step 0 on the probe set, with 95 % intervals over pairs."""
-    shown = pd.DataFrame({"run": summary["run"]})
-    for column, title in COLUMNS.items():
-        sign = "+" if column.endswith("change") else ""
-        percent = column in ("share_fallen", "accuracy")
-        form = "{:.0%}" if percent else "{:" + sign + ".3f}"
-        if percent or column == "margin":
-            shown[title] = [form.format(value) for value in summary[column]]
-        else:
-            shown[title] = [
-                f"{form.format(value)} [{form.format(low)}, {form.format(high)}]"
-                for value, low, high in zip(
-                    summary[column], summary[f"{column}_low"], summary[f"{column}_high"], strict=True
-                )
-            ]
+        return
+    if settings.output.quiet:
+        return
     steps, pairs = int(summary["step"].max()), int(summary["num_pairs"].max())
-    caption = f"after {steps} steps, change since step 0 on {pairs} probe pairs, 95 % intervals over pairs"
-    return f"{caption}\n\n{shown.to_string(index=False)}"
+    print(f"after {steps} steps: change since step 0 on {pairs} probe pairs, 95 % intervals over pairs\n")
+    print(text_table(summary, "run"))
+    for rows in compared:
+        several = rows["seed"].nunique() > 1
+        print(f"\n{AT[rows['axis'].iloc[0]].format(value=rows['value'].iloc[0])}", end="")
+        print(f", 95 % intervals over {rows['seed'].nunique()} seeds\n" if several else "\n")
+        print(text_table(over_seeds(rows), "setting") if several else text_table(rows, "run"))
+    print(f"\nreport: {page}\ntrace and figures: {trace.folder}")
+
+
+def comparisons(trace: Trace) -> Iterator[pd.DataFrame]:
+    """The runs of a sweep where they have come equally far: in steps, in margin, in KL where it was measured."""
+    for axis in AT:
+        try:
+            yield compare_at_equal(trace, axis)  # type: ignore[arg-type]
+        except InputError:  # no samples, or a run that gained no margin: nothing to compare on this axis
+            continue
+
+
+def text_table(rows: pd.DataFrame, label: str) -> str:
+    """Runs or settings in rows, what was measured in columns, with intervals where there are any."""
+    shown = pd.DataFrame({label: rows[label]})
+    for column, title in COLUMNS.items():
+        if column in rows:
+            shown[title] = [_text(row, column) for row in rows.to_dict("records")]
+    return shown.to_string(index=False)
+
+
+def _text(row: dict[str, float], column: str) -> str:
+    if column in PERCENT:
+        return f"{row[column]:.0%}"
+    form = "{:+.3f}" if column.endswith("change") else "{:.3f}"
+    value = form.format(row[column])
+    if not column.endswith("change") or pd.isna(row.get(f"{column}_low")):
+        return value
+    return f"{value} [{form.format(row[f'{column}_low'])}, {form.format(row[f'{column}_high'])}]"
