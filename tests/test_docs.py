@@ -1,0 +1,345 @@
+"""What README and docs show works: every code block is executed, every link leads somewhere, the site builds.
+
+The blocks of one file run in order, in one folder that holds what a reader would have by then: `my-model`,
+`pairs.jsonl`, logs of another trainer, a finished run and a finished sweep. Shell lines run in this process, shortened
+by flags of our own. A block that cannot run says why in a comment above it, ``<!-- not run: why -->``.
+"""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import io
+import json
+import os
+import pkgutil
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+import rewardshape
+from rewardshape import __main__ as console
+from rewardshape.data import embedded, read_preferences
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "figures" / "README.md"]
+PAGES = [page for page in PAGES if page.is_file()]
+NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
+
+NOT_OURS = {
+    "pip",
+    "conda",
+    "git",
+    "cd",
+    "docker",
+    "jupyter",
+    "tensorboard",
+}  # what a shell line may begin with
+PREPARED = "prepared-by-the-test"  # in run folders that a page may read before it makes its own
+FEW = 3  # blocks that may be marked as not run
+SHORT = [
+    "--steps", "2", "--probe-pairs", "8", "--batch-size", "4", "--samples", "8", "--best-of", "2", "--quiet",
+]  # fmt: skip
+FENCE = re.compile(
+    r"^(?:<!-- not run: (?P<why>.+?) -->\n+)?(?P<indent> *)```(?P<language>\w*)[^\n]*\n(?P<code>.*?)^(?P=indent)```",
+    re.MULTILINE | re.DOTALL,
+)
+PLAIN = {"", "text", "bibtex", "yaml", "toml", "diff", "json", "jsonl", "csv"}  # shown, not executed
+
+
+@dataclass(frozen=True)
+class Block:
+    """One fenced block: where it stands, its language, its text, and why it is not run (if it is not)."""
+
+    place: str
+    language: str
+    code: str
+    why: str | None
+
+
+def blocks(page: Path) -> list[Block]:
+    text = page.read_text(encoding="utf-8")
+    found = []
+    for match in FENCE.finditer(text):
+        line = text.count("\n", 0, match.start("code"))
+        place = f"{page.relative_to(ROOT).as_posix()}:{line + 1}"
+        found.append(Block(place, match["language"], match["code"], match["why"]))
+    return found
+
+
+NOT_RUN = [block for page in PAGES for block in blocks(page) if block.why]
+
+
+# --- the folder a reader would have -------------------------------------------------------------------------------
+
+SWEEP = [
+    "--alpha", "-0.5", "0", "0.25", "1", "--steps", "6", "--probe-pairs", "8", "--batch-size", "4",
+    "--samples", "8", "--best-of", "2", "--geometry-every", "2", "--sample-every", "1", "--quiet",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("reader")
+    shutil.copytree(embedded.checkpoint_path(), folder / "my-model")
+    shutil.copy(embedded.pairs_path(), folder / "pairs.jsonl")
+    pairs = pd.read_json(folder / "pairs.jsonl", lines=True)
+    pairs.to_parquet(folder / "pairs.parquet")
+    pairs[::-1].to_parquet(folder / "more.parquet")
+    write_logs(folder)
+    _probe([*SWEEP, "--output", str(folder / "runs" / "embedded")])
+    _probe(
+        [
+            str(folder / "my-model"),
+            "--data",
+            str(folder / "pairs.jsonl"),
+            *SHORT,
+            "--output",
+            str(folder / "runs" / "my-model"),
+        ]
+    )
+    for run in (folder / "runs").iterdir():
+        (run / PREPARED).touch()
+    return folder
+
+
+def write_logs(folder: Path) -> None:
+    """A DPO run with β = 0.1 in three forms that other trainers write: chosen falls 1.5 nats, rejected 6."""
+    rows = [
+        {
+            "step": 10 * i,
+            "loss": 0.69 - 0.02 * i,
+            "rewards/chosen": -0.0125 * i,
+            "rewards/rejected": -0.05 * i,
+            "rewards/margins": 0.0375 * i,
+            "rewards/accuracies": 0.5 + 0.03 * i,
+            "logps/chosen": -50.0 - 0.125 * i,
+            "logps/rejected": -60.0 - 0.5 * i,
+        }
+        for i in range(13)
+    ]
+    evaluations = [
+        {key if key == "step" else f"eval_{key}": value for key, value in row.items()} for row in rows
+    ]
+    state = {"log_history": [*rows, *evaluations], "global_step": 120, "max_steps": 120}
+    (folder / "trainer_state.json").write_text(json.dumps(state), encoding="utf-8")
+    (folder / "train.log").write_text(
+        "".join(f"{ {k: round(v, 6) for k, v in row.items()} }\n" for row in rows), encoding="utf-8"
+    )
+    head = ["Step", "Validation Loss", "Rewards/chosen", "Rewards/rejected", "Logps/chosen", "Logps/rejected"]
+    keys = ["step", "loss", "rewards/chosen", "rewards/rejected", "logps/chosen", "logps/rejected"]
+    table = [head, ["---"] * len(head), *([f"{row[key]:g}" for key in keys] for row in rows)]
+    card = "\n".join("| " + " | ".join(cells) + " |" for cells in table)
+    (folder / "README.md").write_text(f"# A model\n\n## Training results\n\n{card}\n", encoding="utf-8")
+    named = {"iteration": "step", "lp_good": "logps/chosen", "lp_good_held_out": "logps/chosen"}
+    pd.DataFrame({name: [row[key] for row in rows] for name, key in named.items()}).to_csv(
+        folder / "mine.csv", index=False
+    )
+
+
+@pytest.fixture
+def reader(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the prepared folder, and in it."""
+    folder = tmp_path / "reader"
+    shutil.copytree(prepared, folder)
+    (folder / "figures").symlink_to(ROOT / "figures")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+# --- running what a block says ------------------------------------------------------------------------------------
+
+
+def run_python(block: Block, namespace: dict[str, Any]) -> None:
+    if ">>>" in block.code:
+        test = doctest.DocTestParser().get_doctest(block.code, namespace, block.place, block.place, 0)
+        runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+        output = io.StringIO()
+        runner.run(test, out=output.write, clear_globs=False)
+        assert not runner.failures, output.getvalue()
+        namespace |= test.globs
+        return
+    with redirect_stdout(io.StringIO()):
+        exec(compile(block.code, block.place, "exec"), namespace)
+
+
+def shell_lines(code: str) -> list[list[str]]:
+    """The words of each command: continued lines joined, comments and prompts dropped."""
+    joined = code.replace("\\\n", " ").splitlines()
+    lines = [shlex.split(line.strip().removeprefix("$ "), comments=True) for line in joined]
+    return [words for words in lines if words]
+
+
+def run_shell(words: list[str], reader: Path) -> None:
+    while "=" in words[0]:  # VARIABLE=value command
+        words = words[1:]
+    if words[0] in NOT_OURS or words[:3] == ["python", "-m", "pip"]:
+        return
+    if words[0] == "make":
+        targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+        assert [word for word in words[1:] if "=" not in word and word not in targets] == []
+        return
+    if words[0] == "rewardshape":
+        command, arguments = words[1], words[2:]
+    else:
+        assert words[:2] == ["python", "-m"], f"no way to run: {shlex.join(words)}"
+        assert words[2].startswith("rewardshape."), f"no way to run: {shlex.join(words)}"
+        command, arguments = words[2].removeprefix("rewardshape."), words[3:]
+    if command == "probe":
+        _probe(shortened(arguments, reader))
+        return
+    if command == "figures":  # into a folder of the reader's own, never the project's
+        arguments = [*arguments, "--output", str(reader / "drawn")]
+        arguments = arguments if arguments[0] != "--output" else ["reward_shapes", *arguments]
+    with redirect_stdout(io.StringIO()):
+        assert console.main([command, *arguments]) == 0, shlex.join(words)
+
+
+def shortened(arguments: list[str], reader: Path) -> list[str]:
+    """The same command, small; it finds its output folder free as in the reader's first run."""
+    if {"--help", "--resume"} & set(arguments):
+        return [*arguments, "--quiet"]
+    named = arguments[arguments.index("--output") + 1] if "--output" in arguments else None
+    checkpoint = arguments[0] if arguments and not arguments[0].startswith("-") else None
+    folder = reader / (named or Path("runs", Path(checkpoint).name if checkpoint else "embedded"))
+    if (folder / PREPARED).exists():
+        shutil.rmtree(folder)
+    return [*arguments, *SHORT]
+
+
+def _probe(arguments: list[str]) -> None:
+    from rewardshape.probe.__main__ import main
+
+    with redirect_stdout(io.StringIO()):
+        try:
+            status = main(arguments)
+        except SystemExit as ended:  # --help
+            status = ended.code
+    assert status == 0, shlex.join(arguments)
+
+
+# --- the tests ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_every_block_of_the_page_runs(page: Path, reader: Path):
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    for block in blocks(page):
+        if block.why:
+            continue
+        try:
+            if block.language in ("python", "py", "pycon"):
+                run_python(block, namespace)
+            elif block.language in ("bash", "sh", "shell", "console"):
+                for words in shell_lines(block.code):
+                    run_shell(words, reader)
+            else:
+                assert block.language in PLAIN, f"a language no test knows: {block.language}"
+        except (Exception, SystemExit) as error:
+            raise AssertionError(f"{block.place}: {error}") from error
+
+
+@pytest.mark.parametrize("block", NOT_RUN, ids=[block.place for block in NOT_RUN])
+def test_block_is_marked_as_not_run(block: Block):
+    pytest.skip(f"{block.place}: {block.why}")
+
+
+def test_few_blocks_are_not_run():
+    assert len(NOT_RUN) <= FEW
+
+
+def test_every_json_row_shown_as_preference_data_is_read_as_a_pair(tmp_path: Path):
+    shown = [block for block in blocks(ROOT / "docs" / "data.md") if block.language == "json"]
+    assert shown
+    for number, block in enumerate(shown):
+        file = tmp_path / f"{number}.jsonl"
+        file.write_text(block.code, encoding="utf-8")
+        pairs, report = read_preferences([file])
+        assert len(pairs) == len(block.code.splitlines()), (block.place, report.summary())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_every_link_to_a_file_leads_to_one(page: Path):
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text) + re.findall(r'(?:src|href)="([^"#]+)', text)
+    missing = [link for link in links if ":" not in link and not (page.parent / link).exists()]
+    assert missing == []
+
+
+def test_every_flag_in_the_docs_exists():
+    known = set(re.findall(r"--[a-z][a-z-]+", "".join(_help(command) for command in console.COMMANDS)))
+    known |= {"--version", "--help"}
+    shown = {
+        (flag, block.place)
+        for page in PAGES
+        for block in blocks(page)
+        if block.language in ("bash", "sh", "shell", "console")
+        for words in shell_lines(block.code)
+        if "rewardshape" in " ".join(words)
+        for flag in words
+        if flag.startswith("--")
+    }
+    assert {(flag, place) for flag, place in shown if flag.partition("=")[0] not in known} == set()
+
+
+def _help(command: str) -> str:
+    output = io.StringIO()
+    with redirect_stdout(output), pytest.raises(SystemExit):
+        console.main([command, "--help"])
+    return output.getvalue()
+
+
+def test_site_builds_without_a_warning(tmp_path: Path):
+    built = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "mkdocs",
+            "build",
+            "--strict",
+            "--quiet",
+            "--site-dir",
+            str(tmp_path / "site"),
+        ],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert built.returncode == 0, built.stdout + built.stderr
+    pages = list((tmp_path / "site").rglob("*.html"))
+    outside = {
+        link
+        for page in pages
+        for link in re.findall(
+            r'<(?:script|link|img)[^>]+(?:src|href)="(https?:[^"]+)"', page.read_text("utf-8")
+        )
+    }
+    assert outside == set()
+    theory = (tmp_path / "site" / "api" / "theory.html").read_text(encoding="utf-8")
+    assert "<math" in theory
+    assert ".. math::" not in theory
+
+
+def _modules() -> list[str]:
+    walked = pkgutil.walk_packages(rewardshape.__path__, "rewardshape.")
+    return [found.name for found in walked if not found.name.endswith("__main__")]
+
+
+@pytest.mark.parametrize("name", _modules())
+def test_examples_in_docstrings_are_right(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    if name.startswith("rewardshape.integrations"):
+        pytest.importorskip("trl")
+    module = importlib.import_module(name)
+    result = doctest.testmod(module, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    assert result.failed == 0
