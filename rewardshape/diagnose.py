@@ -18,12 +18,13 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from rewardshape.analysis.verdict import BEYOND_NOISE, Verdict, judge
+from rewardshape.analysis.thresholds import BEYOND_NOISE
+from rewardshape.analysis.verdict import Verdict, judge
 from rewardshape.errors import InputError
 from rewardshape.trace.format import TRACE_FILE
 from rewardshape.trace.importers import Log, read_logs
 
-WIDTH = 96
+WIDTH, TITLE = 96, 48
 MEANS = {
     "displaced": "the chosen responses ended {depth} below {baseline}",
     "recovered": "the chosen responses fell below {baseline} and came back",
@@ -142,6 +143,13 @@ def _happened(verdict: Verdict, log: Log) -> list[str]:
     if len(rejected):
         moved = float(rejected.iloc[-1])
         sentences.append(f"rejected ends {abs(moved):.3g} {verdict.unit} {'below' if moved < 0 else 'above'}")
+    greedy = evaluated["logp_greedy"].dropna() if "logp_greedy" in evaluated else pd.Series(dtype=float)
+    if len(greedy) > 1:
+        moved = float(greedy.iloc[-1] - greedy.iloc[0])
+        sentences.append(
+            f"the log-probability of the most likely tokens {'rose' if moved > 0 else 'fell'} by {abs(moved):.3g} nats"
+            + (": what the other responses lost went there (the squeezing effect)" if moved > 0 else "")
+        )
     names = {"margin": "margin", "accuracy": "accuracy", "loss": "loss"}
     ends_at = [f"{name} {verdict.ends[key]:.3g}" for key, name in names.items() if key in verdict.ends]
     if ends_at:
@@ -187,7 +195,8 @@ def _found(verdict: Verdict) -> list[str]:
             f"log-probabilities are {'means per token' if verdict.per_token else 'sums over the response'}"
         )
     if verdict.nonfinite_steps:
-        found.append(f"NaN or infinity at {_few(verdict.nonfinite_steps)}")
+        series = ", ".join(verdict.nonfinite_series)
+        found.append(f"{series}: NaN or infinite at step {_few(verdict.nonfinite_steps)}")
     if verdict.missing:
         found.append(f"the log lacks {', '.join(verdict.missing)}")
     return found
@@ -195,7 +204,11 @@ def _found(verdict: Verdict) -> list[str]:
 
 def _few(steps: list[int | float]) -> str:
     shown = ", ".join(f"{step:g}" for step in steps[:5])
-    return f"step {shown}" + (f" and {len(steps) - 5} more" if len(steps) > 5 else "")
+    return shown + (f" and {len(steps) - 5} more" if len(steps) > 5 else "")
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= TITLE else name[: TITLE - 1] + "…"
 
 
 # --- as a figure -------------------------------------------------------------------------------------------------

@@ -14,8 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rewardshape.analysis import recovery
-from rewardshape.analysis import verdict as verdict_module
+from rewardshape.analysis import recovery, thresholds
 from rewardshape.diagnose import diagnose, main, report
 from rewardshape.plotting.diagnosis import plot_fall, plot_progress
 from rewardshape.theory import objective
@@ -261,7 +260,7 @@ def test_the_guide_states_the_thresholds_that_the_code_uses():
     rows = [row for row in rows if re.match(r"`[A-Z][A-Z_\d]+`", row[0])]
     assert len(rows) >= 18
     for names, values in rows:
-        module = recovery if "recovery" in names else verdict_module
+        module = recovery if "recovery" in names else thresholds
         stated = [float(number) for number in re.findall(r"-?\d+(?:\.\d+)?", values)]
         used = [getattr(module, name) for name in re.findall(r"`([A-Z][A-Z_\d]+)`", names)]
         used = list(used[0].values()) if isinstance(used[0], dict) else used

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rewardshape.trace.importers.names import SERIES
+
 if TYPE_CHECKING:
     from rewardshape.analysis.verdict import Verdict
 
@@ -83,7 +85,9 @@ def advice_for(verdict: Verdict) -> list[str]:
             f"Consider the checkpoint of step {verdict.highest_step}: chosen peaked there and has been falling since, "
             "which is displacement that has not yet reached the start.",
         )
-    if verdict.nonfinite_steps:
+    if set(verdict.nonfinite_series) & set(
+        SERIES.values()
+    ):  # not logits over masked entries, nor side series
         advice.append(_NONFINITE)
     if verdict.verdict in ("displaced", "not displaced") and "evaluation rows" in verdict.missing:
         advice.append(

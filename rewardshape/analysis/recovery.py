@@ -9,10 +9,12 @@ row, fixed set or not.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+
+from rewardshape.analysis.thresholds import FAR_FROM_ZERO, REFERENCE_FREE_LOSSES
 
 # A line through real evaluation rows leaves only the rounding of the log (four decimals, or bfloat16's three digits):
 # well under a tenth of the spread of the points. Changing batches leave most of the spread.
@@ -115,3 +117,51 @@ def is_per_token(table: pd.DataFrame) -> bool | None:
     values = table[columns].to_numpy(float) if columns else np.array([])
     values = values[np.isfinite(values)]
     return bool(values.max() > PER_TOKEN_LIMIT) if values.size else None
+
+
+def find_reference(
+    evaluated: pd.DataFrame, trained: pd.DataFrame, beta: float | None, settings: dict[str, Any]
+) -> tuple[Reference, str | None]:
+    """β and the reference, from the evaluation rows or (without a reference) from the training rows, and β's source."""
+    if "reference_free" in settings:  # a run of ours knows
+        free, own = (
+            settings["reference_free"],
+            (settings.get("reference_chosen"), settings.get("reference_rejected")),
+        )
+        return Reference(settings["beta"], 0.0, *own, 0.0, free=free), "stated in the manifest"
+    found = recover_reference(evaluated, beta=beta) if len(evaluated) else Reference()
+    if not found.holds and has(trained, "logp_chosen", "reward_chosen"):
+        # Batches can show that there is no reference; a line through a few of them would be chance
+        batches = recover_reference(trained)
+        found = batches if batches.free else found._replace(free=False)
+    if found.free is None and _looks_free(evaluated, trained, settings):
+        found = found._replace(free=True)
+    if beta is not None:
+        return found._replace(beta=beta), "given"
+    if found.beta is not None:
+        return found, "recovered"
+    stated = settings.get("beta")
+    return (found._replace(beta=stated), "stated in the log") if stated else (found, None)
+
+
+def _looks_free(evaluated: pd.DataFrame, trained: pd.DataFrame, settings: dict[str, Any]) -> bool:
+    """Without log-probabilities, signs that rewards are not measured from a reference.
+
+    ORPO logs log-odds; the log may state the loss; or both rewards are far from 0 in the first row, much further than
+    from each other.
+    """
+    if has(evaluated, "log_odds_chosen") or has(trained, "log_odds_chosen"):
+        return True
+    if settings.get("loss_type") in REFERENCE_FREE_LOSSES:
+        return True
+    if not has(trained, "reward_chosen", "reward_rejected"):
+        return False
+    first = trained[["reward_chosen", "reward_rejected"]].dropna().iloc[:1].to_numpy()
+    return bool(
+        first.size and np.abs(first).min() > FAR_FROM_ZERO and np.ptp(first) < np.abs(first).min() / 4
+    )
+
+
+def has(table: pd.DataFrame, *columns: str) -> bool:
+    """Whether a table holds values in every one of these columns."""
+    return all(column in table and table[column].notna().any() for column in columns)

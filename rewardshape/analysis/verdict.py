@@ -1,9 +1,9 @@
 r"""What happened to the chosen responses in a run, judged from its log.
 
-`judge` takes a `Log` (of another trainer, or made of our own trace by `log_of_trace`) and returns a `Verdict`: a word,
+`judge` takes a `Log` (of another trainer, or made of our own trace by `logs_of_trace`) and returns a `Verdict`: a word,
 the numbers behind it with their noise, what the log cannot tell, and what to try. It reads no file and draws nothing.
 
-Every threshold is a constant here with its reason beside it; ``docs/diagnose.md`` explains them for users.
+Every threshold is a constant of `rewardshape.analysis.thresholds`, with its reason.
 """
 
 from __future__ import annotations
@@ -14,11 +14,32 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from rewardshape.analysis.advice import advice_for
-from rewardshape.analysis.recovery import Reference, is_per_token, recover_reference
+from rewardshape.analysis.recovery import Reference, find_reference, has, is_per_token
 from rewardshape.analysis.sanity import effective_scale, sanity_checks
+from rewardshape.analysis.signal import Signal, chosen_signal, critical, mean_error, onset, row_noise
+from rewardshape.analysis.thresholds import (
+    AT_LN2,
+    BEYOND_NOISE,
+    CHANCE,
+    DIP_BEYOND_NOISE,
+    HIDEABLE,
+    MANY_ROWS,
+    MIN_ROWS,
+    REGAINED,
+    SATURATED_ACCURACY,
+    SATURATED_LOSS,
+    SATURATED_MARGIN,
+    SMALLEST,
+    STILL_LOSS,
+    STILL_REWARD,
+    STILL_ROWS,
+    STILL_SHARE,
+    WINDOW_ROWS,
+    WINDOW_SHARE,
+    WORSE_LOSS,
+)
 from rewardshape.trace.importers import OWN_FORM, Log
 from rewardshape.trace.importers.names import SERIES
 
@@ -26,45 +47,7 @@ Word = Literal[
     "displaced", "recovered", "not displaced", "saturated", "collapsed", "not training", "undetermined"
 ]
 
-# One row cannot show a change, and two cannot show a change and its noise unless it dwarfs their difference.
-MIN_ROWS = 2
-# "Beyond noise": this many standard errors, and never less than Student's t asks at 95 % of so few rows.
-BEYOND_NOISE = 2.0
-# A dip that was regained is one of many places where one could be seen, so it must stand out further.
-DIP_BEYOND_NOISE = 4.0
-# Displacement below a tenth of a nat changes the probability of a whole response by less than 10 %; per token a
-# hundredth of a nat is the same for a response of ten tokens. In reward units: what that is at the usual β = 0.1.
-SMALLEST = {"nats": 0.1, "nats per token": 0.01, "reward": 0.01}
-# A run recovered when it is back within noise of its start, or has regained this share of its deepest fall.
-REGAINED = 0.8
-# The fall began where it first reached this share of its depth at the end (and the noise of a row), in the stretch that
-# never came back to the baseline.
-ONSET_SHARE = 0.05
-# Training rows are means over a few pairs each: compare means over this share of the run, of this many rows at least.
-WINDOW_SHARE, WINDOW_ROWS = 0.2, 3
-# The gradient of a logistic pair is its loss in the limit: |dℓ/dm| = 1 − e^−ℓ. A loss of 0.05 leaves 5 % of the pull
-# (a tenth of what the run began with), at a margin of about 5, where σ(5) = 99.3 %.
-SATURATED_LOSS, SATURATED_MARGIN, SATURATED_ACCURACY = 0.05, 5.0, 0.97
-# Chance is one half; two points above it are within the noise of an evaluation set of a few hundred pairs.
-CHANCE = 0.52
-# A loss that varies by less than a thousandth and rewards below a thousandth: rounding, not training.
-STILL_LOSS, STILL_REWARD = 1e-3, 1e-3
-STILL_SHARE = (
-    0.95  # of the gradient norms must be exactly 0 (some trainers log a first row before the optimiser runs)
-)
-# Without gradient norms, a run that is long enough to learn and whose loss stays at ln 2 with no trend learns nothing.
-STILL_ROWS, AT_LN2 = 8, 0.02
-# Log-probabilities of training batches vary with the batch; if a fall of this size could hide, nothing is decided.
-HIDEABLE = {"nats": 5.0, "nats per token": 0.05, "reward": 0.5}
-# The held-out loss got worse: above its minimum by this share and beyond its own noise, at the end of the run.
-WORSE_LOSS = 0.02
-
-# A reward of one at the first logged rows, the same for both responses, is not what one step from a reference does.
-FAR_FROM_ZERO = 1.0
-REFERENCE_FREE_LOSSES = ("simpo", "orpo", "cpo", "alphapo")
-# With so few evaluations and so many training rows, the training rows tell more.
-FEW_EVALUATIONS, MANY_ROWS = 3, 6
-
+FALLING = ("displaced", "recovered", "saturated", "collapsed")  # the words with which a fall is dated
 NEEDED = (
     "loss",
     "reward_chosen",
@@ -106,6 +89,7 @@ class Verdict:
     over_optimized: bool | None = None
     best_step: int | float | None = None
     nonfinite_steps: list[int | float] = field(default_factory=list)
+    nonfinite_series: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     ends: dict[str, float] = field(default_factory=dict)
     reasons: list[str] = field(default_factory=list)
@@ -153,6 +137,7 @@ class Verdict:
             "over_optimized": self.over_optimized,
             "best_step": self.best_step,
             "nonfinite_steps": self.nonfinite_steps,
+            "nonfinite_series": self.nonfinite_series,
             "missing": self.missing,
             "basis": self.basis,
             "baseline": self.baseline,
@@ -163,26 +148,6 @@ class Verdict:
             "advice": self.advice,
         }
         return {key: _plain(value) for key, value in plain.items()}
-
-
-@dataclass(frozen=True)
-class _Signal:
-    """The chosen log-probability above its baseline, and how well that is known."""
-
-    values: pd.Series  # by step, smoothed where rows are noisy
-    raw: pd.Series
-    rejected: pd.Series | None
-    unit: str
-    basis: str
-    baseline: str
-    error: float  # of one value of `values` against the baseline
-    limit: float  # what counts as beyond noise, in `unit`
-    batches: bool  # rows of changing batches, not of a fixed set
-    weak: bool  # log-probabilities of changing batches: too noisy to decide that nothing happened
-
-    @property
-    def end(self) -> float:
-        return float(self.values.iloc[-1])
 
 
 def judge(log: Log, *, beta: float | None = None) -> Verdict:
@@ -205,11 +170,11 @@ def judge(log: Log, *, beta: float | None = None) -> Verdict:
     'displaced'
     """
     evaluated, trained = log.split("eval"), log.split("train")
-    reference, source = _reference(evaluated, trained, beta, log.settings)
+    reference, source = find_reference(evaluated, trained, beta, log.settings)
     per_token = log.settings.get("per_token", is_per_token(pd.concat([evaluated, trained])))
-    signal = _signal(evaluated, trained, reference, per_token, log.counts)
+    signal = chosen_signal(evaluated, trained, reference, per_token, log.counts)
     # What "the run" is for loss, margin and accuracy: the fixed set where it has enough rows, else the batches.
-    rows = evaluated if len(evaluated) >= MIN_ROWS and _has(evaluated, "loss") else trained
+    rows = evaluated if len(evaluated) >= MIN_ROWS and has(evaluated, "loss") else trained
     rows = rows if len(rows) else evaluated
     ends = _ends(rows)
     over, best = _over_optimized(evaluated, trained)
@@ -227,6 +192,7 @@ def judge(log: Log, *, beta: float | None = None) -> Verdict:
         over_optimized=over,
         best_step=best,
         nonfinite_steps=sorted(set(log.nonfinite["step"])),
+        nonfinite_series=sorted({SERIES.get(name, name) for name in log.nonfinite["series"]}),
         missing=_missing(log),
         ends=ends,
         reasons=reasons,
@@ -239,172 +205,10 @@ def judge(log: Log, *, beta: float | None = None) -> Verdict:
     return Verdict(**{**found, "advice": advice_for(verdict)})  # type: ignore[arg-type]
 
 
-# --- what is measured --------------------------------------------------------------------------------------------
-
-
-def _reference(
-    evaluated: pd.DataFrame, trained: pd.DataFrame, beta: float | None, settings: dict[str, Any]
-) -> tuple[Reference, str | None]:
-    """β and the reference, from the evaluation rows or (without a reference) from the training rows, and β's source."""
-    if "reference_free" in settings:  # a run of ours knows
-        free, own = (
-            settings["reference_free"],
-            (settings.get("reference_chosen"), settings.get("reference_rejected")),
-        )
-        return Reference(settings["beta"], 0.0, *own, 0.0, free=free), "stated in the manifest"
-    found = recover_reference(evaluated, beta=beta) if len(evaluated) else Reference()
-    if not found.holds and _has(trained, "logp_chosen", "reward_chosen"):
-        # Batches can show that there is no reference; a line through a few of them would be chance
-        batches = recover_reference(trained)
-        found = batches if batches.free else found._replace(free=False)
-    if found.free is None and _looks_free(evaluated, trained, settings):
-        found = found._replace(free=True)
-    if beta is not None:
-        return found._replace(beta=beta), "given"
-    if found.beta is not None:
-        return found, "recovered"
-    stated = settings.get("beta")
-    return (found._replace(beta=stated), "stated in the log") if stated else (found, None)
-
-
-def _looks_free(evaluated: pd.DataFrame, trained: pd.DataFrame, settings: dict[str, Any]) -> bool:
-    """Without log-probabilities, signs that rewards are not measured from a reference.
-
-    ORPO logs log-odds; the log may state the loss; or both rewards are far from 0 in the first row, much further than
-    from each other.
-    """
-    if _has(evaluated, "log_odds_chosen") or _has(trained, "log_odds_chosen"):
-        return True
-    if settings.get("loss_type") in REFERENCE_FREE_LOSSES:
-        return True
-    if not _has(trained, "reward_chosen", "reward_rejected"):
-        return False
-    first = trained[["reward_chosen", "reward_rejected"]].dropna().iloc[:1].to_numpy()
-    return bool(
-        first.size and np.abs(first).min() > FAR_FROM_ZERO and np.ptp(first) < np.abs(first).min() / 4
-    )
-
-
-def _has(table: pd.DataFrame, *columns: str) -> bool:
-    return all(column in table and table[column].notna().any() for column in columns)
-
-
-def _signal(
-    evaluated: pd.DataFrame, trained: pd.DataFrame, reference: Reference, per_token: bool | None, counts: str
-) -> _Signal | None:
-    """The best series for the chosen responses: a fixed set before batches, and of a set the best baseline.
-
-    That is the untouched checkpoint where step 0 was evaluated, else the reference, where rewards are 0, else the
-    first row.
-    """
-    logp_unit = "nats per token" if per_token else "nats"
-    for table, batches in ((evaluated, False), (trained, True)):
-        enough = FEW_EVALUATIONS if _count(trained) >= MANY_ROWS else MIN_ROWS
-        if not batches and _count(table) < enough and _count(trained) >= _count(table):
-            continue
-        where = "training batches" if batches else "the evaluation set"
-        from_start = (
-            not batches and _has(table, "logp_chosen") and table["logp_chosen"].first_valid_index() == 0
-        )
-        rewards_from_zero = _has(table, "reward_chosen") and reference.free is not True
-        if rewards_from_zero and not (from_start and counts == "step"):
-            unit, scale = (logp_unit, 1 / reference.beta) if reference.beta else ("reward", 1.0)
-            basis = f"rewards/chosen of {where}" + (
-                f" divided by β = {reference.beta:.4g}" if reference.beta else ""
-            )
-            chosen = table["reward_chosen"].dropna() * scale
-            rejected = table["reward_rejected"] * scale if _has(table, "reward_rejected") else None
-            return _make_signal(chosen, rejected, unit, basis, "the reference", batches, True, False)
-        series, unit = ("logp", logp_unit) if _has(table, "logp_chosen") else ("reward", "reward")
-        if _has(table, f"{series}_chosen"):
-            chosen, rejected = table[f"{series}_chosen"].dropna(), table.get(f"{series}_rejected")
-            first = chosen.index[0]
-            start = (
-                "step 0" if first == 0 and counts == "step" else f"the first logged row ({counts} {first})"
-            )
-            basis = f"{SERIES[f'{series}_chosen']} of {where}"
-            return _make_signal(chosen, rejected, unit, basis, start, batches, False, batches)
-    return None
-
-
-def _count(table: pd.DataFrame) -> int:
-    """Rows that say something about the chosen responses."""
-    columns = [column for column in ("reward_chosen", "logp_chosen") if column in table]
-    return int(table[columns].notna().any(axis=1).sum()) if columns else 0
-
-
-def _make_signal(
-    chosen: pd.Series,
-    rejected: pd.Series | None,
-    unit: str,
-    basis: str,
-    baseline: str,
-    batches: bool,
-    from_zero: bool,
-    weak: bool,
-) -> _Signal:
-    """Smooth rows of batches over a window, set the baseline to 0, and find the error of a value against it."""
-    width = max(WINDOW_ROWS, round(WINDOW_SHARE * len(chosen))) if batches else 1
-    width = min(width, max(1, len(chosen) // 2)) if not from_zero else min(width, len(chosen))
-    noise = _noise(chosen.to_numpy(float), batches=batches)
-    zero, zero_error = 0.0, 0.0
-    if not from_zero:
-        zero = float(chosen.iloc[:width].mean())
-        zero_error = _mean_error(chosen.iloc[:width].to_numpy(float), noise) if batches else 0.0
-    above = chosen - zero
-    smooth = above.rolling(width, center=True, min_periods=1).mean() if width > 1 else above.copy()
-    if width > 1:  # the end is the mean of the last window, not of half of one
-        smooth.iloc[-1] = above.iloc[-width:].mean()
-    last = _mean_error(above.iloc[-width:].to_numpy(float), noise) if batches else noise
-    error = math.hypot(last, zero_error)
-    limit = _critical(len(chosen)) * error
-    if from_zero and not batches and len(chosen) <= FEW_EVALUATIONS:
-        # The untouched checkpoint is a row of a fixed set too, and known: its reward is 0
-        with_start = _noise(np.r_[0.0, chosen.to_numpy(float)])
-        if _critical(len(chosen) + 1) * with_start < limit:
-            error, limit = with_start, _critical(len(chosen) + 1) * with_start
-    limit = max(limit, SMALLEST[unit])
-    if rejected is not None:
-        rejected = rejected.dropna()
-        rejected = rejected - (0.0 if from_zero or rejected.empty else float(rejected.iloc[:width].mean()))
-    return _Signal(smooth, above, rejected, unit, basis, baseline, error, limit, batches, weak)
-
-
-def _noise(values: np.ndarray, *, batches: bool = False) -> float:
-    """Standard deviation about a slow trend, from successive differences (von Neumann's estimator).
-
-    First differences contain a steep trend whole, second differences its bend only: the smaller of the two counts
-    for the few rows of a fixed set. Rows of batches are many, and noise is most of their differences.
-    """
-    if len(values) < 2:
-        return math.inf
-    orders = [(1, 2.0)] if batches or len(values) < 3 else [(1, 2.0), (2, 6.0)]
-    return min(float(np.sqrt(np.mean(np.diff(values, order) ** 2) / scale)) for order, scale in orders)
-
-
-def _mean_error(values: np.ndarray, noise: float) -> float:
-    """Standard error of the mean of a window of rows, which may be correlated in time.
-
-    The noise of one row is the larger of the trend-free one and the window's own; the number of independent rows is
-    n(1 − ρ)/(1 + ρ) with the lag-1 autocorrelation ρ ≥ 0 of the window about its own trend.
-    """
-    if len(values) < WINDOW_ROWS:
-        return noise
-    place = np.arange(len(values))
-    left = values - np.polyval(np.polyfit(place, values, 1), place)
-    rho = float(np.clip(left[1:] @ left[:-1] / (left @ left), 0, 0.9)) if left @ left > 0 else 0.0
-    spread = max(noise, float(np.sqrt(left @ left / max(len(values) - 2, 1))))
-    return spread / math.sqrt(max(1.0, len(values) * (1 - rho) / (1 + rho)))
-
-
-def _critical(count: int) -> float:
-    return max(BEYOND_NOISE, float(stats.t.ppf(0.95, max(count - 1, 1))))
-
-
 # --- the judgement -----------------------------------------------------------------------------------------------
 
 
-def _falls(signal: _Signal | None) -> Literal["below", "dipped", "level", "unknown"]:
+def _falls(signal: Signal | None) -> Literal["below", "dipped", "level", "unknown"]:
     """Where the chosen responses end: below the baseline, back at it after a dip, level or above, or unknown."""
     if signal is None or len(signal.values) < MIN_ROWS:
         return "unknown"
@@ -424,13 +228,13 @@ def _falls(signal: _Signal | None) -> Literal["below", "dipped", "level", "unkno
     hides = signal.limit > HIDEABLE[signal.unit]
     return (
         "unknown"
-        if hides and (signal.weak or len(signal.values) <= MIN_ROWS) and signal.end < signal.limit
+        if hides and (signal.weak or len(signal.values) <= MANY_ROWS) and signal.end < signal.limit
         else "level"
     )
 
 
 def _word(
-    signal: _Signal | None, falls: str, rows: pd.DataFrame, trained: pd.DataFrame, ends: dict[str, float]
+    signal: Signal | None, falls: str, rows: pd.DataFrame, trained: pd.DataFrame, ends: dict[str, float]
 ) -> tuple[Word, list[str]]:
     if reason := _stands_still(rows, trained, ends):
         return "not training", [reason]
@@ -471,7 +275,7 @@ def _stands_still(rows: pd.DataFrame, trained: pd.DataFrame, ends: dict[str, flo
         if len(losses) >= WINDOW_ROWS and np.ptp(losses) < STILL_LOSS and steady:
             return f"the loss is {losses.iloc[-1]:.4g} in every row and nothing else moves"
         near = np.abs(losses - math.log(2)).mean() < AT_LN2
-        if len(losses) >= STILL_ROWS and near and not moved and _has(table, "margin"):
+        if len(losses) >= STILL_ROWS and near and not moved and has(table, "margin"):
             return f"after {len(losses)} rows the loss is still ln 2 = 0.693 and the margin has no trend"
     return None
 
@@ -482,10 +286,10 @@ def _moved(table: pd.DataFrame, column: str) -> bool:
     if len(values) < 2:
         return False
     if len(values) < 2 * WINDOW_ROWS:
-        return abs(values[-1] - values[0]) > DIP_BEYOND_NOISE * _noise(values) + STILL_LOSS / 5
+        return abs(values[-1] - values[0]) > DIP_BEYOND_NOISE * row_noise(values) + STILL_LOSS / 5
     width = max(WINDOW_ROWS, round(WINDOW_SHARE * len(values)))
-    noise = _noise(values)
-    error = math.hypot(_mean_error(values[:width], noise), _mean_error(values[-width:], noise))
+    noise = row_noise(values)
+    error = math.hypot(mean_error(values[:width], noise), mean_error(values[-width:], noise))
     return abs(values[-width:].mean() - values[:width].mean()) > DIP_BEYOND_NOISE * error + STILL_LOSS / 5
 
 
@@ -521,7 +325,7 @@ def _no_better_than_chance(ends: dict[str, float]) -> str | None:
 def _ends(rows: pd.DataFrame) -> dict[str, float]:
     """The level at the end: the last evaluation, or the mean of the last window of batches."""
     ends = {}
-    fixed = not _has(rows, "grad_norm") and not _has(rows, "learning_rate")
+    fixed = not has(rows, "grad_norm") and not has(rows, "learning_rate")
     for column in (
         "loss",
         "margin",
@@ -542,7 +346,7 @@ def _ends(rows: pd.DataFrame) -> dict[str, float]:
     return ends
 
 
-def _numbers(signal: _Signal, word: Word) -> dict[str, Any]:
+def _numbers(signal: Signal, word: Word) -> dict[str, Any]:
     values = signal.values
     curve = pd.DataFrame({"step": values.index, "chosen": signal.raw.to_numpy(), "smooth": values.to_numpy()})
     if signal.rejected is not None:
@@ -562,30 +366,9 @@ def _numbers(signal: _Signal, word: Word) -> dict[str, Any]:
         "deepest_step": values.idxmin(),
         "highest": float(values.max()),
         "highest_step": values.idxmax(),
-        "onset_step": _onset(signal, word),
+        "onset_step": onset(signal, until_deepest=word == "recovered") if word in FALLING else None,
         "curve": curve,
     }
-
-
-def _onset(signal: _Signal, word: Word) -> int | float | None:
-    """Where the fall began: in the last stretch below the baseline, where it first stands out.
-
-    The stretch is found on the smoothed values; within it rows of batches are smoothed lightly, since a wide window
-    would see the fall before it comes.
-    """
-    values = signal.values.loc[: signal.values.idxmin()] if word == "recovered" else signal.values
-    end = float(values.iloc[-1])
-    if word in ("not displaced", "not training", "undetermined") or end >= 0:
-        return None
-    not_below = np.flatnonzero(values.to_numpy() >= 0)
-    start = int(not_below[-1]) + 1 if len(not_below) else 0
-    light, noise = values, _noise(values.to_numpy(float))
-    if signal.batches:
-        light = signal.raw.rolling(WINDOW_ROWS, center=True, min_periods=1).mean()
-        noise = _noise(signal.raw.to_numpy(float), batches=True) / math.sqrt(WINDOW_ROWS)
-    stretch = light.loc[values.index[start] : values.index[-1]]
-    stands_out = stretch.to_numpy() <= -min(max(-ONSET_SHARE * end, noise), -end)
-    return stretch.index[int(np.argmax(stands_out))]
 
 
 def _over_optimized(evaluated: pd.DataFrame, trained: pd.DataFrame) -> tuple[bool | None, Any]:
@@ -594,14 +377,14 @@ def _over_optimized(evaluated: pd.DataFrame, trained: pd.DataFrame) -> tuple[boo
     The measure is the gold reward where there is one, else the held-out loss; accuracy or, last, the chosen log-prob
     name the best step where neither is there, without a judgement.
     """
-    if _has(evaluated, "gold"):
+    if has(evaluated, "gold"):
         measure, proxy = -evaluated["gold"].dropna(), _grows(evaluated, "margin")
-    elif _has(evaluated, "loss"):
+    elif has(evaluated, "loss"):
         measure = evaluated["loss"].dropna()
         proxy = _grows(trained, "margin") or _grows(evaluated, "margin") or _grows(trained, "loss", -1)
     else:
         for column in ("accuracy", "logp_chosen"):
-            if _has(evaluated, column) and len(evaluated) > 1:
+            if has(evaluated, column) and len(evaluated) > 1:
                 return None, evaluated[column].idxmax()
         return None, None
     best = measure.idxmin()
@@ -609,7 +392,7 @@ def _over_optimized(evaluated: pd.DataFrame, trained: pd.DataFrame) -> tuple[boo
         return None, best if len(measure) > 1 else None
     rise = float(measure.iloc[-1] - measure.min())
     worse = rise > max(
-        _critical(len(measure)) * _noise(measure.to_numpy(float)), WORSE_LOSS * abs(measure.min())
+        critical(len(measure)) * row_noise(measure.to_numpy(float)), WORSE_LOSS * abs(measure.min())
     )
     return bool(worse and proxy), best
 
@@ -646,9 +429,7 @@ def _checks(evaluated: pd.DataFrame, trained: pd.DataFrame, reference: Reference
     return checks
 
 
-def _cannot_tell(
-    log: Log, signal: _Signal | None, reference: Reference, evaluated: pd.DataFrame
-) -> list[str]:
+def _cannot_tell(log: Log, signal: Signal | None, reference: Reference, evaluated: pd.DataFrame) -> list[str]:
     unknown = []
     if signal is None:
         unknown.append("whether the chosen responses lost probability: a margin grows as well when both fall")
@@ -660,19 +441,18 @@ def _cannot_tell(
         unknown.append(
             "how a fixed set fared: training rows are of changing batches (evaluate every few steps)"
         )
-    if reference.holds is False and _has(evaluated, "logp_chosen", "reward_chosen"):
+    if reference.holds is False and has(evaluated, "logp_chosen", "reward_chosen"):
         unknown.append(
             "the reference: logps − rewards/β is not constant, so the evaluated examples change or the reward is not "
             "linear in the log-probability; the rewards themselves are used"
         )
     if not len(evaluated):
         unknown.append("over-optimization: nothing held out is logged")
-    unknown.append(
-        "where the lost probability went, and whether answers got worse: that takes samples or a probe set"
-    )
-    if len(log.nonfinite):
-        series = ", ".join(sorted({SERIES.get(name, name) for name in log.nonfinite["series"]}))
-        unknown.append(f"the {log.nonfinite['step'].nunique()} steps at which {series} is NaN or infinite")
+    if not has(evaluated, "logp_greedy"):
+        unknown.append(
+            "where the lost probability went: that takes samples, or greedy log-probs of a probe set"
+        )
+    unknown.append("whether answers got worse: that takes samples")
     return unknown
 
 

@@ -65,6 +65,8 @@ def plot_progress(
 ) -> Axes:
     """Draw the loss of training and evaluation, and the margin on a second axis.
 
+    Where no loss is logged, the log-probability of the most likely tokens is drawn instead, if that is.
+
     Parameters
     ----------
     table : DataFrame
@@ -91,9 +93,15 @@ def plot_progress(
         margin.set_ylabel("margin (reward units), dashed", color=NEUTRAL)
     if best is not None:
         ax.axvline(best, color="black", linewidth=0.6, alpha=0.6, label=f"best held out: {steps} {best:g}")
-    ax.set_xlabel(steps)
-    ax.set_ylabel("loss")
+    ax.set(xlabel=steps, ylabel="loss")
+    if not _logged(table, "loss") and _logged(table, "logp_greedy"):
+        ax.plot(table["step"], table["logp_greedy"], color=NEUTRAL, label="most likely tokens")
+        ax.set_ylabel("log-probability (nats)")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-    if ax.lines:
+    if ax.get_legend_handles_labels()[0]:
         ax.legend(fontsize="x-small", frameon=True, framealpha=0.8, edgecolor="none")
     return ax
+
+
+def _logged(table: pd.DataFrame, series: str) -> bool:
+    return series in table and bool(table[series].notna().any())

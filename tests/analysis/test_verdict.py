@@ -136,6 +136,11 @@ def test_a_dip_that_was_regained_is_recovered():
     assert verdict.deepest_step == pytest.approx(255, abs=20)
 
 
+def test_three_training_rows_that_fall_steadily_are_enough():
+    assert judge(make([0.0, -1.0, -2.0])).verdict == "displaced"
+    assert judge(make([0.0, -1.9, -0.8])).verdict == "undetermined"
+
+
 @pytest.mark.parametrize("rows", [6, 20, 80])
 def test_pure_noise_is_rarely_called_displaced(rows):
     words = [judge(make(np.zeros(rows), noise=0.2, seed=seed)).verdict for seed in range(20)]
@@ -279,6 +284,19 @@ def test_changing_batches_give_no_reference():
     assert found.holds is False
     assert found.chosen is None
     assert found.beta is None
+
+
+def test_an_evaluation_set_that_changes_is_said_and_the_rewards_are_used():
+    log = make(np.linspace(0, -1.5, 12), split="eval")
+    drawn = np.random.default_rng(0).normal(-200, 15, 12)
+    log.table["logp_chosen"] = drawn + log.table["reward_chosen"] / 0.1
+    verdict = judge(log)
+    assert verdict.verdict == "displaced"
+    assert verdict.unit == "reward"
+    assert verdict.depth_nats is None
+    assert verdict.to_json()["fixed_set"] is False
+    assert "logps − rewards/β is not constant" in " ".join(verdict.cannot_tell)
+    assert judge(log, beta=0.1).depth_nats == pytest.approx(15.0)
 
 
 @pytest.mark.parametrize("level", [-1.2, -240.0])
