@@ -13,6 +13,8 @@ from typing import Any, ClassVar
 
 from rewardshape.theory._arrays import Array, apply, positive_part, sigmoid, softplus, with_gradient
 
+ALWAYS_DOWN = 1.0  # the direction of a loss that falls with every margin
+
 
 class Link:
     """Base of the links. Subclasses give formulas on an array namespace; the public methods take any array.
@@ -48,7 +50,7 @@ class Link:
 
     def _direction(self, xp: Any, z: Array) -> Array:
         """−sign ℓ′(z): +1 where a larger margin lowers the loss."""
-        return 1.0
+        return ALWAYS_DOWN
 
 
 class _SignedLink(Link):
@@ -235,11 +237,11 @@ class Flipped(Link):
 
     @property
     def formula(self) -> str:  # type: ignore[override]
-        return f"{self.link.formula} at −z"
+        return _reflected(self.link.formula)
 
     @property
     def pull(self) -> str:  # type: ignore[override]
-        return f"−({self.link.pull} at −z)"
+        return f"−{_reflected(self.link.pull)}"
 
     def _loss(self, xp: Any, z: Array) -> Array:
         return self.link._loss(xp, -z)
@@ -275,3 +277,8 @@ class Clipped(_SignedLink):
     def _slope(self, xp: Any, z: Array) -> Array:
         inside = xp.abs(z) < self.bound
         return xp.where(inside, self.link._slope(xp, xp.where(inside, z, 0.0)), 0.0 * z)
+
+
+def _reflected(formula: str) -> str:
+    """The formula with −z for z."""
+    return "z".join(part.replace("z", "−z") for part in formula.split("−z"))

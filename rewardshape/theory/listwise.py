@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from rewardshape.theory._arrays import Array, apply, detached, sigmoid, softplus, with_gradient
 from rewardshape.theory.objectives import Objective
@@ -28,6 +28,8 @@ class Listwise(Objective):
     ----------
     LiPO, arXiv:2402.01878.
     """
+
+    remark: ClassVar[str] = "every pair i ≻ j of the list × Δ_ij"
 
     beta: float
     normalized: bool

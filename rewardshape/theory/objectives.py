@@ -33,7 +33,7 @@ from rewardshape.theory._arrays import (
     with_gradient,
 )
 from rewardshape.theory._check import number
-from rewardshape.theory.links import Link
+from rewardshape.theory.links import ALWAYS_DOWN, Link
 from rewardshape.theory.scores import Responses, Score
 from rewardshape.theory.shapes import Shape
 
@@ -59,6 +59,8 @@ class Objective:
     """Whether a pair's loss depends on the other pairs of its batch."""
     two_scores: ClassVar[bool] = True
     """Whether the two scores of a pair are all that the loss needs."""
+    remark: ClassVar[str] = ""
+    """What the composition of score, shape and link leaves out, for the generated table."""
 
     @property
     def needs_reference(self) -> bool:
@@ -199,6 +201,9 @@ class Pairwise(Objective):
     [1.281816, 1.347536]
     """
 
+    chosen_factor: ClassVar[str] = ""
+    """What w_w has beyond the composition, for the generated table."""
+
     shape: Shape
     link: Link
     beta: Any
@@ -227,6 +232,8 @@ class Pairwise(Objective):
         z = self._margin(xp, s_w, s_l, gamma)
         log_w, log_l = self._log_weights_at(xp, z, s_w, s_l)
         sign = self.link._direction(xp, z)
+        if sign is ALWAYS_DOWN:
+            return xp.exp(log_w), xp.exp(log_l)
         return sign * xp.exp(log_w), sign * xp.exp(log_l)
 
     def _log_weights_at(self, xp: Any, z: Array, s_w: Array, s_l: Array) -> tuple[Array, Array]:
@@ -238,6 +245,9 @@ class Pairwise(Objective):
 @dataclass(frozen=True)
 class Penalized(Pairwise):
     """DPOP: the chosen response's reward loses λ·β for every nat it falls below the reference."""
+
+    remark: ClassVar[str] = "r_w = β·(s_w − λ·max(0, −s_w))"
+    chosen_factor: ClassVar[str] = "(1 + λ·[s_w < 0])"
 
     penalty: float
 
@@ -276,6 +286,8 @@ class _Targeted(Pairwise):
 class LengthMargin(_Targeted):
     """R-DPO: γ = −λ·(|y_w| − |y_l|), so a longer chosen response has less left to learn."""
 
+    remark: ClassVar[str] = "γ = −λ·(|y_w| − |y_l|)"
+
     length_weight: float
 
     def _target(self, xp: Any, chosen: Responses, rejected: Responses) -> Array:
@@ -288,6 +300,8 @@ class SortedMargin(_Targeted):
 
     In the terms of DPO, γ = β·(the reference's log-ratio of the same rank − the pair's own).
     """
+
+    remark: ClassVar[str] = "γ so that margins are compared rank by rank over the batch"
 
     coupled: ClassVar[bool] = True
 
@@ -303,6 +317,8 @@ class Sorted(Pairwise):
 
     A pair's loss is the mean of what its two responses are part of; the margin is the pair's own.
     """
+
+    remark: ClassVar[str] = "z of each response by its rank in the batch"
 
     coupled: ClassVar[bool] = True
 
@@ -331,6 +347,8 @@ def _rank(xp: Any, x: Array) -> Array:
 class LengthDesensitized(Pairwise):
     """LD-DPO: the tokens beyond the shorter response's length count `tail` each."""
 
+    remark: ClassVar[str] = "tokens beyond the shorter length count λ each in s"
+
     tail: float
 
     @property
@@ -356,6 +374,8 @@ class ProbabilityWeighted(Pairwise):
     The weight of a response is exp of its mean token log-probability, which `aligned` divides by Σ_v π(v)² token
     by token, so that responses the policy could have sampled weigh about 1.
     """
+
+    remark: ClassVar[str] = "both weights × the policy's likelihood of the pair, held constant"
 
     aligned: bool
     two_scores: ClassVar[bool] = False
@@ -432,6 +452,8 @@ class Pointwise(Objective):
 class RewardShift(Pointwise):
     """BCO with its reward shift: δ is the mean reward of the batch, both responses alike."""
 
+    remark: ClassVar[str] = "r − δ for r, δ the mean reward of the batch"
+
     coupled: ClassVar[bool] = True
 
     def _shifts(self, xp: Any, s_w: Array, s_l: Array) -> tuple[Array, Array]:
@@ -452,6 +474,8 @@ class FixedShift(Pointwise):
 @dataclass(frozen=True)
 class DivergenceShift(Pointwise):
     """Paired KTO: the reference point is the batch's KL estimate, max(0, mean log-ratio), of the other side."""
+
+    remark: ClassVar[str] = "r − δ for r, δ = β·max(0, mean log-ratio) of the other side of the batch"
 
     coupled: ClassVar[bool] = True
 

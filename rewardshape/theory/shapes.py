@@ -19,7 +19,6 @@ from rewardshape.theory._arrays import (
     apply,
     bounded,
     constant,
-    exprel,
     log1mexp,
     negative_part,
     positive_part,
@@ -153,18 +152,13 @@ class Alpha(Shape):
         gap = bounded(xp, s_w - s_l)
         # max(−α s_w, −α s_l) = −α·s_w, or −α·s_l where α·gap is positive
         product = alpha * gap
-        top = -alpha * xp.where(product > 0, s_l, s_w)
-        half = xp.exp(0.5 * top)
-        value = gap * half * exprel(xp, -_capped(xp, product)) * half
-        value = xp.where(gap == 0, 0.0 * product, value)  # equal scores differ by 0 even where e^M overflows
-        return self._attach(xp, value, s_w, s_l)
+        half = _exp_half(xp, -alpha * xp.where(product > 0, s_l, s_w))
+        return self._attach(xp, gap * half * _decayed(xp, product) * half, s_w, s_l)
 
     def _reward(self, xp: Any, s: Array) -> Array:
-        alpha = constant(xp, self.alpha, s)
-        product = alpha * s
-        half = xp.exp(0.5 * positive_part(xp, -product))
-        value = s * half * exprel(xp, -_capped(xp, product)) * half
-        return self._attach_reward(xp, value, s)
+        product = constant(xp, self.alpha, s) * s
+        half = _exp_half(xp, positive_part(xp, -product))
+        return self._attach_reward(xp, s * half * _decayed(xp, product) * half, s)
 
     def _log_slope(self, xp: Any, s: Array) -> Array:
         return bounded(xp, -constant(xp, self.alpha, s) * s)
@@ -174,9 +168,15 @@ class Alpha(Shape):
         return -alpha * xp.exp(-alpha * s)
 
 
-def _capped(xp: Any, x: Array) -> Array:
-    """|x|, at most the largest finite number."""
-    return np.minimum(np.abs(x), HUGE) if xp is np else xp.clip(xp.abs(x), None, HUGE)
+def _exp_half(xp: Any, x: Array) -> Array:
+    """e^(x/2), kept finite: squared it overflows all the same, but a gap of 0 times it stays 0."""
+    return xp.exp(np.minimum(0.5 * x, 709.0) if xp is np else xp.clip(0.5 * x, None, 709.0))
+
+
+def _decayed(xp: Any, x: Array) -> Array:
+    """(1 − e^(−|x|))/|x|, 1 at x = 0, where the smallest normal number stands in for 0 and gives 1 as well."""
+    size = xp.clip(xp.abs(x), TINY, HUGE)
+    return xp.expm1(-size) / -size
 
 
 @dataclass(frozen=True)

@@ -232,11 +232,11 @@ def displacement_by_alpha(
 
 
 def softmax_against_fixed_gram(
-    alphas: Sequence[float] = (-0.5, 0.0, 0.5, 1.0),
+    alphas: Sequence[float] = (0.0, 0.25, 0.5, 1.0),
     *,
-    overlap: float = 0.95,
-    seed: int = 7,
-    until: float = 3.0,
+    overlap: float = 0.9,
+    seed: int = 11,
+    until: float = 20.0,
 ) -> pd.DataFrame:
     """A softmax model over 50 responses, whose Gram matrix moves, and the path with the Gram matrix of its start.
 
@@ -246,7 +246,7 @@ def softmax_against_fixed_gram(
     import pandas as pd
 
     features, start = similar_pair(overlap, seed)
-    times = np.linspace(0.0, until, 61)
+    times = np.concatenate([[0.0], np.geomspace(1e-3, until, 240)])
     parts = []
     for alpha in alphas:
         made = objective("alphapo", alpha=alpha, beta=1.0, gamma=1.0)

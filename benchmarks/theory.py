@@ -1,0 +1,55 @@
+"""How long the formulas take: ``OMP_NUM_THREADS=1 python benchmarks/theory.py``. One core, float64, numpy."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from rewardshape.theory import Gram, objective, suggest
+
+
+def best_of(call: Callable[[], object], repeats: int) -> float:
+    """The shortest of several timings, in milliseconds."""
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        call()
+        times.append(1e3 * (time.perf_counter() - start))
+    return min(times)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", type=int, default=1_000_000)
+    parser.add_argument("--repeats", type=int, default=7)
+    options = parser.parse_args()
+    rng = np.random.default_rng(0)
+    s_w, s_l = -rng.gamma(4, 0.3, (2, options.pairs))
+    for name in ("alphapo", "simpo", "ipo", "orpo", "chipo"):
+        made = objective(name)
+        spent = best_of(lambda made=made: made.weights(s_w, s_l), options.repeats)  # type: ignore[misc]
+        print(f"weights, {name:8s} {options.pairs:>9,d} pairs: {spent:7.1f} ms")
+    few_w, few_l = s_w[:100_000], s_l[:100_000]
+    gram = Gram(1.0, 1.1, 1.5)
+    for target in ({"target_margin": 0.0}, {"target_gap": 0.5}):
+        spent = best_of(
+            lambda target=target: suggest(  # type: ignore[misc]
+                few_w,
+                few_l,
+                alpha=np.linspace(-0.5, 1, 10),
+                beta=np.linspace(1, 10, 10),
+                gamma=np.linspace(0, 3, 10),
+                saturated_below=0.05,
+                gram=gram,
+                **target,
+            ),
+            options.repeats,
+        )
+        print(f"suggest, {next(iter(target))}, {len(few_w):,d} pairs × 1,000 settings: {spent:7.1f} ms")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""The table of all objectives, written from the objects themselves: ``python -m rewardshape.theory.catalogue``."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from typing import Any
+
+import numpy as np
+
+from rewardshape.theory.links import Logistic
+from rewardshape.theory.listwise import Listwise
+from rewardshape.theory.objectives import Objective, Pairwise, Pointwise, Sum
+from rewardshape.theory.registry import REGISTRY, objective
+
+_HEADER = """# Objectives
+
+Written by `python -m rewardshape.theory.catalogue > docs/objectives.md`; a test keeps it so.
+
+Every objective is a score s of each response, a shape φ that makes its reward r = β·φ(s), the margin
+z = r(y_w) − r(y_l) − γ, and a link ℓ. Its gradient is −w_w·∇s(y_w) + w_l·∇s(y_l). Where a loss takes each response on
+its own, the link is applied to r_w and to −r_l. A reward is bounded if it is so for the scores that occur: s ≤ 0
+without a reference, any s with one. Formulas are those at the default parameters, which the last table lists.
+"""
+
+
+_VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
+    "alphapo": ({}, {"alpha": -0.25}),
+    "fdpo": tuple({"divergence": name} for name in ("reverse_kl", "forward_kl", "alpha", "jensen_shannon")),
+}
+"""Objectives whose parameters change their shape: a row for each."""
+
+
+def catalogue() -> list[dict[str, str]]:
+    """One row for each objective of the registry: its composition, weights and source, as text."""
+    return [
+        _row(name, changes) for name in REGISTRY if name != "sum" for changes in _VARIANTS.get(name, ({},))
+    ]
+
+
+def markdown() -> str:
+    """The page docs/objectives.md."""
+    rows = catalogue()
+    columns = [
+        "name",
+        "score s",
+        "shape φ(s)",
+        "link ℓ",
+        "w_w",
+        "w_l",
+        "bounded",
+        "reference",
+        "remark",
+        "source",
+    ]
+    parts = [_HEADER, _table(columns, rows), "\n## Parameters, and whom we follow\n"]
+    parts.append(_table(["name", "defaults", "notes"], rows))
+    return "\n".join(parts)
+
+
+def _row(name: str, changes: dict[str, Any]) -> dict[str, str]:
+    entry = REGISTRY[name]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a table trains nothing
+        made = objective(name, **changes)
+    pulled, pushed = _weights(made)
+    defaults = {key: value for key, value in made.parameters.items() if key not in changes}.items()
+    return {
+        "name": f"`{name}`" + "".join(f" {key}={value}" for key, value in changes.items()),
+        "score s": made.scorer.formula,
+        "shape φ(s)": _joined(made, lambda term: term.shape.formula if hasattr(term, "shape") else "s"),
+        "link ℓ": _joined(made, _links),
+        "w_w": pulled,
+        "w_l": pushed,
+        "bounded": _bounded(made),
+        "reference": "yes" if made.needs_reference else "no",
+        "remark": made.remark,
+        "source": entry.source,
+        "defaults": ", ".join(f"`{key}={value!r}`" for key, value in defaults),
+        "notes": " ".join((inspect.getdoc(entry.build) or "").split()),
+    }
+
+
+def _terms(made: Objective) -> list[tuple[float, Any]]:
+    return list(made.terms) if isinstance(made, Sum) else [(1.0, made)]
+
+
+def _joined(made: Objective, text: Any) -> str:
+    return "; ".join(dict.fromkeys(text(term) for _, term in _terms(made)))
+
+
+def _links(made: Any) -> str:
+    if isinstance(made, Pairwise):
+        return made.link.formula
+    if isinstance(made, Pointwise):
+        links = [_at(made.chosen_link.formula, "r_w")]
+        if made.rejected_link is not None:
+            links.append(_scaled(made.rejected_weight, _at(made.rejected_link.formula, "−r_l")))
+        return " + ".join(links)
+    return Logistic.formula
+
+
+def _weights(made: Objective) -> tuple[str, str]:
+    pulled, pushed = [], []
+    for weight, term in _terms(made):
+        up, down = _weights_of(term)
+        converts = term.scorer.per_token and not made.scorer.per_token  # to the first term's summed score
+        pulled += [_scaled(weight, up) + "/|y_w|" * converts] if up != "0" else []
+        pushed += [_scaled(weight, down) + "/|y_l|" * converts] if down != "0" else []
+    return " + ".join(pulled), " + ".join(pushed) or "0"
+
+
+def _weights_of(made: Any) -> tuple[str, str]:
+    if isinstance(made, Pairwise):
+        pulled = _product(made, made.link.pull, "s_w") + f"·{made.chosen_factor}" * bool(made.chosen_factor)
+        return pulled, _product(made, made.link.pull, "s_l")
+    if isinstance(made, Pointwise):
+        pulled = _product(made, _at(made.chosen_link.pull, "r_w"), "s_w")
+        if made.rejected_link is None:
+            return pulled, "0"
+        pushed = _product(made, _at(made.rejected_link.pull, "−r_l"), "s_l")
+        return pulled, _scaled(made.rejected_weight, pushed)
+    if isinstance(made, Listwise):
+        return f"β·{Logistic.pull}", f"β·{Logistic.pull}"
+    raise TypeError(type(made))
+
+
+def _product(made: Any, pull: str, score: str) -> str:
+    factors = ["β"] if np.any(np.asarray(made.beta) != 1.0) else []
+    slope = made.shape.slope_formula.replace("s", score)
+    slope = f"({slope})" if slope.startswith("1/") else slope
+    factors += [factor for factor in (pull, slope) if factor != "1"]
+    return "·".join(factors) or "1"
+
+
+def _at(formula: str, argument: str) -> str:
+    """`formula` with `argument` in the place of z."""
+    if argument.startswith("−"):
+        formula = formula.replace("− z", f"+ {argument[1:]}").replace("−z", argument[1:])
+    return formula.replace("z", argument)
+
+
+def _scaled(weight: float, text: str) -> str:
+    return text if weight == 1 else f"{weight:g}·[{text}]" if " + " in text else f"{weight:g}·{text}"
+
+
+def _bounded(made: Objective) -> str:
+    shape = getattr(_terms(made)[0][1], "shape", None)
+    if shape is None:
+        return "no"
+    low, high = shape.bounds(reference=made.scorer.reference)
+    ends = [word for word, end in (("below", low), ("above", high)) if np.isfinite(end)]
+    return {0: "no", 1: ends[0] if ends else "", 2: "yes"}[len(ends)]
+
+
+def _table(columns: list[str], rows: list[dict[str, str]]) -> str:
+    def line(cells: list[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+    body = [line([row[column] for column in columns]) for row in rows]
+    return "\n".join([line(columns), line(["---"] * len(columns)), *body]) + "\n"
+
+
+if __name__ == "__main__":
+    print(markdown(), end="")
