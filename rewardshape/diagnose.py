@@ -241,7 +241,7 @@ def save_figure(cases: Sequence[Case], file: Path) -> Path:
                 )  # fmt: skip
             plot_progress(log.table, progress, best=verdict.best_step, steps=log.counts)
             fall.set_title(
-                f"{textwrap.shorten(verdict.name.split(' · ')[-1], 48)}: {verdict.verdict}",
+                f"{_short(verdict.name.split(' · ')[-1])}: {verdict.verdict}",
                 loc="left",
                 fontsize="small",
             )
