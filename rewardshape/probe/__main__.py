@@ -24,8 +24,13 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m rewardshape.p
     try:
         settings = parse(argv, prog)
         output = settings.output.output
-        from rewardshape.probe.run import Interrupted, run
+        from rewardshape.probe.run import Interrupted, dry_run, run
 
+        if settings.output.dry_run:
+            plan = dry_run(settings)
+            if is_main:
+                print(plan)
+            return 0
         try:
             trace = run(settings)
         except Interrupted as stopped:

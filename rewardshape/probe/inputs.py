@@ -71,6 +71,8 @@ class Inputs:
         note = check_optimizer(self.settings.training.optimizer, settings.model)
         self.notes: list[str] = [note] if note else []
         self.train, self.probe = self._read()
+        if settings.output.dry_run:  # the plan is made from the configuration, no weight is loaded
+            return
         self.path, note = on_main(lambda: choose_path(self.policy(), self.train[:4]))
         self.notes += [note] if note else []
         self.sample_prompts = self._sample_prompts() if self.settings.probing.sample_every else []

@@ -80,6 +80,11 @@ def load_policy(checkpoint: str, settings: ModelSettings) -> PreTrainedModel:
             f"{checkpoint}: {len(missing)} weights are missing from the checkpoint, the first is {missing[0]}; "
             "training would start from noise"
         )
+    return made_ready(model, settings)
+
+
+def made_ready(model: Any, settings: ModelSettings) -> Any:
+    """Without dropout and cache; with checkpointed layers and adapters where asked for."""
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0

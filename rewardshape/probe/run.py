@@ -20,13 +20,13 @@ from transformers import set_seed
 from transformers.utils import logging as transformers_logging
 
 from rewardshape.errors import InputError
-from rewardshape.probe import manifest
+from rewardshape.probe import manifest, plan
 from rewardshape.probe.distributed import join, on_main
 from rewardshape.probe.geometry import Geometry
 from rewardshape.probe.inputs import Inputs
 from rewardshape.probe.probing import ProbeSet
 from rewardshape.probe.progress import Progress
-from rewardshape.probe.settings import Settings, build_objective, expand
+from rewardshape.probe.settings import Settings, build_objective, check_batches, expand
 from rewardshape.probe.training import PairTrainer, Recorder, checkpoints, schedule, training_arguments
 from rewardshape.theory import Objective
 from rewardshape.trace import Trace, read_trace
@@ -69,6 +69,8 @@ def run(settings: Settings) -> Trace:
     quieten()
     join()
     objectives = {name: build_objective(single.objective) for name, single in expand(settings)}
+    for goal in objectives.values():
+        check_batches(goal, settings.training, PartialState().num_processes)
     inputs = Inputs(settings)
     folder = on_main(lambda: manifest.make_folder(inputs.settings))
     settings = inputs.settings.replace(output=str(folder))
@@ -82,11 +84,21 @@ def run(settings: Settings) -> Trace:
     return read_trace(folder)
 
 
+def dry_run(settings: Settings) -> str:
+    """What the settings would do and the memory they need, with nothing loaded and nothing written."""
+    quieten()
+    join()
+    for _, single in expand(settings):
+        build_objective(single.objective)
+    inputs = Inputs(settings)
+    return plan.describe(inputs)
+
+
 def run_one(
     name: str, settings: Settings, folder: Path, objective: Objective, inputs: Inputs, progress: Progress
 ) -> None:
     """One training run into `folder`: from the start, or on from its newest whole checkpoint."""
-    if manifest.read_manifest(folder).get("status") == "done":
+    if on_main(lambda: manifest.read_manifest(folder).get("status")) == "done":
         progress.skip(settings.training.steps)
         return
     set_seed(settings.training.seed)

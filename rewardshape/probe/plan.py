@@ -1,0 +1,393 @@
+"""Will it fit? The memory of a run, part by part, before anything is loaded (``--dry-run``).
+
+One training step and one measurement of the probe set are gone through on tensors that have shapes but no contents,
+by the code that runs later, and every byte is counted as it comes and goes. Nothing is assumed about the
+architecture but that its layers are alike: a deep model is gone through at two small depths and the rest follows,
+since every part grows by the same amount with each further layer.
+
+Outside it lie the CUDA context (about 0.5 GB) and what the allocator loses to fragmentation.
+"""
+
+from __future__ import annotations
+
+import json
+import weakref
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from transformers import AutoModelForCausalLM, Trainer
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from rewardshape.data import EncodedPair
+from rewardshape.probe import projection, shared_prefix
+from rewardshape.probe.inputs import Inputs
+from rewardshape.probe.logprobs import Batch, SharedPrefixPath
+from rewardshape.probe.policy import DTYPES, default_optimizer, made_ready
+from rewardshape.probe.probing import TOKENS_PER_BATCH, group_by_tokens
+from rewardshape.probe.settings import Settings
+from rewardshape.probe.training import schedule, training_arguments
+
+DEPTHS = (2, 4)  # layers gone through in place of a deeper model's; even, for layers that alternate
+ROOM = 0.92  # share of a device's memory a plan may fill: the rest is context and fragmentation
+CARDS = (24, 40, 80)  # GB, the columns of the table
+GB = 1e9
+
+PLANS: dict[str, dict[str, Any]] = {
+    "float32": {"precision": "float32", "gradient_checkpointing": False, "lora_rank": None},
+    "mixed": {"precision": "mixed", "gradient_checkpointing": False, "lora_rank": None},
+    "mixed, checkpointed": {"precision": "mixed", "gradient_checkpointing": True, "lora_rank": None},
+    "bfloat16, checkpointed": {"precision": "bfloat16", "gradient_checkpointing": True, "lora_rank": None},
+    "bfloat16, LoRA 16, checkpointed": {
+        "precision": "bfloat16",
+        "gradient_checkpointing": True,
+        "lora_rank": 16,
+    },
+}
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on one device.
+
+    Attributes
+    ----------
+    parameters, trainable : int
+        Numbers, not bytes.
+    weights, gradients, optimizer : int
+        Whole: all gradients, the state after the first step.
+    saved : int
+        Activations kept for the backward pass, at the end of the forward pass.
+    activations : int
+        Everything else that is alive at the worst moment of a step: activations and their gradients.
+    gradients_then : int
+        The gradients that are there at that moment; they come as activations go.
+    measuring : int
+        Activations while the probe set is measured, without gradients.
+    log_probs : int
+        Buffers for one tile of the vocabulary.
+    """
+
+    parameters: int
+    trainable: int
+    weights: int
+    gradients: int
+    optimizer: int
+    saved: int
+    activations: int
+    gradients_then: int
+    measuring: int
+    log_probs: int
+
+    @property
+    def peak(self) -> int:
+        """The most that is alive at once: in the backward pass, in the update, or measuring."""
+        step = max(self.gradients_then + self.activations, self.measuring) + self.log_probs
+        return self.weights + self.optimizer + max(step, self.gradients)
+
+
+def memory(
+    config: Any, settings: Settings, train: Sequence[EncodedPair], probe: Sequence[EncodedPair], device: str
+) -> Memory:
+    """What one process needs.
+
+    Parameters
+    ----------
+    config : configuration of transformers
+    settings : Settings
+        Precision, LoRA, checkpointing, attention and optimiser count.
+    train, probe : sequence of EncodedPair
+        The largest micro-batch and the largest batch of the probe set.
+    device : str
+        ``cpu`` or ``cuda``: how large the tiles of the vocabulary are.
+
+    Examples
+    --------
+    >>> memory(config, settings, train, probe, "cuda").peak / 1e9  # doctest: +SKIP
+    48.3
+    """
+    depth = config.get_text_config().num_hidden_layers
+    if depth <= DEPTHS[1]:
+        found = _rehearse(config, settings, train, probe, depth)
+    else:
+        low, high = (_rehearse(config, settings, train, probe, layers) for layers in DEPTHS)
+        further = (depth - DEPTHS[1]) / (DEPTHS[1] - DEPTHS[0])
+        found = {name: round(high[name] + further * (high[name] - low[name])) for name in high}
+    responses = [ids for pair in train for ids in pair.responses.values()]
+    tile = tile_bytes(config, settings, sum(map(len, responses)), device)
+    return Memory(**found, log_probs=tile - tile_bytes(config, settings, sum(map(len, responses)), "cpu"))
+
+
+def tile_bytes(config: Any, settings: Settings, rows: int, device: str) -> int:
+    """Bytes of the logits and their softmax for one tile of the vocabulary."""
+    elements = projection.CPU_TILE_ELEMENTS if device == "cpu" else projection.GPU_TILE_ELEMENTS
+    width = min(config.get_text_config().vocab_size, max(projection.SMALLEST_TILE, elements // rows))
+    # In float32 the logits and the softmax; in bfloat16 each of them in both types.
+    return rows * width * (8 if settings.model.precision == "float32" else 12)
+
+
+def _rehearse(
+    config: Any, settings: Settings, train: Sequence[EncodedPair], probe: Sequence[EncodedPair], depth: int
+) -> dict[str, int]:
+    """Go through a step of the model cut to `depth` layers; what `Memory` holds, but for the tile."""
+    path = SharedPrefixPath()
+    with torch.device("meta"):
+        model = _empty_policy(config, settings, depth)
+    bytes_of = {name: _bytes(weight) for name, weight in model.named_parameters()}
+    trainable = [weight for weight in model.parameters() if weight.requires_grad]
+    numbers = {
+        "parameters": sum(weight.numel() for weight in model.parameters()),
+        "trainable": sum(weight.numel() for weight in trainable),
+        "weights": sum(bytes_of.values()),
+        "gradients": sum(map(_bytes, trainable)),
+        "optimizer": _optimizer_state(model, settings),
+    }
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            model.to_empty(device="cpu")
+            _base(model).tie_weights()
+            with Books(model) as step, _autocast(settings):
+                logps = path.logps(model, _empty(path.collate(train)))
+                saved = step.alive
+                logps.token_logps.sum().backward()
+            del logps
+            model.zero_grad()
+            with Books(model) as measuring, _autocast(settings), torch.no_grad():
+                path.logps(model, _empty(path.collate(probe)))
+    finally:
+        shared_prefix._mask.cache_clear()  # of masks without contents
+    return numbers | {
+        "saved": saved,
+        "activations": step.peak - step.gradients_then,
+        "gradients_then": step.gradients_then,
+        "measuring": measuring.peak,
+    }
+
+
+class Books(TorchDispatchMode):
+    """Counts the bytes of all tensors made within it, real ones or such without contents, views not twice.
+
+    Attributes
+    ----------
+    alive, peak : int
+        Bytes now, and the most there were at once. The model's own weights are not among them.
+    gradients_then : int
+        Bytes of the weights' gradients at the peak.
+    """
+
+    def __init__(self, model: torch.nn.Module):
+        super().__init__()
+        self.alive = self.peak = self.gradients_then = 0
+        self._gradients = 0
+        self._known = {weight.untyped_storage()._cdata for weight in model.parameters()}
+        self._hooks = [
+            weight.register_post_accumulate_grad_hook(self._count_gradient)
+            for weight in model.parameters()
+            if weight.requires_grad
+        ]
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor):
+                self._enter(tensor.untyped_storage())
+        return result
+
+    def _enter(self, storage: torch.UntypedStorage) -> None:
+        if storage._cdata in self._known:
+            return
+        self._known.add(storage._cdata)
+        weakref.finalize(storage, self._leave, storage._cdata, storage.nbytes())
+        self.alive += storage.nbytes()
+        if self.alive > self.peak:
+            self.peak, self.gradients_then = self.alive, self._gradients
+
+    def _leave(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.alive -= size
+
+    def _count_gradient(self, weight: torch.Tensor) -> None:
+        assert weight.grad is not None
+        self._gradients += _bytes(weight.grad)
+
+    def __exit__(self, *exception: Any) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        super().__exit__(*exception)
+
+
+def _autocast(settings: Settings) -> torch.autocast:
+    return torch.autocast("cpu", torch.bfloat16, settings.model.precision == "mixed")
+
+
+def _empty_policy(config: Any, settings: Settings, depth: int) -> Any:
+    """The policy as `load_policy` makes it, without contents and with its first `depth` layers only."""
+    chosen = settings.model
+    model: Any = AutoModelForCausalLM.from_config(
+        config,
+        dtype=DTYPES[chosen.precision],
+        attn_implementation=chosen.attention,
+        trust_remote_code=chosen.trust_remote_code,
+    )
+    for module in model.modules():
+        if isinstance(module, torch.nn.ModuleList) and isinstance(module[0], GradientCheckpointingLayer):
+            del module[depth:]
+    return made_ready(model, chosen).train()
+
+
+def _base(model: Any) -> Any:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _empty(batch: Batch) -> Batch:
+    return {name: torch.empty_like(v) if torch.is_tensor(v) else v for name, v in batch.items()}
+
+
+def _optimizer_state(model: Any, settings: Settings) -> int:
+    """Bytes of the optimiser's state, from the optimiser itself after one step."""
+    kind, arguments = Trainer.get_optimizer_cls_and_kwargs(
+        training_arguments(settings, Path("unused")), model
+    )
+    trainable = [weight for weight in model.parameters() if weight.requires_grad]
+    arguments.pop("fused", None)  # the same state, by kernels that want contents
+    optimizer = kind(trainable, **arguments)
+    for weight in trainable:
+        weight.grad = torch.empty_like(weight)
+    with torch.compiler.set_stance("force_eager"):
+        optimizer.step()
+    model.zero_grad()
+    return sum(
+        _bytes(value)
+        for state in optimizer.state.values()
+        for value in state.values()
+        if torch.is_tensor(value)
+    )
+
+
+def _bytes(tensor: torch.Tensor) -> int:
+    """Of a tensor, or of all that a quantised one is made of."""
+    if hasattr(tensor, "__tensor_flatten__"):
+        return sum(_bytes(getattr(tensor, name)) for name in tensor.__tensor_flatten__()[0])
+    return tensor.numel() * tensor.element_size()
+
+
+# --- the plan of a command ----------------------------------------------------------------------------------------
+
+
+def largest_batches(inputs: Inputs) -> tuple[list[EncodedPair], list[EncodedPair]]:
+    """The micro-batch and the batch of the probe set that have the most tokens."""
+    training = inputs.settings.training
+    arguments = training_arguments(inputs.settings, Path("unused"))
+    pairs = [item.pair for item in schedule(inputs.train, training)]
+    size = arguments.per_device_train_batch_size
+    micro = [pairs[start : start + size] for start in range(0, len(pairs), size)]
+    groups = group_by_tokens(inputs.probe, TOKENS_PER_BATCH)
+    return max(micro, key=num_tokens), max(
+        ([inputs.probe[index] for index in group] for group in groups), key=num_tokens
+    )
+
+
+def num_tokens(pairs: Sequence[EncodedPair]) -> int:
+    """Tokens of prompts and responses, each prompt once."""
+    return sum(len(pair.prompt_ids) + sum(map(len, pair.responses.values())) for pair in pairs)
+
+
+def sharded(memory: Memory, settings: Settings) -> Memory:
+    """The same where several processes share the work: FSDP divides the state, DDP holds the gradients twice."""
+    processes = PartialState().num_processes
+    if processes == 1:
+        return memory
+    if not parse_flag_from_env("ACCELERATE_USE_FSDP"):
+        return replace(
+            memory,
+            gradients=2 * memory.gradients,
+            gradients_then=memory.gradients_then + memory.gradients,
+        )
+    parts = ("weights", "gradients", "gradients_then", "optimizer")
+    return replace(memory, **{name: -(-getattr(memory, name) // processes) for name in parts})
+
+
+def plans(inputs: Inputs) -> dict[str, Memory]:
+    """Memory of the command as it was given, then of the usual alternatives."""
+    device = PartialState().device.type
+    train, probe = largest_batches(inputs)
+    asked = inputs.settings
+    found = {}
+    for name, changes in {"as asked": {}, **PLANS}.items():
+        settings = asked.replace(**changes)
+        if changes:
+            if settings.model == asked.model:
+                continue
+            settings = settings.replace(optimizer=default_optimizer(settings.model))
+        found[name] = sharded(memory(inputs.config, settings, train, probe, device), settings)
+    return found
+
+
+def device_memory() -> tuple[str, int]:
+    """The device of this process and its memory in bytes."""
+    device = PartialState().device
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device), torch.cuda.get_device_properties(device).total_memory
+    return f"this machine ({device.type})", psutil.virtual_memory().total
+
+
+def text(inputs: Inputs, found: dict[str, Memory]) -> str:
+    """The plan for people."""
+    training, model = inputs.settings.training, inputs.settings.model
+    train, probe = largest_batches(inputs)
+    asked = found["as asked"]
+    device, total = device_memory()
+    names = ("weights", "gradients", "optimizer", "activations", "log_probs", "peak")
+    lines = [
+        f"{asked.parameters:,} parameters, {asked.trainable:,} of them trained",
+        f"{training.steps} steps of {training.batch_size} pairs on {PartialState().num_processes} process(es), "
+        f"learning rate {training.learning_rate:g}, {training.optimizer}, {model.precision}",
+        f"the largest micro-batch: {len(train)} pairs, {num_tokens(train):,} tokens; "
+        f"of the probe set: {len(probe)} pairs, {num_tokens(probe):,} tokens",
+        "",
+        "GB per process".ljust(34)
+        + "".join(f"{name.replace('_', '-'):>13}" for name in names)
+        + "".join(f"{f'{card} GB':>8}" for card in CARDS),
+    ]
+    for name, plan in found.items():
+        sizes = [getattr(plan, part) / GB for part in names]
+        marks = ["fits" if fits(plan, card * GB) else "no" for card in CARDS]
+        lines.append(
+            name.ljust(34) + "".join(f"{size:>13.3f}" for size in sizes) + "".join(f"{m:>8}" for m in marks)
+        )
+    suited = [name for name, plan in found.items() if fits(plan, total)]
+    lines += [
+        "",
+        f"{device}, {total / GB:.1f} GB: "
+        + (f"{', '.join(suited)} fit" if suited else "nothing fits; fewer --micro-batch-size, shorter texts"),
+    ]
+    if inputs.settings.probing.sample_every and not model.lora_rank:
+        lines.append(f"--sample-every keeps a second copy of the weights: {asked.weights / GB:.3f} GB more")
+    return "\n".join(lines)
+
+
+def fits(plan: Memory, total: float) -> bool:
+    return plan.peak <= ROOM * total
+
+
+def describe(inputs: Inputs) -> str:
+    """What ``--dry-run`` prints: a table, or with ``--json`` the same as JSON."""
+    found = plans(inputs)
+    if not inputs.settings.output.json:
+        return text(inputs, found)
+    device, total = device_memory()
+    return json.dumps(
+        {
+            "device": device,
+            "device_bytes": total,
+            "plans": {name: {**asdict(plan), "peak": plan.peak} for name, plan in found.items()},
+        }
+    )
