@@ -11,6 +11,7 @@ import pytest
 from rewardshape.errors import InputError
 from rewardshape.trace.importers import read_logs
 from rewardshape.trace.importers.names import meaning, number
+from rewardshape.trace.importers.text import stated_settings
 
 # Three training rows and one evaluation as TRL writes them; the forms below are ways to write these same rows.
 TRAIN = [
@@ -436,6 +437,21 @@ def test_keys_mean_what_their_trainers_mean(key, split, series):
 )  # fmt: skip
 def test_numbers_are_read_out_of_their_dress(cell, value):
     assert number(cell) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "stated"),
+    [
+        ("LR: 5e-6 | beta: 0.1 | r: 32", {"beta": 0.1}),
+        ("train.py --beta 0.05 --loss_type=simpo", {"beta": 0.05, "loss_type": "simpo"}),
+        ("| DPO beta | 0.1 |", {"beta": 0.1}),
+        ("pref_beta: 0.01", {"beta": 0.01}),
+        ("Adam with betas=(0.9,0.999), adam_beta1=0.9", {}),
+        ("beta=0.1, then beta=0.5", {}),
+    ],
+)
+def test_settings_are_taken_only_where_the_text_states_one_value(text, stated):
+    assert stated_settings(text) == stated
 
 
 # --- real logs ---------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ _BAR = re.compile(r"(\d+)/(\d+) \[")
 _AFTER_EXAMPLES = re.compile(r"(?:eval|train stats) after (\d+)")
 _STATED = re.compile(
     r"""(?<![\w.])['"]?(?:pref_|dpo_|simpo_|kto_|loss\.)?(beta|gamma_beta_ratio|gamma|loss_type|pref_loss)['"]?"""
-    r"""\s*[:=]\s*['"]?(\d[\d.eE+-]*|[a-z_]+)\b"""
+    r"""\s*[:=|]\s*['"]?(\d[\d.eE+-]*|[a-z_]+)\b"""
 )
 _MOST_BARS = 0.8  # share of the records that a progress bar must precede to be taken for the step itself
 
@@ -30,6 +30,7 @@ _MOST_BARS = 0.8  # share of the records that a progress bar must precede to be 
 def stated_settings(text: str) -> dict[str, Any]:
     """Beta, gamma and the loss type where the text states them, and states one value only."""
     found: dict[str, set[Any]] = {}
+    text = re.sub(r"--([a-z_]+) (?=\d)", r" \1=", text)  # flags of a command line
     for name, raw in _STATED.findall(text):
         value = number(raw)
         if (value is None) == (name in ("loss_type", "pref_loss")):
