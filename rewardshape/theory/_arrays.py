@@ -19,6 +19,7 @@ Array: TypeAlias = Any
 
 HUGE = np.finfo(np.float64).max
 TINY = np.finfo(np.float64).tiny
+NO_FLOAT64 = ("mps",)  # devices of torch that have no float64
 BLOCK = 1 << 14  # elements: the dozen temporaries of one block stay in the second-level cache
 
 
@@ -43,7 +44,7 @@ def lift(*values: Array) -> tuple[Any, list[Array], Callable[[Array], Array]]:
 def _lift_torch(values: Sequence[Array], tensors: list[Array]) -> tuple[Any, list[Array], Callable]:
     xp = array_namespace(*tensors)
     device = next((tensor.device for tensor in tensors if tensor.ndim), tensors[0].device)
-    working = xp.float32 if device.type == "mps" else xp.float64  # Apple's GPUs have no float64
+    working = xp.float32 if device.type in NO_FLOAT64 else xp.float64
     dtype = tensors[0].dtype
     for tensor in tensors[1:]:
         dtype = xp.result_type(dtype, tensor.dtype)
@@ -165,7 +166,16 @@ def positive_part(xp: Any, x: Array) -> Array:
 
 def bounded(xp: Any, x: Array) -> Array:
     """`x` with infinities replaced by the largest finite numbers, so that they never meet a zero."""
-    return xp.clip(x, -HUGE, HUGE)
+    _, largest = limits(xp, x)
+    return xp.clip(x, -largest, largest)
+
+
+def limits(xp: Any, x: Array) -> tuple[float, float]:
+    """The smallest normal and the largest number of the dtype of `x`."""
+    if xp is np:
+        return TINY, HUGE
+    info = xp.finfo(x.dtype)
+    return float(info.smallest_normal), float(info.max)
 
 
 def negative_part(xp: Any, x: Array) -> Array:

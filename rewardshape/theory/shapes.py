@@ -7,18 +7,18 @@ subtracting two rewards suffers. β, the margin γ and the loss live in `rewards
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
 from rewardshape.theory._arrays import (
-    HUGE,
-    TINY,
     Array,
     apply,
     bounded,
     constant,
+    limits,
     log1mexp,
     negative_part,
     positive_part,
@@ -27,6 +27,8 @@ from rewardshape.theory._arrays import (
     with_gradient,
 )
 from rewardshape.theory._check import number
+
+LOG_HUGE = 709.0  # below the logarithm of the largest float64
 
 
 class Shape:
@@ -170,12 +172,14 @@ class Alpha(Shape):
 
 def _exp_half(xp: Any, x: Array) -> Array:
     """e^(x/2), kept finite: squared it overflows all the same, but a gap of 0 times it stays 0."""
-    return xp.exp(np.minimum(0.5 * x, 709.0) if xp is np else xp.clip(0.5 * x, None, 709.0))
+    if xp is np:
+        return xp.exp(np.minimum(0.5 * x, LOG_HUGE))
+    return xp.exp(xp.clip(0.5 * x, None, math.floor(math.log(limits(xp, x)[1]))))
 
 
 def _decayed(xp: Any, x: Array) -> Array:
     """(1 − e^(−|x|))/|x|, 1 at x = 0, where the smallest normal number stands in for 0 and gives 1 as well."""
-    size = xp.clip(xp.abs(x), TINY, HUGE)
+    size = xp.clip(xp.abs(x), *limits(xp, x))
     return xp.expm1(-size) / -size
 
 
@@ -285,4 +289,4 @@ class LogOdds(Shape):
 
 
 def _below_one(xp: Any, s: Array) -> Array:
-    return xp.clip(s, None, -TINY)
+    return xp.clip(s, None, -limits(xp, s)[0])

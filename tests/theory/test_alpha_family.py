@@ -372,3 +372,18 @@ def test_import_loads_no_heavy_library():
     code = f"import rewardshape.theory, sys; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", ["alphapo", "fdpo", "orpo", "discopop", "chipo", "kto", "lipo"])
+def test_devices_without_float64_compute_in_float32(name, monkeypatch):
+    """As on Apple's GPUs: the working precision is then float32, also in the constants of the formulas."""
+    from rewardshape.theory import _arrays
+
+    monkeypatch.setattr(_arrays, "NO_FLOAT64", ("cpu",))
+    made = objective(name)
+    s_w, s_l = torch.tensor([-1.0, -300.0, 0.0], requires_grad=True), torch.tensor([-1.5, -0.1, -2.0])
+    exact_loss = made.loss(s_w.detach().double().numpy(), s_l.double().numpy())
+    loss = made.loss(s_w, s_l)
+    assert loss.dtype == torch.float32
+    np.testing.assert_allclose(loss.detach(), exact_loss.astype(np.float32), rtol=1e-4, atol=1e-30)
+    assert not torch.isnan(torch.autograd.grad(loss.sum(), s_w)[0]).any()
