@@ -12,7 +12,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from rewardshape.errors import InputError
-from rewardshape.plotting.style import CHOSEN, NEUTRAL, REJECTED, RESPONSE_COLORS, plain
+from rewardshape.plotting.style import CHOSEN, NEUTRAL, RESPONSE_COLORS, plain
 
 DESCRIPTOR_NAMES = {
     "ches": "CHES",
@@ -63,6 +63,7 @@ def plot_predicted_vs_measured(
     low, high = points["measured"].min(), points["measured"].max()
     ax.plot([low, high], [low, high], color=NEUTRAL, linewidth=0.8, zorder=0)
     ax.set(xlabel="predicted change in one step (nats)", ylabel="measured change in one step (nats)")
+    ax.locator_params(nbins=5)
     ax.legend(loc="upper left", handletextpad=0.2)
     return ax
 
@@ -90,7 +91,11 @@ def plot_correlations(correlations: dict[str, pd.DataFrame], ax: Axes | None = N
         ax.errorbar(
             found["rho"], height, xerr=bars, fmt="o", ms=3, color=colors[k], linewidth=1, label=plain(name)
         )
-    ax.set(xlabel="Spearman's ρ with the change\nof the chosen response", xlim=(-1, 1))
+    ax.set(
+        xlabel="Spearman's ρ with the change\nof the chosen response",
+        xlim=(-1, 1),
+        xticks=(-1, -0.5, 0, 0.5, 1),
+    )
     ax.set_yticks(range(len(known)), [DESCRIPTOR_NAMES[d] for d in known])
     ax.invert_yaxis()
     if len(tables) > 1:
@@ -99,7 +104,9 @@ def plot_correlations(correlations: dict[str, pd.DataFrame], ax: Axes | None = N
 
 
 def plot_entanglement(condition: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Overlap b/a against the weight ratio w_w/w_l of every pair; above the diagonal theory says the chosen falls.
+    """What chosen responses did against b/a over w_w/w_l: where that exceeds 1, a step on the pair alone lowers it.
+
+    Points in the shaded quarters did what the condition says.
 
     Parameters
     ----------
@@ -109,18 +116,27 @@ def plot_entanglement(condition: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax = plt.gca() if ax is None else ax
     _require_one_run(condition)
     first = condition[condition["step"] == condition["step"].min()]
-    for fell, color, label in ((False, CHOSEN, "chosen rose"), (True, REJECTED, "chosen fell")):
-        rows = first[first["fell"] == fell]
-        label += f" ({len(rows)})"
-        ax.plot(
-            rows["weight_ratio"], rows["overlap"], "o", color=color, alpha=0.6, mew=0, ms=3.5, label=label
-        )
-    span = [first["weight_ratio"].min(), first["weight_ratio"].max()]
-    if span[1] - span[0] < 0.02:  # at α = 0 every ratio is 1
-        span = [span[0] - 0.25, span[1] + 0.25]
-    ax.plot(span, span, color=NEUTRAL, linewidth=0.8, zorder=0)
-    ax.set(xlabel="weight ratio $w_w/w_l$", ylabel="gradient overlap $b/a$")
-    ax.legend(loc="best", handletextpad=0.2)
+    ax.plot(
+        first["overlap"] / first["weight_ratio"], first["change"], "o", color=CHOSEN, alpha=0.6, mew=0, ms=3.5
+    )
+    (left, right), (low, high) = ax.get_xlim(), ax.get_ylim()
+    left, right, low, high = min(left, 0.5), max(right, 1.5), min(low, 0), max(high, 0)
+    for x, y in (((left, 1), (0, high)), ((1, right), (low, 0))):
+        ax.fill_between(x, *y, color=NEUTRAL, alpha=0.12, linewidth=0, zorder=0)
+    ax.set(xlim=(left, right), ylim=(low, high))
+    right_said = (first["should_fall"] == first["fell"]).sum()
+    ax.text(
+        0.98,
+        0.97,
+        f"{right_said} of {len(first)} as the condition says",
+        transform=ax.transAxes,
+        ha="right",
+        va="top",
+    )
+    ax.set(
+        xlabel="gradient overlap over weight ratio, $(b/a)\\,/\\,(w_w/w_l)$",
+        ylabel="change of the chosen response\n(nats per token)",
+    )
     return ax
 
 

@@ -16,7 +16,7 @@ from rewardshape.plotting.cause import (
     plot_similarity,
     plot_split,
 )
-from rewardshape.plotting.style import CHOSEN, REJECTED
+from rewardshape.plotting.style import REJECTED
 
 
 def labelled(ax, start):
@@ -84,21 +84,22 @@ def test_correlations_are_drawn_with_their_intervals_set_by_set():
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["polite", "HH"]
 
 
-def test_entanglement_colours_pairs_by_what_happened():
+def test_entanglement_sets_what_happened_against_the_condition():
     condition = pd.DataFrame(
         {
             "run": "r",
             "step": [0, 0, 0, 5],
-            "weight_ratio": [1.0, 1.2, 0.9, 9.0],
-            "overlap": [0.5, 1.5, 1.1, 9.0],
+            "weight_ratio": [1.0, 2.0, 0.5, 9.0],
+            "overlap": [0.5, 3.0, 1.1, 9.0],
+            "change": [0.1, -0.2, -0.3, -9.0],
             "fell": [False, True, True, True],
+            "should_fall": [False, True, True, True],
         }
     )
+    condition.loc[1, "should_fall"] = False  # 3/2 > 1 says it should: the table is drawn, not recomputed
     ax = plot_entanglement(condition, plt.subplots()[1])
-    fell, rose = labelled(ax, "chosen fell"), labelled(ax, "chosen rose")
-    assert fell.get_label() == "chosen fell (2)"
-    np.testing.assert_array_equal(fell.get_xydata(), [[1.2, 1.5], [0.9, 1.1]])
-    assert same_color(rose.get_color(), CHOSEN)
+    np.testing.assert_allclose(ax.get_lines()[0].get_xydata(), [[0.5, 0.1], [1.5, -0.2], [2.2, -0.3]])
+    assert [text.get_text() for text in ax.texts] == ["2 of 3 as the condition says"]
 
 
 def test_split_draws_measured_and_every_part():
