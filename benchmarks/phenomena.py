@@ -174,7 +174,7 @@ def entanglement(shared: Path, folder: Path) -> plt.Figure:
     for ax, (name, condition) in zip(axes, tables.items(), strict=True):
         first = condition[condition["step"] == 0]
         print(name, condition_agreement(first).round(3).iloc[0].to_dict())
-        plot_entanglement(first, ax).set_title(name)
+        plot_entanglement(first, ax).set_title(name, pad=16)
     return figure
 
 

@@ -125,16 +125,10 @@ def plot_entanglement(condition: pd.DataFrame, ax: Axes | None = None) -> Axes:
         ax.fill_between(x, *y, color=NEUTRAL, alpha=0.12, linewidth=0, zorder=0)
     ax.set(xlim=(left, right), ylim=(low, high))
     right_said = (first["should_fall"] == first["fell"]).sum()
-    ax.text(
-        0.98,
-        0.97,
-        f"{right_said} of {len(first)} as the condition says",
-        transform=ax.transAxes,
-        ha="right",
-        va="top",
-    )
+    said = f"{right_said} of {len(first)} as the condition says"
+    ax.text(1, 1.02, said, transform=ax.transAxes, ha="right", va="bottom")
     ax.set(
-        xlabel="gradient overlap over weight ratio, $(b/a)\\,/\\,(w_w/w_l)$",
+        xlabel="overlap b/a over weight ratio $w_w/w_l$",
         ylabel="change of the chosen response\n(nats per token)",
     )
     return ax
