@@ -276,7 +276,7 @@ def _table(summary: pd.DataFrame) -> dict[str, Any]:
             _cell(f"{row['accuracy']:.0%}", _percents(row, "accuracy")),
             _cell(signed(row["margin"], 2), interval(row, "margin", 2)),
             _cell("none" if pd.isna(row["onset"]) else f"step {row['onset']}"),
-            _cell(signed(row["depth"]), f"step {row['depth_step']}"),
+            _cell(signed(row["depth"]), f"step {row['depth_step']}") if row["depth"] < 0 else _cell("none"),
             *([_cell(signed(row["greedy_change"]), interval(row, "greedy_change"))] if greedy else []),
         ]
         color = _hex(alpha_color(row["alpha"])) if len(summary) > 1 and np.isfinite(row["alpha"]) else ""

@@ -242,13 +242,30 @@ def test_no_finding_beyond_the_noise(write_run, tmp_path, rng):
     )
 
 
+def test_a_rise_that_was_given_back_is_the_headline(write_run, tmp_path):
+    course = -10 + 6 * np.interp(np.arange(21), [0, 8, 20], [0, 0.4, 0.05])[:, None]
+    sums = {"chosen": course + np.zeros(PAIRS), "rejected": -10 - np.arange(21)[:, None] + np.zeros(PAIRS)}
+    found = findings(read_trace(write_run(tmp_path / "run", sums, num_tokens=TOKENS)))
+    assert found.headline == "The chosen responses rose, then lost probability."
+    assert "risen to +0.400 at step 8 and have lost 0.350 since" in found.sentence
+    assert "--steps 8" in found.advice[0]
+
+
+def test_a_fall_that_came_back_is_the_headline(write_run, tmp_path, rng):
+    noise = rng.normal(0, 0.3, PAIRS) * (np.arange(21) > 0)[:, None]
+    noise -= noise.mean(axis=1, keepdims=True)
+    course = -10 + 6 * np.interp(np.arange(21), [0, 8, 20], [0, -0.4, 0])[:, None]
+    sums = {"chosen": course + noise, "rejected": -10 - np.arange(21)[:, None] + np.zeros(PAIRS)}
+    found = findings(read_trace(write_run(tmp_path / "run", sums, num_tokens=TOKENS)))
+    assert found.headline == "The chosen responses fell and came back."
+    assert "deepest at step 8 (−0.400)" in found.sentence
+
+
 def test_advice_names_a_smaller_alpha_and_the_weight_ratio_behind_it(write_run, tmp_path):
     trace = read_trace(write(write_run, tmp_path / "run", alpha=1.0))
-    last = trace.responses.query("split == 'probe'").groupby("response").tail(PAIRS)
     wide = trace.responses.query(f"split == 'probe' and step == {STEPS - 1}").pivot(
         index="pair_id", columns="response", values="logp_sum"
     )
-    assert len(last)
     ratio = np.median(np.exp(-1.0 * (wide["chosen"] / 6 - wide["rejected"] / 8)))  # e^(−αΔ)
     advice = findings(trace).advice[0]
     assert f"{ratio:.2f} times as hard" in advice

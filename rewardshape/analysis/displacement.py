@@ -254,17 +254,25 @@ def displacement_phases(trace: Trace, *, seed: int = 0) -> pd.DataFrame:
         * ``change``: the change at the last step;
         * ``depth``: the lowest mean change of the run, at most 0, and ``depth_step``, where it was reached;
         * ``recovery``: change minus depth: what came back after the lowest point, and ``recovered_share``
-          of it.
+          of it;
+        * ``peak``: the highest mean change, at least 0, its ``peak_step``, and ``fall_from_peak``: change minus
+          peak, at most 0.
 
-        ``change``, ``depth`` and ``recovery`` with ``…_low`` and ``…_high`` (at the steps found on the
-        whole set).
+        ``change``, ``depth``, ``recovery``, ``peak`` and ``fall_from_peak`` with ``…_low`` and ``…_high``, taken at the
+        steps that the mean over all pairs points to.
     """
     rows = []
     for panel in probe_panels(trace):
         change = panel.change()
         mean = change.mean(axis=1)
-        lowest = int(mean.argmin())
-        moments = np.stack([change[-1], change[lowest], change[-1] - change[lowest]])
+        lowest, highest = int(mean.argmin()), int(mean.argmax())
+        moments = {
+            "change": change[-1],
+            "depth": change[lowest],
+            "recovery": change[-1] - change[lowest],
+            "peak": change[highest],
+            "fall_from_peak": change[-1] - change[highest],
+        }
         row = {
             **run_label(trace, panel.run),
             "response": panel.response,
@@ -272,11 +280,12 @@ def displacement_phases(trace: Trace, *, seed: int = 0) -> pd.DataFrame:
             "steps": int(panel.steps[-1]),
             "onset": _onset(panel.steps, *mean_interval(change, seed=seed)),
             "depth_step": int(panel.steps[lowest]),
+            "peak_step": int(panel.steps[highest]),
             "recovered_share": (mean[-1] - mean[lowest]) / -mean[lowest] if mean[lowest] < 0 else np.nan,
         }
-        low, high = mean_interval(moments, seed=seed)
-        for i, name in enumerate(("change", "depth", "recovery")):
-            row |= {name: moments[i].mean(), f"{name}_low": low[i], f"{name}_high": high[i]}
+        low, high = mean_interval(np.stack(list(moments.values())), seed=seed)
+        for i, name in enumerate(moments):
+            row |= {name: moments[name].mean(), f"{name}_low": low[i], f"{name}_high": high[i]}
         rows.append(row)
     return pd.DataFrame(rows).astype({"onset": "Int64"})
 

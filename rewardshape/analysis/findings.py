@@ -31,6 +31,8 @@ from rewardshape.trace import Trace
 SATURATED = 0.05
 # An earlier stop is worth a word if at least this share of the fall came after accuracy stood where it ended.
 LATE_SHARE = 0.2
+# Pairs for a power of 0.8 over pairs whose interval just reaches zero: ((1.96 + 0.84) / 1.96)².
+POWER = 2.04
 
 LIKENESS = {
     "similarity": "more alike in their tokens",
@@ -130,11 +132,23 @@ def _run_verdict(tables: Tables, row: pd.Series) -> tuple[str, str]:
         )
     if fell:
         return "The chosen responses lost probability.", " ".join(sentences)
+    if _gave_back(phases):
+        sentences.append(
+            f"They had risen to {signed(phases['peak'])} at step {phases['peak_step']} and have lost"
+            f" {number(-phases['fall_from_peak'])} since (interval {interval(phases, 'fall_from_peak')})."
+        )
+        return "The chosen responses rose, then lost probability.", " ".join(sentences)
     if row["chosen_change_low"] > 0:
         return "The chosen responses gained probability.", " ".join(sentences)
     if recovered:
         return "The chosen responses fell and came back.", " ".join(sentences)
     return "No displacement beyond the noise of this probe set.", " ".join(sentences)
+
+
+def _gave_back(phases: pd.Series) -> bool:
+    """Whether the mean rose beyond its interval, then lost a good part of it again, beyond that interval too."""
+    risen = phases["peak_low"] > 0 and phases["fall_from_peak_high"] < 0
+    return bool(risen and -phases["fall_from_peak"] > LATE_SHARE * phases["peak"])
 
 
 def _rejected(tables: Tables, row: pd.Series) -> str:
@@ -150,6 +164,15 @@ def _run_advice(tables: Tables, row: pd.Series) -> list[str]:
     if not math.isfinite(row["chosen_change_low"]):
         return ["One probe pair has no interval. Measure at least 30 pairs: --probe-pairs 30."]
     saturation = _saturation(tables.trace, row["run"])
+    phases = tables.phases.query("response == 'chosen'").iloc[0]
+    if row["chosen_change_high"] >= 0 and _gave_back(phases):
+        return [
+            f"Consider the checkpoint of step {phases['peak_step']}, or --steps {phases['peak_step']}: from there on"
+            " the margin was bought with the probability of the chosen responses.",
+            *_weight_ratio(tables.trace, row),
+            *_in_common(tables),
+            *saturation,
+        ]
     if row["chosen_change_low"] > 0:
         return [
             "Nothing to mend in the chosen responses. If the margin is still small, train on and watch them.",
@@ -172,12 +195,12 @@ def _more_pairs(row: pd.Series) -> str:
     if row["chosen_change"] == 0:
         return "Nothing moved. Check that the learning rate is not 0."
     half_width = (row["chosen_change_high"] - row["chosen_change_low"]) / 2
-    needed = math.ceil(row["num_pairs"] * (half_width / abs(row["chosen_change"])) ** 2 / 10) * 10
+    needed = math.ceil(POWER * row["num_pairs"] * (half_width / abs(row["chosen_change"])) ** 2 / 10) * 10
     if needed > 20 * row["num_pairs"]:
         return "The change is far within its interval. Train for more steps before you ask again."
     return (
         f"The interval holds zero. If the mean stays where it is, about {needed} probe pairs would tell it from zero"
-        f" (there were {row['num_pairs']}): --probe-pairs {needed}. Or train for more steps."
+        f" four times in five (there were {row['num_pairs']}): --probe-pairs {needed}. Or train for more steps."
     )
 
 
@@ -307,6 +330,10 @@ def _sweep_findings(tables: Tables) -> Findings:
         f"At the last step they stand between {ends[0]} and {ends[1].replace(' nats per token', '')} from where they"
         f" began; {shares.min():.0%} to {shares.max():.0%} of the pairs fell."
     )
+    chosen = tables.phases[tables.phases["response"] == "chosen"]
+    gave_back = sum(_gave_back(phases) for _, phases in chosen.iterrows())
+    if gave_back:
+        ending += f" In {gave_back} of {total} runs they rose first and have been losing probability since."
     contrast = equal_margin_contrast(tables)
     sentence = f"{ending} {_equal_sentence(contrast)}"
     return Findings(headline, sentence, _sweep_advice(tables, contrast))

@@ -139,6 +139,14 @@ def test_a_rising_run_has_no_depth_to_recover_from(write_run, tmp_path, level):
     assert phases["recovered_share"].isna().all()
 
 
+def test_a_fall_from_a_peak_is_told_even_where_the_run_ends_above_its_start(write_run, tmp_path, level):
+    phases = displacement_phases(run_of(write_run, tmp_path / "run", level, [0, 0.3, 0.5, 0.1])).iloc[0]
+    assert phases["peak"] == pytest.approx(0.5)
+    assert phases["peak_step"] == 2
+    assert phases["fall_from_peak"] == pytest.approx(-0.4)
+    assert phases["fall_from_peak_high"] < 0
+
+
 def test_margin_and_accuracy_follow_the_objective_of_the_manifest(write_run, tmp_path, level):
     alpha, beta, gamma = 0.25, 2.5, 0.5
     stated = {"name": "alphapo", "parameters": {"alpha": alpha, "beta": beta, "gamma": gamma}}
