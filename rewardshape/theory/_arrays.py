@@ -7,6 +7,7 @@ carry one rounding of their own and nothing else. Torch is never imported from h
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
@@ -19,6 +20,7 @@ Array: TypeAlias = Any
 
 HUGE = np.finfo(np.float64).max
 TINY = np.finfo(np.float64).tiny
+_PACKAGE = __name__.rpartition(".")[0]
 NO_FLOAT64 = ("mps",)  # devices of torch that have no float64
 BLOCK = 1 << 14  # elements: the dozen temporaries of one block stay in the second-level cache
 
@@ -71,7 +73,7 @@ def apply(function: Callable[..., Any], *values: Array, what: str, blocks: bool 
     `function` returns one array or a tuple of arrays. A result too large for the caller's dtype becomes inf in
     its own element, and for numpy arrays and Python floats a RuntimeWarning names `what` and the first such
     element; on tensors, whose values may sit on a GPU, the inf itself is the report. A `function` that couples the
-    elements must not be split into blocks.
+    elements, or holds array parameters, must not be split into blocks.
     """
     xp, lifted, back = lift(*values)
     if xp is not np:
@@ -94,8 +96,6 @@ def _in_blocks(function: Callable[..., Any], values: list[np.ndarray]) -> Any:
         return function(np, *values)
     first = function(np, *(value[:BLOCK] for value in values))
     parts = first if isinstance(first, tuple) else (first,)
-    if any(part.shape != (BLOCK,) for part in parts):  # an array-valued parameter adds axes: no blocks
-        return function(np, *values)
     outputs = tuple(np.empty(shape) for _ in parts)
     for output, part in zip(outputs, parts, strict=True):
         output[:BLOCK] = part
@@ -116,8 +116,16 @@ def _report_overflow(result: Array, what: str) -> None:
         f"{what} is beyond {np.asarray(result).dtype} in {np.count_nonzero(infinite)} of {np.size(result)} elements, "
         f"the first at index {index}: there it is infinite; check the score and alpha",
         RuntimeWarning,
-        stacklevel=4,
+        stacklevel=callers_level(),
     )
+
+
+def callers_level() -> int:
+    """The stack level, for a warning, of the first caller outside this package."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(_PACKAGE):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def with_gradient(xp: Any, value: Array, *slopes: tuple[Array, Array]) -> Array:

@@ -90,7 +90,7 @@ class Objective:
 
     def reward(self, s: Array) -> Array:
         """β·φ(s), the reward of a response with score `s`."""
-        return apply(self._reward, s, what="the reward")
+        return apply(self._reward, s, what="the reward", blocks=self._blocks)
 
     def margin(self, s_w: Array, s_l: Array) -> Array:
         """z = β·(φ(s_w) − φ(s_l)) − γ, in reward units, without cancellation."""
@@ -135,12 +135,17 @@ class Objective:
 
     __rmul__ = __mul__
 
+    @property
+    def _blocks(self) -> bool:
+        """Whether a large array may be evaluated piece by piece: pairs are on their own, parameters are numbers."""
+        return not self.coupled and not any(isinstance(value, list) for value in self.parameters.values())
+
     def _of_scores(self, function: Any, s_w: Array, s_l: Array, what: str) -> Any:
         if not self.two_scores:
             raise InputError(
                 f"{self.name} needs more of a pair than its two scores: call pair_loss, pair_margin or pair_weights"
             )
-        return apply(function, s_w, s_l, what=what, blocks=not self.coupled)
+        return apply(function, s_w, s_l, what=what, blocks=self._blocks)
 
     def _of_pairs(self, function: Any, chosen: Responses, rejected: Responses, what: str) -> Any:
         fields = self.needs
@@ -155,7 +160,7 @@ class Objective:
             sides = columns[: len(fields)], columns[len(fields) :]
             return function(xp, *(Responses(**dict(zip(fields, side, strict=True))) for side in sides))
 
-        return apply(of_columns, *columns, what=what, blocks=not self.coupled)
+        return apply(of_columns, *columns, what=what, blocks=self._blocks)
 
     def _scores(self, xp: Any, chosen: Responses, rejected: Responses) -> tuple[Array, Array]:
         s_w = self.scorer(xp, chosen.logp_sum, chosen.num_tokens, chosen.ref_logp_sum)

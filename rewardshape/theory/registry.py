@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from rewardshape.errors import InputError
+from rewardshape.theory._arrays import callers_level
 from rewardshape.theory._check import nearest, number
 from rewardshape.theory.links import (
     Clipped,
@@ -172,7 +173,7 @@ def _warn(made: Pairwise) -> None:
         warnings.warn(
             f"{made.name}: alpha > 0 on summed log-probabilities overflows within a few hundred nats; "
             "use a per-token score (alphapo) or alpha <= 0",
-            stacklevel=5,
+            stacklevel=callers_level(),
         )
     low, high = made.shape.bounds(reference=made.scorer.reference)
     with np.errstate(invalid="ignore"):
@@ -182,7 +183,7 @@ def _warn(made: Pairwise) -> None:
         warnings.warn(
             f"{made.name}: the reward is bounded, so the margin before gamma never exceeds {np.min(reach):.6g}, and "
             f"gamma = {np.max(made.gamma):.6g} leaves pairs that can never be satisfied; lower gamma or raise beta",
-            stacklevel=5,
+            stacklevel=callers_level(),
         )
 
 

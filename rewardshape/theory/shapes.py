@@ -42,27 +42,31 @@ class Shape:
 
     def reward(self, s: Array) -> Array:
         """φ(s), the reward at β = 1. `s` of any shape, in nats; same library, dtype and device out."""
-        return apply(self._reward, s, what="the reward")
+        return self._apply(self._reward, s, what="the reward")
 
     def difference(self, s_w: Array, s_l: Array) -> Array:
         """φ(s_w) − φ(s_l), exact where the two scores nearly agree."""
-        return apply(self._difference, s_w, s_l, what="the reward difference")
+        return self._apply(self._difference, s_w, s_l, what="the reward difference")
 
     def slope(self, s: Array) -> Array:
         """φ′(s) > 0."""
-        return apply(self._slope, s, what="the slope")
+        return self._apply(self._slope, s, what="the slope")
 
     def log_slope(self, s: Array) -> Array:
         """log φ′(s): finite where the slope itself over- or underflows."""
-        return apply(self._log_slope, s, what="the log-slope")
+        return self._apply(self._log_slope, s, what="the log-slope")
 
     def curvature(self, s: Array) -> Array:
         """φ″(s)."""
-        return apply(self._curvature, s, what="the curvature")
+        return self._apply(self._curvature, s, what="the curvature")
 
     def bounds(self, *, reference: bool) -> tuple[Array, Array]:
         """Infimum and supremum of φ over all scores: over s ≤ 0, or over every s where s has a reference."""
         raise NotImplementedError
+
+    def _apply(self, function: Any, *scores: Array, what: str) -> Array:
+        numbers = not any(isinstance(value, np.ndarray) for value in vars(self).values())
+        return apply(function, *scores, what=what, blocks=numbers)
 
     def _reward(self, xp: Any, s: Array) -> Array:
         raise NotImplementedError

@@ -198,8 +198,9 @@ def test_underflowing_rejected_response_has_weight_zero_and_finite_gradients():
 def test_true_overflow_is_reported_and_does_not_spread():
     made = objective("alphapo", alpha=1.0)
     s_w, s_l = np.array([-2000.0, -1.0]), np.array([-1.0, -2.0])
-    with pytest.warns(RuntimeWarning, match=r"the loss is beyond float64 in 1 of 2 .* index 0"):
+    with pytest.warns(RuntimeWarning, match=r"the loss is beyond float64 in 1 of 2 .* index 0") as caught:
         loss = made.loss(s_w, s_l)
+    assert caught[0].filename == __file__  # the line that asked, not one of ours
     assert loss[0] == np.inf
     assert loss[1] == made.loss(-1.0, -2.0)
     tensor = made.loss(torch.tensor(s_w), torch.tensor(s_l))
@@ -283,6 +284,19 @@ def test_large_arrays_give_the_same_numbers_block_by_block(rng):
     np.testing.assert_allclose(blocked, np.array(whole)[:, 0], rtol=1e-14)
 
 
+def test_large_arrays_take_an_alpha_for_every_pair(rng):
+    n = 40_000
+    s_w, s_l = -rng.exponential(1, (2, n))
+    alpha = rng.choice([-1.0, 0.0, 0.5], n)
+    made = objective("alphapo", alpha=alpha, gamma=0.0)
+    for one in (-1.0, 0.0, 0.5):
+        here, single = alpha == one, objective("alphapo", alpha=one, gamma=0.0)
+        np.testing.assert_allclose(
+            made.weights(s_w, s_l)[0][here], single.weights(s_w[here], s_l[here])[0], rtol=1e-14
+        )
+    np.testing.assert_allclose(Alpha(alpha).reward(s_w)[alpha == 0], s_w[alpha == 0])
+
+
 def test_alpha_array_broadcasts_to_a_table():
     alphas = np.array([-1.0, 0.0, 0.5])[:, None]
     rewards = Alpha(alphas).reward(np.array([-1.0, -2.0]))
@@ -328,8 +342,9 @@ def test_dpo_without_a_reference_is_refused():
 
 
 def test_margin_out_of_reach_of_a_bounded_reward_warns():
-    with pytest.warns(UserWarning, match="never exceeds 1.25"):
+    with pytest.warns(UserWarning, match="never exceeds 1.25") as caught:
         objective("alphapo", alpha=-2.0, beta=2.5, gamma=1.24)
+    assert caught[0].filename == __file__
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         objective("alphapo", alpha=-2.0, beta=2.5, gamma=0.25)
