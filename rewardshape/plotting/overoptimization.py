@@ -1,0 +1,147 @@
+"""Over-optimization in pictures. Takes the tables of `rewardshape.analysis.overoptimization`.
+
+The horizontal axis is always the distance from the reference, √KL. Every function returns its Axes, neither saves
+nor shows, and leaves the style alone.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+
+from rewardshape.plotting.style import CHOSEN, NEUTRAL, REJECTED, alpha_color
+
+DISTANCE_LABEL = "distance from the reference, √KL (nats$^{1/2}$ per response)"
+FORM_LABELS = {"best_of_n": "fit $d(a - bd)$", "policy_gradient": r"fit $d(a - b\,\ln d)$"}
+FORM_STYLES = {"best_of_n": "--", "policy_gradient": "-"}
+
+
+def plot_gold(
+    curve: pd.DataFrame,
+    fits: pd.DataFrame | None = None,
+    fitted: pd.DataFrame | None = None,
+    best_of_n: pd.DataFrame | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Gold reward of one run against the distance from the reference, with its fits and their peaks.
+
+    Points are the sampled steps (vertical bars: 95 % over prompts; horizontal: √ of KL ± 2 standard errors). A
+    triangle on the axis marks the peak of the preferred form, the bar through it the peak's interval; there is none
+    where the run has no peak.
+
+    Parameters
+    ----------
+    curve : DataFrame
+        As `gold_curve` returns it, of one run.
+    fits, fitted : DataFrame, optional
+        As `turning_points` and `fitted_curves` return them, of the same run.
+    best_of_n : DataFrame, optional
+        As `best_of_n_curve` returns it: what picking the best of n reference samples earns.
+    """
+    ax = plt.gca() if ax is None else ax
+    _draw_points(curve, "gold", CHOSEN, ax)
+    if fitted is not None:
+        for form, line in fitted.groupby("form", sort=False):
+            width = 1.4 if line["preferred"].iloc[0] else 0.8
+            style = FORM_STYLES[str(form)]
+            ax.plot(
+                line["sqrt_kl"],
+                line["gold"],
+                style,
+                color=CHOSEN,
+                linewidth=width,
+                label=FORM_LABELS[str(form)],
+            )
+    if best_of_n is not None:
+        shown = best_of_n[best_of_n["sqrt_kl"] <= 1.05 * max(curve["sqrt_kl"].max(), 0.5)]
+        ax.plot(
+            shown["sqrt_kl"], shown["gold"], ".:", color=NEUTRAL, linewidth=1, label="best of $n$, reference"
+        )
+        ax.fill_between(
+            shown["sqrt_kl"], shown["gold_low"], shown["gold_high"], color=NEUTRAL, alpha=0.15, linewidth=0
+        )
+    if fits is not None:
+        for fit in fits[fits["preferred"] & fits["peaks"]].to_dict("records"):
+            _mark_peak(fit, ax)
+    ax.set(xlabel=DISTANCE_LABEL, ylabel="gold reward")
+    if fitted is not None or best_of_n is not None:
+        ax.legend()
+    return ax
+
+
+def plot_proxy(curve: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """The objective's own implicit reward of the samples of one run, on the axis of `plot_gold`.
+
+    Over-optimization is this rising where gold falls.
+
+    Parameters
+    ----------
+    curve : DataFrame
+        As `gold_curve` returns it, of one run.
+    """
+    ax = plt.gca() if ax is None else ax
+    _draw_points(curve, "proxy", REJECTED, ax)
+    ax.plot(curve["sqrt_kl"], curve["proxy"], color=REJECTED, linewidth=0.8)
+    ax.set(xlabel=DISTANCE_LABEL, ylabel="implicit reward $r$\nof the samples")
+    return ax
+
+
+def plot_gold_sweep(curves: pd.DataFrame, fitted: pd.DataFrame | None = None, ax: Axes | None = None) -> Axes:
+    """Gold reward of every run of a sweep against the distance from the reference, by α.
+
+    Parameters
+    ----------
+    curves : DataFrame
+        As `gold_curve` returns it for a sweep.
+    fitted : DataFrame, optional
+        As `fitted_curves` returns it; the preferred form of every run is drawn.
+    """
+    ax = plt.gca() if ax is None else ax
+    labelled: set[float] = set()
+    for run, curve in curves.sort_values(["alpha", "run", "step"]).groupby("run", sort=False):
+        alpha = curve["alpha"].iloc[0]
+        color = NEUTRAL if np.isnan(alpha) else alpha_color(alpha)
+        label = None if alpha in labelled else f"α = {alpha:g}"
+        labelled.add(alpha)
+        ax.plot(curve["sqrt_kl"], curve["gold"], "o", color=color, markersize=2.5, label=label)
+        if fitted is not None:
+            line = fitted[(fitted["run"] == run) & fitted["preferred"]]
+            ax.plot(line["sqrt_kl"], line["gold"], color=color)
+    ax.set(xlabel=DISTANCE_LABEL, ylabel="gold reward")
+    ax.legend()
+    return ax
+
+
+def _draw_points(curve: pd.DataFrame, name: str, color: str, ax: Axes) -> None:
+    distance = curve["sqrt_kl"]
+    reach = 2 * curve["kl_se"]
+    nearest, furthest = (np.sqrt(np.maximum(curve["kl"] + sign * reach, 0)) for sign in (-1, 1))
+    ax.errorbar(
+        distance,
+        curve[name],
+        xerr=(distance - nearest, furthest - distance),
+        yerr=(curve[name] - curve[f"{name}_low"], curve[f"{name}_high"] - curve[name]),
+        fmt="o",
+        markersize=3,
+        color=color,
+        elinewidth=0.6,
+        alpha=0.8,
+    )
+
+
+def _mark_peak(fit: dict, ax: Axes) -> None:
+    high = min(fit["peak_sqrt_kl_high"], fit["end_sqrt_kl"])
+    on_axis = ax.get_xaxis_transform()
+    ax.plot(
+        [fit["peak_sqrt_kl_low"], high],
+        [0.015, 0.015],
+        color=NEUTRAL,
+        linewidth=2.5,
+        alpha=0.5,
+        transform=on_axis,
+    )
+    ax.plot(
+        fit["peak_sqrt_kl"], 0.03, "^", color=NEUTRAL, markersize=5, transform=on_axis, label="peak, 95 %"
+    )
