@@ -31,7 +31,7 @@ from rewardshape.data import EncodedPair
 from rewardshape.probe import projection, shared_prefix
 from rewardshape.probe.inputs import Inputs
 from rewardshape.probe.logprobs import Batch, SharedPrefixPath
-from rewardshape.probe.policy import DTYPES, default_optimizer, made_ready
+from rewardshape.probe.policy import DTYPES, TORCHAO, default_optimizer, made_ready
 from rewardshape.probe.probing import TOKENS_PER_BATCH, group_by_tokens
 from rewardshape.probe.settings import Settings
 from rewardshape.probe.training import schedule, training_arguments
@@ -311,6 +311,8 @@ def sharded(memory: Memory, settings: Settings) -> Memory:
             gradients=2 * memory.gradients,
             gradients_then=memory.gradients_then + memory.gradients,
         )
+    if settings.training.optimizer in TORCHAO:
+        memory = replace(memory, optimizer=2 * memory.gradients)  # bfloat16: 8 bits cannot be sharded
     parts = ("weights", "gradients", "gradients_then", "optimizer")
     return replace(memory, **{name: -(-getattr(memory, name) // processes) for name in parts})
 

@@ -248,6 +248,13 @@ class PairTrainer(Trainer):
         return norm
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        if self.is_fsdp_enabled and self.args.optim in TORCHAO:
+            from torchao.optim import _AdamW
+
+            # The quantised state of torchao 0.18 cannot be sharded; this one is bfloat16 and rounds the same way.
+            _, keywords = self.get_optimizer_cls_and_kwargs(self.args, model)
+            keywords.pop("block_size")
+            self.optimizer_cls_and_kwargs = _AdamW, keywords
         try:
             optimizer = super().create_optimizer(model)
         except ImportError as error:
