@@ -314,7 +314,8 @@ def _sweep_findings(tables: Tables) -> Findings:
     summary = tables.summary
     fell, total = int((summary["chosen_change_high"] < 0).sum()), len(summary)
     if fell == total:
-        headline = f"The chosen responses lost probability in all {total} runs."
+        runs = "both runs" if total == 2 else f"all {total} runs"
+        headline = f"The chosen responses lost probability in {runs}."
     elif fell:
         headline = f"The chosen responses lost probability in {fell} of {total} runs."
     else:
