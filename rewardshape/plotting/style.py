@@ -31,4 +31,6 @@ def plain(name: str) -> str:
 
 def style() -> Any:
     """Context manager that applies the project's style sheet: ``with style(): …``."""
+    # Loads the backend, which switches a notebook's interactive mode on: within, the end of the context would undo it.
+    matplotlib.pyplot.draw_if_interactive()
     return matplotlib.pyplot.style.context(STYLE)

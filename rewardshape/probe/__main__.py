@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -15,8 +14,6 @@ DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errn
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m rewardshape.probe") -> int:
     """Exit status: 0 done; 2 bad input, said in one ``error:`` line; 128 + signal when stopped (130 for Ctrl-C)."""
-    for noisy in ("torchao", "torch.utils._pytree"):  # they warn of kernels we do not use, while importing
-        logging.getLogger(noisy).setLevel(logging.ERROR)
     from rewardshape.probe.settings import parse
 
     output = None
