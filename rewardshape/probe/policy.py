@@ -80,6 +80,10 @@ def load_policy(checkpoint: str, settings: ModelSettings) -> PreTrainedModel:
             f"{checkpoint}: {len(missing)} weights are missing from the checkpoint, the first is {missing[0]}; "
             "training would start from noise"
         )
+    with torch.no_grad():
+        # Weights of its own: safetensors maps the file, and a file written over would change under a running model.
+        for tensor in (*model.parameters(), *model.buffers()):
+            tensor.data = tensor.data.clone()
     return made_ready(model, settings)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rewardshape import objective, read_trace
+from rewardshape.probe.policy import load_policy
+from rewardshape.probe.settings import ModelSettings
 from rewardshape.trace.format import read_lines
 
 Probe = Callable[..., int]
@@ -187,3 +190,16 @@ def test_token_log_probs_of_first_and_last_step_add_up(traced):
         ["step", "pair_id", "response"]
     )
     np.testing.assert_allclose(sums.sort_index(), rows["logp_sum"].sort_index(), rtol=1e-5)
+
+
+def test_a_checkpoint_written_over_does_not_change_a_loaded_policy(checkpoint, tmp_path):
+    copy = tmp_path / "model"
+    shutil.copytree(checkpoint, copy)
+    policy = load_policy(str(copy), ModelSettings())
+    weights = copy / "model.safetensors"
+    size = weights.stat().st_size
+    with open(weights, "wb") as file:
+        file.write(b"\x7f" * size)
+    untouched = AutoModelForCausalLM.from_pretrained(checkpoint)
+    for ours, theirs in zip(policy.parameters(), untouched.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
