@@ -84,10 +84,10 @@ class _Projection(torch.autograd.Function):
         for tile, logits, shares, tile_greedy, tile_normalizer in _tiles(hidden, weight, bias, softcap):
             tiles_greedy.append(tile_greedy)
             tiles_normalizer.append(tile_normalizer)
-            tiles_mean.append(torch.bmm(shares[:, None], logits[:, :, None]).flatten())
             place = (targets - tile.start).clamp(0, logits.shape[1] - 1)
             here = (targets >= tile.start) & (targets < tile.stop)
             tiles_target.append(logits.gather(1, place[:, None]).squeeze(1).where(here, -torch.inf))
+            tiles_mean.append(logits.mul_(shares).sum(-1))
         normalizers = torch.stack(tiles_normalizer)
         normalizer = normalizers.logsumexp(0)
         target = torch.stack(tiles_target).amax(0)
