@@ -300,9 +300,9 @@ def measure_trl(size_name: str, plan: str) -> dict[str, Any]:
 
 def apart(kind: str, size: str, plan: str) -> dict[str, Any] | None:
     """One measurement in a process of its own; None where it failed, which is then said."""
-    done = subprocess.run([sys.executable, __file__, size, kind, plan], stdout=subprocess.PIPE, text=True)
+    done = subprocess.run([sys.executable, __file__, size, kind, plan], capture_output=True, text=True)
     if done.returncode:
-        print(f"{kind}, {plan}: failed", file=sys.stderr)
+        print(f"{kind}, {plan}: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
         return None
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -47,7 +47,12 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m rewardshape.p
         if error.errno not in DISK:
             raise
         return fail(f"{error.filename or output or 'disk'}: {error.strerror}; what was written is kept")
-    except RuntimeError:
+    except RuntimeError as error:
+        if type(error).__name__ == "OutOfMemoryError":  # torch's, which may not be imported here
+            return fail(
+                "the device is out of memory; --dry-run says what fits; give a smaller --micro-batch-size, or "
+                "--gradient-checkpointing"
+            )
         if speaks():
             raise
         return 2  # another process failed and said why; this one only lost the connection

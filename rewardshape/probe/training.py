@@ -85,7 +85,7 @@ def training_arguments(settings: Settings, folder: Path) -> TrainingArguments:
             f"--batch-size {training.batch_size}: must be a multiple of {processes} processes × "
             f"--micro-batch-size {micro}"
         )
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(folder / "checkpoints"),
         max_steps=training.steps,
         per_device_train_batch_size=micro,
@@ -111,6 +111,9 @@ def training_arguments(settings: Settings, folder: Path) -> TrainingArguments:
         ddp_find_unused_parameters=False,
         dataloader_pin_memory=torch.cuda.is_available(),
     )
+    # One process uses one device: several in sight would otherwise split our packed rows (DataParallel).
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
 
 
 def call_inside(

@@ -1,0 +1,168 @@
+"""The plan against what is measured: exact for what a tensor knows of itself, within 10 % for activations."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
+
+from rewardshape.data import EncodedPair
+from rewardshape.probe.__main__ import main
+from rewardshape.probe.logprobs import SharedPrefixPath
+from rewardshape.probe.plan import Memory, fits, memory
+from rewardshape.probe.policy import DTYPES, made_ready
+from rewardshape.probe.settings import Settings
+
+CONFIG = LlamaConfig(
+    vocab_size=4096,
+    hidden_size=128,
+    intermediate_size=344,
+    num_hidden_layers=7,  # more than are gone through: the rest must follow
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    max_position_embeddings=512,
+    tie_word_embeddings=False,
+)
+SETTINGS = {
+    "float32": {"precision": "float32", "optimizer": "adamw_torch_fused"},
+    "mixed": {"precision": "mixed", "optimizer": "adamw_torch"},
+    "bfloat16": {"precision": "bfloat16", "optimizer": "adamw_torch_8bit"},
+    "checkpointed": {"gradient_checkpointing": True, "optimizer": "adamw_torch_fused"},
+    "LoRA": {"lora_rank": 8, "optimizer": "adamw_torch_fused"},
+}
+
+
+def some_pairs(number: int) -> list[EncodedPair]:
+    return [
+        EncodedPair(f"a:{i}", [5 + i] * 60, {"chosen": [7] * 40, "rejected": [9] * (30 + i)})
+        for i in range(number)
+    ]
+
+
+def settings_of(name: str) -> Settings:
+    return Settings().replace(batch_size=4, learning_rate=1e-5, checkpoint_every=10, **SETTINGS[name])
+
+
+def planned(name: str) -> Memory:
+    return memory(CONFIG, settings_of(name), some_pairs(4), some_pairs(3), "cpu")
+
+
+def real_policy(name: str) -> torch.nn.Module:
+    model = settings_of(name).model
+    return made_ready(AutoModelForCausalLM.from_config(CONFIG, dtype=DTYPES[model.precision]), model).train()
+
+
+def bytes_of(tensors) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_weights_gradients_and_optimizer_state_are_exact(name):
+    from transformers import Trainer
+
+    from rewardshape.probe.training import training_arguments
+
+    model, plan = real_policy(name), planned(name)
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    assert plan.parameters == sum(weight.numel() for weight in model.parameters())
+    assert plan.weights == bytes_of(model.parameters())
+    assert plan.gradients == bytes_of(trained)
+    arguments = training_arguments(settings_of(name), Path("unused"))
+    kind, keywords = Trainer.get_optimizer_cls_and_kwargs(arguments, model)
+    optimizer = kind(trained, **keywords)
+    for weight in trained:
+        weight.grad = torch.randn_like(weight)
+    with torch.compiler.set_stance("force_eager"):
+        optimizer.step()
+    state = 0
+    for weight in trained:
+        for value in optimizer.state[weight].values():
+            parts = [getattr(value, part) for part in ("codes", "scale", "qmap") if hasattr(value, part)]
+            state += bytes_of(parts or [value])
+    assert plan.optimizer == state
+
+
+@pytest.mark.parametrize("name", ["float32", "mixed", "bfloat16", "LoRA"])
+def test_activations_kept_for_the_backward_pass_within_ten_percent(name):
+    model, path = real_policy(name), SharedPrefixPath()
+    weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
+    kept: dict[int, int] = {}
+    alive = []  # or a freed address would be taken for the same tensor
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+            alive.append(tensor)
+        return tensor
+
+    autocast = torch.autocast("cpu", torch.bfloat16, name == "mixed")
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), autocast:
+        path.logps(model, path.collate(some_pairs(4)))
+    assert planned(name).saved == pytest.approx(sum(kept.values()), rel=0.10)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_the_peak_of_a_real_step_within_ten_percent(name, tmp_path):
+    model, path = real_policy(name), SharedPrefixPath()
+    batch = path.collate(some_pairs(4))
+    path.logps(model, batch).token_logps.sum().backward()  # makes what is made once: masks, caches
+    model.zero_grad()
+    autocast = torch.autocast("cpu", torch.bfloat16, name == "mixed")
+    with torch.profiler.profile(profile_memory=True) as profiler, autocast:
+        path.logps(model, batch).token_logps.sum().backward()
+    profiler.export_chrome_trace(str(tmp_path / "trace.json"))
+    events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    changes = [
+        event["args"]["Bytes"]
+        for event in sorted(
+            (event for event in events if event.get("name") == "[memory]"), key=lambda event: event["ts"]
+        )
+    ]
+    alive = peak = 0
+    for change in changes:
+        alive += change
+        peak = max(peak, alive)
+    plan = planned(name)
+    assert plan.activations + plan.gradients_then == pytest.approx(peak, rel=0.10)
+
+
+def test_the_published_7b_configuration_needs_what_is_known_of_it():
+    config = AutoConfig.for_model(
+        "mistral",
+        vocab_size=32000,
+        hidden_size=4096,
+        intermediate_size=14336,
+        num_hidden_layers=32,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+    )
+    settings = settings_of("bfloat16").replace(gradient_checkpointing=True)
+    pair = EncodedPair("a:1", [5] * 1024, {"chosen": [7] * 1024, "rejected": [9] * 1024})
+    plan = memory(config, settings, [pair], [pair], "cuda")
+    assert plan.parameters == 7_241_732_096  # Mistral 7B's model card
+    assert plan.weights == 2 * plan.parameters
+    assert plan.optimizer == pytest.approx(2 * plan.parameters, rel=0.02)  # two bytes of state a weight
+    assert fits(plan, 80e9)
+    assert not fits(plan, 40e9)
+
+
+def test_dry_run_prints_the_plan_and_leaves_nothing(checkpoint, pairs_file, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    # Nothing is loaded: a folder without weights will do.
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for file in Path(checkpoint).iterdir():
+        if file.suffix == ".json":
+            (bare / file.name).write_bytes(file.read_bytes())
+    words = [str(bare), "--data", pairs_file, "--alpha", "0.25", "--batch-size", "2", "--probe-pairs", "4"]
+    assert main([*words, "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "parameters" in said
+    assert "as asked" in said
+    assert "bfloat16, LoRA 16, checkpointed" in said
+    assert "24 GB" in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bare"]
