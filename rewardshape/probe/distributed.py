@@ -54,7 +54,8 @@ def gather(mine: Any) -> list[Any]:
 
 def on_main(function: Callable[[], T]) -> T:
     """The main process calls `function`; all get its result, or raise its error."""
-    return gather_attempts(lambda: function() if PartialState().is_main_process else None)[0]
+    first: Any = gather_attempts(lambda: function() if PartialState().is_main_process else None)[0]
+    return first
 
 
 def gather_attempts(function: Callable[[], T]) -> list[T]:

@@ -22,7 +22,8 @@ from rewardshape.theory import Objective, objective, objective_names, preset, pr
 MEASURED = {"logp_sum", "num_tokens", "ref_logp_sum"}  # what training knows of a response
 DEFAULT_OBJECTIVE = "alphapo"
 DEFAULT_PRESETS = {"alphapo": "alphapo/mistral-7b-instruct", "simpo": "simpo/mistral-7b-instruct"}
-EMBEDDED = {"alpha": (-0.5, 0.0, 0.25, 1.0), "beta": (2.5,), "gamma": (1.0,), "learning_rate": 1e-4}
+EMBEDDED_RATE = 1e-4
+EMBEDDED = {"alpha": (-0.5, 0.0, 0.25, 1.0), "beta": (2.5,), "gamma": (1.0,), "learning_rate": EMBEDDED_RATE}
 SCHEDULES = ("constant", "linear", "cosine", "constant_with_warmup")
 TRACKERS = ("none", "tensorboard", "wandb", "trackio")
 LORA_RATE = 10  # adapters learn at this multiple of the rate that suits the weights
@@ -370,7 +371,7 @@ def complete(settings: Settings, given: set[str]) -> Settings:
         if "gamma_beta_ratio" in given:
             defaults.pop("gamma", None)
         if settings.model.lora_rank:
-            defaults["learning_rate"] *= LORA_RATE
+            defaults["learning_rate"] = EMBEDDED_RATE * LORA_RATE
         settings = settings.replace(**{k: v for k, v in defaults.items() if k not in given})
     elif not settings.data.data:
         raise InputError("--data: name the preference pairs to train CHECKPOINT on")

@@ -48,7 +48,7 @@ TRAINED = ("chosen", "rejected")
 register_pytree_node(
     ResponseLogps,
     lambda logps: ([logps.token_logps, logps.greedy_logps, logps.entropies], logps.lengths),
-    lambda tensors, lengths: ResponseLogps(*tensors, lengths),
+    lambda tensors, lengths: ResponseLogps(*tensors, lengths=lengths),  # type: ignore[misc]
 )
 
 
@@ -255,7 +255,7 @@ class PairTrainer(Trainer):
             from torchao.optim import _AdamW
 
             # The quantised state of torchao 0.18 cannot be sharded; this one is bfloat16 and rounds the same way.
-            _, keywords = self.get_optimizer_cls_and_kwargs(self.args, model)
+            _, keywords = self.get_optimizer_cls_and_kwargs(self.args)
             keywords.pop("block_size")
             self.optimizer_cls_and_kwargs = _AdamW, keywords
         try:
