@@ -162,7 +162,7 @@ def main() -> None:
     parser.add_argument(
         "--output", type=Path, default=Path(__file__).parent, help="folder for model/ and pairs.jsonl"
     )
-    parser.add_argument("--steps", type=int, default=2500, help="training steps")
+    parser.add_argument("--steps", type=int, default=4500, help="training steps")
     parser.add_argument("--batch-size", type=int, default=64, help="texts per step")
     parser.add_argument("--peak-rate", type=float, default=2e-3, help="largest learning rate")
     parser.add_argument("--pairs", type=int, default=1000)
