@@ -21,6 +21,7 @@ COLUMNS = {
     "share_fallen": "chosen fell",
     "margin": "margin",
     "accuracy": "accuracy",
+    "difference": "chosen above α = 0's",
     "gold": "gold",
 }
 PERCENT = ("share_fallen", "accuracy")
@@ -57,9 +58,12 @@ def show(trace: Trace, settings: Settings) -> None:
 
 def comparisons(trace: Trace) -> Iterator[pd.DataFrame]:
     """The runs of a sweep where they have come equally far: in steps, in margin, in KL where it was measured."""
+    runs = displacement_summary(trace)
+    plain = runs["run"][(runs["alpha"] == 0).to_numpy()].tolist()
+    baseline = plain[0] if len(plain) == 1 else None  # of several seeds, each has its own
     for axis in AT:
         try:
-            yield compare_at_equal(trace, axis)  # type: ignore[arg-type]
+            yield compare_at_equal(trace, axis, baseline=baseline)  # type: ignore[arg-type]
         except InputError:  # no samples, or a run that gained no margin: nothing to compare on this axis
             continue
 
@@ -76,8 +80,9 @@ def text_table(rows: pd.DataFrame, label: str) -> str:
 def _text(row: dict[str, float], column: str) -> str:
     if column in PERCENT:
         return f"{row[column]:.0%}"
-    form = "{:+.3f}" if column.endswith("change") else "{:.3f}"
+    signed = column.endswith("change") or column == "difference"
+    form = "{:+.3f}" if signed else "{:.3f}"
     value = form.format(row[column])
-    if not column.endswith("change") or pd.isna(row.get(f"{column}_low")):
+    if not signed or pd.isna(row.get(f"{column}_low")):
         return value
     return f"{value} [{form.format(row[f'{column}_low'])}, {form.format(row[f'{column}_high'])}]"
