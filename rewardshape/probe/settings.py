@@ -22,8 +22,8 @@ from rewardshape.theory import Objective, objective, objective_names, preset, pr
 MEASURED = {"logp_sum", "num_tokens", "ref_logp_sum"}  # what training knows of a response
 DEFAULT_OBJECTIVE = "alphapo"
 DEFAULT_PRESETS = {"alphapo": "alphapo/mistral-7b-instruct", "simpo": "simpo/mistral-7b-instruct"}
-EMBEDDED_RATE = 1e-4
-EMBEDDED = {"alpha": (-0.5, 0.0, 0.25, 1.0), "beta": (2.5,), "gamma": (1.0,), "learning_rate": EMBEDDED_RATE}
+EMBEDDED_RATE = 2e-4
+EMBEDDED = {"alpha": (-0.5, 0.0, 0.25, 1.0), "beta": (2.5,), "gamma": (2.5,), "learning_rate": EMBEDDED_RATE}
 SCHEDULES = ("constant", "linear", "cosine", "constant_with_warmup")
 TRACKERS = ("none", "tensorboard", "wandb", "trackio")
 LORA_RATE = 10  # adapters learn at this multiple of the rate that suits the weights
