@@ -1,0 +1,233 @@
+"""Several processes record what one records: real launches over gloo on the CPU, compared with a run of one process.
+
+accelerate shards (FSDP) on accelerators only. For the sharded runs a driver tells it that the CPU is one; the
+sharding, the gathering and the checkpoints are torch's own and real.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+from rewardshape import read_trace
+from rewardshape.probe.run import run
+from rewardshape.probe.settings import parse
+from rewardshape.probe.training import checkpoints
+from rewardshape.trace.format import read_lines
+
+# Nats per response. Two processes add the same float32 gradients in another order, which after some steps of AdamW
+# shows in the sixth digit.
+TOLERANCE = {"rtol": 1e-5, "atol": 1e-4}
+FLAGS = [
+    "--steps",
+    "4",
+    "--batch-size",
+    "8",
+    "--micro-batch-size",
+    "2",
+    "--probe-pairs",
+    "13",
+    "--learning-rate",
+]
+FLAGS += ["1e-3", "--objective", "dpo", "--beta", "0.1", "--checkpoint-every", "2", "--keep-checkpoints", "5"]
+
+SHARDED = """
+import os, sys, torch
+os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
+from accelerate import PartialState
+from accelerate.utils import DistributedType
+PartialState._prepare_backend = lambda self, *args, **kwargs: ("gloo", DistributedType.MULTI_GPU)
+torch.accelerator.is_available = lambda: True
+from rewardshape.probe.__main__ import main
+sys.exit(main())
+"""
+FSDP = {
+    "ACCELERATE_USE_FSDP": "true",
+    "FSDP_VERSION": "2",
+    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+    "FSDP_RESHARD_AFTER_FORWARD": "true",
+    "FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT",
+}
+
+
+def command(program: list[str], processes: int) -> list[str]:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+
+    return [*launcher, str(processes), *program]
+
+
+def environment(**extra: str) -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", **extra}
+
+
+def launch(*flags: str, program: list[str] | None = None, processes: int = 2, **extra: str):
+    words = command(program or ["-m", "rewardshape.probe"], processes)
+    return subprocess.run(
+        [*words, *flags], env=environment(**extra), capture_output=True, text=True, timeout=300
+    )
+
+
+@pytest.fixture(scope="module")
+def task(checkpoint: str, pairs_file: str) -> list[str]:
+    return [checkpoint, "--data", pairs_file, *FLAGS]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def one(task: list[str], folder: Path) -> Path:
+    run(parse([*task, "--output", str(folder / "one"), "--quiet"]))
+    return folder / "one"
+
+
+@pytest.fixture(scope="module")
+def two(task: list[str], folder: Path) -> Path:
+    done = launch(*task, "--output", str(folder / "two"), "--json")
+    assert done.returncode == 0, done.stderr
+    assert len([line for line in done.stdout.splitlines() if line.startswith("{")]) == 1  # one process speaks
+    return folder / "two"
+
+
+def assert_same_record(found: Path, expected: Path) -> None:
+    """The same rows in the same order, the same numbers as far as float32 goes."""
+    a, b = read_trace(found), read_trace(expected)
+    keys = ["step", "split", "pair_id", "response", "num_tokens"]
+    assert a.responses[keys].equals(b.responses[keys])
+    np.testing.assert_allclose(a.responses["logp_sum"], b.responses["logp_sum"], **TOLERANCE)
+    np.testing.assert_allclose(a.responses["ref_logp_sum"], b.responses["ref_logp_sum"], rtol=1e-6, atol=1e-4)
+    for name in ("loss", "margin", "grad_norm"):
+        np.testing.assert_allclose(a.steps[name], b.steps[name], rtol=1e-4, atol=1e-4)
+    for name in ("tokens", "learning_rate", "accuracy"):
+        np.testing.assert_array_equal(a.steps[name], b.steps[name])
+
+
+def test_two_processes_record_what_one_records(one, two):
+    assert_same_record(two, one)
+    assert read_trace(two).settings["device"]["processes"] == 2
+
+
+def test_no_row_is_recorded_twice(two):
+    rows = read_trace(two).responses
+    assert not rows.duplicated(["step", "split", "pair_id", "response"]).any()
+    steps = [record["step"] for _, record in read_lines(two / "trace.jsonl") if "step" in record]
+    assert steps == [0, 1, 2, 3, 4]
+
+
+def cut_back(whole: Path, output: Path, step: int) -> None:
+    """The folder as a kill right after the checkpoint of `step` leaves it."""
+    shutil.copytree(whole, output)
+    for name in ("run.json", "command.json"):
+        text = (output / name).read_text().replace('"status": "done"', '"status": "running"')
+        (output / name).write_text(text.replace(str(whole), str(output)))
+    for path in (output / "checkpoints").iterdir():
+        if int(path.name.rpartition("-")[2]) > step:
+            shutil.rmtree(path)
+
+
+def test_a_checkpoint_of_two_processes_goes_on_with_one(one, two, tmp_path):
+    cut_back(two, tmp_path / "run", 2)
+    run(parse(["--resume", "--output", str(tmp_path / "run"), "--quiet"]))
+    assert_same_record(tmp_path / "run", one)
+
+
+def test_a_checkpoint_of_one_process_goes_on_with_two(one, tmp_path):
+    cut_back(one, tmp_path / "run", 2)
+    done = launch("--resume", "--output", str(tmp_path / "run"), "--quiet")
+    assert done.returncode == 0, done.stderr
+    assert_same_record(tmp_path / "run", one)
+
+
+@pytest.fixture(scope="module")
+def sharded(task: list[str], folder: Path) -> Path:
+    program = folder / "sharded.py"
+    program.write_text(SHARDED)
+    done = launch(*task, "--output", str(folder / "sharded"), "--quiet", program=[str(program)], **FSDP)
+    assert done.returncode == 0, done.stderr
+    return folder / "sharded"
+
+
+def test_a_sharded_model_records_what_a_whole_one_records(one, sharded):
+    newest = checkpoints(sharded / "checkpoints")[0]
+    assert len(list((newest / "pytorch_model_fsdp_0").glob("*.distcp"))) == 2  # sharded it was
+    assert_same_record(sharded, one)
+
+
+def test_a_sharded_checkpoint_goes_on_with_another_number_of_processes(one, sharded, tmp_path):
+    cut_back(sharded, tmp_path / "run", 2)
+    program = [str(sharded.parent / "sharded.py")]
+    done = launch(
+        "--resume", "--output", str(tmp_path / "run"), "--quiet", program=program, processes=1, **FSDP
+    )
+    assert done.returncode == 0, done.stderr
+    assert_same_record(tmp_path / "run", one)
+
+
+def test_sigterm_checkpoints_both_within_30_seconds(task, tmp_path):
+    output = tmp_path / "run"
+    words = [*task, "--output", str(output), "--steps", "400", "--checkpoint-every", "400"]
+    process = subprocess.Popen(
+        [*command(["-m", "rewardshape.probe"], 2), *words],
+        env=environment(),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    trace = output / "trace.jsonl"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if trace.is_file() and trace.read_bytes().count(b"\n") >= 3:
+            break
+        time.sleep(0.05)
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert time.monotonic() - began < 30
+    assert said.count("--resume --output") == 1
+    step = read_trace(output).steps["step"].max()
+    assert checkpoints(output / "checkpoints")[0].name == f"checkpoint-{step}"
+    assert json.loads((output / "run.json").read_text())["status"] == "interrupted"
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_an_error_on_one_process_ends_all_with_one_line(task, tmp_path, rank):
+    # One of the two cannot read the data: its file name differs.
+    program = tmp_path / "one_fails.py"
+    program.write_text(
+        "import os, sys\n"
+        f"if os.environ['RANK'] == '{rank}':\n"
+        "    sys.argv[sys.argv.index('--data') + 1] = 'missing.jsonl'\n"
+        "from rewardshape.probe.__main__ import main\n"
+        "sys.exit(main())\n"
+    )
+    done = launch(*task, "--output", str(tmp_path / "run"), program=[str(program)])
+    assert done.returncode != 0
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1
+    assert "missing.jsonl" in errors[0]
+    assert "exitcode  : 2" in done.stderr
+    assert "rewardshape/probe/" not in done.stderr  # no traceback of ours
+
+
+def test_a_batch_that_does_not_divide_is_said_once(task, tmp_path):
+    done = launch(*task, "--output", str(tmp_path / "run"), "--batch-size", "6", "--micro-batch-size", "2")
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert errors == ["error: --batch-size 6: must be a multiple of 2 processes × --micro-batch-size 2"]
+
+
+def test_both_processes_end_with_the_same_weights(one, two):
+    a, b = (load_file(run / "checkpoints" / "checkpoint-4" / "model.safetensors") for run in (one, two))
+    assert a.keys() == b.keys()
+    assert max((a[name] - b[name]).abs().max().item() for name in a) < 1e-5
