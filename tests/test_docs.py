@@ -25,6 +25,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
 
 import rewardshape
 from rewardshape import __main__ as console
@@ -45,6 +47,7 @@ NOT_OURS = {
     "tensorboard",
 }  # what a shell line may begin with
 PREPARED = "prepared-by-the-test"  # in run folders that a page may read before it makes its own
+LAUNCHERS = {"torchrun", "accelerate"}
 FEW = 3  # blocks that may be marked as not run
 SHORT = [
     "--steps", "2", "--probe-pairs", "8", "--batch-size", "4", "--samples", "8", "--best-of", "2", "--quiet",
@@ -53,6 +56,7 @@ FENCE = re.compile(
     r"^(?:<!-- not run: (?P<why>.+?) -->\n+)?(?P<indent> *)```(?P<language>\w*)[^\n]*\n(?P<code>.*?)^(?P=indent)```",
     re.MULTILINE | re.DOTALL,
 )
+SHELL = {"bash", "sh", "shell", "console"}
 PLAIN = {"", "text", "bibtex", "yaml", "toml", "diff", "json", "jsonl", "csv"}  # shown, not executed
 
 
@@ -96,6 +100,13 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pairs.to_parquet(folder / "pairs.parquet")
     pairs[::-1].to_parquet(folder / "more.parquet")
     write_logs(folder)
+    large = folder / "my-7b"  # stands for a large model, and so does the adapter that a run left of it
+    shutil.copytree(embedded.checkpoint_path(), large)
+    shutil.copytree(embedded.checkpoint_path(), folder / "my-70b")
+    adapted = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(large), LoraConfig(target_modules="all-linear")
+    )
+    adapted.save_pretrained(folder / "runs" / "my-7b" / "checkpoints" / "checkpoint-150")
     _probe([*SWEEP, "--output", str(folder / "runs" / "embedded")])
     _probe(
         [
@@ -188,6 +199,8 @@ def run_shell(words: list[str], reader: Path) -> None:
         targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
         assert [word for word in words[1:] if "=" not in word and word not in targets] == []
         return
+    if words[0] in LAUNCHERS:  # here one process does
+        words = ["python", *words[words.index("-m") :]]
     if words[0] == "rewardshape":
         command, arguments = words[1], words[2:]
     else:
@@ -206,7 +219,7 @@ def run_shell(words: list[str], reader: Path) -> None:
 
 def shortened(arguments: list[str], reader: Path) -> list[str]:
     """The same command, small; it finds its output folder free as in the reader's first run."""
-    if {"--help", "--resume"} & set(arguments):
+    if {"--help", "--resume", "--dry-run"} & set(arguments):
         return [*arguments, "--quiet"]
     named = arguments[arguments.index("--output") + 1] if "--output" in arguments else None
     checkpoint = arguments[0] if arguments and not arguments[0].startswith("-") else None
@@ -239,7 +252,7 @@ def test_every_block_of_the_page_runs(page: Path, reader: Path):
         try:
             if block.language in ("python", "py", "pycon"):
                 run_python(block, namespace)
-            elif block.language in ("bash", "sh", "shell", "console"):
+            elif block.language in SHELL or block.code.startswith("python -m "):
                 for words in shell_lines(block.code):
                     run_shell(words, reader)
             else:
@@ -282,7 +295,7 @@ def test_every_flag_in_the_docs_exists():
         (flag, block.place)
         for page in PAGES
         for block in blocks(page)
-        if block.language in ("bash", "sh", "shell", "console")
+        if block.language in SHELL or block.code.startswith("python -m ")
         for words in shell_lines(block.code)
         if "rewardshape" in " ".join(words)
         for flag in words

@@ -10,6 +10,7 @@ import griffe
 from latex2mathml.converter import convert
 
 BLOCK = re.compile(r"^( *)\.\. math::(.*(?:\n(?:\1 +\S.*| *(?=\n\1 +\S)))*)", re.MULTILINE)
+STARRED = re.compile(r"(?<=\w)\*(?=[\s.,;:)]|$)", re.MULTILINE)  # the Δ* of a formula is no emphasis
 INLINE = re.compile(r":math:`([^`]+)`")
 EQUATIONS = "\\begin{aligned}%s\\end{aligned}"
 
@@ -19,7 +20,8 @@ class Formulas(griffe.Extension):
 
     def on_object(self, *, obj: Any, **_: Any) -> None:
         if obj.docstring is not None:
-            obj.docstring.value = INLINE.sub(_inline, BLOCK.sub(_block, obj.docstring.value))
+            text = STARRED.sub(r"\\*", obj.docstring.value)
+            obj.docstring.value = INLINE.sub(_inline, BLOCK.sub(_block, text))
 
 
 def _block(found: re.Match[str]) -> str:
