@@ -6,7 +6,7 @@ A trace may be read while it is being written: reading ends at the last whole li
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from rewardshape.trace.format import (
     read_lines,
 )
 
+TEXT_COLUMNS = {"pair_id", "response", "split", "prompt_id", "text"}
 RESPONSE_COLUMNS = ["run", "step", "split", "pair_id", "response", "logp_sum", "ref_logp_sum", "num_tokens"]
 
 
@@ -64,9 +65,7 @@ class Trace:
         """The trace of one run of several."""
         if name not in self.runs:
             raise InputError(f"no run {name!r} in {self.folder}: it holds {', '.join(self.runs)}")
-        if len(self.runs) == 1:
-            return self
-        return read_trace(self.folder / name)
+        return self if self.folder.name == name else read_trace(self.folder / name)
 
 
 def read_trace(folder: str | Path) -> Trace:
@@ -114,24 +113,19 @@ def _read_run(folder: Path) -> Trace:
     if len(step_rows):
         step_rows["seconds"] = step_rows["step"].map(seconds)
 
-    responses = _concat(
-        [
-            _table(part, step=record["step"], split=split)
-            for record in steps
-            for split, part in (
-                ("train", record.get("train")),
-                ("probe", _with(probe_set, record.get("probe"))),
-            )
-            if part
-        ]
+    responses = _stack(
+        (part, {"step": record["step"], "split": split})
+        for record in steps
+        for split, part in (("train", record.get("train")), ("probe", _with(probe_set, record.get("probe"))))
+        if part
     )
     tables = {
         "steps": step_rows,
         "responses": responses.reindex(
             columns=[*RESPONSE_COLUMNS[1:], *(c for c in responses.columns if c not in RESPONSE_COLUMNS)]
         ),
-        "geometry": _concat([_table(r["geometry"], step=r["step"]) for r in steps if r.get("geometry")]),
-        "samples": _concat([_table(r["samples"], step=r["step"]) for r in steps if r.get("samples")]),
+        "geometry": _stack((r["geometry"], {"step": r["step"]}) for r in steps if r.get("geometry")),
+        "samples": _stack((r["samples"], {"step": r["step"]}) for r in steps if r.get("samples")),
         "tokens": _concat([_token_table(r, probe_set) for r in steps if r.get("tokens")]),
     }
     for table in tables.values():
@@ -143,12 +137,27 @@ def _with(probe_set: Mapping[str, Any], measured: Mapping[str, Any] | None) -> d
     return {**probe_set, **measured} if measured else None
 
 
-def _table(part: Mapping[str, Any], **constant: Any) -> pd.DataFrame:
-    table = pd.DataFrame(dict(part))
-    for name, value in reversed(constant.items()):
-        table.insert(0, name, value)
-    if "ref_logp_sum" in table:
-        table["ref_logp_sum"] = table["ref_logp_sum"].astype(float)
+def _stack(parts: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> pd.DataFrame:
+    """Tables of columns, each with constants of its own, one below the other; a column that one lacks is NaN there.
+
+    Lists are joined before pandas sees them: a DataFrame per step would take a hundred times as long.
+    """
+    columns: dict[str, list[Any]] = {}
+    rows = 0
+    for part, constants in parts:
+        size = len(next(iter(part.values())))
+        for name in {**constants, **part}:
+            values = part[name] if name in part else [constants[name]] * size
+            columns.setdefault(name, [None] * rows).extend(values)
+        rows += size
+        for values in columns.values():
+            values.extend([None] * (rows - len(values)))
+    table = pd.DataFrame(columns)
+    for name in table.columns:
+        if (
+            table[name].dtype == object and name not in TEXT_COLUMNS
+        ):  # null stands for "not measured", NaN in pandas
+            table[name] = table[name].astype(float)
     return table
 
 
