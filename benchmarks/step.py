@@ -344,11 +344,12 @@ def measure_logging(rounds: int) -> None:
 
     tokens = sum(batch["lengths"])
     tile = torch.randn(tokens, max(512, CPU_TILE_ELEMENTS // tokens))
+    shares = torch.ones_like(tile)
     tiles = -(-shape.vocabulary // tile.shape[1])
 
     def entropies() -> None:
         for _ in range(tiles):
-            tile.mul_(tile).sum(-1)
+            tile.mul_(shares).sum(-1)
 
     probe_pairs = encoded_pairs(shape, 64)
     probe = [path.collate(group) for group in batches(probe_pairs, max_tokens=2048)]
