@@ -18,20 +18,37 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from rewardshape import read_trace
 from rewardshape.data import EncodedPair
 from rewardshape.probe import policy
-from rewardshape.probe.__main__ import main
 from rewardshape.probe.logprobs import PlainPath
 from rewardshape.probe.policy import default_learning_rate, load_policy, untouched
-from rewardshape.probe.settings import ModelSettings
+from rewardshape.probe.run import run
+from rewardshape.probe.settings import ModelSettings, parse
 
 LORA = ["--lora-rank", "4", "--objective", "dpo", "--beta", "0.1", "--steps", "6", "--micro-batch-size", "4"]
 LORA += ["--checkpoint-every", "2", "--keep-checkpoints", "5", "--learning-rate", "1e-2"]
 
 
+SMALL = ["--steps", "4", "--batch-size", "8", "--probe-pairs", "12", "--learning-rate", "1e-3", "--quiet"]
+
+
 @pytest.fixture(scope="module")
-def adapted(probe: Callable[..., int], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("lora") / "run"
-    assert probe(folder, *LORA) == 0
-    return folder
+def record(checkpoint: str, pairs_file: str) -> Callable[..., Path]:
+    """A small run of the embedded model with these flags; its folder."""
+
+    def recorded(output: Path, *flags: str) -> Path:
+        run(parse([checkpoint, "--data", pairs_file, "--output", str(output), *SMALL, *flags]))
+        return output
+
+    return recorded
+
+
+def resume(output: Path, *flags: str) -> Path:
+    run(parse(["--resume", "--output", str(output), "--quiet", *flags]))
+    return output
+
+
+@pytest.fixture(scope="module")
+def adapted(record: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return record(tmp_path_factory.mktemp("lora") / "run", *LORA)
 
 
 def plain_logps(model: torch.nn.Module, checkpoint: str, pairs_file: str, rows) -> np.ndarray:
@@ -106,13 +123,13 @@ def cut_back(whole: Path, output: Path, step: int) -> None:
 
 def test_a_lora_run_with_accumulation_resumes_bit_exactly(adapted, tmp_path):
     cut_back(adapted, tmp_path / "run", 2)
-    assert main(["--resume", "--output", str(tmp_path / "run"), "--quiet"]) == 0
-    assert (tmp_path / "run" / "trace.jsonl").read_bytes() == (adapted / "trace.jsonl").read_bytes()
+    resumed = resume(tmp_path / "run")
+    assert (resumed / "trace.jsonl").read_bytes() == (adapted / "trace.jsonl").read_bytes()
 
 
 def test_probe_every_may_change_and_the_adapters_end_the_same(adapted, tmp_path):
     cut_back(adapted, tmp_path / "run", 4)
-    assert main(["--resume", "--output", str(tmp_path / "run"), "--quiet", "--probe-every", "5"]) == 0
+    resume(tmp_path / "run", "--probe-every", "5")
     resumed, whole = (
         load_file(folder / "checkpoints" / "checkpoint-6" / "adapter_model.safetensors")
         for folder in (tmp_path / "run", adapted)
@@ -149,8 +166,8 @@ def drift(rounded: Path, pairs_file: str, tmp_path_factory: pytest.TempPathFacto
 
     def measured(*flags: str) -> torch.Tensor:
         output = tmp_path_factory.mktemp("drift") / "run"
-        words = [str(rounded), "--data", pairs_file, "--output", str(output), "--batch-size", "8", "--quiet"]
-        assert main([*words, "--alpha", "0.25", *DRIFT, *flags]) == 0
+        words = [str(rounded), "--data", pairs_file, "--output", str(output), "--batch-size", "4", "--quiet"]
+        run(parse([*words, "--alpha", "0.25", *DRIFT, *flags]))
         before = load_file(rounded / "model.safetensors")
         after = load_file(output / "checkpoints" / "checkpoint-20" / "model.safetensors")
         return torch.cat([(after[name].double() - before[name].double()).flatten() for name in before])
@@ -177,22 +194,20 @@ def test_bfloat16_weights_drift_as_float32_weights_do_and_rounded_to_nearest_do_
     assert (nearest[large] * direction).mean().abs() < 0.1 * due[large].abs().mean()
 
 
-def test_a_bfloat16_run_with_8_bit_state_resumes_bit_exactly(probe, tmp_path):
+def test_a_bfloat16_run_with_8_bit_state_resumes_bit_exactly(record, tmp_path):
     flags = ["--precision", "bfloat16", "--steps", "4", "--checkpoint-every", "2", "--keep-checkpoints", "3"]
-    assert probe(tmp_path / "whole", *flags) == 0
-    assert read_trace(tmp_path / "whole").settings["run"]["optimizer"] == "adamw_torch_8bit"
-    cut_back(tmp_path / "whole", tmp_path / "run", 2)
-    assert main(["--resume", "--output", str(tmp_path / "run"), "--quiet"]) == 0
-    assert (tmp_path / "run" / "trace.jsonl").read_bytes() == (
-        tmp_path / "whole" / "trace.jsonl"
-    ).read_bytes()
+    whole = record(tmp_path / "whole", *flags)
+    assert read_trace(whole).settings["run"]["optimizer"] == "adamw_torch_8bit"
+    cut_back(whole, tmp_path / "run", 2)
+    resumed = resume(tmp_path / "run")
+    assert (resumed / "trace.jsonl").read_bytes() == (whole / "trace.jsonl").read_bytes()
 
 
-def test_mixed_precision_measures_what_float32_measures_as_far_as_bfloat16_can(probe, tmp_path):
+def test_mixed_precision_measures_what_float32_measures_as_far_as_bfloat16_can(record, tmp_path):
     tables = []
     for precision in ("float32", "mixed"):
-        assert probe(tmp_path / precision, "--precision", precision, "--steps", "2") == 0
-        tables.append(read_trace(tmp_path / precision).responses)
+        folder = record(tmp_path / precision, "--precision", precision, "--steps", "2")
+        tables.append(read_trace(folder).responses)
     exact, mixed = tables
     per_token = (mixed["logp_sum"] - exact["logp_sum"]) / exact["num_tokens"]
     assert 0 < per_token.abs().max() < 0.05

@@ -173,7 +173,7 @@ def test_a_sweep_has_one_folder_per_alpha_and_the_same_pairs_in_each(probe, tmp_
 
 
 def test_non_finite_loss_stops_before_the_update_and_names_the_pair(probe, tmp_path, capsys):
-    assert probe(tmp_path / "run", "--alpha", "600") == 2
+    assert probe(tmp_path / "run", "--alpha", "3000") == 2
     error = capsys.readouterr().err.strip().splitlines()
     assert len(error) == 1
     assert error[0].startswith("error: step 1: the loss is not finite, on pair")
