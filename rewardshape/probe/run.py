@@ -189,7 +189,7 @@ def progress_of(
 ) -> Callable[[int, dict[str, float], dict[str, list[float]] | None], None]:
     """What to show after each step: loss, margin, and the change of both log-probs since step 0, per token."""
     start: dict[str, float] = {}
-    change = {"probe_chosen_logp_mean": "", "probe_rejected_logp_mean": ""}
+    change = {"probe_chosen_logp_mean": "–", "probe_rejected_logp_mean": "–"}
 
     def show(step: int, metrics: dict[str, float], measured: dict[str, list[float]] | None) -> None:
         if not start:  # a resumed run: step 0 stands in its trace
