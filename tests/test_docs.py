@@ -37,15 +37,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "fig
 PAGES = [page for page in PAGES if page.is_file()]
 NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
 
-NOT_OURS = {
-    "pip",
-    "conda",
-    "git",
-    "cd",
-    "docker",
-    "jupyter",
-    "tensorboard",
-}  # what a shell line may begin with
+# What a shell line may begin with and is not run:
+NOT_OURS = {".", "cd", "conda", "docker", "git", "jupyter", "pip", "sbatch", "tensorboard"}
 PREPARED = "prepared-by-the-test"  # in run folders that a page may read before it makes its own
 LAUNCHERS = {"torchrun", "accelerate"}
 FEW = 3  # blocks that may be marked as not run
@@ -162,7 +155,10 @@ def reader(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     """A copy of the prepared folder, and in it."""
     folder = tmp_path / "reader"
     shutil.copytree(prepared, folder)
-    (folder / "figures").symlink_to(ROOT / "figures")
+    if (ROOT / "figures").is_dir():
+        shutil.copytree(ROOT / "figures", folder / "figures")
+    for run in (folder / "figures").glob("runs/*"):
+        (run / PREPARED).touch()
     monkeypatch.chdir(folder)
     return folder
 

@@ -1,0 +1,76 @@
+"""The notebooks run from top to bottom, are short, and are committed with outputs that hold nothing private."""
+
+from __future__ import annotations
+
+import ast
+import re
+import warnings
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+NAMES = [path.stem for path in NOTEBOOKS]
+MOST_LINES = 40
+MOST_BYTES = 400_000
+
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
+
+
+def read(path: Path) -> nbformat.NotebookNode:
+    return nbformat.read(path, as_version=4)
+
+
+def code_cells(path: Path) -> list[nbformat.NotebookNode]:
+    return [cell for cell in read(path).cells if cell.cell_type == "code"]
+
+
+def test_there_is_one_notebook_for_each_question():
+    assert [name.partition("_")[0] for name in NAMES] == ["1", "2", "3", "4", "5"]
+    questions = [read(path).cells[0].source.splitlines()[0] for path in NOTEBOOKS]
+    assert all(re.fullmatch(r"# .*\?", question) for question in questions)
+
+
+@each_notebook
+@pytest.mark.timeout(900)
+def test_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    place = tmp_path / "notebooks"
+    place.mkdir()
+    (tmp_path / "figures").symlink_to(ROOT / "figures")
+    notebook = read(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # the kernel's transport warns of TCP
+        NotebookClient(notebook, timeout=800, resources={"metadata": {"path": str(place)}}).execute()
+    for cell in notebook.cells:
+        if "with style():" in cell.source and cell.cell_type == "code":
+            assert any("image/png" in output.get("data", {}) for output in cell.outputs), cell.source
+
+
+@each_notebook
+def test_code_is_short_enough_to_read(path: Path):
+    lines = [line for cell in code_cells(path) for line in cell.source.splitlines() if line.strip()]
+    assert len(lines) < MOST_LINES
+    for cell in code_cells(path):
+        ast.parse(cell.source)  # plain Python, no magics
+    assert max(map(len, lines)) <= 130
+
+
+@each_notebook
+def test_outputs_are_committed_complete_and_small(path: Path):
+    counts = [cell.execution_count for cell in code_cells(path)]
+    assert counts == list(range(1, len(counts) + 1))
+    assert path.stat().st_size < MOST_BYTES
+    outputs = [output for cell in code_cells(path) for output in cell.outputs]
+    assert not any(output.output_type == "error" for output in outputs)
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+
+
+@each_notebook
+def test_outputs_name_no_place_on_the_machine_they_were_made_on(path: Path):
+    text = path.read_text(encoding="utf-8")
+    assert re.findall(r"(?<![\w.:/])/(?:home|root|tmp|work|Users|usr|opt|mnt)/[^\s\"\\]*", text) == []
