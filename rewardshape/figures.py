@@ -138,10 +138,11 @@ THEORY = {
         "against α, for pairs of three log-probabilities.",
     ),
 }
+STORIES = "python -m rewardshape.probe ../shared/checkpoints/stories260K --data ../shared/data/"
 SOURCES = {
     "embedded": Source(
-        "python -m rewardshape.probe --output figures/runs/embedded --sample-every 10 --geometry-every 15 "
-        "--probe-every 3",
+        "python -m rewardshape.probe --output figures/runs/embedded --sample-every 15 --samples 128 --best-of 8 "
+        "--geometry-every 15 --probe-every 3",
         (
             "sweep",
             "trajectories",
@@ -152,6 +153,19 @@ SOURCES = {
             "gold",
             "gold_sweep",
         ),
+    ),
+    "polite": Source(
+        f"{STORIES}llms_from_scratch_polite.jsonl --alpha 0 --steps 60 --learning-rate 3e-4 --no-end-token "
+        "--probe-pairs 128 --probe-every 10 --geometry-every 60 --output figures/runs/polite",
+        ("ches_vs_displacement",),
+    ),
+    "response-kinds": Source(
+        f"{STORIES}learning_dynamics_helpful_probe.jsonl --alpha 0 --steps 60 --learning-rate 1e-4 "
+        "--max-prompt-tokens 192 --max-response-tokens 128 --no-end-token --skip-bad-rows --probe-pairs 48 "
+        "--probe-every 5 --probe-responses chosen_initial chosen_selfr chosen_gptsemantic chosen_gptformat "
+        "reject_gptsemantic reject_gptformat irr_train irr_test irr_hum random_permute random_nonhum "
+        "--output figures/runs/response-kinds",
+        ("responses",),
     ),
 }
 

@@ -346,7 +346,9 @@ Read it in Python with rewardshape.read_trace(folder). Log-probs are in nats; a 
 
 
 def _listed(names: Sequence[str]) -> str:
-    return textwrap.fill(", ".join(names), 108, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
+    return textwrap.fill(
+        ", ".join(names), 108, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
+    )
 
 
 # --- from settings to runs --------------------------------------------------------------------------------------
@@ -403,7 +405,9 @@ def build_objective(settings: ObjectiveSettings) -> Objective:
         base.pop("gamma_beta_ratio", None)
     goal = objective(name, **{**base, **given})
     if missing := set(goal.needs) - MEASURED:
-        raise InputError(f"--objective {name}: needs {', '.join(sorted(missing))}, which the probe does not measure")
+        raise InputError(
+            f"--objective {name}: needs {', '.join(sorted(missing))}, which the probe does not measure"
+        )
     return goal
 
 

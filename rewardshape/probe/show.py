@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pandas as pd
 
@@ -41,7 +42,9 @@ def show(trace: Trace, settings: Settings) -> None:
     draw_all(trace, trace.folder / "figures")
     page = write_report(trace.folder)
     if settings.output.json:
-        print(json.dumps({"folder": str(trace.folder), "runs": json.loads(summary.to_json(orient="records"))}))
+        print(
+            json.dumps({"folder": str(trace.folder), "runs": json.loads(summary.to_json(orient="records"))})
+        )
         return
     if settings.output.quiet:
         return
@@ -77,7 +80,7 @@ def text_table(rows: pd.DataFrame, label: str) -> str:
     return shown.to_string(index=False)
 
 
-def _text(row: dict[str, float], column: str) -> str:
+def _text(row: dict[Any, Any], column: str) -> str:
     if column in PERCENT:
         return f"{row[column]:.0%}"
     signed = column.endswith("change") or column == "difference"

@@ -455,9 +455,8 @@ class Recorder(TrainerCallback):
             )
         self._began = now
         if self.trainer.args.report_to:
-            self.trainer.log(
-                {**metrics, **self.probe.means(measured), "trace": str(self.folder / TRACE_FILE)}
-            )
+            said: dict[str, Any] = {**metrics, **self.probe.means(measured)}
+            self.trainer.log(said | {"trace": str(self.folder / TRACE_FILE)})
         self.on_step(step, metrics, measured)
 
     def _refuse_non_finite(self, step: int) -> None:

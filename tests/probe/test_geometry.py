@@ -79,7 +79,11 @@ def test_gram_entries_are_those_of_brute_force_autograd(runs, checkpoint, pairs_
     per_token = name != "dpo"  # the score of DPO is summed; its reference has no gradient
     found = score_gradients(model, checkpoint, pairs_file, list(table.index), per_token=per_token)
     expected = [(w @ w, w @ c, c @ c) for w, c in found]
-    np.testing.assert_allclose(table[["gram_ww", "gram_wl", "gram_ll"]], np.array(expected), rtol=2e-4)
+    # An overlap near zero is what two gradients' products leave of each other: exact to float32 on their scale.
+    atol = 1e-6 * np.max(expected)
+    np.testing.assert_allclose(
+        table[["gram_ww", "gram_wl", "gram_ll"]], np.array(expected), rtol=2e-4, atol=atol
+    )
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
