@@ -156,13 +156,13 @@ SOURCES = {
     ),
     "polite": Source(
         f"{STORIES}llms_from_scratch_polite.jsonl --alpha 0 --steps 60 --learning-rate 3e-4 --no-end-token "
-        "--probe-pairs 128 --probe-every 10 --geometry-every 60 --output figures/runs/polite",
+        "--probe-pairs 96 --probe-every 10 --geometry-every 60 --output figures/runs/polite",
         ("ches_vs_displacement",),
     ),
     "response-kinds": Source(
         f"{STORIES}learning_dynamics_helpful_probe.jsonl --alpha 0 --steps 60 --learning-rate 1e-4 "
-        "--max-prompt-tokens 192 --max-response-tokens 128 --no-end-token --skip-bad-rows --probe-pairs 48 "
-        "--probe-every 5 --probe-responses chosen_initial chosen_selfr chosen_gptsemantic chosen_gptformat "
+        "--max-prompt-tokens 192 --max-response-tokens 128 --no-end-token --skip-bad-rows --probe-pairs 32 "
+        "--probe-every 10 --probe-responses chosen_initial chosen_selfr chosen_gptsemantic chosen_gptformat "
         "reject_gptsemantic reject_gptformat irr_train irr_test irr_hum random_permute random_nonhum "
         "--output figures/runs/response-kinds",
         ("responses",),

@@ -329,7 +329,7 @@ def _sweep_findings(tables: Tables) -> Findings:
     ]
     ending = (
         f"At the last step they stand between {ends[0]} and {ends[1].replace(' nats per token', '')} from where they"
-        f" began; {shares.min():.0%} to {shares.max():.0%} of the pairs fell."
+        f" began; {_range(shares.min(), shares.max())} of the pairs fell."
     )
     chosen = tables.phases[tables.phases["response"] == "chosen"]
     gave_back = sum(_gave_back(phases) for _, phases in chosen.iterrows())
@@ -441,3 +441,8 @@ def signed(value: float, digits: int = 3) -> str:
 def interval(row: pd.Series, name: str, digits: int = 3) -> str:
     """The interval of a change."""
     return f"{signed(row[f'{name}_low'], digits)} to {signed(row[f'{name}_high'], digits)}"
+
+
+def _range(low: float, high: float) -> str:
+    """Two shares as "58%" or "58% to 73%"."""
+    return f"{low:.0%}" if f"{low:.0%}" == f"{high:.0%}" else f"{low:.0%} to {high:.0%}"

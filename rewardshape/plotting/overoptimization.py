@@ -11,9 +11,9 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from rewardshape.plotting.style import CHOSEN, NEUTRAL, REJECTED, alpha_color
+from rewardshape.plotting.style import GOLD, NEUTRAL, PROXY, alpha_color
 
-DISTANCE_LABEL = "distance from the reference, √KL (nats$^{1/2}$ per response)"
+DISTANCE_LABEL = "√KL to the reference (nats$^{1/2}$ per response)"
 FORM_LABELS = {"best_of_n": "fit $d(a - bd)$", "policy_gradient": r"fit $d(a - b\,\ln d)$"}
 FORM_STYLES = {"best_of_n": "--", "policy_gradient": "-"}
 
@@ -41,7 +41,7 @@ def plot_gold(
         As `best_of_n_curve` returns it: what picking the best of n reference samples earns.
     """
     ax = plt.gca() if ax is None else ax
-    _draw_points(curve, "gold", CHOSEN, ax)
+    _draw_points(curve, "gold", GOLD, ax)
     if fitted is not None:
         for form, line in fitted.groupby("form", sort=False):
             width = 1.4 if line["preferred"].iloc[0] else 0.8
@@ -50,7 +50,7 @@ def plot_gold(
                 line["sqrt_kl"],
                 line["gold"],
                 style,
-                color=CHOSEN,
+                color=GOLD,
                 linewidth=width,
                 label=FORM_LABELS[str(form)],
             )
@@ -82,8 +82,8 @@ def plot_proxy(curve: pd.DataFrame, ax: Axes | None = None) -> Axes:
         As `gold_curve` returns it, of one run.
     """
     ax = plt.gca() if ax is None else ax
-    _draw_points(curve, "proxy", REJECTED, ax)
-    ax.plot(curve["sqrt_kl"], curve["proxy"], color=REJECTED, linewidth=0.8)
+    _draw_points(curve, "proxy", PROXY, ax)
+    ax.plot(curve["sqrt_kl"], curve["proxy"], color=PROXY, linewidth=0.8)
     ax.set(xlabel=DISTANCE_LABEL, ylabel="implicit reward $r$\nof the samples")
     return ax
 
@@ -103,7 +103,7 @@ def plot_gold_sweep(curves: pd.DataFrame, fitted: pd.DataFrame | None = None, ax
     for run, curve in curves.sort_values(["alpha", "run", "step"]).groupby("run", sort=False):
         alpha = curve["alpha"].iloc[0]
         color = NEUTRAL if np.isnan(alpha) else alpha_color(alpha)
-        label = None if alpha in labelled else f"α = {alpha:g}"
+        label = None if alpha in labelled else f"α = {alpha:g}".replace("-", "−")
         labelled.add(alpha)
         ax.plot(curve["sqrt_kl"], curve["gold"], "o", color=color, markersize=2.5, label=label)
         if fitted is not None:

@@ -12,6 +12,8 @@ import numpy as np
 CHOSEN = "#0072B2"  # blue and vermilion of the Okabe-Ito palette: told apart by the colour-blind and in grey
 REJECTED = "#D55E00"
 NEUTRAL = "#5F6368"
+GOLD = "#009E73"  # bluish green and purple of the same palette: gold reward, and the implicit one of the objective
+PROXY = "#CC79A7"
 RESPONSE_COLORS = {"chosen": CHOSEN, "rejected": REJECTED}
 COLUMN_WIDTH = 3.4  # inches: one column of a two-column paper
 STYLE = Path(__file__).with_name("rewardshape.mplstyle")

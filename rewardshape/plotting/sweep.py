@@ -155,8 +155,9 @@ def plot_at_equal(rows: pd.DataFrame, ax: Axes | None = None) -> Axes:
     settings = _settings(rows[rows["reached"]])
     ax.axhline(0, color=NEUTRAL, linewidth=0.7, linestyle=":", zorder=0)
     _points(ax, settings, "chosen_change", RESPONSE_COLORS["chosen"], "chosen")
-    ax.set_ylabel(f"change in chosen log-prob\n(nats per token)\nat {common}")
+    ax.set_ylabel("change in chosen log-prob\n(nats per token)")
     _settings_axis(ax, settings)
+    ax.set_xlabel(f"{ax.get_xlabel()}, at {common}")
     return ax
 
 

@@ -450,7 +450,7 @@ class Recorder(TrainerCallback):
                 probe=measured,
                 geometry=geometry,
                 samples=sampled,
-                tokens=tokens if step == 0 or last else None,
+                tokens=self._kept(tokens) if tokens is not None and (step == 0 or last) else None,
                 seconds=now - self._began,
             )
         self._began = now
@@ -458,6 +458,14 @@ class Recorder(TrainerCallback):
             said: dict[str, Any] = {**metrics, **self.probe.means(measured)}
             self.trainer.log(said | {"trace": str(self.folder / TRACE_FILE)})
         self.on_step(step, metrics, measured)
+
+    def _kept(self, tokens: list[list[float]]) -> list[list[float]]:
+        """Per-token log-probs of the chosen and rejected responses, to a millionth of a nat: for people to look at."""
+        names = self.probe.table(None)["response"]
+        return [
+            [round(logp, 6) for logp in row] if name in TRAINED else []
+            for name, row in zip(names, tokens, strict=True)
+        ]
 
     def _refuse_non_finite(self, step: int) -> None:
         losses, ids = self._step["values"][:, 0], self._step["pair_ids"]

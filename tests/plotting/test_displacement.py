@@ -170,7 +170,7 @@ def test_final_displacement_stands_over_its_alpha_with_its_interval(sweep):
 def test_equal_margin_names_what_is_equal(sweep):
     rows = compare_at_equal(sweep, "logp_margin", 0.1)
     ax = plot_at_equal(rows)
-    assert "margin gain 0.1 nats per token" in ax.get_ylabel()
+    assert "margin gain 0.1 nats per token" in ax.get_xlabel()
     np.testing.assert_allclose(line(ax, "chosen").get_ydata(), rows["chosen_change"])
 
 
