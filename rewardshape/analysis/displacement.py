@@ -9,6 +9,7 @@ how far the seed of a run does: for that see `rewardshape.analysis.comparison`.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,7 +53,11 @@ def run_objective(trace: Trace, run: str) -> Objective:
     """The objective a run optimised, rebuilt from its manifest."""
     try:
         stated = run_settings(trace, run)["objective"]
-        return objective(stated["name"], **stated["parameters"])
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", UserWarning
+            )  # what there is to warn of was said when the run began
+            return objective(stated["name"], **stated["parameters"])
     except (KeyError, TypeError) as error:
         raise InputError(f"{trace.folder}: the manifest of run {run!r} states no objective") from error
 
