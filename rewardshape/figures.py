@@ -270,13 +270,14 @@ def _index() -> str:
         ]
     for folder, source in SOURCES.items():
         for name in source.pictures:
-            parts += [
-                f"## {name}",
-                f"![{name}]({name}.png)",
-                PICTURES[name].caption,
-                f"`python -m rewardshape.figures {name}`, from `figures/runs/{folder}`, which this made:",
-                f"```\n{source.command}\n```",
-            ]
+            command = f"`python -m rewardshape.figures {name}`, from [runs/{folder}](#the-runs)"
+            parts += [f"## {name}", f"![{name}]({name}.png)", PICTURES[name].caption, command]
+    commands = "\n".join(source.command for source in SOURCES.values())
+    parts += [
+        "## The runs",
+        "What these commands made is kept in `runs/`, without the checkpoints:",
+        f"<!-- not run: it writes the runs that are kept here -->\n```bash\n{commands}\n```",
+    ]
     return "\n\n".join(parts) + "\n"
 
 
