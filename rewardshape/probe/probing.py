@@ -10,7 +10,7 @@ import torch
 
 from rewardshape.data import EncodedPair
 from rewardshape.probe.distributed import gather
-from rewardshape.probe.logprobs import Batch, Path, ResponseLogps
+from rewardshape.probe.logprobs import Batch, Path, ResponseLogps, on_device
 
 TOKENS_PER_BATCH = (
     16_384  # prompt and response tokens of one measuring batch; bounds memory, changes no number
@@ -48,7 +48,7 @@ class ProbeSet:
         groups += groups[:1] * (rounds * processes - len(groups))
         self._groups = groups[process::processes]
         self._batches = [
-            to_device(path.collate([self.pairs[i] for i in group]), device) for group in self._groups
+            on_device(path.collate([self.pairs[i] for i in group]), device) for group in self._groups
         ]
 
     def measure(self, score: Score) -> tuple[dict[str, list[float]], list[list[float]]]:
@@ -141,7 +141,3 @@ def group_by_tokens(pairs: Sequence[EncodedPair], tokens: int, *, at_least: int 
         groups[-1].append(index)
         room -= lengths[index]
     return groups
-
-
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    return {name: value.to(device) if torch.is_tensor(value) else value for name, value in batch.items()}
