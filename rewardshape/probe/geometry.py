@@ -8,7 +8,6 @@ alone with LoRA). A pair costs two backward passes on the path to log-probs that
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,12 +20,12 @@ from rewardshape.data import EncodedPair
 from rewardshape.errors import InputError
 from rewardshape.probe.distributed import gather
 from rewardshape.probe.logprobs import Batch, ResponseLogps, on_device
+from rewardshape.probe.probing import PAIR, only_pair
 from rewardshape.theory import Responses
 
 if TYPE_CHECKING:
     from rewardshape.probe.training import PairTrainer
 
-PAIR = ("chosen", "rejected")
 OVERLAPS = ("ww", "wl", "ll")
 Tensors = list[Tensor]  # one per trainable parameter
 
@@ -85,7 +84,7 @@ class Geometry(TrainerCallback):
         self.every = every
         self.pairs = list(pairs)[trainer.args.process_index :: trainer.args.world_size]
         self._batches = [
-            on_device(trainer.path.collate([_bare(pair)]), trainer.args.device) for pair in self.pairs
+            on_device(trainer.path.collate([only_pair(pair)]), trainer.args.device) for pair in self.pairs
         ]
         self._before: Tensors = []
         self._learning_rate = 0.0
@@ -260,10 +259,6 @@ def inner(first: Tensors, second: Tensors) -> float:
 def overlaps(chosen: Tensors, rejected: Tensors) -> np.ndarray:
     """‖g_w‖², ⟨g_w, g_l⟩, ‖g_l‖² of two gradients."""
     return np.array([inner(chosen, chosen), inner(chosen, rejected), inner(rejected, rejected)])
-
-
-def _bare(pair: EncodedPair) -> EncodedPair:
-    return replace(pair, responses={side: pair.responses[side] for side in PAIR})
 
 
 def _batch_gradient(parameters: Tensors) -> Tensors:

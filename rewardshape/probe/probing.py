@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from rewardshape.probe.logprobs import Batch, Path, ResponseLogps, on_device
 TOKENS_PER_BATCH = (
     16_384  # prompt and response tokens of one measuring batch; bounds memory, changes no number
 )
+PAIR = ("chosen", "rejected")
 Score = Callable[[Batch], ResponseLogps]
 Measured = tuple[float, float, float, list[float]]  # log-prob, greedy log-prob, entropy; per token
 
@@ -118,6 +120,11 @@ def _by_pair(responses: dict[int, int], logps: ResponseLogps) -> dict[int, list[
         ]
     )
     return {index: [next(rows) for _ in range(count)] for index, count in responses.items()}
+
+
+def only_pair(pair: EncodedPair) -> EncodedPair:
+    """The pair without further probe responses: what is trained on."""
+    return replace(pair, responses={side: pair.responses[side] for side in PAIR})
 
 
 def reference_logps(

@@ -14,7 +14,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import MethodType
 from typing import Any
@@ -35,14 +35,13 @@ from rewardshape.probe.inputs import Reference
 from rewardshape.probe.logprobs import Batch, ResponseLogps
 from rewardshape.probe.logprobs import Path as LogpsPath
 from rewardshape.probe.policy import TORCHAO
-from rewardshape.probe.probing import ProbeSet
+from rewardshape.probe.probing import PAIR, ProbeSet, only_pair
 from rewardshape.probe.settings import Settings, TrainingSettings
 from rewardshape.theory import Objective, Responses
 from rewardshape.trace import TraceWriter
 from rewardshape.trace.format import TRACE_FILE
 
 COMPLETE = "complete.json"  # written last into a checkpoint: the size of each of its files
-TRAINED = ("chosen", "rejected")
 
 # FSDP looks for tensors in what a forward pass returns, to gather the weights again when gradients reach them.
 register_pytree_node(
@@ -66,7 +65,7 @@ def schedule(pairs: Sequence[EncodedPair], training: TrainingSettings) -> list[I
     places = training.steps * training.batch_size
     rng = np.random.default_rng(training.seed)
     epochs = [rng.permutation(len(pairs)) for _ in range(math.ceil(places / len(pairs)))]
-    bare = [replace(pair, responses={name: pair.responses[name] for name in TRAINED}) for pair in pairs]
+    bare = [only_pair(pair) for pair in pairs]
     return [Item(position, bare[index]) for position, index in enumerate(np.concatenate(epochs)[:places])]
 
 
@@ -175,12 +174,12 @@ class PairTrainer(Trainer):
             "batch": self.path.collate(pairs),
             "pair_ids": [pair.pair_id for pair in pairs],
             "positions": [item.position for item in items],
-            "num_tokens": torch.tensor([[len(pair.responses[name]) for name in TRAINED] for pair in pairs]),
+            "num_tokens": torch.tensor([[len(pair.responses[name]) for name in PAIR] for pair in pairs]),
             "tokens": sum(len(p.prompt_ids) + sum(map(len, p.responses.values())) for p in pairs),
         }
         if self.reference is not None:
             batch["ref_logp_sum"] = torch.tensor(
-                [[self.reference[pair.pair_id][name] for name in TRAINED] for pair in pairs]
+                [[self.reference[pair.pair_id][name] for name in PAIR] for pair in pairs]
             )
         return batch
 
@@ -415,8 +414,8 @@ class Recorder(TrainerCallback):
             "tokens": self._step["tokens"],
         }
         train = {
-            "pair_id": [pair_id for pair_id in ids for _ in TRAINED],
-            "response": list(TRAINED) * len(ids),
+            "pair_id": [pair_id for pair_id in ids for _ in PAIR],
+            "response": list(PAIR) * len(ids),
             "logp_sum": logp_sum.ravel(),
             "ref_logp_sum": ref.ravel() if has_reference else [None] * (2 * len(ids)),
             "num_tokens": num_tokens.astype(int).ravel(),
@@ -463,7 +462,7 @@ class Recorder(TrainerCallback):
         """Per-token log-probs of the chosen and rejected responses, to a millionth of a nat: for people to look at."""
         names = self.probe.table(None)["response"]
         return [
-            [round(logp, 6) for logp in row] if name in TRAINED else []
+            [round(logp, 6) for logp in row] if name in PAIR else []
             for name, row in zip(names, tokens, strict=True)
         ]
 
