@@ -26,10 +26,10 @@ from accelerate import PartialState
 from transformers import AutoModelForCausalLM, MistralConfig
 
 from rewardshape.data import EncodedPair
-from rewardshape.probe.logprobs import SharedPrefixPath
+from rewardshape.probe.measure.logprobs import SharedPrefixPath
+from rewardshape.probe.measure.probe_set import TOKENS_PER_BATCH, ProbeSet, group_by_tokens
 from rewardshape.probe.plan import memory, num_tokens
 from rewardshape.probe.policy import DTYPES, default_optimizer, made_ready
-from rewardshape.probe.probing import TOKENS_PER_BATCH, ProbeSet, group_by_tokens
 from rewardshape.probe.run import quieten
 from rewardshape.probe.settings import Settings
 from rewardshape.probe.training import PairTrainer, Recorder, schedule, training_arguments

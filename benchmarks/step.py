@@ -28,8 +28,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from rewardshape.data import EncodedPair, encode_pairs, read_preferences
-from rewardshape.probe.logprobs import PlainPath, SharedPrefixPath, batches
-from rewardshape.probe.projection import CPU_TILE_ELEMENTS
+from rewardshape.probe.measure.logprobs import PlainPath, SharedPrefixPath, batches
+from rewardshape.probe.measure.projection import CPU_TILE_ELEMENTS
 from rewardshape.theory import Responses, objective
 from rewardshape.trace.format import TraceWriter
 

@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from rewardshape.theory import Gram, objective, suggest
+from rewardshape.analysis.choosing import suggest
+from rewardshape.theory import Gram, objective
 
 
 def best_of(call: Callable[[], object], repeats: int) -> float:

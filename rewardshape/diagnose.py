@@ -1,7 +1,7 @@
 """``python -m rewardshape.diagnose PATH…``: what happened in a run, from the log you have.
 
 A PATH is a run or sweep folder of ours, or the log of another trainer in any form that
-`rewardshape.trace.importers` understands. The answer is in words, with numbers and how sure they are, what the log
+`rewardshape.logs.read` understands. The answer is in words, with numbers and how sure they are, what the log
 cannot tell, and what to try; one figure per PATH is saved. ``--json`` prints the same as JSON.
 """
 
@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from rewardshape.analysis.thresholds import BEYOND_NOISE
-from rewardshape.analysis.verdict import Verdict, judge
 from rewardshape.errors import InputError
+from rewardshape.logs.read import Log, read_logs
 from rewardshape.trace.format import TRACE_FILE
-from rewardshape.trace.importers import Log, read_logs
+from rewardshape.verdict.judge import Verdict, judge
+from rewardshape.verdict.thresholds import BEYOND_NOISE
 
 WIDTH, TITLE = 96, 48
 MEANS = {
@@ -54,7 +54,7 @@ def diagnose(
     beta : float, optional
         β, where you know it and the log does not let it be recovered.
     columns : mapping, optional
-        For a plain CSV or JSONL, which column holds what: see `rewardshape.trace.importers.read_logs`.
+        For a plain CSV or JSONL, which column holds what: see `rewardshape.logs.read.read_logs`.
 
     Raises
     ------
@@ -69,8 +69,8 @@ def diagnose(
     path = Path(path)
     if path.is_dir() and (list(path.glob(TRACE_FILE)) or list(path.glob(f"*/{TRACE_FILE}"))):
         # Only a run of ours needs the theory of its objective
-        from rewardshape.analysis.run_logs import logs_of_trace
         from rewardshape.trace import read_trace
+        from rewardshape.verdict.run_logs import logs_of_trace
 
         logs = logs_of_trace(read_trace(path))
     else:

@@ -14,11 +14,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rewardshape.analysis import recovery, thresholds
 from rewardshape.diagnose import diagnose, main, report
 from rewardshape.plotting.diagnosis import plot_fall, plot_progress
 from rewardshape.theory import objective
 from rewardshape.trace import TraceWriter
+from rewardshape.verdict import recovery, thresholds
 
 FIELDS = {
     "verdict", "onset_step", "depth_nats", "per_token", "beta", "reference_chosen_logp", "reference_free",

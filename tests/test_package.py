@@ -22,10 +22,11 @@ PACKAGE = ROOT / "rewardshape"
 # The house of docs/api/index.md: a room imports only from floors below its own.
 FLOORS = [
     {"errors"},
-    {"theory", "trace", "data"},
+    {"theory", "trace", "logs", "data"},
     {"analysis", "plotting"},
-    {"pictures", "report"},
-    {"probe", "figures", "diagnose"},
+    {"verdict", "figures"},
+    {"report"},
+    {"probe", "diagnose"},
     {"integrations", "__main__"},
 ]
 HEAVY = ("torch", "transformers", "accelerate", "peft", "trl", "datasets")

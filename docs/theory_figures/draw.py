@@ -6,9 +6,13 @@ from pathlib import Path
 
 from matplotlib import pyplot as plt
 
+from rewardshape.figures.theory_tables import (
+    displacement_by_alpha,
+    phase_portrait,
+    softmax_against_fixed_gram,
+)
 from rewardshape.plotting.style import style
 from rewardshape.plotting.theory import plot_displacement_by_alpha, plot_phase_portrait, plot_softmax_paths
-from rewardshape.theory.tables import displacement_by_alpha, phase_portrait, softmax_against_fixed_gram
 
 HERE = Path(__file__).parent
 

@@ -18,8 +18,7 @@ _HOMES = {
         "pairs_table",
     ],
     "cause": ["condition_agreement", "fall_condition", "movement_split", "prediction_quality", "predictions"],
-    "verdict": ["Verdict", "judge"],
-    "run_logs": ["logs_of_trace"],
+    "choosing": ["Suggestion", "suggest"],
     "comparison": ["compare", "compare_at_equal", "over_seeds"],
 }
 _PUBLIC = {name: f"rewardshape.analysis.{home}" for home, names in _HOMES.items() for name in names}

@@ -27,8 +27,8 @@ import rewardshape
 from rewardshape.data import EncodedPair, encode_pairs, read_preferences
 from rewardshape.errors import InputError
 from rewardshape.probe.inputs import probe_texts
-from rewardshape.probe.logprobs import choose_path
-from rewardshape.probe.probing import ProbeSet
+from rewardshape.probe.measure.logprobs import choose_path
+from rewardshape.probe.measure.probe_set import ProbeSet
 from rewardshape.probe.training import call_inside
 from rewardshape.theory import Objective, Responses
 from rewardshape.trace import TraceWriter

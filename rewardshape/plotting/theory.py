@@ -1,4 +1,4 @@
-"""Pictures of the theory: DataFrames of `rewardshape.theory.tables` in, Axes out."""
+"""Pictures of the theory: DataFrames of `rewardshape.figures.theory_tables` in, Axes out."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def plot_rewards(
     Parameters
     ----------
     curves : DataFrame
-        From `rewardshape.theory.tables.shape_curves`.
+        From `rewardshape.figures.theory_tables.shape_curves`.
     over : {"s", "probability"}
         The horizontal axis.
     """

@@ -17,7 +17,9 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from rewardshape.data import EncodedPair, embedded, encode_pairs, read_preferences
 from rewardshape.errors import InputError
 from rewardshape.probe.distributed import on_main
-from rewardshape.probe.logprobs import choose_path
+from rewardshape.probe.measure.logprobs import choose_path
+from rewardshape.probe.measure.probe_set import Score, reference_logps
+from rewardshape.probe.measure.sampling import Gold, Sampler, gold_function, gold_model
 from rewardshape.probe.policy import (
     check_optimizer,
     context_length,
@@ -28,8 +30,6 @@ from rewardshape.probe.policy import (
     load_tokenizer,
     untouched,
 )
-from rewardshape.probe.probing import Score, reference_logps
-from rewardshape.probe.sampling import Gold, Sampler, gold_function, gold_model
 from rewardshape.probe.settings import Settings
 
 MAX_TOKENS = 1024  # default limit of a prompt and of a response, where the model's context allows it
@@ -50,7 +50,7 @@ class Inputs:
     train, probe : list of EncodedPair
         Disjoint, by prompt, unless asked otherwise.
     path : Path
-        From `rewardshape.probe.logprobs`.
+        From `rewardshape.probe.measure.logprobs`.
     notes : list of str
         What was read, dropped, cut and decided, one line each.
     data : dict

@@ -28,11 +28,11 @@ from transformers import AutoModelForCausalLM, Trainer
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from rewardshape.data import EncodedPair
-from rewardshape.probe import projection, shared_prefix
 from rewardshape.probe.inputs import Inputs
-from rewardshape.probe.logprobs import Batch, SharedPrefixPath
+from rewardshape.probe.measure import projection, shared_prefix
+from rewardshape.probe.measure.logprobs import Batch, SharedPrefixPath
+from rewardshape.probe.measure.probe_set import TOKENS_PER_BATCH, group_by_tokens
 from rewardshape.probe.policy import DTYPES, TORCHAO, default_optimizer, made_ready
-from rewardshape.probe.probing import TOKENS_PER_BATCH, group_by_tokens
 from rewardshape.probe.settings import Settings
 from rewardshape.probe.training import schedule, training_arguments
 

@@ -22,9 +22,9 @@ from transformers.utils import logging as transformers_logging
 from rewardshape.errors import InputError
 from rewardshape.probe import manifest, plan
 from rewardshape.probe.distributed import join, on_main
-from rewardshape.probe.geometry import Geometry
 from rewardshape.probe.inputs import Inputs
-from rewardshape.probe.probing import ProbeSet
+from rewardshape.probe.measure.geometry import Geometry
+from rewardshape.probe.measure.probe_set import ProbeSet
 from rewardshape.probe.progress import Progress
 from rewardshape.probe.settings import Settings, build_objective, check_batches, expand
 from rewardshape.probe.training import PairTrainer, Recorder, checkpoints, schedule, training_arguments

@@ -10,7 +10,7 @@ import pandas as pd
 
 from rewardshape.analysis import compare_at_equal, displacement_summary, over_seeds
 from rewardshape.errors import InputError
-from rewardshape.pictures import draw_all
+from rewardshape.figures.of_runs import draw_all
 from rewardshape.probe.settings import Settings
 from rewardshape.report import write_report
 from rewardshape.trace import Trace

@@ -30,12 +30,12 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from rewardshape.data import EncodedPair
 from rewardshape.errors import InputError
 from rewardshape.probe.distributed import gather, gather_attempts
-from rewardshape.probe.geometry import Geometry
 from rewardshape.probe.inputs import Reference
-from rewardshape.probe.logprobs import Batch, ResponseLogps
-from rewardshape.probe.logprobs import Path as LogpsPath
+from rewardshape.probe.measure.geometry import Geometry
+from rewardshape.probe.measure.logprobs import Batch, ResponseLogps
+from rewardshape.probe.measure.logprobs import Path as LogpsPath
+from rewardshape.probe.measure.probe_set import PAIR, ProbeSet, only_pair
 from rewardshape.probe.policy import TORCHAO
-from rewardshape.probe.probing import PAIR, ProbeSet, only_pair
 from rewardshape.probe.settings import Settings, TrainingSettings
 from rewardshape.theory import Objective, Responses
 from rewardshape.trace import TraceWriter

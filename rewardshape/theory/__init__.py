@@ -7,10 +7,8 @@
 - where a pair goes (with its `Gram` matrix): `flow`, `chosen_falls`, `weight_ratio`, `turning_gap`, `stall_gap`,
   `path`, `integrated_path`, `stopping_point`, `displacement_at_margin`, `alpha_sensitivity`, `effective_beta`,
   `gradient_magnitude`, `softmax_flow`
-- which setting to try: `suggest`
 """
 
-from rewardshape.theory.choosing import Suggestion, suggest
 from rewardshape.theory.dynamics import (
     Gram,
     alpha_sensitivity,
@@ -67,7 +65,6 @@ __all__ = [
     "Sigmoid",
     "Smoothed",
     "Squared",
-    "Suggestion",
     "Sum",
     "alpha_sensitivity",
     "chosen_falls",
@@ -84,7 +81,6 @@ __all__ = [
     "softmax_flow",
     "stall_gap",
     "stopping_point",
-    "suggest",
     "turning_gap",
     "weight_ratio",
 ]

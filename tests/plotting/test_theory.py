@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from rewardshape.figures import theory_tables as tables
 from rewardshape.plotting import theory as draw
 from rewardshape.plotting.style import alpha_color
-from rewardshape.theory import tables
 
 
 def lines(ax):

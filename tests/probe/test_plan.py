@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 
 from rewardshape.data import EncodedPair
 from rewardshape.probe.__main__ import main
-from rewardshape.probe.logprobs import SharedPrefixPath
+from rewardshape.probe.measure.logprobs import SharedPrefixPath
 from rewardshape.probe.plan import Memory, fits, memory
 from rewardshape.probe.policy import DTYPES, made_ready
 from rewardshape.probe.settings import Settings

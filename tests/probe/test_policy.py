@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from rewardshape import read_trace
 from rewardshape.data import EncodedPair
 from rewardshape.probe import policy
-from rewardshape.probe.logprobs import PlainPath
+from rewardshape.probe.measure.logprobs import PlainPath
 from rewardshape.probe.policy import default_learning_rate, load_policy, untouched
 from rewardshape.probe.run import run
 from rewardshape.probe.settings import ModelSettings, parse

@@ -1,0 +1,153 @@
+"""Records in tables: Markdown (model cards, READMEs), CSV, and wandb's exports."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from dataclasses import dataclass, field
+
+from rewardshape.logs.log import Record
+from rewardshape.logs.names import TELLING, meaning, number
+
+_RULE = re.compile(r"^\s*\|?\s*:?-{2,}:?\s*(\|\s*:?-{2,}:?\s*)+\|?\s*$")
+_DECIMAL_COMMA = re.compile(r"^\s*[-+−]?\d+,\d+\s*$")
+_WANDB_COLUMN = re.compile(r"^(.*) - ([\w/. ]+?)(__MIN|__MAX)?$")
+_PLACES = {"step", "epoch", "examples"}
+
+
+@dataclass
+class Table:
+    """A table of strings: its caption, header and rows, and whether it writes decimal commas."""
+
+    caption: str
+    header: list[str]
+    rows: list[list[str]] = field(default_factory=list)
+
+    @property
+    def decimal_comma(self) -> bool:
+        cells = [cell for row in self.rows for cell in row]
+        return any(map(_DECIMAL_COMMA.match, cells)) and not any(
+            re.match(r"^[-+−]?\d+\.\d+$", c) for c in cells
+        )
+
+    @property
+    def is_training_log(self) -> bool:
+        series = {meaning(column)[1] for column in self.header}
+        telling = series & TELLING
+        return bool(telling and series & _PLACES) or len(telling - {"loss", "accuracy"}) >= 2
+
+    @property
+    def default_split(self) -> str:
+        """In a model card the columns beside ``Validation Loss`` are of the evaluation set."""
+        return "eval" if any(meaning(column) == ("eval", "loss") for column in self.header) else "train"
+
+    def records_by_run(self) -> dict[str, list[Record]]:
+        """The rows as records, apart by the first column that is text and names runs."""
+        label = self._run_column()
+        runs: dict[str, list[Record]] = {}
+        for row in self.rows:
+            cells = dict(zip(self.header, row, strict=False))
+            run = cells[self.header[label]] if label is not None else ""
+            runs.setdefault(run, []).append(dict(cells))
+        return runs
+
+    def _run_column(self) -> int | None:
+        for index, column in enumerate(self.header):
+            cells = [row[index] for row in self.rows if index < len(row)]
+            texts = {
+                cell for cell in cells if cell and number(cell, decimal_comma=self.decimal_comma) is None
+            }
+            known = meaning(column)[1] is not None
+            if (
+                not known
+                and len(texts) > 1
+                and len(texts) < len(cells) == len([c for c in cells if c in texts])
+            ):
+                return index
+        return None
+
+
+def markdown_tables(text: str) -> list[Table]:
+    """Every table in a Markdown text that is a training log, captioned by the nearest heading above it."""
+    tables: list[Table] = []
+    caption = ""
+    lines = text.splitlines()
+    for index, line in enumerate(lines):
+        if line.startswith("#"):
+            caption = line.lstrip("# ").strip()
+        if _RULE.match(line) and index:
+            table = Table(caption, _cells(lines[index - 1]))
+            for row in lines[index + 1 :]:
+                if "|" not in row:
+                    break
+                table.rows.append(_cells(row))
+            tables.append(table)
+    return [table for table in tables if table.is_training_log and table.rows]
+
+
+_COLUMN_NAME = re.compile(
+    r"(?:training|validation|nll) loss|log odds (?:ratio|chosen)|(?:rewards|logps|logits) ?/ ?\w+|input tokens seen"
+    r"|epoch|step|loss|kl\b",
+    re.IGNORECASE,
+)
+FEWEST_COLUMNS = 4
+
+
+def spaced_tables(text: str) -> list[Table]:
+    """Tables copied from a rendered page or a notebook: a line of known column names, then lines of numbers."""
+    tables: list[Table] = []
+    table: Table | None = None
+    for line in text.splitlines():
+        cells = re.sub(r"no log", "-", line.strip(), flags=re.IGNORECASE).split()
+        names = _COLUMN_NAME.findall(line)
+        if len(names) >= FEWEST_COLUMNS and not _COLUMN_NAME.sub("", line).strip():
+            tables.append(table := Table("", names))
+        elif table is not None and len(cells) == len(table.header) and number(cells[-1]) is not None:
+            table.rows.append(cells)
+    return [table for table in tables if table.is_training_log and table.rows]
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip().removeprefix("|").removesuffix("|").split("|")]
+
+
+def csv_table(text: str, understood: set[str] = frozenset()) -> Table | None:  # type: ignore[assignment]
+    """The text as a table of comma-, semicolon- or tab-separated values, or None if it is not a training log.
+
+    `understood` are column names that the caller maps himself.
+    """
+    lines = [line for line in text.splitlines() if line.strip()]
+    if len(lines) < 2:
+        return None
+    delimiter = max(",;\t", key=lines[0].count)
+    rows = [
+        [cell.strip() for cell in row]
+        for row in csv.reader(io.StringIO("\n".join(lines)), delimiter=delimiter)
+    ]
+    table = Table("", rows[0], rows[1:])
+    if len(table.header) < 2 or not (
+        table.is_training_log or understood & set(table.header) or _wandb_runs(table)
+    ):
+        return None
+    return table
+
+
+def _wandb_runs(table: Table) -> bool:
+    named = [column for column in table.header if _WANDB_COLUMN.match(column)]
+    return bool(named) and len(named) == len(table.header) - 1
+
+
+def csv_records(table: Table) -> dict[str, list[Record]]:
+    """Records by run. wandb's panel export names its columns ``run - series`` and adds their extremes."""
+    if not _wandb_runs(table):
+        return table.records_by_run()
+    runs: dict[str, list[Record]] = {}
+    for row in table.rows:
+        by_run: dict[str, Record] = {}
+        for column, cell in zip(table.header, row, strict=False):
+            if (named := _WANDB_COLUMN.match(column)) and not named.group(3):
+                by_run.setdefault(named.group(1), {"step": row[0]})[named.group(2)] = cell
+        for run, record in by_run.items():
+            runs.setdefault(run, []).append(record)
+    return runs

@@ -1,0 +1,1 @@
+"""What is measured of a policy: log-probabilities, the probe set, gradients, samples."""

@@ -1,0 +1,283 @@
+"""Why a pair moves: overlaps of its gradients, similarity of its hidden states, and the first-order prediction.
+
+Everything is about the objective's own score s of a response: log-probability in nats, summed or per token, less the
+reference's where there is one, as `objective.score` has it. Gradients are over the trainable parameters (the adapters
+alone with LoRA). A pair costs two backward passes on the path to log-probs that the run trains by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import chain, zip_longest
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import TrainerCallback
+
+from rewardshape.data import EncodedPair
+from rewardshape.errors import InputError
+from rewardshape.probe.distributed import gather
+from rewardshape.probe.measure.logprobs import Batch, ResponseLogps, on_device
+from rewardshape.probe.measure.probe_set import PAIR, only_pair
+from rewardshape.theory import Responses
+
+if TYPE_CHECKING:
+    from rewardshape.probe.training import PairTrainer
+
+OVERLAPS = ("ww", "wl", "ll")
+Tensors = list[Tensor]  # one per trainable parameter
+
+
+class PairGeometry(NamedTuple):
+    """One pair at one state of the policy; arrays and lists hold chosen, then rejected."""
+
+    logp_sum: np.ndarray
+    num_tokens: np.ndarray
+    score: np.ndarray
+    gradients: tuple[Tensors, Tensors]
+    ches: float
+    ches_normalised: float
+
+
+class Geometry(TrainerCallback):
+    """Measures the probe pairs' gradients along a run; `measure` gives the record its table.
+
+    Steps 0, `every`, 2·`every`, … and the last are due. The table of step t has one row per probe pair:
+
+    * with the weights *after* update t, as the probe set has it: ``gram_ww`` = ‖∇s_w‖², ``gram_wl`` = ⟨∇s_w, ∇s_l⟩,
+      ``gram_ll`` = ‖∇s_l‖²; ``ches``, ``ches_normalised``; ``weight_chosen`` = −∂L/∂s_w and ``weight_rejected`` =
+      ∂L/∂s_l (for a loss that couples the pairs of a batch: with the probe set as the batch);
+    * of update t itself, from t = 1 on: ``predicted_chosen``, ``predicted_rejected`` = ⟨∇s, Δθ⟩ with ∇s at the
+      weights *before* it; ``descent_chosen``, ``descent_rejected`` = −η·⟨∇s, g⟩, what a plain gradient step of the
+      same learning rate η on the same clipped batch gradient g would do; ``moved_chosen``, ``moved_rejected``,
+      what the scores then did.
+
+    Δθ is the optimiser's own update. The batch gradient, the learning rate and the optimiser's state fix it before
+    it is made, so it is read off the parameters instead of computed a second time: no optimiser is imitated, and
+    clipping, momentum, preconditioner and weight decay are in it. With SGD, predicted and descent are the same.
+
+    Beside the table stand three metrics, ``cross_gram_ww``, ``cross_gram_wl``, ``cross_gram_ll``: the same overlaps
+    between the scores of two *different* probe pairs, averaged over all such pairs of pairs. They say what a gradient
+    step on one pair does to another.
+
+    Parameters
+    ----------
+    trainer : PairTrainer
+    pairs : sequence of EncodedPair
+        The probe pairs; of their responses only chosen and rejected count. Dealt out over the processes.
+    every : int
+
+    Raises
+    ------
+    InputError
+        If the model is sharded: no process then holds a whole gradient.
+    """
+
+    def __init__(self, trainer: PairTrainer, pairs: Sequence[EncodedPair], *, every: int):
+        if trainer.is_fsdp_enabled:
+            raise InputError(
+                "--geometry-every: a sharded model (FSDP) has no whole gradients; run it under DDP or on one process"
+            )
+        self.trainer = trainer
+        self.every = every
+        self.pairs = list(pairs)[trainer.args.process_index :: trainer.args.world_size]
+        self._batches = [
+            on_device(trainer.path.collate([only_pair(pair)]), trainer.args.device) for pair in self.pairs
+        ]
+        self._before: Tensors = []
+        self._learning_rate = 0.0
+        self._update: list[dict[str, float]] = []  # of every pair, what the update at hand does to it
+
+    def due(self, step: int) -> bool:
+        return step % self.every == 0 or step >= self.trainer.state.max_steps
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.due(state.global_step + 1):
+            self._before = _copies(self._parameters())
+            self._learning_rate = self.trainer._get_learning_rate()
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if not self.due(state.global_step + 1):
+            return
+        parameters = self._parameters()
+        after = _copies(parameters)
+        update = [new - old for new, old in zip(after, self._before, strict=True)]
+        descent = [-self._learning_rate * gradient for gradient in _batch_gradient(parameters)]
+        _assign(parameters, self._before)
+        self._update = [
+            {
+                f"{name}_{side}": value
+                for side, gradient, score in zip(PAIR, pair.gradients, pair.score, strict=True)
+                for name, value in (
+                    ("predicted", inner(gradient, update)),
+                    ("descent", inner(gradient, descent)),
+                    ("moved", -score),  # the score after the update is added when the step is recorded
+                )
+            }
+            for pair in self._measured()
+        ]
+        _assign(parameters, after)
+        self._before = []
+
+    def measure(self) -> tuple[dict[str, list[Any]], dict[str, float]]:
+        """Table and metrics with the weights as they are; the same on every process."""
+        parameters = self._parameters()
+        totals = [[torch.zeros_like(weight, dtype=_wide(weight)) for weight in parameters] for _ in PAIR]
+        own = np.zeros(len(OVERLAPS))
+        mine: list[dict[str, Any]] = []
+        for i, pair in enumerate(self._measured()):
+            own_overlaps = overlaps(*pair.gradients)
+            row: dict[str, Any] = {"pair_id": self.pairs[i].pair_id}
+            row |= {
+                f"gram_{name}": value for name, value in zip(OVERLAPS, own_overlaps.tolist(), strict=True)
+            }
+            row |= {"ches": pair.ches, "ches_normalised": pair.ches_normalised}
+            if self._update:
+                row |= self._update[i]
+                for side, score in zip(PAIR, pair.score, strict=True):
+                    row[f"moved_{side}"] += score
+            mine.append(row | {"logp_sum": pair.logp_sum, "num_tokens": pair.num_tokens})
+            own += own_overlaps
+            for total, gradient in zip(totals, pair.gradients, strict=True):
+                torch._foreach_add_(total, gradient)
+        self._update = []
+        dealt = gather(mine)
+        rows = [row for row in chain.from_iterable(zip_longest(*dealt)) if row is not None]
+        weights = self._weights(rows)
+        table = {
+            name: [row[name] for row in rows] for name in rows[0] if name not in ("logp_sum", "num_tokens")
+        }
+        if len(rows) < 2:
+            return table | weights, {}
+        whole_w, whole_l = ([self.trainer.accelerator.reduce(tensor) for tensor in total] for total in totals)
+        others = overlaps(whole_w, whole_l) - sum(gather(own))
+        others /= len(rows) * (len(rows) - 1)
+        return table | weights, dict(zip((f"cross_gram_{n}" for n in OVERLAPS), others.tolist(), strict=True))
+
+    def _weights(self, rows: list[dict[str, Any]]) -> dict[str, list[float]]:
+        logp_sum, num_tokens = (np.stack([row[name] for row in rows]) for name in ("logp_sum", "num_tokens"))
+        reference = self.trainer.reference
+        pair = [
+            Responses(
+                logp_sum[:, i],
+                num_tokens[:, i],
+                None if reference is None else np.array([reference[row["pair_id"]][side] for row in rows]),
+            )
+            for i, side in enumerate(PAIR)
+        ]
+        weights = self.trainer.objective.pair_weights(*pair)
+        return {
+            f"weight_{side}": np.asarray(weight).tolist() for side, weight in zip(PAIR, weights, strict=True)
+        }
+
+    def _measured(self) -> Iterator[PairGeometry]:
+        """The pairs of this process, one pair's gradients at a time."""
+        parameters = self._parameters()
+        for pair, batch in zip(self.pairs, self._batches, strict=True):
+            yield self._geometry(pair, batch, parameters)
+
+    def _geometry(self, pair: EncodedPair, batch: Batch, parameters: Tensors) -> PairGeometry:
+        reference = self.trainer.reference
+        with torch.enable_grad():
+            logps, hidden = self._forward(batch)
+            logp_sum = logps.logp_sum
+            num_tokens = logp_sum.new_tensor(logps.lengths)
+            ref = (
+                None if reference is None else logp_sum.new_tensor([reference[pair.pair_id][r] for r in PAIR])
+            )
+            score = self.trainer.objective.score(logp_sum, num_tokens, ref)
+            chosen, rejected = (
+                list(torch.autograd.grad(one, parameters, retain_graph=True, materialize_grads=True))
+                for one in score.unbind()
+            )
+        similarity, normalised = ches(*hidden.split(logps.lengths))
+        return PairGeometry(
+            logp_sum=_numpy(logp_sum),
+            num_tokens=_numpy(num_tokens),
+            score=_numpy(score),
+            gradients=(chosen, rejected),
+            ches=similarity,
+            ches_normalised=normalised,
+        )
+
+    def _forward(self, batch: Batch) -> tuple[ResponseLogps, Tensor]:
+        """Log-probs, and the hidden states that predict each response token, shape (tokens, width)."""
+        model = self.trainer.accelerator.unwrap_model(self.trainer.model)
+        seen: list[Tensor] = []
+
+        def see(_: torch.nn.Module, args: tuple[Tensor, ...]) -> None:
+            seen.append(args[0].detach().flatten(0, 1)[batch["predicting"]])
+
+        # Registered before the path's own hook, which hands the head no rows.
+        hook = model.get_output_embeddings().register_forward_pre_hook(see)
+        try:
+            logps = self.trainer.score(batch, model)
+        finally:
+            hook.remove()
+        [hidden] = seen
+        return logps, hidden
+
+    def _parameters(self) -> Tensors:
+        model: Any = self.trainer.model
+        return [weight for weight in model.parameters() if weight.requires_grad]
+
+
+def ches(chosen: Tensor, rejected: Tensor) -> tuple[float, float]:
+    r"""Centered hidden embedding similarity of a pair, and its length-normalised form.
+
+    With :math:`h_t` the last layer's hidden state, after the final norm, from which response token t is predicted, and
+    :math:`H = \sum_t h_t`: :math:`\langle H_w, H_l\rangle - \lVert H_w\rVert^2`, and the same with
+    :math:`H/\lvert y\rvert` (arXiv 2410.08847, Definition 2).
+
+    Parameters
+    ----------
+    chosen, rejected : Tensor, shape (tokens, width)
+        The hidden states of each response. The first is that of the last prompt token, which predicts the response's
+        first; that of the last response token predicts nothing and is not among them.
+
+    Examples
+    --------
+    >>> ches(torch.tensor([[1.0, 0.0], [1.0, 1.0]]), torch.tensor([[1.0, 0.0], [3.0, 0.0], [0.0, 3.0]]))
+    (6.0, 0.5833...)
+    """
+    pair = chosen.double(), rejected.double()
+    (sum_w, sum_l), (mean_w, mean_l) = [h.sum(0) for h in pair], [h.mean(0) for h in pair]
+    return (sum_w @ (sum_l - sum_w)).item(), (mean_w @ (mean_l - mean_w)).item()
+
+
+def inner(first: Tensors, second: Tensors) -> float:
+    """⟨first, second⟩ over all parameters."""
+    products = [
+        torch.linalg.vecdot(a.flatten().to(_wide(a)), b.flatten().to(_wide(a)))
+        for a, b in zip(first, second, strict=True)
+    ]
+    return torch.stack(products).double().sum().item()
+
+
+def overlaps(chosen: Tensors, rejected: Tensors) -> np.ndarray:
+    """‖g_w‖², ⟨g_w, g_l⟩, ‖g_l‖² of two gradients."""
+    return np.array([inner(chosen, chosen), inner(chosen, rejected), inner(rejected, rejected)])
+
+
+def _batch_gradient(parameters: Tensors) -> Tensors:
+    return [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in parameters]
+
+
+def _wide(values: Tensor) -> torch.dtype:
+    return torch.promote_types(values.dtype, torch.float32)
+
+
+def _numpy(values: Tensor) -> np.ndarray:
+    return values.detach().double().cpu().numpy()
+
+
+def _copies(parameters: Tensors) -> Tensors:
+    return [weight.detach().clone() for weight in parameters]
+
+
+def _assign(parameters: Tensors, values: Tensors) -> None:
+    with torch.no_grad():
+        for weight, value in zip(parameters, values, strict=True):
+            weight.copy_(value)

@@ -1,0 +1,335 @@
+"""What does the model say of each response: its tokens' log-probabilities, in nats.
+
+Two paths give the same numbers. `PlainPath` is the reference: one padded row per response, whole logits,
+transformers' own forward. `SharedPrefixPath` is what a run uses: no padding, each prompt read once for all
+its responses, the vocabulary projected only where a response token is predicted and never held as a whole.
+`choose_path` compares the two on the model at hand.
+
+Both take encoded pairs with any number of responses. Responses come out in row-major order: pair by pair,
+within a pair in the order of its `responses`.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from rewardshape.data import EncodedPair
+from rewardshape.errors import InputError
+from rewardshape.probe.measure.projection import TokenLogps, project
+from rewardshape.probe.measure.shared_prefix import (
+    CannotSharePrefix,
+    keep_prefixes_apart,
+    positions,
+    share_prefixes,
+)
+
+TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 5e-2}
+"""Mean difference in nats per token below which two paths agree: rounding in these types, not another model."""
+
+
+Batch = dict[str, Any]
+"""Tensors, which whoever trains moves to the model's device, and plain Python lists of lengths, which stay on
+the CPU: cutting tensors to length then never waits for a GPU."""
+
+
+@dataclass(frozen=True)
+class ResponseLogps:
+    """Log-probabilities of a batch's responses, row-major.
+
+    Attributes
+    ----------
+    token_logps : Tensor, shape (tokens,)
+        Log-probability of every response token in nats, float32 or wider, with gradient.
+    greedy_logps : Tensor, shape (tokens,)
+        Log-probability of the token the model would rather have said there, in nats; no gradient.
+    entropies : Tensor, shape (tokens,)
+        Entropy of the prediction there, in nats; no gradient.
+    lengths : list of int
+        Number of tokens of each response; they add up to `tokens`.
+    """
+
+    token_logps: Tensor
+    greedy_logps: Tensor
+    entropies: Tensor
+    lengths: list[int]
+
+    def padded(self) -> Tensor:
+        """Token log-probs as one row per response, shape (responses, longest), zero after the end."""
+        return pad_sequence(list(self.token_logps.split(self.lengths)), batch_first=True)
+
+    @property
+    def logp_sum(self) -> Tensor:
+        """Log-probability of each response in nats, shape (responses,), with gradient."""
+        return self.padded().sum(-1)
+
+
+class Path(Protocol):
+    """A way from encoded pairs to log-probabilities."""
+
+    name: str
+
+    def collate(self, pairs: Sequence[EncodedPair]) -> Batch: ...
+
+    def logps(self, model: torch.nn.Module, batch: Batch) -> ResponseLogps: ...
+
+
+class PlainPath:
+    """The reference: one right-padded row per response, the whole logits, log-softmax.
+
+    Parameters
+    ----------
+    pad_token_id : int
+        What stands in the padding; any id of the vocabulary gives the same numbers.
+    """
+
+    name = "plain"
+
+    def __init__(self, *, pad_token_id: int = 0):
+        self.pad_token_id = pad_token_id
+
+    def collate(self, pairs: Sequence[EncodedPair]) -> Batch:
+        """Encoded pairs as one batch; every pair may have any number of responses."""
+        rows = [(pair.prompt_ids, ids) for pair in _checked(pairs) for ids in pair.responses.values()]
+        width = max(len(prompt) + len(response) for prompt, response in rows)
+        input_ids = torch.full((len(rows), width), self.pad_token_id)
+        for row, (prompt, response) in enumerate(rows):
+            length = len(prompt) + len(response)
+            input_ids[row, :length] = torch.tensor([*prompt, *response])
+        predicting = [
+            torch.arange(len(response)) + row * width + len(prompt) - 1
+            for row, (prompt, response) in enumerate(rows)
+        ]
+        return {
+            "input_ids": input_ids,
+            "predicting": torch.cat(predicting),
+            "targets": _targets(pairs),
+            "lengths": _lengths(pairs),
+        }
+
+    def logps(self, model: torch.nn.Module, batch: Batch) -> ResponseLogps:
+        """Log-probabilities of a batch that this path collated."""
+        # No mask: to a causal model the padding behind a text is as if it were not there.
+        logits = model(input_ids=batch["input_ids"], use_cache=False).logits
+        logits = logits.flatten(0, 1)[batch["predicting"]]
+        logp = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
+        every = logp.detach()
+        return ResponseLogps(
+            token_logps=logp.gather(-1, batch["targets"][:, None]).squeeze(-1),
+            greedy_logps=every.amax(-1),
+            entropies=torch.special.entr(every.exp()).sum(-1),
+            lengths=batch["lengths"],
+        )
+
+
+class SharedPrefixPath:
+    """The fast way: one packed row without padding, each prompt once, no logits but the wanted ones.
+
+    A response's last token is predicted but predicts nothing, so it is not read at all.
+    """
+
+    name = "shared prefix"
+
+    def collate(self, pairs: Sequence[EncodedPair]) -> Batch:
+        """Encoded pairs as one batch; every pair may have any number of responses."""
+        input_ids: list[int] = []
+        predicting: list[int] = []
+        layout = []
+        for pair in _checked(pairs):
+            input_ids += pair.prompt_ids
+            end_of_prompt = len(input_ids) - 1
+            for ids in pair.responses.values():
+                predicting += [end_of_prompt, *range(len(input_ids), len(input_ids) + len(ids) - 1)]
+                input_ids += ids[:-1]
+            layout.append([len(pair.prompt_ids), *(len(ids) - 1 for ids in pair.responses.values())])
+        return {
+            "input_ids": torch.tensor([input_ids]),
+            "position_ids": torch.tensor([positions(layout)]),
+            "predicting": torch.tensor(predicting),
+            "targets": _targets(pairs),
+            "lengths": _lengths(pairs),
+            "layout": layout,
+        }
+
+    def logps(self, model: torch.nn.Module, batch: Batch) -> ResponseLogps:
+        """Log-probabilities of a batch that this path collated.
+
+        Raises
+        ------
+        CannotSharePrefix
+            If this model cannot be asked to; `choose_path` finds out beforehand.
+        """
+        inner = _unwrapped(model)
+        share_prefixes(inner)
+        config = inner.config.get_text_config()
+        head = inner.get_output_embeddings()
+        if not isinstance(head, torch.nn.Linear) or not head.weight.is_floating_point():
+            raise CannotSharePrefix(f"its output projection is a {type(head).__name__}, not a linear layer")
+        scale = (getattr(config, "logit_scale", None) or 1) / (getattr(config, "logits_scaling", None) or 1)
+        softcap = getattr(config, "final_logit_softcapping", None)
+        found: list[TokenLogps] = []
+
+        def project_here(head: torch.nn.Linear, args: tuple[Tensor, ...]) -> tuple[Tensor]:
+            """In place of the head, where sharded weights are at hand: it is given no rows to project."""
+            hidden = args[0]
+            wanted = hidden.flatten(0, 1).index_select(0, batch["predicting"])
+            found.append(
+                project(wanted * scale, head.weight, batch["targets"], bias=head.bias, softcap=softcap)
+            )
+            return (hidden[:, :0],)
+
+        hook = head.register_forward_pre_hook(project_here)
+        try:
+            model(
+                input_ids=batch["input_ids"],
+                position_ids=batch["position_ids"],
+                # Four dimensions say that the mask is made already; the layout is what attention goes by.
+                attention_mask=batch["input_ids"].new_empty(0, 0, 0, 0),
+                use_cache=False,
+                layout=tuple(map(tuple, batch["layout"])),
+            )
+        finally:
+            hook.remove()
+        [(token_logps, greedy_logps, entropies)] = found
+        return ResponseLogps(token_logps, greedy_logps, entropies, batch["lengths"])
+
+
+def response_logps(model: torch.nn.Module, batch: Batch) -> ResponseLogps:
+    """Log-probabilities of a batch by the path that collated it."""
+    path: Path = SharedPrefixPath() if "layout" in batch else PlainPath()
+    return path.logps(model, batch)
+
+
+def choose_path(model: torch.nn.Module, pairs: Sequence[EncodedPair]) -> tuple[Path, str]:
+    """The fastest path that is right for this model, and a sentence on why where it is not the fast one.
+
+    The two paths are compared on the longest and the shortest of the pairs, so that a window of attention that
+    is shorter than the texts counts.
+
+    Parameters
+    ----------
+    model : causal language model of transformers
+        Its mode (training or evaluation) is left as it was.
+    pairs : sequence of EncodedPair
+        Some of the pairs the paths will be used on.
+
+    Returns
+    -------
+    path : Path
+        With `.collate(pairs)` and `.logps(model, batch)`.
+    note : str
+        Empty, or why the plain path was taken.
+    """
+    by_length = sorted(_checked(pairs), key=_num_rows)
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            reason = _disagreement(model, [by_length[-1], by_length[0]])
+    finally:
+        model.train(was_training)
+    if not reason:
+        return SharedPrefixPath(), ""
+    keep_prefixes_apart(_unwrapped(model))
+    kind = type(_unwrapped(model)).__name__
+    return (
+        PlainPath(),
+        f"{kind} cannot read a prompt once for all its responses ({reason}): each is read alone.",
+    )
+
+
+def batches(pairs: Sequence[EncodedPair], max_tokens: int) -> list[list[EncodedPair]]:
+    """Cut pairs into consecutive batches of nearly equal numbers of tokens, none above `max_tokens`.
+
+    Order is kept, so the responses of the batches follow each other as the pairs do. A pair that alone has more
+    tokens stands alone. Tokens are counted as `SharedPrefixPath` reads them.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> pair = SimpleNamespace(pair_id="a:1", prompt_ids=[1, 2], responses={"chosen": [3], "rejected": [4, 5]})
+    >>> [len(batch) for batch in batches([pair] * 5, max_tokens=12)]
+    [3, 2]
+    """
+    fewest = len(_filled(pairs, max_tokens))
+    limit = bisect_left(range(max_tokens), True, key=lambda limit: len(_filled(pairs, limit)) <= fewest)
+    return _filled(pairs, limit)
+
+
+def on_device(batch: Batch, device: torch.device | str) -> Batch:
+    """The batch with its tensors moved; lengths stay plain numbers."""
+    return {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
+
+
+def _filled(pairs: Sequence[EncodedPair], limit: int) -> list[list[EncodedPair]]:
+    """Consecutive batches, each filled until the next pair would pass the limit."""
+    filled: list[list[EncodedPair]] = []
+    room = 0
+    for pair in pairs:
+        room -= _num_rows(pair)
+        if room < 0 or not filled:
+            filled.append([])
+            room = limit - _num_rows(pair)
+        filled[-1].append(pair)
+    return filled
+
+
+def _num_rows(pair: EncodedPair) -> int:
+    """Tokens of a pair that the shared path reads."""
+    return len(pair.prompt_ids) + sum(len(ids) - 1 for ids in pair.responses.values())
+
+
+def _disagreement(model: torch.nn.Module, pairs: Sequence[EncodedPair]) -> str:
+    """Why the shared path is not right for this model; empty where it is."""
+    plain, shared = PlainPath(), SharedPrefixPath()
+    device = next(model.parameters()).device
+    expected = plain.logps(model, on_device(plain.collate(pairs), device))
+    try:
+        found = shared.logps(model, on_device(shared.collate(pairs), device))
+    except Exception as problem:  # whatever an unknown architecture trips over, the plain path still stands
+        return f"{type(problem).__name__}: {problem}".splitlines()[0].rstrip(".")
+    difference = (found.token_logps - expected.token_logps).abs().mean().item()
+    if difference <= TOLERANCE.get(next(model.parameters()).dtype, TOLERANCE[torch.float32]):
+        return ""
+    return f"its log-probabilities would be off by {difference:.2g} nats per token"
+
+
+def _unwrapped(model: torch.nn.Module) -> Any:
+    """The transformers model inside the wrappers of distributed training and of peft."""
+    inner: Any = model
+    while hasattr(inner, "module"):
+        inner = inner.module
+    return inner.get_base_model() if hasattr(inner, "get_base_model") else inner
+
+
+def _checked(pairs: Sequence[EncodedPair]) -> Sequence[EncodedPair]:
+    """The pairs, once it is sure that each has a prompt and responses: without them nothing is predicted."""
+    if not pairs:
+        raise InputError("no pairs to collate; give at least one")
+    for pair in pairs:
+        if not pair.prompt_ids:
+            raise InputError(
+                f"{pair.pair_id}: the prompt has no tokens; start it with the model's first token (bos)"
+            )
+        if not pair.responses:
+            raise InputError(f"{pair.pair_id}: no responses; give at least one")
+        for name, ids in pair.responses.items():
+            if not ids:
+                raise InputError(
+                    f"{pair.pair_id}: the {name} response has no tokens; drop the row or end it (eos)"
+                )
+    return pairs
+
+
+def _targets(pairs: Sequence[EncodedPair]) -> Tensor:
+    return torch.tensor([token for pair in pairs for ids in pair.responses.values() for token in ids])
+
+
+def _lengths(pairs: Sequence[EncodedPair]) -> list[int]:
+    return [len(ids) for pair in pairs for ids in pair.responses.values()]

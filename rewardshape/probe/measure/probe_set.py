@@ -1,0 +1,150 @@
+"""What is measured beside training: a fixed probe set, cut once into batches and read after every step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from rewardshape.data import EncodedPair
+from rewardshape.probe.distributed import gather
+from rewardshape.probe.measure.logprobs import Batch, Path, ResponseLogps, on_device
+
+TOKENS_PER_BATCH = (
+    16_384  # prompt and response tokens of one measuring batch; bounds memory, changes no number
+)
+PAIR = ("chosen", "rejected")
+Score = Callable[[Batch], ResponseLogps]
+Measured = tuple[float, float, float, list[float]]  # log-prob, greedy log-prob, entropy; per token
+
+
+class ProbeSet:
+    """A fixed set of pairs, collated once, measured without gradient.
+
+    Parameters
+    ----------
+    pairs : sequence of EncodedPair
+    path : Path
+        How batches are made of them.
+    device : torch.device
+    process, processes : int
+        The batches are dealt out over the processes. Every process takes part in equally many, as sharded models
+        demand, and `measure` gives the whole set to each.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[EncodedPair],
+        path: Path,
+        device: torch.device,
+        *,
+        process: int = 0,
+        processes: int = 1,
+    ):
+        self.pairs = list(pairs)
+        groups = group_by_tokens(self.pairs, TOKENS_PER_BATCH, at_least=processes)
+        rounds = -(-len(groups) // processes)
+        groups += groups[:1] * (rounds * processes - len(groups))
+        self._groups = groups[process::processes]
+        self._batches = [
+            on_device(path.collate([self.pairs[i] for i in group]), device) for group in self._groups
+        ]
+
+    def measure(self, score: Score) -> tuple[dict[str, list[float]], list[list[float]]]:
+        """The whole set by `score`, a function from a collated batch to its log-probabilities.
+
+        Returns
+        -------
+        columns : dict
+            `logp_sum`, `greedy_logp_sum`, `entropy_sum` in nats, one value per response: pair by pair, within a
+            pair in the order of its responses.
+        token_logps : list of lists
+            Per response the log-probability of each of its tokens, nats.
+        """
+        by_pair: dict[int, list[Measured]] = {}
+        with torch.no_grad():
+            measured = [
+                _by_pair({index: len(self.pairs[index].responses) for index in group}, score(batch))
+                for group, batch in zip(self._groups, self._batches, strict=True)
+            ]
+        for part in gather(measured):
+            for rows in part:
+                by_pair |= rows
+        rows = [row for index in range(len(self.pairs)) for row in by_pair[index]]
+        names = ("logp_sum", "greedy_logp_sum", "entropy_sum")
+        return {name: [row[column] for row in rows] for column, name in enumerate(names)}, [
+            row[3] for row in rows
+        ]
+
+    def means(self, columns: dict[str, list[float]] | None) -> dict[str, float]:
+        """Mean log-prob per token of each response of a measurement (nats per token), for progress and trackers."""
+        if columns is None:
+            return {}
+        values: dict[str, list[float]] = {}
+        rows = ((name, len(ids)) for pair in self.pairs for name, ids in pair.responses.items())
+        for (name, num_tokens), logp_sum in zip(rows, columns["logp_sum"], strict=True):
+            values.setdefault(f"probe_{name}_logp_mean", []).append(logp_sum / num_tokens)
+        return {name: sum(each) / len(each) for name, each in values.items()}
+
+    def table(self, reference: dict[str, dict[str, float]] | None) -> dict[str, list[Any]]:
+        """The header of the trace: what the rows of every measurement are."""
+        rows = [(pair, name, ids) for pair in self.pairs for name, ids in pair.responses.items()]
+        return {
+            "pair_id": [pair.pair_id for pair, _, _ in rows],
+            "response": [name for _, name, _ in rows],
+            "num_tokens": [len(ids) for _, _, ids in rows],
+            "ref_logp_sum": [
+                None if reference is None else reference[pair.pair_id][name] for pair, name, _ in rows
+            ],
+        }
+
+
+def _by_pair(responses: dict[int, int], logps: ResponseLogps) -> dict[int, list[Measured]]:
+    """For each pair of the batch (its index and number of responses): what was measured of each response."""
+    tokens, greedy, entropy = (
+        values.double().cpu().numpy() for values in (logps.token_logps, logps.greedy_logps, logps.entropies)
+    )
+    ends = np.cumsum(logps.lengths)
+    rows = iter(
+        [
+            (
+                tokens[a:b].sum().item(),
+                greedy[a:b].sum().item(),
+                entropy[a:b].sum().item(),
+                tokens[a:b].tolist(),
+            )
+            for a, b in zip(ends - logps.lengths, ends, strict=True)
+        ]
+    )
+    return {index: [next(rows) for _ in range(count)] for index, count in responses.items()}
+
+
+def only_pair(pair: EncodedPair) -> EncodedPair:
+    """The pair without further probe responses: what is trained on."""
+    return replace(pair, responses={side: pair.responses[side] for side in PAIR})
+
+
+def reference_logps(
+    pairs: Sequence[EncodedPair], path: Path, device: torch.device, score: Score, **processes: int
+) -> dict[str, dict[str, float]]:
+    """Log-probability (nats) of every response under the model as it stands, by pair id and response name."""
+    sums = iter(ProbeSet(pairs, path, device, **processes).measure(score)[0]["logp_sum"])
+    return {pair.pair_id: {name: next(sums) for name in pair.responses} for pair in pairs}
+
+
+def group_by_tokens(pairs: Sequence[EncodedPair], tokens: int, *, at_least: int = 1) -> list[list[int]]:
+    """Indices of pairs in groups of about `tokens` tokens, longest first, so that alike lengths lie together."""
+    lengths = [len(pair.prompt_ids) + sum(map(len, pair.responses.values())) for pair in pairs]
+    tokens = max(1, min(tokens, -(-sum(lengths) // at_least)))
+    groups: list[list[int]] = []
+    room = 0
+    for index in sorted(range(len(pairs)), key=lambda i: (-lengths[i], i)):
+        if lengths[index] > room:
+            groups.append([])
+            room = tokens
+        groups[-1].append(index)
+        room -= lengths[index]
+    return groups

@@ -1,0 +1,1 @@
+"""The one voice: evidence → word, sentences, advice."""

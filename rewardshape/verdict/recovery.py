@@ -1,0 +1,167 @@
+r"""What a log does not say but implies: β, the reference's log-probabilities, whether there is a reference at all.
+
+A trainer with a reference logs :math:`r = \beta\,(\ell - \ell_{ref})`, where :math:`\ell` is the mean log-probability
+of a set of responses under the policy. On a FIXED set :math:`\ell_{ref}` is a constant, so :math:`\ell - r/\beta` is
+one too: a straight line through the points :math:`(\ell, r)` has the slope β and meets r = 0 at the reference. On
+training batches the set changes from row to row and no line fits. Without a reference, :math:`r = \beta\,\ell` in every
+row, fixed set or not.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from rewardshape.verdict.thresholds import FAR_FROM_ZERO, REFERENCE_FREE_LOSSES
+
+# A line through real evaluation rows leaves only the rounding of the log (four decimals, or bfloat16's three digits):
+# well under a tenth of the spread of the points. Changing batches leave most of the spread.
+LINE_TOLERANCE = 0.1
+# Reference-free rewards are β·logp to rounding: no ratio r/logp is further than this share from their middle. With a
+# reference that would take policy and reference to move together. One row holds two ratios only, which can be close
+# by chance, so there they must agree to four digits.
+RATIO_TOLERANCE, RATIO_TOLERANCE_ONE_ROW = 0.02, 0.002
+# Mean log-probabilities per token of a language model on ordinary text lie between 0 and -5 nats (a perplexity of 150
+# at -5); a sum over a response of more than a few tokens lies below.
+PER_TOKEN_LIMIT = -5.0
+
+
+class Reference(NamedTuple):
+    """What was recovered, each with its spread.
+
+    `chosen` and `rejected` are the reference's mean log-probabilities in nats (sums or per token, as logged);
+    `free` is True where there is no reference, None where the log cannot tell. `holds` says whether one β and one
+    reference explain all rows: False means changing batches (or a reward that is not linear in the log-probability).
+    """
+
+    beta: float | None = None
+    beta_spread: float | None = None
+    chosen: float | None = None
+    rejected: float | None = None
+    spread: float | None = None
+    free: bool | None = None
+    holds: bool | None = None
+
+
+def recover_reference(table: pd.DataFrame, *, beta: float | None = None) -> Reference:
+    """Recover β and the reference from the rows of one split.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns logp_chosen and reward_chosen, and logp_rejected and reward_rejected where there are.
+    beta : float, optional
+        Known β; then only the reference is sought.
+
+    Examples
+    --------
+    >>> rows = pd.DataFrame({"logp_chosen": [-50.0, -52.0, -53.0], "reward_chosen": [0.1, -0.1, -0.2]})
+    >>> found = recover_reference(rows)
+    >>> round(found.beta, 6), round(found.chosen, 6), found.free
+    (0.1, -51.0, False)
+    """
+    sides = [
+        table[[f"logp_{side}", f"reward_{side}"]].dropna().to_numpy(float)
+        for side in ("chosen", "rejected")
+        if f"logp_{side}" in table and f"reward_{side}" in table
+    ]
+    sides = [points for points in sides if len(points)]
+    if not sides or "reward_chosen" not in table or "logp_chosen" not in table:
+        return Reference(beta=beta)
+    logp, reward = np.concatenate(sides).T
+    if (ratio := _common_ratio(logp, reward, one_row=len(sides[0]) < 2)) is not None:
+        away = reward - ratio * logp
+        spread = float(np.sqrt(away @ away / (logp @ logp)))
+        return Reference(beta if beta is not None else ratio, spread, free=True, holds=True)
+    return _line(sides, beta)
+
+
+def _common_ratio(logp: np.ndarray, reward: np.ndarray, *, one_row: bool) -> float | None:
+    if len(logp) < 2 or np.any(logp == 0):
+        return None
+    ratios = reward / logp
+    middle = float(np.median(ratios))
+    tolerance = RATIO_TOLERANCE_ONE_ROW if one_row else RATIO_TOLERANCE
+    return middle if middle > 0 and np.abs(ratios / middle - 1).max() <= tolerance else None
+
+
+def _line(sides: list[np.ndarray], known: float | None) -> Reference:
+    """One slope for both responses, an intercept each: least squares of reward on log-probability."""
+    centred = np.concatenate([points - points.mean(axis=0) for points in sides])
+    dof = len(centred) - len(sides) - 1
+    variation = float(centred[:, 0] @ centred[:, 0])
+    if dof < 1 or variation == 0:
+        return _with_known_beta(sides, known) if known else Reference()
+    slope = float(centred[:, 0] @ centred[:, 1] / variation)
+    left = centred[:, 1] - slope * centred[:, 0]
+    error = float(np.sqrt(left @ left / dof))
+    holds = slope > 0 and left @ left <= LINE_TOLERANCE**2 * float(centred[:, 1] @ centred[:, 1])
+    if not holds:
+        return Reference(beta=known, free=False, holds=False)
+    found = _with_known_beta(sides, known or slope)
+    return found._replace(beta_spread=error / variation**0.5, holds=True)
+
+
+def _with_known_beta(sides: list[np.ndarray], beta: float) -> Reference:
+    constants = [points[:, 0] - points[:, 1] / beta for points in sides]
+    middles = [float(constant.mean()) for constant in constants]
+    spread = float(max(constant.std(ddof=1) if len(constant) > 1 else 0.0 for constant in constants))
+    return Reference(beta, None, middles[0], middles[1] if len(middles) > 1 else None, spread, free=False)
+
+
+def is_per_token(table: pd.DataFrame) -> bool | None:
+    """Whether logged log-probabilities are per-token means, judged by their size; None where none are logged."""
+    columns = [column for column in ("logp_chosen", "logp_rejected") if column in table]
+    values = table[columns].to_numpy(float) if columns else np.array([])
+    values = values[np.isfinite(values)]
+    return bool(values.max() > PER_TOKEN_LIMIT) if values.size else None
+
+
+def find_reference(
+    evaluated: pd.DataFrame, trained: pd.DataFrame, beta: float | None, settings: dict[str, Any]
+) -> tuple[Reference, str | None]:
+    """β and the reference, from the evaluation rows or (without a reference) from the training rows, and β's source."""
+    if "reference_free" in settings:  # a run of ours knows
+        free, own = (
+            settings["reference_free"],
+            (settings.get("reference_chosen"), settings.get("reference_rejected")),
+        )
+        return Reference(settings["beta"], 0.0, *own, 0.0, free=free), "stated in the manifest"
+    found = recover_reference(evaluated, beta=beta) if len(evaluated) else Reference()
+    if not found.holds and has(trained, "logp_chosen", "reward_chosen"):
+        # Batches can show that there is no reference; a line through a few of them would be chance
+        batches = recover_reference(trained)
+        found = batches if batches.free else found._replace(free=False)
+    if found.free is None and _looks_free(evaluated, trained, settings):
+        found = found._replace(free=True)
+    if beta is not None:
+        return found._replace(beta=beta), "given"
+    if found.beta is not None:
+        return found, "recovered"
+    stated = settings.get("beta")
+    return (found._replace(beta=stated), "stated in the log") if stated else (found, None)
+
+
+def _looks_free(evaluated: pd.DataFrame, trained: pd.DataFrame, settings: dict[str, Any]) -> bool:
+    """Without log-probabilities, signs that rewards are not measured from a reference.
+
+    ORPO logs log-odds; the log may state the loss; or both rewards are far from 0 in the first row, much further than
+    from each other.
+    """
+    if has(evaluated, "log_odds_chosen") or has(trained, "log_odds_chosen"):
+        return True
+    if settings.get("loss_type") in REFERENCE_FREE_LOSSES:
+        return True
+    if not has(trained, "reward_chosen", "reward_rejected"):
+        return False
+    first = trained[["reward_chosen", "reward_rejected"]].dropna().iloc[:1].to_numpy()
+    return bool(
+        first.size and np.abs(first).min() > FAR_FROM_ZERO and np.ptp(first) < np.abs(first).min() / 4
+    )
+
+
+def has(table: pd.DataFrame, *columns: str) -> bool:
+    """Whether a table holds values in every one of these columns."""
+    return all(column in table and table[column].notna().any() for column in columns)

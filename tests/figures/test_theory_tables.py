@@ -1,0 +1,136 @@
+"""The tables behind the pictures, the claims that docs/theory.md makes of them, and the generated page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rewardshape.figures.theory_tables import (
+    displacement_by_alpha,
+    gradient_by_alpha,
+    phase_portrait,
+    shape_curves,
+    softmax_against_fixed_gram,
+    weight_map,
+    zoo_curves,
+)
+from rewardshape.theory import Gram, alpha_sensitivity, displacement_at_margin, objective, objective_names
+from rewardshape.theory.catalogue import catalogue, markdown
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PYTHON = {"−": "-", "·": "*", "^": "**", "[": "(", "]": ")", "αs_": "α*s_", "2(": "2*("}
+ENTANGLED = Gram(1.0, 1.1, 1.5)
+
+
+def test_the_page_of_objectives_is_up_to_date():
+    written = (DOCS / "objectives.md").read_text(encoding="utf-8")
+    assert written == markdown(), "run: python -m rewardshape.theory.catalogue > docs/objectives.md"
+
+
+def test_the_catalogue_has_every_objective_with_its_source_and_weights():
+    rows = catalogue()
+    assert {row["name"].split("`")[1] for row in rows} == set(objective_names()) - {"sum"}
+    assert all(row["source"] and row["w_w"] and row["w_l"] for row in rows)
+
+
+def test_weights_in_the_catalogue_are_the_weights():
+    """The text of the table, evaluated as a formula, against the numbers."""
+    rows = {row["name"]: row for row in catalogue()}
+    sigma = lambda x: 1 / (1 + np.exp(-x))  # noqa: E731
+    s_w, s_l = -1.3, -0.4
+    for name in "alphapo simpo dpo chipo slic gpo_exponential ipo dpop nca bco kto exo".split():
+        options = {"reference_point": 0.0} if name == "kto" else {}
+        made = objective(name, **options)
+        z = made.margin(s_w, s_l)
+        values = {
+            "σ": sigma,
+            "z": z,
+            "β": getattr(made, "beta", 1.0),
+            "s_w": s_w,
+            "s_l": s_l,
+            "log": np.log,
+            "e": np.e,
+        }
+        values |= {"r_w": made.reward(s_w), "r_l": made.reward(s_l), "α": made.parameters.get("alpha", 0.0)}
+        values |= {
+            "c": 1 / (2 * made.parameters["beta"]),
+            "a": 1.0,
+            "f": 0.5,
+            "λ": made.parameters.get("penalty", 0.0),
+        }
+        values |= {"ε": made.parameters.get("label_smoothing", 0.0)}
+        for column, weight in zip(("w_w", "w_l"), made.weights(s_w, s_l), strict=True):
+            text = rows[f"`{name}`"][column]
+            for written, python in PYTHON.items():
+                text = text.replace(written, python)
+            assert eval(text, {}, values) == pytest.approx(weight, rel=1e-12), (name, column)
+
+
+def test_softmax_model_moves_as_the_docs_say():
+    table = softmax_against_fixed_gram()
+    moved = {}
+    for alpha, run in table.groupby("alpha"):
+        start, stop = run.iloc[0], run[run.margin >= 0].iloc[0]
+        moved[alpha] = (stop.s_w - start.s_w, stop.s_w_fixed - start.s_w, stop.gram_wl / stop.gram_ww)
+    assert [round(moved[alpha][0], 2) for alpha in (0.0, 0.25, 0.5, 1.0)] == [-0.54, -0.29, -0.13, -0.03]
+    assert [round(moved[alpha][1], 2) for alpha in (0.0, 0.25, 0.5, 1.0)] == [-0.39, -0.25, -0.12, -0.03]
+    assert moved[0.0][2] == pytest.approx(1.10, abs=0.01)
+    assert 1 - moved[0.0][1] / moved[0.0][0] == pytest.approx(0.28, abs=0.01)
+    # at equal gap the larger α is lower, in the model as in the theorem
+    at_gap = [np.interp(0.2, run.s_w - run.s_l, run.s_w) for _, run in table.groupby("alpha")]
+    assert np.all(np.diff(at_gap) < 0)
+
+
+def test_threshold_of_the_docs_decides_whether_alpha_helps():
+    a, b, c = ENTANGLED
+    m = 0.1
+    threshold = m * (a * c - b * b) / (2 * (b - a) * (a + c - 2 * b))
+    assert threshold == pytest.approx(0.48, abs=0.005)
+    fall = (a - b) / (a + c - 2 * b) * m - m / 2  # from the start to the mean of the scores where α = 0 stops
+    for mean, sign in ((-0.9 * threshold, -1), (-1.1 * threshold, 1)):
+        parts = alpha_sensitivity(ENTANGLED, mean - fall, mean - fall, margin=0.0, beta=1.0, gamma=m)
+        assert np.sign(parts.stopping + parts.bending) == sign
+
+
+def test_with_a_reference_a_positive_alpha_displaces_more():
+    """Scores start at 0, where stopping has no advantage to give."""
+    lost = displacement_at_margin(
+        np.array([0.0, 0.25, 0.5]), ENTANGLED, 0.0, 0.0, margin=0.0, beta=1.0, gamma=0.2
+    )
+    assert np.all(np.diff(lost) < 0)
+    a, b, c = ENTANGLED
+    p, q, m = a - b, c - b, 0.2
+    parts = alpha_sensitivity(ENTANGLED, 0.0, 0.0, margin=0.0, beta=1.0, gamma=m)
+    of_docs = m**2 * (p**2 - 2 * p * q - b * (p + q)) / (2 * (p + q) ** 2)
+    assert parts.stopping + parts.bending == pytest.approx(of_docs, rel=1e-12)
+
+
+def test_displacement_vanishes_for_large_alpha_where_a_pair_starts_level():
+    lost = displacement_at_margin(
+        np.array([2.0, 4.0]), ENTANGLED, -2.0, -2.0, margin=0.0, beta=2.5, gamma=1.0
+    )
+    assert -0.01 < lost[0] < lost[1] < 0
+
+
+def test_phase_portrait_ends_every_path_on_its_contour():
+    portrait = phase_portrait()
+    for alpha, here in portrait.groupby("alpha"):
+        made = objective("alphapo", alpha=float(alpha), beta=2.5, gamma=1.0)
+        stops = here[here.kind == "stop"]
+        assert np.all(
+            (np.abs(made.margin(stops.s_w.to_numpy(), stops.s_l.to_numpy())) < 1e-9) | (stops.line == 2)
+        )
+        contour = here[here.kind == "contour"].dropna(subset=["s_l"])
+        np.testing.assert_allclose(
+            made.margin(contour.s_w.to_numpy(), contour.s_l.to_numpy()), 0.0, atol=1e-12
+        )
+
+
+def test_tables_are_tidy_and_complete():
+    assert shape_curves()["shape"].nunique() == 8
+    assert weight_map(points=5).shape == (25, 4)
+    assert gradient_by_alpha(points=11).groupby(["s_w", "s_l"]).size().tolist() == [11, 11, 11]
+    assert zoo_curves(points=5).groupby("objective").size().eq(10).all()
+    assert set(displacement_by_alpha(points=5)["at"]) == {"equal margin", "equal gap"}

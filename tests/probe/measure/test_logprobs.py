@@ -1,0 +1,363 @@
+"""The two paths to log-probabilities agree with each other, with transformers' own loss and with sums by hand."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from rewardshape.data import EncodedPair
+from rewardshape.errors import InputError
+from rewardshape.probe.measure.logprobs import (
+    PlainPath,
+    SharedPrefixPath,
+    batches,
+    choose_path,
+    response_logps,
+)
+
+VOCABULARY = 97
+SMALL = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "initializer_range": 0.4,
+}
+NO_GROUPS = {"num_key_value_heads": 4}
+WINDOW = {"sliding_window": 5}
+ALTERNATING = {"layer_types": ["sliding_attention", "full_attention"]}
+EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 24}
+GPT2 = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128}
+ARCHITECTURES = {
+    "llama": {},
+    "llama, tied": {"tie_word_embeddings": True},
+    "mistral": WINDOW,
+    "qwen2": {},
+    "qwen2, windows": {"use_sliding_window": True, **WINDOW, **ALTERNATING},
+    "qwen3": {"head_dim": 8},
+    "gemma2": {
+        "head_dim": 8,
+        "query_pre_attn_scalar": 8,
+        "final_logit_softcapping": 3.0,
+        **WINDOW,
+        **ALTERNATING,
+    },
+    "gemma3_text": {"head_dim": 8, "query_pre_attn_scalar": 8, **WINDOW, **ALTERNATING},
+    "phi": NO_GROUPS,
+    "phi3": WINDOW,
+    "gpt2": GPT2,
+    "gpt_neox": {"rotary_pct": 0.5},
+    "olmo": {},
+    "olmo2": {},
+    "granite": {"logits_scaling": 2.0},
+    "cohere": {"logit_scale": 0.5},
+    "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},
+    "qwen3_moe": {"num_experts": 4, "head_dim": 8, **EXPERTS},
+}
+
+
+def tiny_model(architecture: str, *, dtype: torch.dtype = torch.float32, **changes: Any) -> Any:
+    """A random model whose predictions are far from uniform, so that a wrong mask or position shows."""
+    torch.manual_seed(7)
+    name = architecture.partition(",")[0]
+    config = AutoConfig.for_model(name, **{**SMALL, **ARCHITECTURES.get(architecture, {}), **changes})
+    if hasattr(config, "num_experts_per_tok"):
+        config._experts_implementation = "eager"  # the grouped kernel knows no float64
+    return AutoModelForCausalLM.from_config(config).to(dtype).eval()
+
+
+def ids(number: int, seed: int) -> list[int]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(3, VOCABULARY, (number,), generator=generator).tolist()
+
+
+PAIRS = [
+    EncodedPair("a:1", ids(9, 1), {"chosen": ids(6, 2), "rejected": ids(11, 3)}),
+    EncodedPair("a:2", ids(1, 4), {"chosen": ids(4, 5), "rejected": ids(1, 6)}),
+    EncodedPair("a:3", ids(17, 7), {"chosen": ids(1, 8), "rejected": ids(1, 9), "greedy": ids(8, 10)}),
+]
+
+
+def values_and_gradients(
+    path: Any, model: Any, pairs: list[EncodedPair]
+) -> tuple[Any, dict[str, torch.Tensor]]:
+    """Log-probs, and gradients of a sum in which every token has another weight."""
+    model.zero_grad()
+    logps = path.logps(model, path.collate(pairs))
+    weights = torch.linspace(-1, 2, len(logps.token_logps), dtype=logps.token_logps.dtype)
+    (logps.token_logps * weights).sum().backward()
+    return logps, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def relative_error(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> float:
+    """Of the gradient as one vector."""
+    assert found.keys() == expected.keys()
+    difference = sum((found[name] - expected[name]).double().square().sum() for name in expected)
+    return float((difference / sum(g.double().square().sum() for g in expected.values())).sqrt())
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(("dtype", "nats"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+def test_both_paths_agree_in_values_and_gradients(architecture, dtype, nats):
+    if architecture == "gemma2":
+        nats = max(nats, 1e-6)  # its attention takes the softmax in float32, whatever the model's type
+    model = tiny_model(architecture, dtype=dtype)
+    expected, expected_gradients = values_and_gradients(PlainPath(), copy.deepcopy(model), PAIRS)
+    found, gradients = values_and_gradients(SharedPrefixPath(), model, PAIRS)
+    assert expected.token_logps.std() > 0.5
+    assert found.lengths == expected.lengths == [6, 11, 4, 1, 1, 1, 8]
+    for name in ("token_logps", "greedy_logps", "entropies"):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=0, atol=nats)
+    # Norms and rotations in transformers compute in float32 even in a float64 model, gradients through them too.
+    assert relative_error(gradients, expected_gradients) < 1e-5
+    assert choose_path(model, PAIRS)[1] == ""
+
+
+@pytest.mark.parametrize("path", [PlainPath(), PlainPath(pad_token_id=5), SharedPrefixPath()])
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "gemma3_text"])
+def test_sum_is_minus_the_loss_transformers_gives_for_that_response_alone(architecture, path):
+    model = tiny_model(architecture)
+    logp_sum = path.logps(model, path.collate(PAIRS)).logp_sum
+    alone = []
+    for pair in PAIRS:
+        for response in pair.responses.values():
+            input_ids = torch.tensor([[*pair.prompt_ids, *response]])
+            labels = input_ids.clone()
+            labels[:, : len(pair.prompt_ids)] = -100
+            alone.append(-model(input_ids=input_ids, labels=labels).loss * len(response))
+    torch.testing.assert_close(logp_sum, torch.stack(alone), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("checkpoint", ["stories260K", "babyllama105"])
+def test_trained_checkpoints_give_the_same_on_both_paths_and_by_their_own_loss(shared, checkpoint):
+    folder = shared / "checkpoints" / checkpoint
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    texts = [
+        "Once upon a time, there was a little girl named Lily.",
+        " She liked to play.",
+        " The cat sat down.",
+    ]
+    prompt, chosen, rejected = (tokenizer(text)["input_ids"] for text in texts)
+    pairs = [EncodedPair("story:1", prompt, {"chosen": chosen[1:], "rejected": rejected[1:]})]
+    plain, plain_gradients = values_and_gradients(PlainPath(), model, pairs)
+    fast, fast_gradients = values_and_gradients(SharedPrefixPath(), model, pairs)
+    torch.testing.assert_close(fast.token_logps, plain.token_logps, rtol=0, atol=1e-5)
+    assert relative_error(fast_gradients, plain_gradients) < 1e-5
+    input_ids = torch.tensor([[*prompt, *chosen[1:]]])
+    labels = torch.where(torch.arange(input_ids.shape[1]) < len(prompt), -100, input_ids)
+    loss = model(input_ids=input_ids, labels=labels).loss
+    torch.testing.assert_close(fast.logp_sum[0] / fast.lengths[0], -loss, rtol=1e-5, atol=0)
+
+
+def test_greedy_and_entropy_are_those_of_the_whole_distribution():
+    model = tiny_model("llama", dtype=torch.float64)
+    [pair] = pairs = [EncodedPair("a:1", ids(5, 1), {"chosen": ids(3, 2), "rejected": ids(2, 3)})]
+    logps = SharedPrefixPath().logps(model, SharedPrefixPath().collate(pairs))
+    probabilities = (
+        model(torch.tensor([[*pair.prompt_ids, *pair.responses["chosen"]]])).logits[0, 4:7].softmax(-1)
+    )
+    torch.testing.assert_close(logps.greedy_logps[:3].exp(), probabilities.max(-1).values)
+    torch.testing.assert_close(logps.entropies[:3], torch.distributions.Categorical(probabilities).entropy())
+    assert logps.token_logps.requires_grad
+    assert not logps.greedy_logps.requires_grad
+    assert not logps.entropies.requires_grad
+
+
+def test_padded_token_logps_add_up_to_the_sums():
+    logps = SharedPrefixPath().logps(model := tiny_model("llama"), SharedPrefixPath().collate(PAIRS))
+    assert logps.padded().shape == (7, 11)
+    parts = logps.token_logps.split(logps.lengths)
+    torch.testing.assert_close(logps.logp_sum, torch.stack([part.sum() for part in parts]))
+    again = response_logps(model, SharedPrefixPath().collate(PAIRS))
+    assert torch.equal(again.logp_sum, logps.logp_sum)
+
+
+def test_prompt_is_read_once_and_nothing_is_padded():
+    batch = SharedPrefixPath().collate(PAIRS)
+    read = sum(len(p.prompt_ids) + sum(len(r) - 1 for r in p.responses.values()) for p in PAIRS)
+    assert batch["input_ids"].shape == (1, read)
+    assert PlainPath().collate(PAIRS)["input_ids"].shape == (7, 25)
+
+
+@pytest.mark.parametrize("architecture", ["mamba", "bloom"])
+def test_model_that_cannot_share_a_prefix_takes_the_plain_path_and_says_so(architecture):
+    size = {"state_size": 8, "n_layer": 2} if architecture == "mamba" else {"n_head": 4, "n_layer": 2}
+    model = tiny_model(architecture, **size)
+    before = model.config._attn_implementation
+    path, note = choose_path(model, PAIRS)
+    assert isinstance(path, PlainPath)
+    assert note.startswith(type(model).__name__)
+    assert note.endswith("each is read alone.")
+    assert model.config._attn_implementation == before
+    assert torch.isfinite(path.logps(model, path.collate(PAIRS)).logp_sum).all()
+
+
+def test_window_that_only_long_texts_reach_is_checked_on_the_longest_pair():
+    model = tiny_model("mistral")
+    for layer in model.model.layers:  # a layer that keeps its window from the attention function
+        layer.self_attn.forward = _without_window(layer.self_attn)
+    _, note = choose_path(model, PAIRS)
+    assert "nats per token" in note
+
+
+def _without_window(attention: torch.nn.Module) -> Any:
+    forward = type(attention).forward
+
+    def windowless(*args: Any, layout: Any = None, **kwargs: Any) -> Any:
+        config = attention.config
+        if layout is None:
+            return forward(attention, *args, **kwargs)
+        attention.config = copy.copy(config)
+        attention.config.sliding_window = None
+        try:
+            return forward(attention, *args, layout=layout, **kwargs)
+        finally:
+            attention.config = config
+
+    return windowless
+
+
+def test_ordinary_calls_of_a_model_that_shares_prefixes_stay_as_they_were():
+    model = tiny_model("mistral")
+    input_ids, mask = torch.tensor([ids(12, 1), ids(12, 2)]), torch.ones(2, 12, dtype=torch.long)
+    mask[0, :7] = 0
+    before = model(input_ids, attention_mask=mask).logits[:, 7:]
+    generated = model.generate(input_ids, attention_mask=mask, max_new_tokens=5, do_sample=False)
+    SharedPrefixPath().logps(model, SharedPrefixPath().collate(PAIRS))
+    torch.testing.assert_close(model(input_ids, attention_mask=mask).logits[:, 7:], before, rtol=0, atol=0)
+    again = model.generate(input_ids, attention_mask=mask, max_new_tokens=5, do_sample=False)
+    assert torch.equal(again, generated)
+
+
+def test_saved_model_does_not_remember_how_its_attention_was_asked(tmp_path):
+    model = tiny_model("llama")
+    expected = SharedPrefixPath().logps(model, SharedPrefixPath().collate(PAIRS)).logp_sum
+    model.save_pretrained(tmp_path)
+    assert "shared_prefix" not in (tmp_path / "config.json").read_text()
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
+    torch.testing.assert_close(response_logps(loaded, PlainPath().collate(PAIRS)).logp_sum, expected)
+
+
+@pytest.mark.parametrize("use_reentrant", [False, True])
+def test_gradient_checkpointing_gives_the_same_gradients(use_reentrant):
+    model = tiny_model("mistral").train()
+    _, expected = values_and_gradients(SharedPrefixPath(), model, PAIRS)
+    model.gradient_checkpointing_enable({"use_reentrant": use_reentrant})
+    model.enable_input_require_grads()
+    _, found = values_and_gradients(SharedPrefixPath(), model, PAIRS)
+    assert relative_error(found, expected) < 1e-6
+
+
+def test_lora_adapter_switched_off_gives_the_reference():
+    peft = pytest.importorskip("peft", reason="peft is not installed")
+    base = tiny_model("llama")
+    reference = response_logps(base, PlainPath().collate(PAIRS)).logp_sum.detach()
+    model = peft.get_peft_model(
+        base, peft.LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)
+    )
+    plain, plain_gradients = values_and_gradients(PlainPath(), model, PAIRS)
+    fast, fast_gradients = values_and_gradients(SharedPrefixPath(), model, PAIRS)
+    torch.testing.assert_close(fast.token_logps, plain.token_logps, rtol=0, atol=1e-4)
+    assert relative_error(fast_gradients, plain_gradients) < 1e-5
+    assert (plain.logp_sum - reference).abs().min() > 0.01
+    with model.disable_adapter():
+        batch = SharedPrefixPath().collate(PAIRS)
+        torch.testing.assert_close(response_logps(model, batch).logp_sum, reference)
+
+
+@pytest.mark.parametrize("precision", ["weights", "autocast"])
+def test_bfloat16_stays_near_float32_and_gives_wide_log_probs(precision):
+    model = tiny_model("llama", initializer_range=0.05)
+    exact = response_logps(model, PlainPath().collate(PAIRS)).token_logps
+    batch = SharedPrefixPath().collate(PAIRS)
+    if precision == "weights":
+        assert choose_path(model.bfloat16(), PAIRS)[1] == ""
+        rounded = response_logps(model, batch)
+    else:
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = response_logps(model, batch)
+    assert rounded.token_logps.dtype == rounded.entropies.dtype == torch.float32
+    torch.testing.assert_close(rounded.token_logps, exact, rtol=0, atol=0.03)
+    rounded.logp_sum.sum().backward()
+    assert model.lm_head.weight.grad.dtype == model.lm_head.weight.dtype
+
+
+class _LargestTensor(TorchDispatchMode):
+    elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, tuple | list) else [result]:
+            if isinstance(tensor, torch.Tensor):
+                self.elements = max(self.elements, tensor.untyped_storage().nbytes() // tensor.element_size())
+        return result
+
+
+def test_no_tensor_of_tokens_times_vocabulary_is_ever_alive():
+    model = tiny_model("llama", vocab_size=40_000, num_hidden_layers=1, hidden_size=8, head_dim=2)
+    pairs = [EncodedPair("a:1", ids(20, 1), {"chosen": ids(200, 2), "rejected": ids(300, 3)})]
+    largest = {}
+    for path in (PlainPath(), SharedPrefixPath()):
+        with _LargestTensor() as record:
+            values_and_gradients(path, model, pairs)
+        largest[path.name] = record.elements
+    assert largest["plain"] >= 500 * 40_000
+    assert largest["shared prefix"] <= 500 * 40_000 / 16
+
+
+@pytest.mark.skipif(
+    shutil.which("g++") is None, reason="FlexAttention is compiled, and there is no C++ compiler"
+)
+def test_flex_attention_gives_the_same_values():
+    model = tiny_model("mistral", hidden_size=64)  # heads of width 16: it knows none narrower
+    with torch.no_grad():  # on a CPU it knows no backward pass
+        expected = response_logps(model, PlainPath().collate(PAIRS))
+        model.set_attn_implementation("flex_attention")
+        found = response_logps(model, SharedPrefixPath().collate(PAIRS))
+    torch.testing.assert_close(found.token_logps, expected.token_logps, rtol=0, atol=1e-5)
+
+
+def test_batches_keep_order_and_are_nearly_equal():
+    pairs = [
+        EncodedPair(f"a:{i}", ids(5 + i % 7, i), {"chosen": ids(3 + i % 5, i), "rejected": ids(4, i)})
+        for i in range(64)
+    ]
+    cut = batches(pairs, max_tokens=200)
+    tokens = [SharedPrefixPath().collate(batch)["input_ids"].numel() for batch in cut]
+    assert [pair for batch in cut for pair in batch] == pairs
+    assert max(tokens) <= 200
+    assert min(tokens) > 0.8 * max(tokens)
+    assert len(batches(pairs, max_tokens=1)) == 64
+
+
+@pytest.mark.parametrize(
+    ("pair", "message"),
+    [
+        (
+            EncodedPair("a.jsonl:3", [], {"chosen": [1], "rejected": [2]}),
+            "a.jsonl:3: the prompt has no tokens",
+        ),
+        (
+            EncodedPair("a.jsonl:4", [1], {"chosen": [1], "rejected": []}),
+            "a.jsonl:4: the rejected response has no tokens",
+        ),
+        (EncodedPair("a.jsonl:5", [1], {}), "a.jsonl:5: no responses"),
+    ],
+)
+@pytest.mark.parametrize("path", [PlainPath(), SharedPrefixPath()])
+def test_pair_that_predicts_nothing_is_named(path, pair, message):
+    with pytest.raises(InputError, match=message):
+        path.collate([pair])

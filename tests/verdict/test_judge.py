@@ -1,0 +1,364 @@
+"""The verdict on real logs agrees with their published readings, and on made logs with how they were made."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from rewardshape.logs.read import Log, read_logs
+from rewardshape.verdict.judge import judge
+from rewardshape.verdict.recovery import is_per_token, recover_reference
+from rewardshape.verdict.sanity import effective_scale, sanity_checks, target_margin
+
+
+def make(chosen, *, split="train", margin=None, noise=0.0, seed=0, first=10, **columns):
+    """A log of a made run: chosen rewards by row, and a margin that grows unless it is given."""
+    rng = np.random.default_rng(seed)
+    chosen = (
+        np.asarray(chosen, dtype=float) + rng.normal(0, noise, len(chosen))
+        if noise
+        else np.asarray(chosen, float)
+    )
+    margin = np.linspace(0.05, 1.5, len(chosen)) if margin is None else np.asarray(margin, float)
+    table = pd.DataFrame(
+        {
+            "split": split,
+            "step": first + 10 * np.arange(len(chosen)),
+            "loss": np.logaddexp(0, -margin),
+            "accuracy": 0.75,
+            "margin": margin,
+            "reward_chosen": chosen,
+            "reward_rejected": chosen - margin,
+            **columns,
+        }
+    )
+    return Log("made", "made", table)
+
+
+# --- real logs and their readings --------------------------------------------------------------------------------
+
+READINGS = {
+    # file: word, depth in nats (the log's own last row against the reference), β, reference, first and last onset
+    "clean-code-qwen-dpo.trainer_state.json": ["not displaced", -0.27, 0.05, -39.59, None],
+    "deltacoder-9b-dpo.train.log": ["displaced", 14, 0.1, None, (10, 90)],
+    "zephyr-7b-alpha.model-card.md": ["displaced", 10.13, 0.05, -287.00, (100, 100)],
+    "mamba-2.8b-zephyr.model-card.md": ["displaced", 4.60, 0.1, -354.57, (800, 800)],
+    "learning-dynamics-pythia410m.prob_train_metrics.json": ["not displaced", -5.64, None, None, None],
+}
+
+
+@pytest.mark.parametrize("file", READINGS)
+def test_a_real_log_is_judged_as_it_reads(shared, file):
+    word, depth, beta, reference, onset = READINGS[file]
+    (log,) = read_logs(shared / "logs" / file)
+    verdict = judge(log)
+    assert verdict.verdict == word
+    assert verdict.depth_nats == pytest.approx(depth, rel=0.02)
+    assert verdict.reference.beta == (pytest.approx(beta, rel=1e-3) if beta else None)
+    assert verdict.reference.chosen == (pytest.approx(reference, abs=0.01) if reference else None)
+    assert verdict.per_token is False
+    assert (verdict.onset_step is None) if onset is None else onset[0] <= verdict.onset_step <= onset[1]
+
+
+def test_four_losses_in_one_table_are_told_apart(shared):
+    logs = read_logs(shared / "logs" / "four-loss-types-mistral7b.readme-table.md")
+    found = {log.name.split(" · ")[1]: judge(log) for log in logs}
+    words = {name: verdict.verdict for name, verdict in found.items()}
+    assert words == {
+        "sigmoid": "displaced",
+        "kto pair": "not displaced",
+        "ipo": "displaced",
+        "hinge": "displaced",
+    }
+    assert {name: verdict.per_token for name, verdict in found.items()} == {
+        "sigmoid": False, "kto pair": False, "ipo": True, "hinge": False,
+    }  # fmt: skip
+    assert found["sigmoid"].depth_nats == pytest.approx(78.17, abs=0.01)  # 7.81683 / 0.1
+    assert all(verdict.reference.beta == pytest.approx(0.1, rel=1e-4) for verdict in found.values())
+
+
+def test_a_small_fall_and_a_saturated_run_in_one_card_are_told_apart(shared):
+    notux, geitje = map(
+        judge, read_logs(shared / "logs" / "notux-8x7b-and-geitje-ultra.model-card-tables.md")
+    )
+    assert notux.verdict == "displaced"
+    assert notux.depth_nats == pytest.approx(2.27, abs=0.01)
+    assert notux.deepest_step == 200
+    assert geitje.verdict == "saturated"
+    assert geitje.depth_nats == pytest.approx(21.43, abs=0.01)
+
+
+def test_a_gradient_of_exactly_zero_is_not_training(shared):
+    (log,) = read_logs(shared / "logs" / "reference-dpo-stdout-excerpt.log")
+    verdict = judge(log)
+    assert verdict.verdict == "not training"
+    assert "exactly 0 in 12 of 12 rows" in verdict.reasons[0]
+
+
+def test_a_margin_alone_leaves_displacement_open_and_its_unit_is_seen(shared):
+    (log,) = read_logs(shared / "logs" / "dpo-from-scratch-gpt2-355m.train.log")
+    verdict = judge(log)
+    assert verdict.verdict == "undetermined"
+    assert {"rewards/chosen", "logps/chosen"} <= set(verdict.missing)
+    assert verdict.depth_nats is None
+    assert "not yet multiplied by β" in verdict.checks[0]  # β was 0.1
+    assert effective_scale(log.split("eval")) == pytest.approx(0.1, abs=0.015)
+
+
+def test_a_rise_and_fall_is_said_and_the_peak_named_best(shared):
+    (log,) = read_logs(shared / "logs" / "learning-dynamics-pythia410m.prob_train_metrics.json")
+    verdict = judge(log)
+    assert verdict.highest_step == verdict.best_step == 25
+    assert "step 25" in verdict.advice[0]
+    assert len(verdict.nonfinite_steps) == log.nonfinite["step"].nunique() > 0
+
+
+# --- made logs: what was put in is found -------------------------------------------------------------------------
+
+
+def test_a_late_fall_is_dated_and_measured():
+    chosen = np.where(np.arange(60) < 30, 0.0, -0.05 * (np.arange(60) - 30))
+    verdict = judge(make(chosen, noise=0.1), beta=0.1)
+    assert verdict.verdict == "displaced"
+    assert 250 <= verdict.onset_step <= 400  # the fall begins at step 310
+    assert verdict.depth_nats == pytest.approx(12.0, abs=1.5)  # the mean of the last fifth
+    assert verdict.confidence == "clear"
+
+
+def test_a_dip_that_was_regained_is_recovered():
+    chosen = -1.5 * np.sin(np.linspace(0, np.pi, 50)) ** 4
+    verdict = judge(make(chosen, noise=0.05))
+    assert verdict.verdict == "recovered"
+    assert verdict.deepest_step == pytest.approx(255, abs=20)
+
+
+def test_three_training_rows_that_fall_steadily_are_enough():
+    assert judge(make([0.0, -1.0, -2.0])).verdict == "displaced"
+    assert judge(make([0.0, -1.9, -0.8])).verdict == "undetermined"
+
+
+@pytest.mark.parametrize("rows", [6, 20, 80])
+def test_pure_noise_is_rarely_called_displaced(rows):
+    words = [judge(make(np.zeros(rows), noise=0.2, seed=seed)).verdict for seed in range(20)]
+    assert words.count("displaced") + words.count("recovered") <= 3
+
+
+def test_slow_wander_of_training_rows_is_not_taken_for_independent_rows():
+    """Rows that wander with a correlation of 0.9 hold far fewer independent values than they number."""
+    words = []
+    for seed in range(15):
+        shocks = np.random.default_rng(seed).normal(0, 0.1, 60)
+        wander = np.zeros(60)
+        for i in range(1, 60):
+            wander[i] = 0.9 * wander[i - 1] + shocks[i]
+        words.append(judge(make(wander - wander.mean())).verdict)
+    assert words.count("displaced") <= 5
+
+
+def test_batch_logps_alone_are_too_noisy_to_decide():
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(
+        {"split": "train", "step": np.arange(1, 31), "logp_chosen": rng.normal(-150, 20, 30)}
+    )
+    verdict = judge(Log("made", "made", table))
+    assert verdict.verdict == "undetermined"
+    assert "scatters so much" in verdict.reasons[0]
+
+
+def test_a_fall_without_preference_is_collapsed():
+    chosen = np.linspace(0, -8, 20)
+    margin = np.r_[np.linspace(0, 1, 10), np.linspace(1, -0.1, 10)]
+    verdict = judge(
+        make(
+            chosen, margin=margin, split="eval", accuracy=np.r_[np.full(10, 0.8), np.linspace(0.8, 0.49, 10)]
+        )
+    )
+    assert verdict.verdict == "collapsed"
+
+
+def test_vanished_loss_is_saturated_whatever_chosen_did():
+    margin = np.linspace(2, 12, 10)
+    for end in (-3.0, 3.0):
+        verdict = judge(make(np.linspace(0, end, 10), margin=margin, split="eval", accuracy=0.99))
+        assert verdict.verdict == "saturated"
+
+
+def test_constant_loss_is_not_training_whatever_the_accuracy():
+    verdict = judge(make(np.zeros(6), margin=np.zeros(6), accuracy=0.9))
+    assert verdict.verdict == "not training"
+    assert "0.6931 in every row" in verdict.reasons[0]
+
+
+def test_a_loss_of_zero_without_margins_is_saturated_if_accuracy_is_perfect_and_dead_if_not():
+    for accuracy, word in ((1.0, "saturated"), (0.6, "not training")):
+        table = pd.DataFrame({"split": "train", "step": range(1, 7), "loss": 0.0, "accuracy": accuracy})
+        assert judge(Log("made", "made", table)).verdict == word
+
+
+def test_zero_gradients_with_moving_rewards_are_a_logging_fault_and_not_believed():
+    assert judge(make(np.linspace(0, -2, 20), grad_norm=0.0)).verdict == "displaced"
+
+
+@pytest.mark.parametrize(
+    ("rewards", "word"),
+    [
+        ([-0.5, -1.5], "displaced"),
+        ([-1.6, -1.5], "displaced"),
+        ([0.8, 0.5], "not displaced"),
+        ([-0.5, -0.1], "undetermined"),
+    ],
+)
+def test_two_evaluations_tell_where_they_agree_about_the_reference(rewards, word):
+    assert judge(make(rewards, split="eval", margin=[0.4, 0.6])).verdict == word
+
+
+def test_one_row_is_too_short():
+    verdict = judge(make([-1.0], split="eval"))
+    assert verdict.verdict == "undetermined"
+    assert verdict.depth is None
+
+
+def test_held_out_loss_that_turns_is_over_optimized():
+    steps = np.arange(12)
+    loss = 0.69 - 0.05 * np.minimum(steps, 5) + 0.04 * np.maximum(steps - 5, 0)
+    verdict = judge(make(-0.1 * steps, split="eval", loss=loss))
+    assert verdict.over_optimized is True
+    assert verdict.best_step == 60
+    assert "step 60" in verdict.advice[0]
+    assert judge(make(-0.1 * steps, split="eval")).over_optimized is False
+    assert judge(make(-0.1 * steps)).over_optimized is None
+
+
+def test_nan_steps_are_listed_and_the_rest_is_judged(tmp_path):
+    rows = [
+        {"step": 10 * i, "loss": 0.6, "rewards/chosen": -0.2 * i, "rewards/margins": 0.1 * i}
+        for i in range(1, 13)
+    ]
+    rows[4] |= {"loss": math.nan, "rewards/chosen": math.nan}
+    path = tmp_path / "log.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    verdict = judge(read_logs(path)[0])
+    assert verdict.verdict == "displaced"
+    assert verdict.nonfinite_steps == [50]
+    json.dumps(verdict.to_json(), allow_nan=False)
+
+
+# --- recovery ----------------------------------------------------------------------------------------------------
+
+
+def fixed_set(beta, reference, changes, *, digits=4):
+    chosen = reference[0] + np.asarray(changes[0], float)
+    rejected = reference[1] + np.asarray(changes[1], float)
+    table = pd.DataFrame(
+        {
+            "logp_chosen": chosen,
+            "logp_rejected": rejected,
+            "reward_chosen": beta * (chosen - reference[0]),
+            "reward_rejected": beta * (rejected - reference[1]),
+        }
+    )
+    return table.round(digits)
+
+
+@pytest.mark.parametrize("beta", [0.01, 0.1, 2.5])
+def test_beta_and_reference_come_back_from_rounded_rows_within_their_spread(beta):
+    table = fixed_set(beta, (-200.0, -230.0), ([-1.0, -4.0, -7.5], [-3.0, -9.0, -15.0]))
+    found = recover_reference(table)
+    assert found.holds is True
+    assert found.free is False
+    assert abs(found.beta - beta) < 4 * found.beta_spread
+    assert found.chosen == pytest.approx(-200.0, abs=5e-5 / beta + 4 * found.spread)
+    assert found.rejected == pytest.approx(-230.0, abs=5e-5 / beta + 4 * found.spread)
+
+
+def test_changing_batches_give_no_reference():
+    rng = np.random.default_rng(0)
+    reference = rng.normal(-200, 20, 30)
+    change = np.linspace(0, -10, 30)
+    table = pd.DataFrame({"logp_chosen": reference + change, "reward_chosen": 0.1 * change})
+    found = recover_reference(table)
+    assert found.holds is False
+    assert found.chosen is None
+    assert found.beta is None
+
+
+def test_an_evaluation_set_that_changes_is_said_and_the_rewards_are_used():
+    log = make(np.linspace(0, -1.5, 12), split="eval")
+    drawn = np.random.default_rng(0).normal(-200, 15, 12)
+    log.table["logp_chosen"] = drawn + log.table["reward_chosen"] / 0.1
+    verdict = judge(log)
+    assert verdict.verdict == "displaced"
+    assert verdict.unit == "reward"
+    assert verdict.depth_nats is None
+    assert verdict.to_json()["fixed_set"] is False
+    assert "logps − rewards/β is not constant" in " ".join(verdict.cannot_tell)
+    assert judge(log, beta=0.1).depth_nats == pytest.approx(15.0)
+
+
+@pytest.mark.parametrize("level", [-1.2, -240.0])
+def test_rewards_through_the_origin_mean_no_reference_even_in_batches(level):
+    logp = level * np.random.default_rng(0).uniform(0.7, 1.3, (20, 2))
+    table = pd.DataFrame(
+        np.c_[logp, 2.0 * logp], columns=["logp_chosen", "logp_rejected", "reward_chosen", "reward_rejected"]
+    )
+    found = recover_reference(table.round(3))
+    assert found.free is True
+    assert found.beta == pytest.approx(2.0, rel=2e-3)
+
+
+def test_sums_and_per_token_means_are_told_apart():
+    assert is_per_token(pd.DataFrame({"logp_chosen": [-1.2, -2.4]})) is True
+    assert is_per_token(pd.DataFrame({"logp_chosen": [-110.0, -90.0]})) is False
+    assert is_per_token(pd.DataFrame({"loss": [0.7]})) is None
+
+
+# --- identities --------------------------------------------------------------------------------------------------
+
+
+def table_of_pairs(beta_times_difference, *, scale=1.0, gamma=0.0):
+    """Mean loss and mean margin of made pairs, row by row, from the logistic loss of every pair."""
+    pairs = np.asarray(beta_times_difference, float)
+    return pd.DataFrame(
+        {
+            "loss": np.logaddexp(0, -(pairs - gamma)).mean(axis=1),
+            "margin": pairs.mean(axis=1) / scale,
+            "reward_chosen": 0.0,
+            "reward_rejected": -pairs.mean(axis=1) / scale,
+        }
+    )
+
+
+def test_an_honest_log_breaks_no_identity():
+    pairs = (
+        np.random.default_rng(0).normal(0, 1, (12, 64)) * np.linspace(0, 1, 12)[:, None]
+        + np.linspace(0, 2, 12)[:, None]
+    )
+    assert sanity_checks(table_of_pairs(pairs), reference_free=False, beta=0.1) == []
+
+
+def test_a_summed_first_loss_is_seen():
+    table = pd.DataFrame(
+        {"loss": [4 * math.log(2), 2.5], "reward_chosen": [0.0, 0.1], "reward_rejected": [0.0, -0.1]}
+    )
+    assert "4 × ln 2" in sanity_checks(table, reference_free=False, beta=0.1)[0]
+
+
+def test_a_loss_below_jensen_s_bound_is_not_logistic():
+    table = pd.DataFrame({"loss": [0.5, 0.3, 0.2], "margin": [0.2, 0.3, 0.4]})
+    assert "no logistic loss" in " ".join(sanity_checks(table, reference_free=False, beta=0.1))
+
+
+def test_the_scale_of_margins_logged_without_beta_is_found():
+    pairs = np.linspace(0, 0.08, 10)[:, None] + np.zeros((10, 8))
+    assert effective_scale(table_of_pairs(pairs)) == pytest.approx(1.0, rel=0.02)
+    assert effective_scale(table_of_pairs(pairs, scale=0.1)) == pytest.approx(0.1, rel=0.02)
+
+
+def test_the_target_margin_is_given_in_both_conventions():
+    pairs = np.linspace(0, 0.5, 10)[:, None] + np.zeros((10, 8))
+    sentence = target_margin(table_of_pairs(pairs, gamma=1.25), 2.5)
+    assert "at most 1.25 in reward units, that is γ/β = 0.50" in sentence
