@@ -26,7 +26,7 @@ from accelerate import PartialState
 from transformers import AutoModelForCausalLM, MistralConfig
 
 from rewardshape.data import EncodedPair
-from rewardshape.probe.measure.logprobs import SharedPrefixPath
+from rewardshape.probe.measure.logprobs import SharedPrefixReader
 from rewardshape.probe.measure.probe_set import TOKENS_PER_BATCH, ProbeSet, group_by_tokens
 from rewardshape.probe.plan import memory, num_tokens
 from rewardshape.probe.policy import DTYPES, default_optimizer, made_ready
@@ -167,7 +167,7 @@ def measure(size_name: str, plan: str) -> dict[str, Any]:
     quieten()
     size, settings = SIZES[size_name], settings_of(plan, SIZES[size_name])
     device, config = PartialState().device, size["config"]
-    path = SharedPrefixPath()
+    reader = SharedPrefixReader()
     train = random_pairs(STEPS * size["batch"], size["text"], config.vocab_size)
     probe_pairs = random_pairs(size["probe"], size["text"], config.vocab_size)
     group = group_by_tokens(probe_pairs, TOKENS_PER_BATCH)[0]
@@ -176,7 +176,7 @@ def measure(size_name: str, plan: str) -> dict[str, Any]:
     ).peak
     with device:
         model = made_ready(AutoModelForCausalLM.from_config(config, dtype=DTYPES["bfloat16"]), settings.model)
-    probe = ProbeSet(probe_pairs, path, device)
+    probe = ProbeSet(probe_pairs, reader, device)
     seconds, peaks = {}, {}
     with tempfile.TemporaryDirectory() as folder:
         for name, kind, every in (("bare", Bare, 1), ("recorded", Timed, STEPS), ("probed", Timed, 1)):
@@ -187,7 +187,7 @@ def measure(size_name: str, plan: str) -> dict[str, Any]:
                 arguments,
                 schedule(train, settings.training),
                 objective=ALPHAPO,
-                path=path,
+                reader=reader,
                 keep_checkpoints=1,
             )
             (Path(folder) / name).mkdir(exist_ok=True)

@@ -28,7 +28,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from rewardshape.data import EncodedPair, encode_pairs, read_preferences
-from rewardshape.probe.measure.logprobs import PlainPath, SharedPrefixPath, batches
+from rewardshape.probe.measure.logprobs import PlainReader, SharedPrefixReader
+from rewardshape.probe.measure.probe_set import group_by_tokens
 from rewardshape.probe.measure.projection import CPU_TILE_ELEMENTS
 from rewardshape.theory import Responses, objective
 from rewardshape.trace.format import TraceWriter
@@ -87,12 +88,12 @@ def encoded_pairs(shape: Shape, number: int = PAIRS_A_STEP) -> list[EncodedPair]
     ]
 
 
-def ours(path: Any, shape: Shape, model: Any) -> Callable[[], torch.Tensor]:
-    batch = path.collate(encoded_pairs(shape))
+def ours(reader: Any, shape: Shape, model: Any) -> Callable[[], torch.Tensor]:
+    batch = reader.collate(encoded_pairs(shape))
     num_tokens = torch.tensor(batch["lengths"]).view(-1, 2)
 
     def loss() -> torch.Tensor:
-        logp_sum = path.logps(model, batch).logp_sum.view(-1, 2)
+        logp_sum = reader.logps(model, batch).logp_sum.view(-1, 2)
         chosen, rejected = (Responses(logp_sum[:, side], num_tokens[:, side]) for side in (0, 1))
         return ALPHAPO.pair_loss(chosen, rejected).mean()
 
@@ -153,8 +154,8 @@ def _word_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
 CONTESTANTS: dict[str, Callable[[Shape, Any], Callable[[], torch.Tensor]]] = {
     "TRL CPO": partial(trl, "cpo"),
     "TRL DPO": partial(trl, "dpo"),
-    "plain path": partial(ours, PlainPath()),
-    "shared prefix": partial(ours, SharedPrefixPath()),
+    "plain path": partial(ours, PlainReader()),
+    "shared prefix": partial(ours, SharedPrefixReader()),
 }
 
 
@@ -270,8 +271,8 @@ def measure_tokens() -> None:
         groups = [encoded[start : start + 16] for start in range(0, len(encoded), 16)]
         needed = sum(len(p.prompt_ids) + sum(len(ids) - 1 for ids in p.responses.values()) for p in encoded)
         read = [
-            sum(path.collate(g)["input_ids"].numel() for g in groups)
-            for path in (PlainPath(), SharedPrefixPath())
+            sum(reader.collate(g)["input_ids"].numel() for g in groups)
+            for reader in (PlainReader(), SharedPrefixReader())
         ]
         alone = sum(len(p.prompt_ids) + len(ids) for p in encoded for ids in p.responses.values())
         shares = [needed / number for number in read] + [1 - alone / read[0], (alone - needed) / read[0]]
@@ -330,10 +331,10 @@ def measure_floor(rounds: int) -> None:
 def measure_logging(rounds: int) -> None:
     """Recording the training batch: its extra numbers and its line on disk. The probe set: time against work."""
     shape = SHAPES[0]
-    model, path = llama(shape), SharedPrefixPath()
-    batch = path.collate(encoded_pairs(shape))
+    model, reader = llama(shape), SharedPrefixReader()
+    batch = reader.collate(encoded_pairs(shape))
     with torch.no_grad():
-        logps = path.logps(model, batch)
+        logps = reader.logps(model, batch)
     names = [(f"random:{i}", name) for i in range(PAIRS_A_STEP) for name in ("chosen", "rejected")]
     writer = TraceWriter(Path(tempfile.mkdtemp()))
 
@@ -352,12 +353,13 @@ def measure_logging(rounds: int) -> None:
             tile.mul_(shares).sum(-1)
 
     probe_pairs = encoded_pairs(shape, 64)
-    probe = [path.collate(group) for group in batches(probe_pairs, max_tokens=2048)]
+    groups = group_by_tokens(probe_pairs, 2048)
+    probe = [reader.collate([probe_pairs[i] for i in group]) for group in groups]
 
     def evaluate() -> None:
         with torch.no_grad():
             for part in probe:
-                path.logps(model, part)
+                reader.logps(model, part)
 
     step, _ = stepper("shared prefix", shape)
     spent = {
@@ -395,11 +397,11 @@ def measure_denormals() -> None:
 
 def saturated_seconds(flush: bool) -> tuple[float, float]:
     torch.set_flush_denormal(flush)
-    model, path = llama(SHAPES[0]), SharedPrefixPath()
-    batch = path.collate(encoded_pairs(SHAPES[0]))
+    model, reader = llama(SHAPES[0]), SharedPrefixReader()
+    batch = reader.collate(encoded_pairs(SHAPES[0]))
 
     def backward(margin: float) -> float:
-        logp_sum = path.logps(model, batch).logp_sum.view(-1, 2)
+        logp_sum = reader.logps(model, batch).logp_sum.view(-1, 2)
         loss = torch.nn.functional.softplus(-(logp_sum[:, 0] - logp_sum[:, 1]) / 100 - margin).mean()
         start = time.process_time()
         loss.backward()

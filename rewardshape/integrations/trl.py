@@ -27,7 +27,7 @@ import rewardshape
 from rewardshape.data import EncodedPair, encode_pairs, read_preferences
 from rewardshape.errors import InputError
 from rewardshape.probe.inputs import probe_texts
-from rewardshape.probe.measure.logprobs import choose_path
+from rewardshape.probe.measure.logprobs import choose_reader
 from rewardshape.probe.measure.probe_set import ProbeSet
 from rewardshape.probe.training import call_inside
 from rewardshape.theory import Objective, Responses
@@ -100,9 +100,9 @@ class ProbeCallback(TrainerCallback):
         place = PartialState()
         encoded = self._encoded(tokenizer)
         inner = extract_model_from_parallel(model)
-        self._path, _ = choose_path(inner, encoded[:4])
+        self._reader, _ = choose_reader(inner, encoded[:4])
         self._probe = ProbeSet(
-            encoded, self._path, args.device, process=place.process_index, processes=place.num_processes
+            encoded, self._reader, args.device, process=place.process_index, processes=place.num_processes
         )
         folder = self.folder or Path(args.output_dir) / "rewardshape"
         measured, tokens = self._measure(model)
@@ -177,7 +177,7 @@ class ProbeCallback(TrainerCallback):
         training = model.training
         model.eval()
         try:
-            return self._probe.measure(lambda batch: call_inside(model, inner, self._path.logps, batch))
+            return self._probe.measure(lambda batch: call_inside(model, inner, self._reader.logps, batch))
         finally:
             model.train(training)
 

@@ -1,4 +1,4 @@
-"""What every run of a command shares: tokeniser, training pairs, probe set, the path to log-probabilities."""
+"""What every run of a command shares: tokeniser, training pairs, probe set, the reader of log-probabilities."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from rewardshape.data import EncodedPair, embedded, encode_pairs, read_preferences
 from rewardshape.errors import InputError
 from rewardshape.probe.distributed import on_main
-from rewardshape.probe.measure.logprobs import choose_path
+from rewardshape.probe.measure.logprobs import choose_reader
 from rewardshape.probe.measure.probe_set import Score, reference_logps
 from rewardshape.probe.measure.sampling import Gold, Sampler, gold_function, gold_model
 from rewardshape.probe.policy import (
@@ -49,7 +49,7 @@ class Inputs:
         With every open setting decided.
     train, probe : list of EncodedPair
         Disjoint, by prompt, unless asked otherwise.
-    path : Path
+    reader : Reader
         From `rewardshape.probe.measure.logprobs`.
     notes : list of str
         What was read, dropped, cut and decided, one line each.
@@ -73,7 +73,7 @@ class Inputs:
         self.train, self.probe = self._read()
         if settings.output.dry_run:  # the plan is made from the configuration, no weight is loaded
             return
-        self.path, note = on_main(lambda: choose_path(self.policy(), self.train[:4]))
+        self.reader, note = on_main(lambda: choose_reader(self.policy(), self.train[:4]))
         self.notes += [note] if note else []
         self.sample_prompts = self._sample_prompts() if self.settings.probing.sample_every else []
         self._reference: Reference | None = None
@@ -96,7 +96,7 @@ class Inputs:
             state = PartialState()
             self._reference = reference_logps(
                 [*self.probe, *self.train],
-                self.path,
+                self.reader,
                 device,
                 score,
                 process=state.process_index,
@@ -190,7 +190,7 @@ class Inputs:
         return Sampler(
             self.sample_prompts,
             self.tokenizer,
-            self.path,
+            self.reader,
             reference=self._untouched(device),
             gold=gold,
             max_tokens=self.settings.data.max_response_tokens,

@@ -94,7 +94,7 @@ def write_manifest(
                     "eos": tokenizer.eos_token,
                     "pad": tokenizer.pad_token,
                 },
-                "log_probs": inputs.path.name,
+                "log_probs": inputs.reader.name,
             },
             "data": {**inputs.data, "end_token": not settings.data.no_end_token},
             "versions": {"python": platform.python_version(), **_versions()},

@@ -30,7 +30,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from rewardshape.data import EncodedPair
 from rewardshape.probe.inputs import Inputs
 from rewardshape.probe.measure import projection, shared_prefix
-from rewardshape.probe.measure.logprobs import Batch, SharedPrefixPath
+from rewardshape.probe.measure.logprobs import Batch, SharedPrefixReader
 from rewardshape.probe.measure.probe_set import TOKENS_PER_BATCH, group_by_tokens
 from rewardshape.probe.policy import DTYPES, TORCHAO, default_optimizer, made_ready
 from rewardshape.probe.settings import Settings
@@ -138,7 +138,7 @@ def _rehearse(
     config: Any, settings: Settings, train: Sequence[EncodedPair], probe: Sequence[EncodedPair], depth: int
 ) -> dict[str, int]:
     """Go through a step of the model cut to `depth` layers; what `Memory` holds, but for the tile."""
-    path = SharedPrefixPath()
+    reader = SharedPrefixReader()
     with torch.device("meta"):
         model = _empty_policy(config, settings, depth)
     bytes_of = {name: _bytes(weight) for name, weight in model.named_parameters()}
@@ -155,13 +155,13 @@ def _rehearse(
             model.to_empty(device="cpu")
             _base(model).tie_weights()
             with Books(model) as step, _autocast(settings):
-                logps = path.logps(model, _empty(path.collate(train)))
+                logps = reader.logps(model, _empty(reader.collate(train)))
                 saved = step.alive
                 logps.token_logps.sum().backward()
             del logps
             model.zero_grad()
             with Books(model) as measuring, _autocast(settings), torch.no_grad():
-                path.logps(model, _empty(path.collate(probe)))
+                reader.logps(model, _empty(reader.collate(probe)))
     finally:
         shared_prefix._mask.cache_clear()  # of masks without contents
     return numbers | {

@@ -107,12 +107,12 @@ def run_one(
         training_arguments(settings, folder),
         schedule(inputs.train, settings.training),
         objective=objective,
-        path=inputs.path,
+        reader=inputs.reader,
         keep_checkpoints=settings.output.keep_checkpoints,
         tokenizer=inputs.tokenizer,
     )
     place = {"process": trainer.args.process_index, "processes": trainer.args.world_size}
-    probe = ProbeSet(inputs.probe, inputs.path, trainer.args.device, **place)
+    probe = ProbeSet(inputs.probe, inputs.reader, trainer.args.device, **place)
 
     def begin() -> Path | None:
         checkpoint = next(iter(checkpoints(folder / "checkpoints")), None)

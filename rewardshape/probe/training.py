@@ -32,8 +32,7 @@ from rewardshape.errors import InputError
 from rewardshape.probe.distributed import gather, gather_attempts
 from rewardshape.probe.inputs import Reference
 from rewardshape.probe.measure.geometry import Geometry
-from rewardshape.probe.measure.logprobs import Batch, ResponseLogps
-from rewardshape.probe.measure.logprobs import Path as LogpsPath
+from rewardshape.probe.measure.logprobs import Batch, Reader, ResponseLogps
 from rewardshape.probe.measure.probe_set import PAIR, ProbeSet, only_pair
 from rewardshape.probe.policy import TORCHAO
 from rewardshape.probe.settings import Settings, TrainingSettings
@@ -148,12 +147,12 @@ class PairTrainer(Trainer):
         items: Sequence[Item],
         *,
         objective: Objective,
-        path: LogpsPath,
+        reader: Reader,
         keep_checkpoints: int,
         tokenizer: Any = None,
     ):
         self.objective: Objective = objective
-        self.path = path
+        self.reader = reader
         self.reference: Reference | None = None  # set before the first step where the objective needs it
         self.keep_checkpoints = keep_checkpoints
         self.measured: list[dict[str, Any]] = []  # one entry per micro-batch since the last update
@@ -171,7 +170,7 @@ class PairTrainer(Trainer):
     def _collate(self, items: Sequence[Item]) -> dict[str, Any]:
         pairs = [item.pair for item in items]
         batch: dict[str, Any] = {
-            "batch": self.path.collate(pairs),
+            "batch": self.reader.collate(pairs),
             "pair_ids": [pair.pair_id for pair in pairs],
             "positions": [item.position for item in items],
             "num_tokens": torch.tensor([[len(pair.responses[name]) for name in PAIR] for pair in pairs]),
@@ -221,7 +220,7 @@ class PairTrainer(Trainer):
         """Log-probabilities of a collated batch under the policy as it stands."""
         model = self.model_wrapped if model is None else model
         with self.accelerator.autocast():
-            return call_inside(model, self.accelerator.unwrap_model(model), self.path.logps, batch)
+            return call_inside(model, self.accelerator.unwrap_model(model), self.reader.logps, batch)
 
     def gather_step(self) -> dict[str, Any]:
         """What this step's forward passes measured, over all micro-batches and processes, in schedule order."""

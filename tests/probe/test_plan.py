@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 
 from rewardshape.data import EncodedPair
 from rewardshape.probe.__main__ import main
-from rewardshape.probe.measure.logprobs import SharedPrefixPath
+from rewardshape.probe.measure.logprobs import SharedPrefixReader
 from rewardshape.probe.plan import Memory, fits, memory
 from rewardshape.probe.policy import DTYPES, made_ready
 from rewardshape.probe.settings import Settings
@@ -87,7 +87,7 @@ def test_weights_gradients_and_optimizer_state_are_exact(name):
 
 @pytest.mark.parametrize("name", ["float32", "mixed", "bfloat16", "LoRA"])
 def test_activations_kept_for_the_backward_pass_within_ten_percent(name):
-    model, path = real_policy(name), SharedPrefixPath()
+    model, reader = real_policy(name), SharedPrefixReader()
     weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
     kept: dict[int, int] = {}
     alive = []  # or a freed address would be taken for the same tensor
@@ -101,19 +101,19 @@ def test_activations_kept_for_the_backward_pass_within_ten_percent(name):
 
     autocast = torch.autocast("cpu", torch.bfloat16, name == "mixed")
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), autocast:
-        path.logps(model, path.collate(some_pairs(4)))
+        reader.logps(model, reader.collate(some_pairs(4)))
     assert planned(name).saved == pytest.approx(sum(kept.values()), rel=0.10)
 
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_the_peak_of_a_real_step_within_ten_percent(name, tmp_path):
-    model, path = real_policy(name), SharedPrefixPath()
-    batch = path.collate(some_pairs(4))
-    path.logps(model, batch).token_logps.sum().backward()  # makes what is made once: masks, caches
+    model, reader = real_policy(name), SharedPrefixReader()
+    batch = reader.collate(some_pairs(4))
+    reader.logps(model, batch).token_logps.sum().backward()  # makes what is made once: masks, caches
     model.zero_grad()
     autocast = torch.autocast("cpu", torch.bfloat16, name == "mixed")
     with torch.profiler.profile(profile_memory=True) as profiler, autocast:
-        path.logps(model, batch).token_logps.sum().backward()
+        reader.logps(model, batch).token_logps.sum().backward()
     profiler.export_chrome_trace(str(tmp_path / "trace.json"))
     events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
     changes = [

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from rewardshape import read_trace
 from rewardshape.data import EncodedPair
 from rewardshape.probe import policy
-from rewardshape.probe.measure.logprobs import PlainPath
+from rewardshape.probe.measure.logprobs import PlainReader
 from rewardshape.probe.policy import default_learning_rate, load_policy, untouched
 from rewardshape.probe.run import run
 from rewardshape.probe.settings import ModelSettings, parse
@@ -96,18 +96,18 @@ def test_only_adapters_train_and_lie_in_the_checkpoint(adapted):
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_an_adapter_switched_off_gives_the_untouched_model(checkpoint, precision):
     pair = EncodedPair("a:1", [1, 5, 9], {"chosen": [7, 8, 2], "rejected": [11, 2]})
-    path = PlainPath()
-    batch = path.collate([pair])
+    reader = PlainReader()
+    batch = reader.collate([pair])
     base = load_policy(checkpoint, ModelSettings(precision=precision)).eval()
     adapted = load_policy(checkpoint, ModelSettings(precision=precision, lora_rank=2)).eval()
     with torch.no_grad():
         for name, weight in adapted.named_parameters():
             if "lora_B" in name:
                 weight.normal_()
-        expected = path.logps(base, batch).token_logps
-        assert not torch.allclose(path.logps(adapted, batch).token_logps, expected)
+        expected = reader.logps(base, batch).token_logps
+        assert not torch.allclose(reader.logps(adapted, batch).token_logps, expected)
         with untouched(adapted) as before:
-            assert torch.equal(path.logps(before, batch).token_logps, expected)
+            assert torch.equal(reader.logps(before, batch).token_logps, expected)
 
 
 def cut_back(whole: Path, output: Path, step: int) -> None:

@@ -2,7 +2,7 @@
 
 Everything is about the objective's own score s of a response: log-probability in nats, summed or per token, less the
 reference's where there is one, as `objective.score` has it. Gradients are over the trainable parameters (the adapters
-alone with LoRA). A pair costs two backward passes on the path to log-probs that the run trains by.
+alone with LoRA). A pair costs two backward passes by the reader that the run trains with.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Geometry(TrainerCallback):
         self.every = every
         self.pairs = list(pairs)[trainer.args.process_index :: trainer.args.world_size]
         self._batches = [
-            on_device(trainer.path.collate([only_pair(pair)]), trainer.args.device) for pair in self.pairs
+            on_device(trainer.reader.collate([only_pair(pair)]), trainer.args.device) for pair in self.pairs
         ]
         self._before: Tensors = []
         self._learning_rate = 0.0
@@ -210,7 +210,7 @@ class Geometry(TrainerCallback):
         def see(_: torch.nn.Module, args: tuple[Tensor, ...]) -> None:
             seen.append(args[0].detach().flatten(0, 1)[batch["predicting"]])
 
-        # Registered before the path's own hook, which hands the head no rows.
+        # Registered before the reader's own hook, which hands the head no rows.
         hook = model.get_output_embeddings().register_forward_pre_hook(see)
         try:
             logps = self.trainer.score(batch, model)

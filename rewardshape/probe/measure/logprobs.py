@@ -1,9 +1,9 @@
 """What does the model say of each response: its tokens' log-probabilities, in nats.
 
-Two paths give the same numbers. `PlainPath` is the reference: one padded row per response, whole logits,
-transformers' own forward. `SharedPrefixPath` is what a run uses: no padding, each prompt read once for all
+Two readers give the same numbers. `PlainReader` is the reference: one padded row per response, whole logits,
+transformers' own forward. `SharedPrefixReader` is what a run uses: no padding, each prompt read once for all
 its responses, the vocabulary projected only where a response token is predicted and never held as a whole.
-`choose_path` compares the two on the model at hand.
+`choose_reader` compares the two on the model at hand.
 
 Both take encoded pairs with any number of responses. Responses come out in row-major order: pair by pair,
 within a pair in the order of its `responses`.
@@ -11,7 +11,6 @@ within a pair in the order of its `responses`.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -31,7 +30,7 @@ from rewardshape.probe.measure.shared_prefix import (
 )
 
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 5e-2}
-"""Mean difference in nats per token below which two paths agree: rounding in these types, not another model."""
+"""Mean difference in nats per token below which two readers agree: rounding in these types, not another model."""
 
 
 Batch = dict[str, Any]
@@ -70,7 +69,7 @@ class ResponseLogps:
         return self.padded().sum(-1)
 
 
-class Path(Protocol):
+class Reader(Protocol):
     """A way from encoded pairs to log-probabilities."""
 
     name: str
@@ -80,7 +79,7 @@ class Path(Protocol):
     def logps(self, model: torch.nn.Module, batch: Batch) -> ResponseLogps: ...
 
 
-class PlainPath:
+class PlainReader:
     """The reference: one right-padded row per response, the whole logits, log-softmax.
 
     Parameters
@@ -114,7 +113,7 @@ class PlainPath:
         }
 
     def logps(self, model: torch.nn.Module, batch: Batch) -> ResponseLogps:
-        """Log-probabilities of a batch that this path collated."""
+        """Log-probabilities of a batch that this reader collated."""
         # No mask: to a causal model the padding behind a text is as if it were not there.
         logits = model(input_ids=batch["input_ids"], use_cache=False).logits
         logits = logits.flatten(0, 1)[batch["predicting"]]
@@ -128,7 +127,7 @@ class PlainPath:
         )
 
 
-class SharedPrefixPath:
+class SharedPrefixReader:
     """The fast way: one packed row without padding, each prompt once, no logits but the wanted ones.
 
     A response's last token is predicted but predicts nothing, so it is not read at all.
@@ -158,12 +157,12 @@ class SharedPrefixPath:
         }
 
     def logps(self, model: torch.nn.Module, batch: Batch) -> ResponseLogps:
-        """Log-probabilities of a batch that this path collated.
+        """Log-probabilities of a batch that this reader collated.
 
         Raises
         ------
         CannotSharePrefix
-            If this model cannot be asked to; `choose_path` finds out beforehand.
+            If this model cannot be asked to; `choose_reader` finds out beforehand.
         """
         inner = _unwrapped(model)
         share_prefixes(inner)
@@ -200,16 +199,10 @@ class SharedPrefixPath:
         return ResponseLogps(token_logps, greedy_logps, entropies, batch["lengths"])
 
 
-def response_logps(model: torch.nn.Module, batch: Batch) -> ResponseLogps:
-    """Log-probabilities of a batch by the path that collated it."""
-    path: Path = SharedPrefixPath() if "layout" in batch else PlainPath()
-    return path.logps(model, batch)
+def choose_reader(model: torch.nn.Module, pairs: Sequence[EncodedPair]) -> tuple[Reader, str]:
+    """The fastest reader that is right for this model, and a sentence on why where it is not the fast one.
 
-
-def choose_path(model: torch.nn.Module, pairs: Sequence[EncodedPair]) -> tuple[Path, str]:
-    """The fastest path that is right for this model, and a sentence on why where it is not the fast one.
-
-    The two paths are compared on the longest and the shortest of the pairs, so that a window of attention that
+    The two readers are compared on the longest and the shortest of the pairs, so that a window of attention that
     is shorter than the texts counts.
 
     Parameters
@@ -217,14 +210,14 @@ def choose_path(model: torch.nn.Module, pairs: Sequence[EncodedPair]) -> tuple[P
     model : causal language model of transformers
         Its mode (training or evaluation) is left as it was.
     pairs : sequence of EncodedPair
-        Some of the pairs the paths will be used on.
+        Some of the pairs the readers will be used on.
 
     Returns
     -------
-    path : Path
+    reader : Reader
         With `.collate(pairs)` and `.logps(model, batch)`.
     note : str
-        Empty, or why the plain path was taken.
+        Empty, or why the plain reader was taken.
     """
     by_length = sorted(_checked(pairs), key=_num_rows)
     was_training = model.training
@@ -235,31 +228,13 @@ def choose_path(model: torch.nn.Module, pairs: Sequence[EncodedPair]) -> tuple[P
     finally:
         model.train(was_training)
     if not reason:
-        return SharedPrefixPath(), ""
+        return SharedPrefixReader(), ""
     keep_prefixes_apart(_unwrapped(model))
     kind = type(_unwrapped(model)).__name__
     return (
-        PlainPath(),
+        PlainReader(),
         f"{kind} cannot read a prompt once for all its responses ({reason}): each is read alone.",
     )
-
-
-def batches(pairs: Sequence[EncodedPair], max_tokens: int) -> list[list[EncodedPair]]:
-    """Cut pairs into consecutive batches of nearly equal numbers of tokens, none above `max_tokens`.
-
-    Order is kept, so the responses of the batches follow each other as the pairs do. A pair that alone has more
-    tokens stands alone. Tokens are counted as `SharedPrefixPath` reads them.
-
-    Examples
-    --------
-    >>> from types import SimpleNamespace
-    >>> pair = SimpleNamespace(pair_id="a:1", prompt_ids=[1, 2], responses={"chosen": [3], "rejected": [4, 5]})
-    >>> [len(batch) for batch in batches([pair] * 5, max_tokens=12)]
-    [3, 2]
-    """
-    fewest = len(_filled(pairs, max_tokens))
-    limit = bisect_left(range(max_tokens), True, key=lambda limit: len(_filled(pairs, limit)) <= fewest)
-    return _filled(pairs, limit)
 
 
 def on_device(batch: Batch, device: torch.device | str) -> Batch:
@@ -267,32 +242,19 @@ def on_device(batch: Batch, device: torch.device | str) -> Batch:
     return {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
 
 
-def _filled(pairs: Sequence[EncodedPair], limit: int) -> list[list[EncodedPair]]:
-    """Consecutive batches, each filled until the next pair would pass the limit."""
-    filled: list[list[EncodedPair]] = []
-    room = 0
-    for pair in pairs:
-        room -= _num_rows(pair)
-        if room < 0 or not filled:
-            filled.append([])
-            room = limit - _num_rows(pair)
-        filled[-1].append(pair)
-    return filled
-
-
 def _num_rows(pair: EncodedPair) -> int:
-    """Tokens of a pair that the shared path reads."""
+    """Tokens of a pair that the shared reader reads."""
     return len(pair.prompt_ids) + sum(len(ids) - 1 for ids in pair.responses.values())
 
 
 def _disagreement(model: torch.nn.Module, pairs: Sequence[EncodedPair]) -> str:
-    """Why the shared path is not right for this model; empty where it is."""
-    plain, shared = PlainPath(), SharedPrefixPath()
+    """Why the shared reader is not right for this model; empty where it is."""
+    plain, shared = PlainReader(), SharedPrefixReader()
     device = next(model.parameters()).device
     expected = plain.logps(model, on_device(plain.collate(pairs), device))
     try:
         found = shared.logps(model, on_device(shared.collate(pairs), device))
-    except Exception as problem:  # whatever an unknown architecture trips over, the plain path still stands
+    except Exception as problem:  # whatever an unknown architecture trips over, the plain reader still stands
         return f"{type(problem).__name__}: {problem}".splitlines()[0].rstrip(".")
     difference = (found.token_logps - expected.token_logps).abs().mean().item()
     if difference <= TOLERANCE.get(next(model.parameters()).dtype, TOLERANCE[torch.float32]):

@@ -11,7 +11,7 @@ import torch
 
 from rewardshape.data import EncodedPair
 from rewardshape.probe.distributed import gather
-from rewardshape.probe.measure.logprobs import Batch, Path, ResponseLogps, on_device
+from rewardshape.probe.measure.logprobs import Batch, Reader, ResponseLogps, on_device
 
 TOKENS_PER_BATCH = (
     16_384  # prompt and response tokens of one measuring batch; bounds memory, changes no number
@@ -27,7 +27,7 @@ class ProbeSet:
     Parameters
     ----------
     pairs : sequence of EncodedPair
-    path : Path
+    reader : Reader
         How batches are made of them.
     device : torch.device
     process, processes : int
@@ -38,7 +38,7 @@ class ProbeSet:
     def __init__(
         self,
         pairs: Sequence[EncodedPair],
-        path: Path,
+        reader: Reader,
         device: torch.device,
         *,
         process: int = 0,
@@ -50,7 +50,7 @@ class ProbeSet:
         groups += groups[:1] * (rounds * processes - len(groups))
         self._groups = groups[process::processes]
         self._batches = [
-            on_device(path.collate([self.pairs[i] for i in group]), device) for group in self._groups
+            on_device(reader.collate([self.pairs[i] for i in group]), device) for group in self._groups
         ]
 
     def measure(self, score: Score) -> tuple[dict[str, list[float]], list[list[float]]]:
@@ -128,10 +128,10 @@ def only_pair(pair: EncodedPair) -> EncodedPair:
 
 
 def reference_logps(
-    pairs: Sequence[EncodedPair], path: Path, device: torch.device, score: Score, **processes: int
+    pairs: Sequence[EncodedPair], reader: Reader, device: torch.device, score: Score, **processes: int
 ) -> dict[str, dict[str, float]]:
     """Log-probability (nats) of every response under the model as it stands, by pair id and response name."""
-    sums = iter(ProbeSet(pairs, path, device, **processes).measure(score)[0]["logp_sum"])
+    sums = iter(ProbeSet(pairs, reader, device, **processes).measure(score)[0]["logp_sum"])
     return {pair.pair_id: {name: next(sums) for name in pair.responses} for pair in pairs}
 
 

@@ -19,7 +19,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Gene
 from rewardshape.data import EncodedPair
 from rewardshape.errors import InputError
 from rewardshape.probe.distributed import gather
-from rewardshape.probe.measure.logprobs import Path as LogpsPath
+from rewardshape.probe.measure.logprobs import Reader
 from rewardshape.probe.measure.probe_set import ProbeSet
 from rewardshape.probe.policy import DTYPES
 from rewardshape.probe.settings import ModelSettings
@@ -35,7 +35,7 @@ class Sampler:
     ----------
     prompts : sequence of EncodedPair
         Their prompts are answered; their responses are not looked at.
-    tokenizer, path
+    tokenizer, reader
         As the run uses them.
     reference : callable
         Context manager that, given the policy, gives the untouched model.
@@ -51,7 +51,7 @@ class Sampler:
         self,
         prompts: Sequence[EncodedPair],
         tokenizer: Any,
-        path: LogpsPath,
+        reader: Reader,
         *,
         reference: Callable[[PreTrainedModel], contextlib.AbstractContextManager[PreTrainedModel]],
         gold: Gold | None,
@@ -62,7 +62,7 @@ class Sampler:
     ):
         self.prompts = list(prompts)
         self.tokenizer = tokenizer
-        self.path = path
+        self.reader = reader
         self.reference = reference
         self.gold = gold
         self.max_tokens = max_tokens
@@ -98,8 +98,8 @@ class Sampler:
 
     def _logp_sums(self, model: PreTrainedModel, sampled: Sequence[EncodedPair]) -> list[float]:
         place = {"process": self.process, "processes": self.processes}
-        probe = ProbeSet(sampled, self.path, model.device, **place)
-        return probe.measure(lambda batch: self.path.logps(model, batch))[0]["logp_sum"]
+        probe = ProbeSet(sampled, self.reader, model.device, **place)
+        return probe.measure(lambda batch: self.reader.logps(model, batch))[0]["logp_sum"]
 
     def _answers(self, policy: PreTrainedModel, pairs: Sequence[EncodedPair]) -> list[list[int]]:
         """One sampled response each, ended by the end token unless it ran into the limit."""

@@ -1,4 +1,4 @@
-"""The two paths to log-probabilities agree with each other, with transformers' own loss and with sums by hand."""
+"""The two readers of log-probabilities agree with each other, with transformers' own loss and with sums by hand."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from rewardshape.data import EncodedPair
 from rewardshape.errors import InputError
 from rewardshape.probe.measure.logprobs import (
-    PlainPath,
-    SharedPrefixPath,
-    batches,
-    choose_path,
-    response_logps,
+    PlainReader,
+    ResponseLogps,
+    SharedPrefixReader,
+    choose_reader,
 )
 
 VOCABULARY = 97
@@ -90,12 +89,16 @@ PAIRS = [
 ]
 
 
+def read(reader: Any, model: Any, pairs: list[EncodedPair] = PAIRS) -> ResponseLogps:
+    return reader.logps(model, reader.collate(pairs))
+
+
 def values_and_gradients(
-    path: Any, model: Any, pairs: list[EncodedPair]
+    reader: Any, model: Any, pairs: list[EncodedPair]
 ) -> tuple[Any, dict[str, torch.Tensor]]:
     """Log-probs, and gradients of a sum in which every token has another weight."""
     model.zero_grad()
-    logps = path.logps(model, path.collate(pairs))
+    logps = read(reader, model, pairs)
     weights = torch.linspace(-1, 2, len(logps.token_logps), dtype=logps.token_logps.dtype)
     (logps.token_logps * weights).sum().backward()
     return logps, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
@@ -110,26 +113,26 @@ def relative_error(found: dict[str, torch.Tensor], expected: dict[str, torch.Ten
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize(("dtype", "nats"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
-def test_both_paths_agree_in_values_and_gradients(architecture, dtype, nats):
+def test_both_readers_agree_in_values_and_gradients(architecture, dtype, nats):
     if architecture == "gemma2":
         nats = max(nats, 1e-6)  # its attention takes the softmax in float32, whatever the model's type
     model = tiny_model(architecture, dtype=dtype)
-    expected, expected_gradients = values_and_gradients(PlainPath(), copy.deepcopy(model), PAIRS)
-    found, gradients = values_and_gradients(SharedPrefixPath(), model, PAIRS)
+    expected, expected_gradients = values_and_gradients(PlainReader(), copy.deepcopy(model), PAIRS)
+    found, gradients = values_and_gradients(SharedPrefixReader(), model, PAIRS)
     assert expected.token_logps.std() > 0.5
     assert found.lengths == expected.lengths == [6, 11, 4, 1, 1, 1, 8]
     for name in ("token_logps", "greedy_logps", "entropies"):
         torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=0, atol=nats)
     # Norms and rotations in transformers compute in float32 even in a float64 model, gradients through them too.
     assert relative_error(gradients, expected_gradients) < 1e-5
-    assert choose_path(model, PAIRS)[1] == ""
+    assert choose_reader(model, PAIRS)[1] == ""
 
 
-@pytest.mark.parametrize("path", [PlainPath(), PlainPath(pad_token_id=5), SharedPrefixPath()])
+@pytest.mark.parametrize("reader", [PlainReader(), PlainReader(pad_token_id=5), SharedPrefixReader()])
 @pytest.mark.parametrize("architecture", ["llama", "gpt2", "gemma3_text"])
-def test_sum_is_minus_the_loss_transformers_gives_for_that_response_alone(architecture, path):
+def test_sum_is_minus_the_loss_transformers_gives_for_that_response_alone(architecture, reader):
     model = tiny_model(architecture)
-    logp_sum = path.logps(model, path.collate(PAIRS)).logp_sum
+    logp_sum = reader.logps(model, reader.collate(PAIRS)).logp_sum
     alone = []
     for pair in PAIRS:
         for response in pair.responses.values():
@@ -141,7 +144,7 @@ def test_sum_is_minus_the_loss_transformers_gives_for_that_response_alone(archit
 
 
 @pytest.mark.parametrize("checkpoint", ["stories260K", "babyllama105"])
-def test_trained_checkpoints_give_the_same_on_both_paths_and_by_their_own_loss(shared, checkpoint):
+def test_trained_checkpoints_give_the_same_by_both_readers_and_by_their_own_loss(shared, checkpoint):
     folder = shared / "checkpoints" / checkpoint
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
@@ -152,8 +155,8 @@ def test_trained_checkpoints_give_the_same_on_both_paths_and_by_their_own_loss(s
     ]
     prompt, chosen, rejected = (tokenizer(text)["input_ids"] for text in texts)
     pairs = [EncodedPair("story:1", prompt, {"chosen": chosen[1:], "rejected": rejected[1:]})]
-    plain, plain_gradients = values_and_gradients(PlainPath(), model, pairs)
-    fast, fast_gradients = values_and_gradients(SharedPrefixPath(), model, pairs)
+    plain, plain_gradients = values_and_gradients(PlainReader(), model, pairs)
+    fast, fast_gradients = values_and_gradients(SharedPrefixReader(), model, pairs)
     torch.testing.assert_close(fast.token_logps, plain.token_logps, rtol=0, atol=1e-5)
     assert relative_error(fast_gradients, plain_gradients) < 1e-5
     input_ids = torch.tensor([[*prompt, *chosen[1:]]])
@@ -165,7 +168,7 @@ def test_trained_checkpoints_give_the_same_on_both_paths_and_by_their_own_loss(s
 def test_greedy_and_entropy_are_those_of_the_whole_distribution():
     model = tiny_model("llama", dtype=torch.float64)
     [pair] = pairs = [EncodedPair("a:1", ids(5, 1), {"chosen": ids(3, 2), "rejected": ids(2, 3)})]
-    logps = SharedPrefixPath().logps(model, SharedPrefixPath().collate(pairs))
+    logps = read(SharedPrefixReader(), model, pairs)
     probabilities = (
         model(torch.tensor([[*pair.prompt_ids, *pair.responses["chosen"]]])).logits[0, 4:7].softmax(-1)
     )
@@ -177,39 +180,37 @@ def test_greedy_and_entropy_are_those_of_the_whole_distribution():
 
 
 def test_padded_token_logps_add_up_to_the_sums():
-    logps = SharedPrefixPath().logps(model := tiny_model("llama"), SharedPrefixPath().collate(PAIRS))
+    logps = read(SharedPrefixReader(), tiny_model("llama"))
     assert logps.padded().shape == (7, 11)
     parts = logps.token_logps.split(logps.lengths)
     torch.testing.assert_close(logps.logp_sum, torch.stack([part.sum() for part in parts]))
-    again = response_logps(model, SharedPrefixPath().collate(PAIRS))
-    assert torch.equal(again.logp_sum, logps.logp_sum)
 
 
 def test_prompt_is_read_once_and_nothing_is_padded():
-    batch = SharedPrefixPath().collate(PAIRS)
+    batch = SharedPrefixReader().collate(PAIRS)
     read = sum(len(p.prompt_ids) + sum(len(r) - 1 for r in p.responses.values()) for p in PAIRS)
     assert batch["input_ids"].shape == (1, read)
-    assert PlainPath().collate(PAIRS)["input_ids"].shape == (7, 25)
+    assert PlainReader().collate(PAIRS)["input_ids"].shape == (7, 25)
 
 
 @pytest.mark.parametrize("architecture", ["mamba", "bloom"])
-def test_model_that_cannot_share_a_prefix_takes_the_plain_path_and_says_so(architecture):
+def test_model_that_cannot_share_a_prefix_takes_the_plain_reader_and_says_so(architecture):
     size = {"state_size": 8, "n_layer": 2} if architecture == "mamba" else {"n_head": 4, "n_layer": 2}
     model = tiny_model(architecture, **size)
     before = model.config._attn_implementation
-    path, note = choose_path(model, PAIRS)
-    assert isinstance(path, PlainPath)
+    reader, note = choose_reader(model, PAIRS)
+    assert isinstance(reader, PlainReader)
     assert note.startswith(type(model).__name__)
     assert note.endswith("each is read alone.")
     assert model.config._attn_implementation == before
-    assert torch.isfinite(path.logps(model, path.collate(PAIRS)).logp_sum).all()
+    assert torch.isfinite(reader.logps(model, reader.collate(PAIRS)).logp_sum).all()
 
 
 def test_window_that_only_long_texts_reach_is_checked_on_the_longest_pair():
     model = tiny_model("mistral")
     for layer in model.model.layers:  # a layer that keeps its window from the attention function
         layer.self_attn.forward = _without_window(layer.self_attn)
-    _, note = choose_path(model, PAIRS)
+    _, note = choose_reader(model, PAIRS)
     assert "nats per token" in note
 
 
@@ -236,7 +237,7 @@ def test_ordinary_calls_of_a_model_that_shares_prefixes_stay_as_they_were():
     mask[0, :7] = 0
     before = model(input_ids, attention_mask=mask).logits[:, 7:]
     generated = model.generate(input_ids, attention_mask=mask, max_new_tokens=5, do_sample=False)
-    SharedPrefixPath().logps(model, SharedPrefixPath().collate(PAIRS))
+    read(SharedPrefixReader(), model)
     torch.testing.assert_close(model(input_ids, attention_mask=mask).logits[:, 7:], before, rtol=0, atol=0)
     again = model.generate(input_ids, attention_mask=mask, max_new_tokens=5, do_sample=False)
     assert torch.equal(again, generated)
@@ -244,51 +245,49 @@ def test_ordinary_calls_of_a_model_that_shares_prefixes_stay_as_they_were():
 
 def test_saved_model_does_not_remember_how_its_attention_was_asked(tmp_path):
     model = tiny_model("llama")
-    expected = SharedPrefixPath().logps(model, SharedPrefixPath().collate(PAIRS)).logp_sum
+    expected = read(SharedPrefixReader(), model).logp_sum
     model.save_pretrained(tmp_path)
     assert "shared_prefix" not in (tmp_path / "config.json").read_text()
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
-    torch.testing.assert_close(response_logps(loaded, PlainPath().collate(PAIRS)).logp_sum, expected)
+    torch.testing.assert_close(read(PlainReader(), loaded).logp_sum, expected)
 
 
 @pytest.mark.parametrize("use_reentrant", [False, True])
 def test_gradient_checkpointing_gives_the_same_gradients(use_reentrant):
     model = tiny_model("mistral").train()
-    _, expected = values_and_gradients(SharedPrefixPath(), model, PAIRS)
+    _, expected = values_and_gradients(SharedPrefixReader(), model, PAIRS)
     model.gradient_checkpointing_enable({"use_reentrant": use_reentrant})
     model.enable_input_require_grads()
-    _, found = values_and_gradients(SharedPrefixPath(), model, PAIRS)
+    _, found = values_and_gradients(SharedPrefixReader(), model, PAIRS)
     assert relative_error(found, expected) < 1e-6
 
 
 def test_lora_adapter_switched_off_gives_the_reference():
     peft = pytest.importorskip("peft", reason="peft is not installed")
     base = tiny_model("llama")
-    reference = response_logps(base, PlainPath().collate(PAIRS)).logp_sum.detach()
+    reference = read(PlainReader(), base).logp_sum.detach()
     model = peft.get_peft_model(
         base, peft.LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)
     )
-    plain, plain_gradients = values_and_gradients(PlainPath(), model, PAIRS)
-    fast, fast_gradients = values_and_gradients(SharedPrefixPath(), model, PAIRS)
+    plain, plain_gradients = values_and_gradients(PlainReader(), model, PAIRS)
+    fast, fast_gradients = values_and_gradients(SharedPrefixReader(), model, PAIRS)
     torch.testing.assert_close(fast.token_logps, plain.token_logps, rtol=0, atol=1e-4)
     assert relative_error(fast_gradients, plain_gradients) < 1e-5
     assert (plain.logp_sum - reference).abs().min() > 0.01
     with model.disable_adapter():
-        batch = SharedPrefixPath().collate(PAIRS)
-        torch.testing.assert_close(response_logps(model, batch).logp_sum, reference)
+        torch.testing.assert_close(read(SharedPrefixReader(), model).logp_sum, reference)
 
 
 @pytest.mark.parametrize("precision", ["weights", "autocast"])
 def test_bfloat16_stays_near_float32_and_gives_wide_log_probs(precision):
     model = tiny_model("llama", initializer_range=0.05)
-    exact = response_logps(model, PlainPath().collate(PAIRS)).token_logps
-    batch = SharedPrefixPath().collate(PAIRS)
+    exact = read(PlainReader(), model).token_logps
     if precision == "weights":
-        assert choose_path(model.bfloat16(), PAIRS)[1] == ""
-        rounded = response_logps(model, batch)
+        assert choose_reader(model.bfloat16(), PAIRS)[1] == ""
+        rounded = read(SharedPrefixReader(), model)
     else:
         with torch.autocast("cpu", torch.bfloat16):
-            rounded = response_logps(model, batch)
+            rounded = read(SharedPrefixReader(), model)
     assert rounded.token_logps.dtype == rounded.entropies.dtype == torch.float32
     torch.testing.assert_close(rounded.token_logps, exact, rtol=0, atol=0.03)
     rounded.logp_sum.sum().backward()
@@ -310,10 +309,10 @@ def test_no_tensor_of_tokens_times_vocabulary_is_ever_alive():
     model = tiny_model("llama", vocab_size=40_000, num_hidden_layers=1, hidden_size=8, head_dim=2)
     pairs = [EncodedPair("a:1", ids(20, 1), {"chosen": ids(200, 2), "rejected": ids(300, 3)})]
     largest = {}
-    for path in (PlainPath(), SharedPrefixPath()):
+    for reader in (PlainReader(), SharedPrefixReader()):
         with _LargestTensor() as record:
-            values_and_gradients(path, model, pairs)
-        largest[path.name] = record.elements
+            values_and_gradients(reader, model, pairs)
+        largest[reader.name] = record.elements
     assert largest["plain"] >= 500 * 40_000
     assert largest["shared prefix"] <= 500 * 40_000 / 16
 
@@ -324,23 +323,10 @@ def test_no_tensor_of_tokens_times_vocabulary_is_ever_alive():
 def test_flex_attention_gives_the_same_values():
     model = tiny_model("mistral", hidden_size=64)  # heads of width 16: it knows none narrower
     with torch.no_grad():  # on a CPU it knows no backward pass
-        expected = response_logps(model, PlainPath().collate(PAIRS))
+        expected = read(PlainReader(), model)
         model.set_attn_implementation("flex_attention")
-        found = response_logps(model, SharedPrefixPath().collate(PAIRS))
+        found = read(SharedPrefixReader(), model)
     torch.testing.assert_close(found.token_logps, expected.token_logps, rtol=0, atol=1e-5)
-
-
-def test_batches_keep_order_and_are_nearly_equal():
-    pairs = [
-        EncodedPair(f"a:{i}", ids(5 + i % 7, i), {"chosen": ids(3 + i % 5, i), "rejected": ids(4, i)})
-        for i in range(64)
-    ]
-    cut = batches(pairs, max_tokens=200)
-    tokens = [SharedPrefixPath().collate(batch)["input_ids"].numel() for batch in cut]
-    assert [pair for batch in cut for pair in batch] == pairs
-    assert max(tokens) <= 200
-    assert min(tokens) > 0.8 * max(tokens)
-    assert len(batches(pairs, max_tokens=1)) == 64
 
 
 @pytest.mark.parametrize(
@@ -357,7 +343,7 @@ def test_batches_keep_order_and_are_nearly_equal():
         (EncodedPair("a.jsonl:5", [1], {}), "a.jsonl:5: no responses"),
     ],
 )
-@pytest.mark.parametrize("path", [PlainPath(), SharedPrefixPath()])
-def test_pair_that_predicts_nothing_is_named(path, pair, message):
+@pytest.mark.parametrize("reader", [PlainReader(), SharedPrefixReader()])
+def test_pair_that_predicts_nothing_is_named(reader, pair, message):
     with pytest.raises(InputError, match=message):
-        path.collate([pair])
+        reader.collate([pair])

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 
 from rewardshape import read_trace
 from rewardshape.data import EncodedPair
-from rewardshape.probe.measure.logprobs import PlainPath
+from rewardshape.probe.measure.logprobs import PlainReader
 from rewardshape.probe.measure.sampling import Sampler
 
 Probe = Callable[..., int]
@@ -61,7 +61,7 @@ def test_samples_follow_the_models_own_distribution(checkpoint):
     sampler = Sampler(
         prompts,
         tokenizer,
-        PlainPath(),
+        PlainReader(),
         reference=contextlib.nullcontext,
         gold=None,
         max_tokens=1,
