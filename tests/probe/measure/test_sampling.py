@@ -23,7 +23,7 @@ SAMPLING = ("--sample-every", "2", "--samples", "12", "--best-of", "3")
 @pytest.fixture(scope="module")
 def sampled(probe: Probe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sampled") / "run"
-    assert probe(folder, *SAMPLING, "--gold", "tests.probe.test_sampling:word_count") == 0
+    assert probe(folder, *SAMPLING, "--gold", "tests.probe.measure.test_sampling:word_count") == 0
     return folder
 
 
