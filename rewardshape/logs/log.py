@@ -11,14 +11,16 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
+from rewardshape.logs.kinds import Kind, is_sign, kind_of
 from rewardshape.logs.names import TELLING, meaning, number
 
 Record = dict[str, Any]
+Counts = Literal["step", "epoch", "example", "row"]
 RESTART_ROWS = 3  # a step that falls back to the first one begins a new run only after this many rows
 _STEP_OF_TOTAL = re.compile(r"global_step\S*=(\d+)/\d+$")  # ms-swift: {"global_step/max_steps": "10/100"}
 SUMMARY_KEYS = {"train_runtime", "train_samples_per_second"}  # what a transformers Trainer prints at its end
@@ -44,8 +46,13 @@ class Log:
         Settings that the log itself states (beta, gamma, loss_type, …).
     notes : list of str
         What reading had to repair or to leave out.
-    counts : ``step``, ``example`` or ``row``
+    counts : ``step``, ``epoch``, ``example`` or ``row``
         What `step` counts: optimiser steps wherever the log lets them be known.
+    kind : str
+        What was trained, as far as the series show it: ``preference``, or another training that holds no preference
+        pairs (see `rewardshape.logs.kinds.KINDS`).
+    signs : tuple of str
+        The columns by which the kind was recognised, as the log spells them.
     """
 
     name: str
@@ -54,7 +61,14 @@ class Log:
     nonfinite: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["split", "step", "series"]))
     settings: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    counts: str = "step"
+    counts: Counts = "step"
+    kind: Kind = "preference"
+    signs: tuple[str, ...] = ()
+
+    @property
+    def rows_are(self) -> str:
+        """What the numbers in the column `step` count, in the plural: steps, epochs, examples or rows."""
+        return f"{self.counts}s"
 
     def split(self, name: str) -> pd.DataFrame:
         """The rows of one split, indexed by step."""
@@ -69,6 +83,7 @@ class _Row:
     step: float | None = None
     examples: float | None = None
     epoch: float | None = None
+    keys: tuple[str, ...] = ()  # of every number, as the log spells them
 
     @property
     def trains(self) -> bool:
@@ -97,7 +112,8 @@ def assemble(
         resumed run and never a second one.
     """
     rows = [_understand(record, default_split, decimal_comma) for record in records]
-    rows = [row for row in rows if any(series in TELLING for _, series in row.values)]
+    telling = [row for row in rows if any(series in TELLING for _, series in row.values)]
+    rows = telling or [row for row in rows if any(map(is_sign, row.keys))]
     if not rows:
         return []
     notes = list(notes)
@@ -116,13 +132,14 @@ def assemble(
 def _understand(record: Mapping[str, Any], default_split: str, decimal_comma: bool) -> _Row:
     row = _Row(values={})
     summary = SUMMARY_KEYS & set(record)
-    strange = []
+    strange, keys = [], []
     for key, raw in record.items():
         value = number(raw, decimal_comma=decimal_comma)
         if value is None:
             if of_total := _STEP_OF_TOTAL.match(f"{key}={raw}"):
                 row.step = float(of_total.group(1))
             continue
+        keys.append(str(key))
         split, series = meaning(key)
         if series == "step":
             # `train/global_step` and the like count optimiser steps; wandb's own `_step` counts log calls
@@ -136,6 +153,7 @@ def _understand(record: Mapping[str, Any], default_split: str, decimal_comma: bo
             strange.append((str(key), value))
     if row.values:  # so that a NaN anywhere is reported
         row.values |= {(next(iter(row.values))[0], key): value for key, value in strange}
+    row.keys = tuple(keys)
     return row
 
 
@@ -152,7 +170,7 @@ def _one_evaluation_set(rows: list[_Row], notes: list[str]) -> None:
         notes.append(f"several evaluation sets: judged on {named[0].removeprefix('eval:')}, not on {others}")
 
 
-def _find_steps(rows: list[_Row]) -> str:
+def _find_steps(rows: list[_Row]) -> Counts:
     """Give every row a step: its own, or one from its examples or epoch, or else its place; say what is counted."""
     for counter in ("examples", "epoch"):
         both = [(row.step, getattr(row, counter)) for row in rows if row.step and getattr(row, counter)]
@@ -190,14 +208,17 @@ def _runs(rows: list[_Row]) -> list[list[_Row]]:
 
 
 def _log(
-    name: str, form: str, rows: list[_Row], settings: dict[str, Any], notes: list[str], counts: str
+    name: str, form: str, rows: list[_Row], settings: dict[str, Any], notes: list[str], counts: Counts
 ) -> Log:
     table: dict[tuple[str, float], dict[str, float]] = {}
     repeated: set[tuple[str, float]] = set()
     last: float = -math.inf
+    keys = dict.fromkeys(key for row in rows for key in row.keys)
+    losses = [row.values["train", "loss"] for row in rows if ("train", "loss") in row.values]
+    kind, signs = kind_of(keys, losses[0] if losses else None, settings)
     for row in rows:
         step = float(row.step if row.step is not None else math.nan)
-        for split in dict.fromkeys(split for split, _ in row.values):
+        for split in dict.fromkeys(split for split, _ in row.values) or ["train"]:
             new = {series: value for (s, series), value in row.values.items() if s == split}
             old = table.setdefault((split, step), {})
             if set(old) & set(new):
@@ -219,7 +240,9 @@ def _log(
     bad = pd.DataFrame(
         [(s, _whole(t), name) for s, t, name in nonfinite], columns=["split", "step", "series"]
     )
-    return Log(name, form, wide, bad.sort_values("step", ignore_index=True), settings, notes, counts)
+    return Log(
+        name, form, wide, bad.sort_values("step", ignore_index=True), settings, notes, counts, kind, signs
+    )
 
 
 def _whole(step: float) -> int | float:

@@ -24,6 +24,7 @@ from typing import Any
 
 from rewardshape.errors import InputError
 from rewardshape.logs.events import event_records, is_event_file
+from rewardshape.logs.kinds import PHRASES
 from rewardshape.logs.log import Log, Record, assemble
 from rewardshape.logs.names import SERIES
 from rewardshape.logs.tables import csv_records, csv_table, markdown_tables, spaced_tables
@@ -63,7 +64,8 @@ def read_logs(path: str | Path, columns: Mapping[str, str] | None = None) -> lis
     Raises
     ------
     InputError
-        If the file is not there, is empty, or holds nothing that is understood.
+        If the file is not there, is empty, holds nothing that is understood, or is a log of other training than on
+        preferences.
     """
     path = _file(Path(path))
     raw = path.read_bytes()
@@ -78,7 +80,21 @@ def read_logs(path: str | Path, columns: Mapping[str, str] | None = None) -> lis
         logs = _read_text(text, path.name, _canonical(columns, path) if columns else {})
     if not logs:
         raise InputError(f"{path}: {_what_is_seen(raw)}; understood are {UNDERSTOOD}")
-    return logs
+    return _preference_logs(logs, path)
+
+
+def _preference_logs(logs: list[Log], path: Path) -> list[Log]:
+    """The logs of preference training; those of other kinds are refused, or left out where they stand beside one."""
+    kept = [log for log in logs if log.kind == "preference"]
+    others = [f"{PHRASES[log.kind]} ({', '.join(log.signs)})" for log in logs if log.kind != "preference"]
+    if not kept:
+        raise InputError(
+            f"{path}: this is no preference log: it looks like {others[0]}; a verdict needs rewards/chosen, "
+            "logps/chosen or rewards/margins"
+        )
+    for log in kept:
+        log.notes.extend(f"the file also holds a log that was left out: {other}" for other in others)
+    return kept
 
 
 def _file(path: Path) -> Path:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from rewardshape.logs.kinds import is_sign
 from rewardshape.logs.log import SUMMARY_KEYS, Record
 from rewardshape.logs.names import TELLING, meaning, number
 
@@ -42,7 +43,10 @@ def stated_settings(text: str) -> dict[str, Any]:
 
 def tells(record: Record) -> bool:
     """Whether a record holds a series that tells about training."""
-    return any(number(value) is not None and meaning(key)[1] in TELLING for key, value in record.items())
+    return any(
+        number(value) is not None and (meaning(key)[1] in TELLING or is_sign(str(key)))
+        for key, value in record.items()
+    )
 
 
 def dict_records(text: str) -> tuple[list[Record], int]:
