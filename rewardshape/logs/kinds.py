@@ -73,7 +73,8 @@ KINDS = (
         "supervised fine-tuning or pre-training",
         _columns(
             r"mean_token_accuracy", r"token_acc(?:uracy)?", r"perplexity", r"ppl", r"bits_per_\w+", r"rouge\w*",
-            r"bleu\w*", r"ce_loss", r"lm_loss", r"gpt_loss", r"num_tokens", r"entropy", r"input_tokens_seen", r"tokens_per_\w+",
+            r"bleu\w*", r"ce_loss", r"lm_loss", r"gpt_loss", r"num_tokens", r"entropy", r"input_tokens_seen",
+            r"tokens_per_\w+",
         ),
     ),
 )  # fmt: skip
