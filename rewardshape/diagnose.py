@@ -20,7 +20,7 @@ import pandas as pd
 
 from rewardshape.errors import InputError
 from rewardshape.logs.read import Log, read_logs
-from rewardshape.trace.format import TRACE_FILE
+from rewardshape.trace import RunFolder
 from rewardshape.verdict.judge import Verdict, judge
 from rewardshape.verdict.thresholds import BEYOND_NOISE
 
@@ -67,7 +67,8 @@ def diagnose(
     ...     print(verdict.verdict, verdict.depth_nats, verdict.onset_step)
     """
     path = Path(path)
-    if path.is_dir() and (list(path.glob(TRACE_FILE)) or list(path.glob(f"*/{TRACE_FILE}"))):
+    record = RunFolder(path).trace
+    if record.is_file() or list(path.glob(f"*/{record.name}")):
         # Only a run of ours needs the theory of its objective
         from rewardshape.trace import read_trace
         from rewardshape.verdict.run_logs import logs_of_trace

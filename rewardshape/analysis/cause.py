@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from rewardshape.analysis.displacement import Panel, probe_panels, run_label, run_objective, run_settings
+from rewardshape.analysis.panels import Panel, probe_panels, run_label, run_objective, scores
 from rewardshape.analysis.resampling import draw_pairs, percentile_interval, resampled_means, share_interval
 from rewardshape.errors import InputError
-from rewardshape.theory import Objective, Responses
-from rewardshape.trace import Trace
+from rewardshape.theory import Responses
+from rewardshape.trace import Run, Trace
 
 SIDES = ("chosen", "rejected")
 
@@ -126,7 +126,7 @@ def fall_condition(trace: Trace) -> pd.DataFrame:
     for panel in probe_panels(trace):
         if panel.response != "chosen":
             continue
-        mine = rows[(rows["run"] == panel.run) & (rows["step"] < panel.steps[-1])]
+        mine = rows[(rows["run"] == panel.run.name) & (rows["step"] < panel.steps[-1])]
         level = pd.DataFrame(panel.change(), index=panel.steps, columns=panel.pair_ids)
         mine = mine[mine["step"].isin(panel.steps)]
         now = [level.at[step, pair] for step, pair in zip(mine["step"], mine["pair_id"], strict=True)]
@@ -227,10 +227,10 @@ def movement_split(trace: Trace) -> pd.DataFrame:
     if "cross_gram_ww" not in trace.steps:
         raise InputError(f"{trace.folder}: no overlaps between pairs; run the probe with --geometry-every K")
     for run in trace.runs:
-        optimizer = run_settings(trace, run).get("run", {}).get("optimizer")
+        optimizer = run.manifest.get("run", {}).get("optimizer")
         if optimizer != "sgd":
             raise InputError(
-                f"{trace.folder}: run {run!r} was optimised by {optimizer}; the movement can be split for "
+                f"{trace.folder}: run {run.name!r} was optimised by {optimizer}; the movement can be split for "
                 "--optimizer sgd alone"
             )
     return pd.concat(
@@ -239,7 +239,7 @@ def movement_split(trace: Trace) -> pd.DataFrame:
 
 
 def _split(trace: Trace, panel: Panel) -> pd.DataFrame:
-    steps = trace.steps[trace.steps["run"] == panel.run].set_index("step")
+    steps = trace.steps[trace.steps["run"] == panel.run.name].set_index("step")
     up, down = ("ww", "wl") if panel.response == "chosen" else ("wl", "ll")
     overlaps = _cross_gram(trace, panel.run)[[f"cross_gram_{up}", f"cross_gram_{down}"]]
     # The update of step t goes by the overlaps of the weights before it; between measurements they are interpolated.
@@ -254,10 +254,10 @@ def _split(trace: Trace, panel: Panel) -> pd.DataFrame:
         "drift": pull * (before[:, 0] - first) - push * (before[:, 1] - second),
     }
     at = np.searchsorted(steps.index[1:], panel.steps, side="right")
-    score = np.asarray(_scores(run_objective(trace, panel.run), panel)).mean(axis=1)
+    score = scores(run_objective(panel.run), panel).mean(axis=1)
     table = pd.DataFrame(
         {
-            **run_label(trace, panel.run),
+            **run_label(panel.run),
             "response": panel.response,
             "step": panel.steps,
             **{name: np.concatenate([[0.0], np.cumsum(part)])[at] for name, part in parts.items()},
@@ -268,22 +268,22 @@ def _split(trace: Trace, panel: Panel) -> pd.DataFrame:
     return table
 
 
-def _cross_gram(trace: Trace, run: str) -> pd.DataFrame:
-    steps = trace.steps[trace.steps["run"] == run].set_index("step")
+def _cross_gram(trace: Trace, run: Run) -> pd.DataFrame:
+    steps = trace.steps[trace.steps["run"] == run.name].set_index("step")
     return steps[[f"cross_gram_{name}" for name in ("ww", "wl", "ll")]].astype(float)
 
 
-def _rate(trace: Trace, run: str) -> np.ndarray:
+def _rate(trace: Trace, run: Run) -> np.ndarray:
     """Learning rate of every update, less what clipping took."""
-    steps = trace.steps[(trace.steps["run"] == run) & (trace.steps["step"] > 0)]
-    limit = run_settings(trace, run).get("run", {}).get("max_grad_norm", np.inf)
+    steps = trace.steps[(trace.steps["run"] == run.name) & (trace.steps["step"] > 0)]
+    limit = run.manifest.get("run", {}).get("max_grad_norm", np.inf)
     return (steps["learning_rate"] * np.minimum(1, limit / steps["grad_norm"])).to_numpy(float)
 
 
-def _batch_weights(trace: Trace, run: str) -> np.ndarray:
+def _batch_weights(trace: Trace, run: Run) -> np.ndarray:
     """Mean gradient weights (chosen, rejected) of every update's batch, shape (steps, 2)."""
-    rows = trace.responses[(trace.responses["run"] == run) & (trace.responses["split"] == "train")]
-    goal = run_objective(trace, run)
+    rows = trace.responses[(trace.responses["run"] == run.name) & (trace.responses["split"] == "train")]
+    goal = run_objective(run)
     means = []
     for _, batch in rows.groupby("step"):
         pair = []
@@ -293,10 +293,6 @@ def _batch_weights(trace: Trace, run: str) -> np.ndarray:
             pair.append(Responses(columns[0], columns[1], columns[2] if goal.needs_reference else None))
         means.append([np.mean(weight) for weight in goal.pair_weights(*pair)])
     return np.array(means)
-
-
-def _scores(goal: Objective, panel: Panel) -> np.ndarray:
-    return goal.score(panel.sums["logp_sum"], panel.num_tokens, panel.ref_logp_sum)
 
 
 def _geometry(trace: Trace) -> pd.DataFrame:
@@ -313,7 +309,7 @@ def _drive(rows: pd.DataFrame, up: str, down: str) -> pd.Series:
 
 
 def _labelled(trace: Trace, table: pd.DataFrame) -> pd.DataFrame:
-    labels = pd.DataFrame([run_label(trace, str(run)) for run in table["run"].unique()])
+    labels = pd.DataFrame([run_label(run) for run in trace.runs])
     return labels.merge(table, on="run")
 
 

@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from rewardshape.analysis.displacement import Panel, margin_curve, probe_panels, run_label
+from rewardshape.analysis.displacement import margin_curve
+from rewardshape.analysis.panels import Panel, chosen_and_rejected, probe_panels, run_label
 from rewardshape.analysis.resampling import (
     CONFIDENCE,
     mean_interval,
@@ -53,8 +54,9 @@ def compare(first: Trace, second: Trace, *, seed: int = 0) -> pd.DataFrame:
     """
     for trace in (first, second):
         if len(trace.runs) != 1:
+            names = ", ".join(run.name for run in trace.runs)
             raise InputError(
-                f"{trace.folder}: holds {len(trace.runs)} runs ({', '.join(trace.runs)}); compare takes one: "
+                f"{trace.folder}: holds {len(trace.runs)} runs ({names}); compare takes one: "
                 "pick it with trace.run(name)"
             )
     theirs = {panel.response: panel for panel in probe_panels(second)}
@@ -131,7 +133,7 @@ def compare_at_equal(
     Returns
     -------
     DataFrame
-        One row per run, ordered by α and seed: ``run``, ``alpha``, ``seed``, ``axis``, ``value``,
+        One row per run, ordered by α and seed: ``run``, ``setting``, ``alpha``, ``seed``, ``axis``, ``value``,
         ``reached`` (False: the run never gets there, and what follows is NaN), ``step`` (fractional),
         ``chosen_change``, ``rejected_change``, ``logp_margin_gain`` (nats per token), ``share_fallen``,
         ``accuracy``; where samples were drawn ``kl`` and ``gold``. ``chosen_change`` and
@@ -167,15 +169,14 @@ def compare_at_equal(
 
 
 def _runs(trace: Trace) -> list[_Run]:
-    panels = {(panel.run, panel.response): panel for panel in probe_panels(trace)}
     margins = margin_curve(trace)
     runs = []
-    for name in dict.fromkeys(run for run, _ in panels):
-        chosen, rejected = panels[name, "chosen"], panels[name, "rejected"]
+    for chosen, rejected in chosen_and_rejected(trace):
+        name = chosen.run.name
         accuracy = margins.loc[margins["run"] == name, "accuracy"].to_numpy()
         runs.append(
             _Run(
-                run_label(trace, name),
+                run_label(chosen.run),
                 chosen.pair_ids,
                 chosen.steps,
                 chosen.change(),
@@ -286,7 +287,7 @@ def over_seeds(rows: pd.DataFrame, *, baseline: str | None = None) -> pd.DataFra
     rows : DataFrame
         As `compare_at_equal` returns it; runs that never reached the value are left out (and counted).
     baseline : str, optional
-        A setting (a run name without its seed, such as ``"alpha=0"``). Then the measures are differences
+        A setting, such as ``"alpha=0"``. Then the measures are differences
         from the baseline run of the same seed, so that what runs of one seed share cancels.
 
     Returns
@@ -300,7 +301,6 @@ def over_seeds(rows: pd.DataFrame, *, baseline: str | None = None) -> pd.DataFra
     InputError
         If `baseline` is none of the settings.
     """
-    rows = rows.assign(setting=rows["run"].str.replace(r"-?seed=\d+$", "", regex=True))
     measures = [name for name in MEASURES if name in rows]
     if baseline is not None:
         if baseline not in set(rows["setting"]):

@@ -21,10 +21,10 @@ import numpy as np
 import pandas as pd
 from scipy.special import gammaln
 
-from rewardshape.analysis.displacement import run_label, run_objective
+from rewardshape.analysis.panels import run_label, run_objective
 from rewardshape.analysis.resampling import RESAMPLES, mean_interval, percentile_interval
 from rewardshape.errors import InputError
-from rewardshape.trace import Trace
+from rewardshape.trace import Run, Trace
 
 FORMS = ("best_of_n", "policy_gradient")
 MIN_PROMPTS = 8
@@ -33,7 +33,7 @@ _ITERATIONS = 40
 _SMALLEST = 1e-6  # nats^½: below this a distance is zero, and d·ln d with it
 
 
-class Panel(NamedTuple):
+class Samples(NamedTuple):
     """The samples of one run as arrays over steps and resampling units (prompts, or single samples)."""
 
     steps: np.ndarray
@@ -84,22 +84,22 @@ def gold_curve(trace: Trace) -> pd.DataFrame:
     return pd.concat([_curve(trace, run) for run in _sampled_runs(trace)], ignore_index=True)
 
 
-def _curve(trace: Trace, run: str) -> pd.DataFrame:
-    panel = _panel(trace, run)
-    everyone = np.ones(panel.counts.shape[1])
-    weights = _resampled_weights(panel)
-    kl = panel.means("log_ratio", everyone)
+def _curve(trace: Trace, run: Run) -> pd.DataFrame:
+    samples = _samples_of(trace, run)
+    everyone = np.ones(samples.counts.shape[1])
+    weights = _resampled_weights(samples)
+    kl = samples.means("log_ratio", everyone)
     curve: dict[str, Any] = {
-        **run_label(trace, run),
-        "step": panel.steps,
-        "num_samples": panel.counts.sum(axis=1),
+        **run_label(run),
+        "step": samples.steps,
+        "num_samples": samples.counts.sum(axis=1),
         "kl": kl,
-        "kl_se": np.sqrt(_covariance(panel)[:, 0, 0]),
+        "kl_se": np.sqrt(_covariance(samples)[:, 0, 0]),
         "sqrt_kl": np.sqrt(np.maximum(kl, 0)),
     }
     for name in ("gold", "proxy"):
-        low, high = percentile_interval(panel.means(name, weights))
-        curve |= {name: panel.means(name, everyone), f"{name}_low": low, f"{name}_high": high}
+        low, high = percentile_interval(samples.means(name, weights))
+        curve |= {name: samples.means(name, everyone), f"{name}_low": low, f"{name}_high": high}
     return pd.DataFrame(curve)
 
 
@@ -135,21 +135,21 @@ def turning_points(trace: Trace) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _fits(trace: Trace, run: str) -> list[dict[str, Any]]:
-    panel = _panel(trace, run)
-    if len(panel.steps) < MIN_STEPS:
+def _fits(trace: Trace, run: Run) -> list[dict[str, Any]]:
+    samples = _samples_of(trace, run)
+    if len(samples.steps) < MIN_STEPS:
         raise InputError(
-            f"{trace.folder}: run {run!r} drew samples at {len(panel.steps)} steps; a turning point needs "
+            f"{trace.folder}: run {run.name!r} drew samples at {len(samples.steps)} steps; a turning point needs "
             f"{MIN_STEPS}: sample more often (--sample-every)"
         )
-    everyone = np.ones((1, panel.counts.shape[1]))
-    weights = np.concatenate([everyone, _resampled_weights(panel)])
-    kl, gold, proxy = (panel.means(name, weights) for name in ("log_ratio", "gold", "proxy"))
+    everyone = np.ones((1, samples.counts.shape[1]))
+    weights = np.concatenate([everyone, _resampled_weights(samples)])
+    kl, gold, proxy = (samples.means(name, weights) for name in ("log_ratio", "gold", "proxy"))
     rows = [
         {
-            **run_label(trace, run),
+            **run_label(run),
             "form": form,
-            **_turn(form, panel.steps, kl, gold, proxy, _covariance(panel)),
+            **_turn(form, samples.steps, kl, gold, proxy, _covariance(samples)),
         }
         for form in FORMS
     ]
@@ -395,18 +395,19 @@ def _at(distance: np.ndarray, travelled: np.ndarray, values: np.ndarray) -> np.n
 # --- samples into arrays ----------------------------------------------------------------------------------------
 
 
-def _sampled_runs(trace: Trace) -> list[str]:
+def _sampled_runs(trace: Trace) -> list[Run]:
     if trace.samples.empty:
         raise InputError(f"{trace.folder}: no samples; run the probe with --sample-every K")
-    return list(dict.fromkeys(trace.samples["run"]))
+    sampled = set(trace.samples["run"])
+    return [run for run in trace.runs if run.name in sampled]
 
 
-def _panel(trace: Trace, run: str) -> Panel:
-    samples = trace.samples[trace.samples["run"] == run]
+def _samples_of(trace: Trace, run: Run) -> Samples:
+    samples = trace.samples[trace.samples["run"] == run.name]
     for name in ("logp_sum", "ref_logp_sum", "num_tokens", "gold"):
         if name not in samples or samples[name].isna().any():
-            raise InputError(f"{trace.folder}: samples of run {run!r} have no {name} in some rows")
-    goal = run_objective(trace, run)
+            raise InputError(f"{trace.folder}: samples of run {run.name!r} have no {name} in some rows")
+    goal = run_objective(run)
     score = goal.score(
         *(samples[name].to_numpy(float) for name in ("logp_sum", "num_tokens", "ref_logp_sum"))
     )
@@ -421,25 +422,25 @@ def _panel(trace: Trace, run: str) -> Panel:
         index="step", columns=unit, values=["one", "log_ratio", "gold", "proxy"], aggfunc="sum", fill_value=0
     ).astype(float)
     sums = {name: wide[name].to_numpy() for name in ("log_ratio", "gold", "proxy")}
-    return Panel(wide.index.to_numpy(), wide["one"].to_numpy(), sums)
+    return Samples(wide.index.to_numpy(), wide["one"].to_numpy(), sums)
 
 
-def _resampled_weights(panel: Panel) -> np.ndarray:
+def _resampled_weights(samples: Samples) -> np.ndarray:
     """How often each unit is drawn in every resample, (resamples, units).
 
     One unit fewer than there are is drawn, which gives resampled means the variance of an unbiased estimate.
     """
-    num_units = panel.counts.shape[1]
+    num_units = samples.counts.shape[1]
     if num_units < 2:
         raise InputError("one sample per step: no interval can be given; sample more prompts")
     equal = np.full(num_units, 1 / num_units)
     return np.random.default_rng(0).multinomial(num_units - 1, equal, RESAMPLES).astype(float)
 
 
-def _covariance(panel: Panel) -> np.ndarray:
+def _covariance(samples: Samples) -> np.ndarray:
     """Covariance of the sampling errors of KL and gold at every step, (steps, 2, 2)."""
-    num_units = panel.counts.shape[1]
-    residuals = np.stack([panel.residuals("log_ratio"), panel.residuals("gold")], axis=1)
+    num_units = samples.counts.shape[1]
+    residuals = np.stack([samples.residuals("log_ratio"), samples.residuals("gold")], axis=1)
     covariance = residuals @ np.swapaxes(residuals, 1, 2) * num_units / (num_units - 1)
     # A step without spread (the reference itself: every log-ratio is zero) is known exactly; keep it invertible.
     floor = 1e-6 * covariance.diagonal(axis1=1, axis2=2).max(axis=0) + np.finfo(float).tiny ** 0.5

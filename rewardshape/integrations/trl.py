@@ -31,8 +31,7 @@ from rewardshape.probe.measure.logprobs import choose_reader
 from rewardshape.probe.measure.probe_set import ProbeSet
 from rewardshape.probe.training import call_inside
 from rewardshape.theory import Objective, Responses
-from rewardshape.trace import TraceWriter
-from rewardshape.trace.format import MANIFEST_FILE, PROBE_SET_FILE, TRACE_FILE
+from rewardshape.trace import RunFolder, TraceWriter, write_json, write_whole
 
 LOGGED = {
     "loss": "loss",
@@ -108,7 +107,7 @@ class ProbeCallback(TrainerCallback):
         measured, tokens = self._measure(model)
         self._start = self._probe.means(measured)
         if place.is_main_process:
-            if (folder / TRACE_FILE).exists():
+            if RunFolder(folder).trace.exists():
                 raise InputError(
                     f"{folder}: holds a trace already, which is kept; give ProbeCallback another folder"
                 )
@@ -198,9 +197,10 @@ class ProbeCallback(TrainerCallback):
             },
             "objective": {"name": self.objective.name, "parameters": dict(self.objective.parameters)},
         }
-        (folder / MANIFEST_FILE).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-        with open(folder / PROBE_SET_FILE, "w", encoding="utf-8") as file:
-            file.writelines(json.dumps(r, ensure_ascii=False) + "\n" for r in probe_texts(pairs, tokenizer))
+        files = RunFolder(folder)
+        write_json(files.manifest, manifest)
+        texts = (json.dumps(r, ensure_ascii=False) + "\n" for r in probe_texts(pairs, tokenizer))
+        write_whole(files.probe_set, "".join(texts))
 
 
 def shaped(objective: Objective) -> type:

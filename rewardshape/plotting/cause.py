@@ -14,17 +14,6 @@ from matplotlib.axes import Axes
 from rewardshape.errors import InputError
 from rewardshape.plotting.style import CHOSEN, NEUTRAL, RESPONSE_COLORS, plain
 
-DESCRIPTOR_NAMES = {
-    "ches": "CHES",
-    "ches_normalised": "CHES, length-normalised",
-    "edit_distance": "edit distance",
-    "similarity": "similarity of the texts",
-    "chosen_tokens": "chosen length",
-    "rejected_tokens": "rejected length",
-    "length_difference": "length difference",
-    "initial_logp_mean": "chosen log-prob at step 0",
-    "initial_logp_margin": "margin at step 0",
-}
 PART_COLORS = {"straight": "#009E73", "shape": "#CC79A7", "drift": "#E69F00", "rest": "#B8BCC0"}
 
 
@@ -80,7 +69,8 @@ def plot_correlations(correlations: dict[str, pd.DataFrame], ax: Axes | None = N
     """
     ax = plt.gca() if ax is None else ax
     tables = {name: table[table["change"] == "chosen_change"] for name, table in correlations.items()}
-    known = [d for d in DESCRIPTOR_NAMES if any(d in set(table["descriptor"]) for table in tables.values())]
+    labels = {str(row.descriptor): str(row.label) for table in tables.values() for row in table.itertuples()}
+    known = list(labels)
     colors = sns.color_palette("colorblind", len(tables))
     ax.axvline(0, color=NEUTRAL, linewidth=0.7, linestyle=":", zorder=0)
     for k, (name, table) in enumerate(tables.items()):
@@ -96,7 +86,7 @@ def plot_correlations(correlations: dict[str, pd.DataFrame], ax: Axes | None = N
         xlim=(-1, 1),
         xticks=(-1, -0.5, 0, 0.5, 1),
     )
-    ax.set_yticks(range(len(known)), [DESCRIPTOR_NAMES[d] for d in known])
+    ax.set_yticks(range(len(known)), list(labels.values()))
     ax.invert_yaxis()
     if len(tables) > 1:
         ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(tables), handletextpad=0.2)

@@ -16,18 +16,6 @@ from scipy.optimize import isotonic_regression
 from rewardshape.errors import InputError
 from rewardshape.plotting.style import NEUTRAL, RESPONSE_COLORS, plain
 
-DESCRIPTOR_LABELS = {
-    "chosen_tokens": "chosen response (tokens)",
-    "rejected_tokens": "rejected response (tokens)",
-    "length_difference": "chosen − rejected length (tokens)",
-    "edit_distance": "edit distance, chosen to rejected (tokens)",
-    "similarity": "similarity of chosen and rejected",
-    "ches": "CHES",
-    "ches_normalised": "length-normalised CHES",
-    "initial_logp_mean": "chosen log-prob at step 0 (nats per token)",
-    "initial_logp_margin": "log-prob margin at step 0 (nats per token)",
-}
-
 
 def plot_displacement(curve: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Chosen and rejected log-prob of the probe set over the steps of one run.
@@ -103,7 +91,8 @@ def plot_descriptor(
     descriptor : str
         A column of `pairs`.
     correlations : DataFrame, optional
-        As `pair_correlations` returns it; the rank correlation is then written into the plot.
+        As `pair_correlations` returns it; the rank correlation is then written into the plot, and the
+        axis has the descriptor's full name.
 
     Raises
     ------
@@ -111,19 +100,20 @@ def plot_descriptor(
         If the pairs have no such descriptor.
     """
     if descriptor not in pairs:
-        known = [name for name in DESCRIPTOR_LABELS if name in pairs]
-        raise InputError(f"no descriptor {descriptor!r} for these pairs: choose {', '.join(known)}")
+        raise InputError(f"no descriptor {descriptor!r} for these pairs: choose {', '.join(pairs.columns)}")
     ax = plt.gca() if ax is None else ax
     _require_one_run(pairs)
     ax.axhline(0, color=NEUTRAL, linewidth=0.7, linestyle=":", zorder=0)
     ax.plot(pairs[descriptor], pairs["chosen_change"], "o", color=RESPONSE_COLORS["chosen"], alpha=0.6, mew=0)
+    label = descriptor.replace("_", " ")
     if correlations is not None:
         found = correlations.query("descriptor == @descriptor and change == 'chosen_change'")
         for row in found.itertuples():
+            label = str(row.label)
             text = f"Spearman ρ = {row.rho:.2f} [{row.rho_low:.2f}, {row.rho_high:.2f}]"
             ax.text(1, 1.02, text.replace("-", "−"), transform=ax.transAxes, ha="right", va="bottom")
     ax.set(
-        xlabel=DESCRIPTOR_LABELS.get(descriptor, descriptor),
+        xlabel=label,
         ylabel="change of the chosen response\n(nats per token)",
     )
     return ax

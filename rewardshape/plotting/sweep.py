@@ -1,7 +1,7 @@
 """A sweep: the same picture for every α. Takes the tables of `rewardshape.analysis`.
 
 Settings are told apart by α (always the same ordered colours); where runs have no α, or differ in something else,
-by their run name. Several seeds of a setting are drawn thin, with their mean on top.
+by the name of their setting. Several seeds of a setting are drawn thin, with their mean on top.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
+from rewardshape.numbers import parameter
 from rewardshape.plotting.style import CHOSEN, NEUTRAL, RESPONSE_COLORS, alpha_color, plain
 
 
@@ -26,12 +27,11 @@ class _Setting(NamedTuple):
 
 
 def _settings(table: pd.DataFrame) -> list[_Setting]:
-    names = table["run"].str.replace(r"-?seed=\d+$", "", regex=True)
-    groups = [(str(name), rows) for name, rows in table.groupby(names, sort=False)]
+    groups = [(str(name), rows) for name, rows in table.groupby("setting", sort=False)]
     alphas = [rows["alpha"].iloc[0] for _, rows in groups]
     if np.isfinite(alphas).all() and len(set(alphas)) == len(alphas):
         ordered = sorted(zip(alphas, groups, strict=True), key=lambda item: item[0])
-        return [_Setting(f"α = {a:g}".replace("-", "−"), alpha_color(a), a, g[1]) for a, g in ordered]
+        return [_Setting(parameter("alpha", a), alpha_color(a), a, g[1]) for a, g in ordered]
     colors = sns.color_palette("viridis", len(groups))
     return [_Setting(plain(name), colors[i], i, rows) for i, (name, rows) in enumerate(groups)]
 
@@ -101,7 +101,9 @@ def plot_trajectory(curve: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 
 def _plane(curve: pd.DataFrame) -> pd.DataFrame:
-    wide = curve.pivot(index=["run", "alpha", "step"], columns="response", values="logp_mean").reset_index()
+    wide = curve.pivot(
+        index=["run", "setting", "alpha", "step"], columns="response", values="logp_mean"
+    ).reset_index()
     wide["logp_margin"] = wide["chosen"] - wide["rejected"]
     return wide
 

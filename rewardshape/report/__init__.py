@@ -1,5 +1,5 @@
 """One self-contained page for a run or a sweep."""
 
-from rewardshape.report.page import REPORT_FILE, write_report
+from rewardshape.report.page import write_report
 
-__all__ = ["REPORT_FILE", "write_report"]
+__all__ = ["write_report"]

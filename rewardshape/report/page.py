@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -22,21 +21,19 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 
 import rewardshape
-from rewardshape.analysis.displacement import run_folder, run_settings
+from rewardshape.analysis.pairs import DESCRIPTORS
+from rewardshape.numbers import GREEK, interval, number, shortest, signed
 from rewardshape.plotting import displacement as run_plots
 from rewardshape.plotting import sweep as sweep_plots
 from rewardshape.plotting.style import COLUMN_WIDTH, alpha_color, style
-from rewardshape.trace import Trace, read_trace
-from rewardshape.trace.read import read_probe_set
-from rewardshape.verdict.findings import Tables, findings, interval, named, number, signed
+from rewardshape.trace import RunFolder, Trace, read_probe_set, read_trace, write_whole
+from rewardshape.verdict.findings import Tables, findings
 
-REPORT_FILE = "report.html"
 MAX_POINTS = 12_000  # steps drawn, over all runs of a figure: keeps the page small, and no eye sees the rest
 MAX_PAIRS = 5
 MAX_TOKENS = 300  # of a response on the page
 MAX_PROMPT = 1_200  # characters of a prompt on the page: its end, which the response answers
 SHADES = 4
-GREEK = {"alpha": "α", "beta": "β", "gamma": "γ"}
 
 
 def write_report(folder: str | Path) -> Path:
@@ -63,10 +60,8 @@ def write_report(folder: str | Path) -> Path:
     PosixPath('runs/embedded/report.html')
     """
     page = render(read_trace(folder))
-    file = Path(folder) / REPORT_FILE
-    aside = file.with_suffix(".writing")
-    aside.write_bytes(page.encode("utf-8", errors="replace"))  # data may hold half a surrogate pair
-    os.replace(aside, file)
+    file = RunFolder(Path(folder)).report
+    write_whole(file, page)
     return file
 
 
@@ -88,16 +83,16 @@ def render(trace: Trace) -> str:
         findings=findings(trace, tables),
         tiles=_tiles(tables) if len(trace.runs) == 1 else [],
         figures=list(_figures(tables)),
-        table=_table(tables.summary),
+        table=_table(tables),
         num_pairs=tables.summary["num_pairs"].max(),
         pairs=pairs,
         pairs_note=_pairs_note(tables),
         scale=number(scale, 2) if scale else "",
         correlations=_correlations(tables),
-        correlations_note=f"Of {named(tables.deepest)}." if len(trace.runs) > 1 else "",
+        correlations_note=f"Of {tables.labels[tables.deepest]}." if len(trace.runs) > 1 else "",
         commands=_commands(trace),
         manifests=[
-            {"name": run, "text": json.dumps(run_settings(trace, run), indent=1, ensure_ascii=False)}
+            {"name": run.name, "text": json.dumps(run.manifest, indent=1, ensure_ascii=False)}
             for run in trace.runs
         ],
         version=rewardshape.__version__,
@@ -118,7 +113,7 @@ def _printable(value: Any) -> Any:
 
 
 def _facts(trace: Trace) -> list[str]:
-    settings = run_settings(trace, trace.runs[0])
+    settings = trace.runs[0].manifest
     run, model, data = settings.get("run", {}), settings.get("model", {}), settings.get("data", {})
     checkpoint = model.get("checkpoint")
     files = data.get("files") or run.get("data") or []
@@ -135,12 +130,12 @@ def _facts(trace: Trace) -> list[str]:
 
 def _objectives(trace: Trace) -> list[str]:
     """The objectives of the runs, and every value that each of their parameters takes."""
-    stated = [run_settings(trace, run).get("objective", {}) for run in trace.runs]
+    stated = [run.manifest.get("objective", {}) for run in trace.runs]
     values: dict[str, dict[str, None]] = {}
     for objective in stated:
         for name, value in objective.get("parameters", {}).items():
-            text = f"{value:g}" if isinstance(value, float) else str(value)
-            values.setdefault(GREEK.get(name, name), {})[text.replace("-", "−")] = None
+            text = shortest(value) if isinstance(value, float) else str(value)
+            values.setdefault(GREEK.get(name, name), {})[text] = None
     names = dict.fromkeys(str(objective.get("name")) for objective in stated)
     return [", ".join(names), *(f"{name} {', '.join(texts)}" for name, texts in values.items())]
 
@@ -148,10 +143,11 @@ def _objectives(trace: Trace) -> list[str]:
 def _unfinished(trace: Trace) -> list[str]:
     lines = []
     for run in trace.runs:
-        status = run_settings(trace, run).get("status", "done")
+        status = run.manifest.get("status", "done")
         if status != "done":
-            last = trace.steps.loc[trace.steps["run"] == run, "step"].max()
-            lines.append(f"{named(run)} is not finished ({status}): what follows is as of step {last}.")
+            last = trace.steps.loc[trace.steps["run"] == run.name, "step"].max()
+            which = run.label if len(trace.runs) > 1 else "The run"
+            lines.append(f"{which} is not finished ({status}): what follows is as of step {last}.")
     return lines
 
 
@@ -264,7 +260,8 @@ def _thinned(curve: pd.DataFrame) -> pd.DataFrame:
 # The table
 
 
-def _table(summary: pd.DataFrame) -> dict[str, Any]:
+def _table(tables: Tables) -> dict[str, Any]:
+    summary = tables.summary
     columns = ["run", "chosen", "rejected", "chosen fell", "accuracy", "margin", "onset", "deepest"]
     greedy = "greedy_change" in summary
     rows = []
@@ -280,7 +277,7 @@ def _table(summary: pd.DataFrame) -> dict[str, Any]:
             *([_cell(signed(row["greedy_change"]), interval(row, "greedy_change"))] if greedy else []),
         ]
         color = _hex(alpha_color(row["alpha"])) if len(summary) > 1 and np.isfinite(row["alpha"]) else ""
-        rows.append({"name": named(row["run"]), "color": color, "cells": cells})
+        rows.append({"name": tables.labels[row["run"]], "color": color, "cells": cells})
     return {"columns": columns + ["greedy"] * greedy, "rows": rows}
 
 
@@ -303,7 +300,8 @@ def _pairs(tables: Tables) -> tuple[list[dict[str, Any]], float]:
     """The pairs that fell most, with the tokens of the deepest run, and the change at which the shading ends."""
     run = tables.deepest
     pairs = tables.pairs[tables.pairs["run"] == run]
-    texts = {pair["pair_id"]: pair for pair in read_probe_set(run_folder(tables.trace, run))}
+    [shown_run] = [known for known in tables.trace.runs if known.name == run]
+    texts = {pair["pair_id"]: pair for pair in read_probe_set(shown_run.folder)}
     worst = pairs[pairs["fallen"]].head(MAX_PAIRS)
     changes = _token_changes(tables.trace, run, worst["pair_id"].tolist())
     scale = float(np.quantile(np.abs(np.concatenate(list(changes.values()))), 0.95)) if changes else 0.0
@@ -371,15 +369,16 @@ def _prompt(text: dict[str, Any]) -> str:
 
 
 def _pairs_note(tables: Tables) -> str:
-    where = f", in {named(tables.deepest)}, which fell deepest" if len(tables.trace.runs) > 1 else ""
+    where = f", in {tables.labels[tables.deepest]}, which fell deepest" if len(tables.trace.runs) > 1 else ""
     return f"By change of the chosen response per token at the last step{where}."
 
 
 def _correlations(tables: Tables) -> list[dict[str, str]]:
     found = tables.correlations.query("change == 'chosen_change'")
+    labels = {descriptor.name: descriptor.label for descriptor in DESCRIPTORS}
     return [
         {
-            "name": run_plots.DESCRIPTOR_LABELS[row["descriptor"]],
+            "name": labels[row["descriptor"]],
             "rho": signed(row["rho"], 2),
             "interval": interval(row, "rho", 2),
             "num_pairs": str(row["num_pairs"]),
@@ -390,8 +389,8 @@ def _correlations(tables: Tables) -> list[dict[str, str]]:
 
 def _commands(trace: Trace) -> list[str]:
     """The command that makes it again: of the whole sweep where its folder has one, else of each run."""
-    whole = trace.folder / "command.json"
+    whole = RunFolder(trace.folder).command
     if whole.is_file():
         return [str(json.loads(whole.read_text(encoding="utf-8"))["command"])]
-    commands = (run_settings(trace, run).get("command") for run in trace.runs)
+    commands = (run.manifest.get("command") for run in trace.runs)
     return [str(command) for command in dict.fromkeys(commands) if command]

@@ -30,9 +30,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rewardshape.trace.folder import RunFolder, write_whole
+
 FORMAT = 1
-TRACE_FILE = "trace.jsonl"
-TIMING_FILE = "timing.jsonl"
+TRACE_FILE = "trace.jsonl"  # RunFolder says where
 MANIFEST_FILE = "run.json"
 PROBE_SET_FILE = "probe_set.jsonl"
 
@@ -69,8 +70,9 @@ class TraceWriter:
     """
 
     def __init__(self, folder: Path, probe_set: Table | None = None):
-        self._file = open(Path(folder) / TRACE_FILE, "a", encoding="utf-8")
-        self._timing = open(Path(folder) / TIMING_FILE, "a", encoding="utf-8")
+        files = RunFolder(Path(folder))
+        self._file = open(files.trace, "a", encoding="utf-8")
+        self._timing = open(files.timing, "a", encoding="utf-8")
         if probe_set is not None:
             self._write({"format": FORMAT, "probe_set": probe_set})
 
@@ -118,14 +120,11 @@ class TraceWriter:
 
 def rewind(folder: Path, step: int) -> None:
     """Drop every record later than `step`, and a torn last line, before a resumed run appends again."""
-    for name in (TRACE_FILE, TIMING_FILE):
-        path = Path(folder) / name
-        if not path.exists():
-            continue
-        kept = [line for line, record in read_lines(path) if record.get("step", 0) <= step]
-        aside = path.with_suffix(".rewound")
-        aside.write_text("".join(kept), encoding="utf-8")
-        os.replace(aside, path)
+    files = RunFolder(Path(folder))
+    for path in (files.trace, files.timing):
+        if path.exists():
+            kept = [line for line, record in read_lines(path) if record.get("step", 0) <= step]
+            write_whole(path, "".join(kept))
 
 
 def read_lines(path: Path) -> list[tuple[str, dict[str, Any]]]:

@@ -5,7 +5,6 @@ A trace may be read while it is being written: reading ends at the last whole li
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +13,11 @@ from typing import Any
 import pandas as pd
 
 from rewardshape.errors import InputError
-from rewardshape.trace.format import (
-    FORMAT,
-    MANIFEST_FILE,
-    PROBE_SET_FILE,
-    TIMING_FILE,
-    TRACE_FILE,
-    read_lines,
-)
+from rewardshape.trace.folder import RunFolder
+from rewardshape.trace.format import FORMAT, read_lines
+from rewardshape.trace.run import Run, runs_of
 
+TABLES = ("steps", "responses", "geometry", "samples", "tokens")
 TEXT_COLUMNS = {"pair_id", "response", "split", "prompt_id", "text"}
 RESPONSE_COLUMNS = ["run", "step", "split", "pair_id", "response", "logp_sum", "ref_logp_sum", "num_tokens"]
 
@@ -42,8 +37,8 @@ class Trace:
     geometry, samples, tokens : DataFrame
         Gram entries and CHES per probe pair; sampled responses with gold reward; per-token log-probs of probe
         responses where recorded (step, pair_id, response, position, logp). Empty where not asked for.
-    settings : dict
-        The manifest; for several runs, one manifest per run name.
+    runs : list of Run
+        The runs, in the order of their folders' names; each with its name, setting, manifest and folder.
     folder : Path
         Where the trace was read.
     """
@@ -53,19 +48,34 @@ class Trace:
     geometry: pd.DataFrame
     samples: pd.DataFrame
     tokens: pd.DataFrame
-    settings: dict[str, Any]
+    runs: list[Run]
     folder: Path
 
     @property
-    def runs(self) -> list[str]:
-        """Names of the runs, in order."""
-        return list(dict.fromkeys(self.steps["run"]))
+    def settings(self) -> Mapping[str, Any]:
+        """The manifest; of several runs, one manifest per run name."""
+        if len(self.runs) == 1:
+            return self.runs[0].manifest
+        return {run.name: run.manifest for run in self.runs}
 
     def run(self, name: str) -> Trace:
-        """The trace of one run of several."""
-        if name not in self.runs:
-            raise InputError(f"no run {name!r} in {self.folder}: it holds {', '.join(self.runs)}")
-        return self if self.folder.name == name else read_trace(self.folder / name)
+        """The trace of one run of several, by its name.
+
+        Raises
+        ------
+        InputError
+            If there is no run of this name.
+        """
+        found = [run for run in self.runs if run.name == name]
+        if not found:
+            names = ", ".join(run.name for run in self.runs)
+            raise InputError(f"no run {name!r} in {self.folder}: it holds {names}")
+        tables = {table: _of_run(getattr(self, table), name) for table in TABLES}
+        return Trace(**tables, runs=found, folder=found[0].folder)
+
+
+def _of_run(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    return table[table["run"] == name].reset_index(drop=True) if len(table) else table
 
 
 def read_trace(folder: str | Path) -> Trace:
@@ -77,39 +87,34 @@ def read_trace(folder: str | Path) -> Trace:
         If the folder holds no trace, or one in a format this version does not know.
     """
     folder = Path(folder)
-    if (folder / TRACE_FILE).is_file():
-        return _read_run(folder)
-    runs = sorted(path.parent for path in folder.glob(f"*/{TRACE_FILE}"))
-    if not runs:
+    own = RunFolder(folder).trace
+    inside = [folder] if own.is_file() else sorted(path.parent for path in folder.glob(f"*/{own.name}"))
+    if not inside:
         raise InputError(
-            f"{folder}: no {TRACE_FILE} in it or in the folders below; give a run or a sweep folder"
+            f"{folder}: no {own.name} in it or in the folders below; give a run or a sweep folder"
         )
-    traces = {path.name: _read_run(path) for path in runs}
-    tables = {
-        name: _concat([getattr(trace, name) for trace in traces.values()])
-        for name in ("steps", "responses", "geometry", "samples", "tokens")
-    }
-    return Trace(**tables, settings={name: trace.settings for name, trace in traces.items()}, folder=folder)
+    runs = runs_of(inside, [RunFolder(path).read_manifest() for path in inside])
+    read = [_read_tables(run) for run in runs]
+    tables = {name: _concat([tables[name] for tables in read]) for name in TABLES}
+    return Trace(**tables, runs=runs, folder=folder)
 
 
 def read_probe_set(folder: str | Path) -> list[dict[str, Any]]:
     """The texts of the probe pairs: one dict per pair with pair_id, prompt, responses, tokens."""
-    path = Path(folder) / PROBE_SET_FILE
+    path = RunFolder(Path(folder)).probe_set
     return [record for _, record in read_lines(path)] if path.is_file() else []
 
 
-def _read_run(folder: Path) -> Trace:
-    records = [record for _, record in read_lines(folder / TRACE_FILE)]
+def _read_tables(run: Run) -> dict[str, pd.DataFrame]:
+    files = RunFolder(run.folder)
+    records = [record for _, record in read_lines(files.trace)]
     if not records or records[0].get("format") != FORMAT:
         found = records[0].get("format") if records else "nothing"
-        raise InputError(f"{folder / TRACE_FILE}:1: found format {found}, this version reads format {FORMAT}")
+        raise InputError(f"{files.trace}:1: found format {found}, this version reads format {FORMAT}")
     probe_set, steps = records[0]["probe_set"], records[1:]
-    manifest_path = folder / MANIFEST_FILE
-    settings = json.loads(manifest_path.read_text(encoding="utf-8")) if manifest_path.is_file() else {}
-
     step_rows = pd.DataFrame([{"step": record["step"], **record.get("metrics", {})} for record in steps])
-    timing_path = folder / TIMING_FILE
-    seconds = {r["step"]: r["seconds"] for _, r in read_lines(timing_path)} if timing_path.is_file() else {}
+    timed = read_lines(files.timing) if files.timing.is_file() else []
+    seconds = {record["step"]: record["seconds"] for _, record in timed}
     if len(step_rows):
         step_rows["seconds"] = step_rows["step"].map(seconds)
 
@@ -129,8 +134,8 @@ def _read_run(folder: Path) -> Trace:
         "tokens": _concat([_token_table(r, probe_set) for r in steps if r.get("tokens")]),
     }
     for table in tables.values():
-        table.insert(0, "run", folder.name)
-    return Trace(**tables, settings=settings, folder=folder)
+        table.insert(0, "run", run.name)
+    return tables
 
 
 def _with(probe_set: Mapping[str, Any], measured: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -8,7 +8,6 @@ the Gram matrix of the pair's gradients, so a chosen response falls where b/a ex
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -20,11 +19,11 @@ from rewardshape.analysis.displacement import (
     displacement_curve,
     displacement_phases,
     margin_curve,
-    pair_correlations,
-    pair_weights,
-    pairs_table,
     summarise,
 )
+from rewardshape.analysis.pairs import DESCRIPTORS, pair_correlations, pairs_table
+from rewardshape.analysis.panels import chosen_and_rejected, pair_weights
+from rewardshape.numbers import interval, number, percents, shortest, signed
 from rewardshape.trace import Trace
 
 # Weights that shrank to a twentieth: under the logistic link the pair's loss is then a few hundredths of a nat.
@@ -33,18 +32,6 @@ SATURATED = 0.05
 LATE_SHARE = 0.2
 # Pairs for a power of 0.8 over pairs whose interval just reaches zero: ((1.96 + 0.84) / 1.96)².
 POWER = 2.04
-
-LIKENESS = {
-    "similarity": "more alike in their tokens",
-    "edit_distance": "further apart in tokens",
-    "ches": "closer in hidden states (CHES)",
-    "ches_normalised": "closer in hidden states (length-normalised CHES)",
-    "chosen_tokens": "longer in their chosen response",
-    "rejected_tokens": "longer in their rejected response",
-    "length_difference": "longer in the chosen than in the rejected response",
-    "initial_logp_mean": "likelier in their chosen response at step 0",
-    "initial_logp_margin": "already in order at step 0",
-}
 
 
 @dataclass(frozen=True)
@@ -61,6 +48,21 @@ class Tables:
     """The tables of a trace, each made once and when first asked for."""
 
     trace: Trace
+
+    @cached_property
+    def labels(self) -> dict[str, str]:
+        """Every run's name for people."""
+        return {run.name: run.label for run in self.trace.runs}
+
+    @cached_property
+    def setting_labels(self) -> dict[str, str]:
+        """Every setting's name for people."""
+        return {run.setting: run.setting_label for run in self.trace.runs}
+
+    @cached_property
+    def weights(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Gradient weights of the probe pairs of every run: chosen and rejected, (steps, pairs)."""
+        return {pair[0].run.name: pair_weights(*pair) for pair in chosen_and_rejected(self.trace)}
 
     @cached_property
     def curve(self) -> pd.DataFrame:
@@ -163,13 +165,13 @@ def _rejected(tables: Tables, row: pd.Series) -> str:
 def _run_advice(tables: Tables, row: pd.Series) -> list[str]:
     if not math.isfinite(row["chosen_change_low"]):
         return ["One probe pair has no interval. Measure at least 30 pairs: --probe-pairs 30."]
-    saturation = _saturation(tables.trace, row["run"])
+    saturation = _saturation(tables, row["run"])
     phases = tables.phases.query("response == 'chosen'").iloc[0]
     if row["chosen_change_high"] >= 0 and _gave_back(phases):
         return [
             f"Consider the checkpoint of step {phases['peak_step']}, or --steps {phases['peak_step']}: from there on"
             " the margin was bought with the probability of the chosen responses.",
-            *_weight_ratio(tables.trace, row),
+            *_weight_ratio(tables, row),
             *_in_common(tables),
             *saturation,
         ]
@@ -181,7 +183,7 @@ def _run_advice(tables: Tables, row: pd.Series) -> list[str]:
     if row["chosen_change_high"] >= 0:
         return [_more_pairs(row), *saturation]
     return [
-        *_weight_ratio(tables.trace, row),
+        *_weight_ratio(tables, row),
         *_earlier_stop(tables),
         *_in_common(tables),
         *saturation,
@@ -204,8 +206,8 @@ def _more_pairs(row: pd.Series) -> str:
     )
 
 
-def _weight_ratio(trace: Trace, row: pd.Series) -> list[str]:
-    chosen, rejected = pair_weights(trace, row["run"])
+def _weight_ratio(tables: Tables, row: pd.Series) -> list[str]:
+    chosen, rejected = tables.weights[row["run"]]
     if not ((chosen > 0) & (rejected > 0)).all():
         return []
     ratio = np.median(chosen / rejected, axis=1)
@@ -246,17 +248,17 @@ def _in_common(tables: Tables) -> list[str]:
         return []
     row = found.iloc[0]
     negative = row["rho"] < 0
-    alike = (row["descriptor"] == "edit_distance") != negative
-    alike &= row["descriptor"] in ("similarity", "edit_distance", "ches", "ches_normalised")
+    [descriptor] = [known for known in DESCRIPTORS if known.name == row["descriptor"]]
+    alike = descriptor.likeness == (1 if negative else -1)
     then = " Likeness is overlap: drop the most alike pairs, or draw the two further apart." if alike else ""
     return [
-        f"Pairs that are {LIKENESS[row['descriptor']]} fell {'deeper' if negative else 'less'} (Spearman"
+        f"Pairs that are {descriptor.more} fell {'deeper' if negative else 'less'} (Spearman"
         f" ρ = {signed(row['rho'], 2)}, interval {interval(row, 'rho', 2)}).{then}"
     ]
 
 
-def _saturation(trace: Trace, run: str) -> list[str]:
-    chosen, _ = pair_weights(trace, run)
+def _saturation(tables: Tables, run: str) -> list[str]:
+    chosen, _ = tables.weights[run]
     start, end = np.median(chosen[[0, -1]], axis=1)
     if not 0 <= end < SATURATED * start:
         return []
@@ -302,7 +304,7 @@ def equal_margin_contrast(tables: Tables) -> Contrast | None:
         against = against[against["setting"] == worst["setting"]].iloc[0]
         name, over = "chosen_change", f"{worst['num_seeds']} seeds"
     else:
-        runs = dict(zip(rows["run"].map(_setting), rows["run"], strict=True))
+        runs = dict(zip(rows["setting"], rows["run"], strict=True))
         paired = compare_at_equal(tables.trace, "logp_margin", baseline=runs[best["setting"]])
         against = paired[paired["run"] == runs[worst["setting"]]].iloc[0]
         name, over = "difference", "pairs"
@@ -324,29 +326,32 @@ def _sweep_findings(tables: Tables) -> Findings:
     deepest, mildest = ordered.iloc[0], ordered.iloc[-1]
     shares = summary["share_fallen"]
     ends = [
-        f"{signed(row['chosen_change'])} nats per token ({named(row['run'])}, {interval(row, 'chosen_change')})"
+        f"{signed(row['chosen_change'])} nats per token ({tables.labels[row['run']]}, {interval(row, 'chosen_change')})"
         for row in (deepest, mildest)
     ]
     ending = (
         f"At the last step they stand between {ends[0]} and {ends[1].replace(' nats per token', '')} from where they"
-        f" began; {_range(shares.min(), shares.max())} of the pairs fell."
+        f" began; {percents(shares.min(), shares.max())} of the pairs fell."
     )
     chosen = tables.phases[tables.phases["response"] == "chosen"]
     gave_back = sum(_gave_back(phases) for _, phases in chosen.iterrows())
     if gave_back:
         ending += f" In {gave_back} of {total} runs they rose first and have been losing probability since."
+    if summary["setting"].nunique() == 1:  # repetitions of one setting: nothing to set side by side
+        return Findings(headline, ending, _sweep_advice(tables, None))
     contrast = equal_margin_contrast(tables)
-    sentence = f"{ending} {_equal_sentence(contrast)}"
+    sentence = f"{ending} {_equal_sentence(tables, contrast)}"
     return Findings(headline, sentence, _sweep_advice(tables, contrast))
 
 
-def _equal_sentence(contrast: Contrast | None) -> str:
+def _equal_sentence(tables: Tables, contrast: Contrast | None) -> str:
     if contrast is None:
         return "The margin did not grow in every run, so they cannot be set side by side at equal margin."
     best, worst = contrast.best, contrast.worst
+    highest, lowest = (tables.setting_labels[row["setting"]] for row in (best, worst))
     sentence = (
-        f"At equal margin (a gain of {contrast.value:.2g} nats per token) {named(best['setting'])} keeps the chosen"
-        f" responses highest ({signed(best['chosen_change'])}) and {named(worst['setting'])} lowest"
+        f"At equal margin (a gain of {contrast.value:.2g} nats per token) {highest} keeps the chosen"
+        f" responses highest ({signed(best['chosen_change'])}) and {lowest} lowest"
         f" ({signed(worst['chosen_change'])})"
     )
     if not contrast.clear:
@@ -358,30 +363,31 @@ def _equal_sentence(contrast: Contrast | None) -> str:
 
 
 def _sweep_advice(tables: Tables, contrast: Contrast | None) -> list[str]:
-    advice = _where_next(contrast) if contrast else []
+    advice = _where_next(tables, contrast) if contrast else []
     if contrast and contrast.clear:
-        advice += _not_by_last_step(tables.summary, contrast)
+        advice += _not_by_last_step(tables, contrast)
     if tables.summary["seed"].nunique() < 2:
         advice.append(
             "These intervals are over the pairs of one run per setting. Before you rely on the order, repeat it:"
             " --seeds 5."
         )
-    return advice + _in_common(tables) + _saturation(tables.trace, tables.deepest)
+    return advice + _in_common(tables) + _saturation(tables, tables.deepest)
 
 
-def _not_by_last_step(summary: pd.DataFrame, contrast: Contrast) -> list[str]:
-    ends = summary.groupby(summary["run"].map(_setting))[["chosen_change", "logp_margin"]].mean()
+def _not_by_last_step(tables: Tables, contrast: Contrast) -> list[str]:
+    ends = tables.summary.groupby("setting")[["chosen_change", "logp_margin"]].mean()
     mildest, best = ends.sort_values("chosen_change").iloc[-1], ends.loc[contrast.best["setting"]]
     if mildest.name == best.name or mildest["logp_margin"] >= best["logp_margin"]:
         return []
     margins = f"{signed(mildest['logp_margin'], 2)} against {signed(best['logp_margin'], 2)}"
     return [
-        f"Do not choose by the last step: {named(str(mildest.name))} looks mildest there because it went less far"
+        f"Do not choose by the last step: {tables.setting_labels[str(mildest.name)]} looks mildest there because it"
+        " went less far"
         f" (a log-prob margin of {margins}), not because it gives up less for its margin."
     ]
 
 
-def _where_next(contrast: Contrast) -> list[str]:
+def _where_next(tables: Tables, contrast: Contrast) -> list[str]:
     if not contrast.clear:
         return [
             "No setting stands out at equal margin. Choose by accuracy, or by a gold reward (--sample-every)."
@@ -389,9 +395,8 @@ def _where_next(contrast: Contrast) -> list[str]:
     settings = contrast.settings.sort_values("alpha", ignore_index=True)
     alphas = settings["alpha"].to_numpy(float)
     if not np.isfinite(alphas).all() or len(set(alphas)) < len(alphas):
-        return [
-            f"Go on from {named(contrast.best['setting'])}: it paid least in chosen log-prob for the same margin."
-        ]
+        best_label = tables.setting_labels[contrast.best["setting"]]
+        return [f"Go on from {best_label}: it paid least in chosen log-prob for the same margin."]
     best = int(np.flatnonzero(settings["setting"] == contrast.best["setting"])[0])
     if best == 0:
         further = 2 * alphas[0] - alphas[1]
@@ -407,42 +412,3 @@ def _where_next(contrast: Contrast) -> list[str]:
         ]
     near = " ".join(f"{(alphas[i] + alphas[best]) / 2:g}" for i in (best - 1, best, best + 1))
     return [f"α = {shortest(alphas[best])} paid least for its margin. Look closer around it: --alpha {near}."]
-
-
-def _setting(run: str) -> str:
-    return run.rpartition("-seed=")[0] or run
-
-
-_PARAMETER = re.compile(r"\b(alpha|beta|gamma)=(-?[\d.e+-]*\d)")
-_GREEK = {"alpha": "α", "beta": "β", "gamma": "γ"}
-
-
-def named(run: str) -> str:
-    """A run name for people: ``alpha=-0.5-seed=1`` as "α = −0.5, seed 1"."""
-    text = _PARAMETER.sub(lambda found: f"{_GREEK[found[1]]} = {found[2].replace('-', '−')}", run)
-    return text.replace("-seed=", ", seed ")
-
-
-def number(value: float, digits: int = 3) -> str:
-    """A number with a true minus sign."""
-    return f"{value:.{digits}f}".replace("-", "−")
-
-
-def shortest(value: float) -> str:
-    """A parameter as it was given."""
-    return f"{value:g}".replace("-", "−")
-
-
-def signed(value: float, digits: int = 3) -> str:
-    """A change, always with its sign."""
-    return f"{value:+.{digits}f}".replace("-", "−")
-
-
-def interval(row: pd.Series, name: str, digits: int = 3) -> str:
-    """The interval of a change."""
-    return f"{signed(row[f'{name}_low'], digits)} to {signed(row[f'{name}_high'], digits)}"
-
-
-def _range(low: float, high: float) -> str:
-    """Two shares as "58%" or "58% to 73%"."""
-    return f"{low:.0%}" if f"{low:.0%}" == f"{high:.0%}" else f"{low:.0%} to {high:.0%}"

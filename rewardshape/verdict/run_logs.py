@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from rewardshape.analysis.displacement import margin_curve, probe_panels, run_objective
+from rewardshape.analysis.displacement import margin_curve
+from rewardshape.analysis.panels import Panel, chosen_and_rejected, run_objective
 from rewardshape.logs.read import OWN_FORM, Log
 from rewardshape.theory import Responses
 from rewardshape.trace import Trace
@@ -21,18 +22,15 @@ def logs_of_trace(trace: Trace) -> list[Log]:
     InputError
         If the trace holds no probe set at step 0.
     """
-    panels = {(panel.run, panel.response): panel for panel in probe_panels(trace)}
     margins = margin_curve(trace)
     return [
-        _log(trace, run, panels, margins[margins["run"] == run])
-        for run in trace.runs
-        if (run, "chosen") in panels
+        _log(trace, chosen, rejected, margins[margins["run"] == chosen.run.name])
+        for chosen, rejected in chosen_and_rejected(trace)
     ]
 
 
-def _log(trace: Trace, run: str, panels: dict, margins: pd.DataFrame) -> Log:
-    goal = run_objective(trace, run)
-    chosen, rejected = panels[run, "chosen"], panels[run, "rejected"]
+def _log(trace: Trace, chosen: Panel, rejected: Panel, margins: pd.DataFrame) -> Log:
+    goal, run = run_objective(chosen.run), chosen.run.name
     per_token = goal.scorer.per_token
     evaluated = pd.DataFrame({"split": "eval", "step": chosen.steps})
     for side, panel in (("chosen", chosen), ("rejected", rejected)):

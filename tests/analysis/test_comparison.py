@@ -159,16 +159,23 @@ def test_seeds_are_averaged_and_matched_with_the_baseline(write_run, tmp_path):
     table = over_seeds(rows).set_index("setting")
     falls = 20 * (-0.02 + np.array([-0.01, 0.0, 0.02]))
     theirs = stats.ttest_1samp(falls, 0).confidence_interval()
-    assert table.loc["alpha=0.0", "chosen_change"] == pytest.approx(falls.mean(), abs=1e-6)
-    assert table.loc["alpha=0.0", "chosen_change_low"] == pytest.approx(theirs.low, abs=1e-6)
-    matched = over_seeds(rows, baseline="alpha=0.0").set_index("setting").loc["alpha=0.25"]
+    assert table.loc["alpha=0", "chosen_change"] == pytest.approx(falls.mean(), abs=1e-6)
+    assert table.loc["alpha=0", "chosen_change_low"] == pytest.approx(theirs.low, abs=1e-6)
+    matched = over_seeds(rows, baseline="alpha=0").set_index("setting").loc["alpha=0.25"]
     assert matched["chosen_change"] == pytest.approx(0.1, abs=1e-6)  # the seeds' shifts cancel
     assert matched["chosen_change_high"] == pytest.approx(0.1, abs=1e-6)
 
 
 def test_unknown_baseline_is_refused():
     rows = pd.DataFrame(
-        {"run": ["alpha=0-seed=0"], "alpha": 0.0, "seed": 0, "reached": True, "chosen_change": 1.0}
+        {
+            "run": ["a"],
+            "setting": "alpha=0",
+            "alpha": 0.0,
+            "seed": 0,
+            "reached": True,
+            "chosen_change": 1.0,
+        }
     )
     with pytest.raises(InputError, match="there are alpha=0"):
         over_seeds(rows, baseline="alpha=9")

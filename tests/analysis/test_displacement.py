@@ -17,7 +17,8 @@ from rewardshape.analysis import (
     pair_correlations,
     pairs_table,
 )
-from rewardshape.analysis.displacement import edit_distance, pair_weights
+from rewardshape.analysis.pairs import edit_distance
+from rewardshape.analysis.panels import chosen_and_rejected, pair_weights
 from rewardshape.analysis.resampling import mean_interval, share_interval
 from rewardshape.errors import InputError
 from rewardshape.theory import Responses, objective
@@ -168,7 +169,7 @@ def test_objectives_that_look_at_the_batch_see_one_step_at_a_time(write_run, tmp
     trace = read_trace(
         write_run(tmp_path / "run", sums, num_tokens=TOKENS, objective=stated, ref_logp_sums=level)
     )
-    chosen, rejected = pair_weights(trace, "run")
+    chosen, rejected = pair_weights(*next(chosen_and_rejected(trace)))
     goal = objective("bco", beta=0.1, shift="batch_mean")
     for step in (0, 1):
         pair = [Responses(sums[name][step], TOKENS[name], level[name]) for name in ("chosen", "rejected")]

@@ -10,7 +10,7 @@ import pytest
 from rewardshape.figures import draw as figures
 from rewardshape.figures.of_runs import PICTURES
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_every_picture_and_theory_figure_has_a_source_and_a_caption():

@@ -69,6 +69,7 @@ def test_correlations_are_drawn_with_their_intervals_set_by_set():
         {
             "run": "r",
             "descriptor": ["edit_distance", "ches", "ches"],
+            "label": ["edit distance", "CHES", "CHES"],
             "change": ["chosen_change", "chosen_change", "chosen_sum_change"],
             "rho": [0.3, -0.5, 0.9],
             "rho_low": [0.1, -0.7, 0.8],
@@ -76,11 +77,11 @@ def test_correlations_are_drawn_with_their_intervals_set_by_set():
         }
     )
     ax = plot_correlations({"polite": table, "HH": table.assign(run="hh")}, plt.subplots()[1])
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["CHES", "edit distance"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["edit distance", "CHES"]
     points, _, (bars,) = ax.containers[0]
-    np.testing.assert_allclose(np.asarray(points.get_xdata(), float), [-0.5, 0.3])
+    np.testing.assert_allclose(np.asarray(points.get_xdata(), float), [0.3, -0.5])
     spans = np.array([segment[:, 0] for segment in bars.get_segments()], dtype=float)
-    np.testing.assert_allclose(spans, [[-0.7, -0.2], [0.1, 0.5]])
+    np.testing.assert_allclose(spans, [[0.1, 0.5], [-0.7, -0.2]])
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["polite", "HH"]
 
 

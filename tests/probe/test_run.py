@@ -166,8 +166,8 @@ def test_probe_set_is_disjoint_from_training(traced):
 def test_a_sweep_has_one_folder_per_alpha_and_the_same_pairs_in_each(probe, tmp_path):
     assert probe(tmp_path / "sweep", "--alpha", "0", "1", "--steps", "2") == 0
     trace = read_trace(tmp_path / "sweep")
-    assert trace.runs == ["alpha=0", "alpha=1"]
-    zero, one = (trace.responses.query("run == @run") for run in trace.runs)
+    assert [run.name for run in trace.runs] == ["alpha=0", "alpha=1"]
+    zero, one = (trace.responses.query("run == @run.name") for run in trace.runs)
     assert (zero["pair_id"].to_numpy() == one["pair_id"].to_numpy()).all()
     assert zero.query("step == 0")["logp_sum"].tolist() == one.query("step == 0")["logp_sum"].tolist()
     assert zero.query("step == 2")["logp_sum"].tolist() != one.query("step == 2")["logp_sum"].tolist()

@@ -14,9 +14,10 @@ from PIL import Image
 
 from rewardshape.analysis import displacement_summary
 from rewardshape.errors import InputError
-from rewardshape.report import _shade, render, write_report
+from rewardshape.numbers import signed
+from rewardshape.report.page import _shade, render, write_report
 from rewardshape.trace import read_trace
-from rewardshape.verdict.findings import findings, named, signed
+from rewardshape.verdict.findings import findings
 
 PAIRS, STEPS = 24, 31
 HOSTILE = (
@@ -214,7 +215,7 @@ def test_an_unfinished_run_says_so(write_run, tmp_path):
     manifest = json.loads((folder / "run.json").read_text())
     (folder / "run.json").write_text(json.dumps(manifest | {"status": "interrupted"}))
     assert (
-        "run is not finished (interrupted): what follows is as of step 30"
+        "The run is not finished (interrupted): what follows is as of step 30"
         in Page(render(read_trace(folder))).text
     )
 
@@ -285,12 +286,6 @@ def test_sweeps_over_seeds_judge_over_seeds(write_run, tmp_path):
     found = findings(read_trace(tmp_path))
     assert "over 3 seeds" in found.sentence
     assert not any("--seeds" in line for line in found.advice)
-
-
-def test_run_names_are_written_for_people():
-    assert named("alpha=-0.5-seed=1") == "α = −0.5, seed 1"
-    assert named("alpha=0.25-beta=1e-05") == "α = 0.25-β = 1e−05"
-    assert named("my run") == "my run"
 
 
 # In a real browser

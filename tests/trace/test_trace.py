@@ -48,7 +48,7 @@ def write(folder: Path, steps: int = 3) -> Path:
 
 def test_what_is_written_is_read_back(tmp_path):
     trace = read_trace(write(tmp_path / "run"))
-    assert trace.runs == ["run"]
+    assert [run.name for run in trace.runs] == ["run"]
     assert trace.steps["step"].tolist() == [0, 1, 2]
     assert trace.steps["loss"].tolist()[1:] == [0.5, 0.3333333333]
     assert trace.steps["seconds"].tolist() == [0.5, 1.5, 2.5]
@@ -99,7 +99,7 @@ def test_a_sweep_folder_is_read_run_by_run(tmp_path):
     write(tmp_path / "alpha=1", 2)
     (tmp_path / "alpha=1" / "run.json").write_text('{"status": "done"}')
     trace = read_trace(tmp_path)
-    assert trace.runs == ["alpha=0", "alpha=1"]
+    assert [run.name for run in trace.runs] == ["alpha=0", "alpha=1"]
     assert trace.steps.groupby("run")["step"].max().to_dict() == {"alpha=0": 2, "alpha=1": 1}
     assert trace.settings["alpha=1"] == {"status": "done"}
     assert trace.run("alpha=1").settings == {"status": "done"}

@@ -1,0 +1,183 @@
+"""The pairs of a probe set: what happened to each, what it is like, and what falling pairs have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from rewardshape.analysis.panels import chosen_and_rejected, logp_margins, run_label
+from rewardshape.analysis.resampling import draw_pairs, percentile_interval
+from rewardshape.trace import Run, Trace, read_probe_set
+
+
+@dataclass(frozen=True)
+class Descriptor:
+    """One number that tells what a pair is like before training.
+
+    Attributes
+    ----------
+    name : str
+        Its column in `pairs_table`.
+    label : str
+        With its unit, for an axis.
+    more : str
+        What pairs with more of it are, after "pairs that are …".
+    likeness : int
+        1: more of it means two responses more alike; -1: less alike; 0: neither.
+    """
+
+    name: str
+    label: str
+    more: str
+    likeness: int = 0
+
+
+DESCRIPTORS = (
+    Descriptor("chosen_tokens", "chosen response (tokens)", "longer in their chosen response"),
+    Descriptor("rejected_tokens", "rejected response (tokens)", "longer in their rejected response"),
+    Descriptor(
+        "length_difference",
+        "chosen − rejected length (tokens)",
+        "longer in the chosen than in the rejected response",
+    ),
+    Descriptor("edit_distance", "edit distance, chosen to rejected (tokens)", "further apart in tokens", -1),
+    Descriptor("similarity", "similarity of chosen and rejected", "more alike in their tokens", 1),
+    Descriptor("ches", "CHES", "closer in hidden states (CHES)", 1),
+    Descriptor(
+        "ches_normalised", "length-normalised CHES", "closer in hidden states (length-normalised CHES)", 1
+    ),
+    Descriptor(
+        "initial_logp_mean",
+        "chosen log-prob at step 0 (nats per token)",
+        "likelier in their chosen response at step 0",
+    ),
+    Descriptor(
+        "initial_logp_margin", "log-prob margin at step 0 (nats per token)", "already in order at step 0"
+    ),
+)
+
+
+def pairs_table(trace: Trace) -> pd.DataFrame:
+    """Every probe pair with what happened to it and what it is like, most fallen first.
+
+    Returns
+    -------
+    DataFrame
+        One row per run and pair: ``run``, ``setting``, ``alpha``, ``seed``, ``rank`` (1 fell most per token),
+        ``pair_id``; what happened between step 0 and the last step: ``chosen_change``, ``rejected_change``
+        (nats per token), ``chosen_sum_change``, ``rejected_sum_change`` (nats), ``fallen``; what the pair
+        was at step 0: ``chosen_tokens``, ``rejected_tokens``, ``length_difference`` (chosen minus
+        rejected), ``initial_logp_mean`` (chosen, nats per token), ``initial_logp_margin``; where the texts
+        were kept ``edit_distance`` (token Levenshtein between the two responses) and ``similarity`` (1
+        minus the distance over the longer length); where geometry was measured its columns (``gram_ww``, …,
+        ``ches``) at the first step that has them.
+    """
+    tables = []
+    for chosen, rejected in chosen_and_rejected(trace):
+        table = pd.DataFrame(
+            {
+                **run_label(chosen.run),
+                "pair_id": chosen.pair_ids,
+                "chosen_change": chosen.change()[-1],
+                "rejected_change": rejected.change()[-1],
+                "chosen_sum_change": chosen.change(per_token=False)[-1],
+                "rejected_sum_change": rejected.change(per_token=False)[-1],
+                "fallen": chosen.change()[-1] < 0,
+                "chosen_tokens": chosen.num_tokens.astype(int),
+                "rejected_tokens": rejected.num_tokens.astype(int),
+                "length_difference": (chosen.num_tokens - rejected.num_tokens).astype(int),
+                "initial_logp_mean": (chosen.sums["logp_sum"] / chosen.num_tokens)[0],
+                "initial_logp_margin": logp_margins(chosen, rejected)[0],
+            }
+        )
+        table = table.merge(_distances(chosen.run), on="pair_id", how="left")
+        table = table.merge(_first_geometry(trace, chosen.run), on="pair_id", how="left")
+        table = table.sort_values("chosen_change", ignore_index=True)
+        table.insert(4, "rank", np.arange(1, len(table) + 1))
+        tables.append(table.dropna(axis=1, how="all"))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _distances(run: Run) -> pd.DataFrame:
+    rows = []
+    for pair in read_probe_set(run.folder):
+        chosen, rejected = pair["tokens"]["chosen"], pair["tokens"]["rejected"]
+        distance = edit_distance(chosen, rejected)
+        rows.append((pair["pair_id"], distance, 1 - distance / max(len(chosen), len(rejected))))
+    return pd.DataFrame(rows, columns=["pair_id", "edit_distance", "similarity"])
+
+
+def _first_geometry(trace: Trace, run: Run) -> pd.DataFrame:
+    if trace.geometry.empty or "pair_id" not in trace.geometry:
+        return pd.DataFrame({"pair_id": []}, dtype=object)
+    rows = trace.geometry[trace.geometry["run"] == run.name]
+    return rows[rows["step"] == rows["step"].min()].drop(columns=["run", "step"])
+
+
+def edit_distance(first: list[Any], second: list[Any]) -> int:
+    """Levenshtein distance between two token sequences: insertions, deletions and substitutions cost 1.
+
+    Examples
+    --------
+    >>> edit_distance(["I", "am", "glad"], ["I", "was", "very", "glad"])
+    2
+    """
+    codes = {token: code for code, token in enumerate(dict.fromkeys([*first, *second]))}
+    columns = np.array([codes[token] for token in second], dtype=int)
+    along = np.arange(len(second) + 1)
+    row = along
+    for count, token in enumerate(first, start=1):
+        kept = np.minimum(row[1:] + 1, row[:-1] + (columns != codes[token]))
+        # Insertions cost one each: the running minimum of (cost − position), with the position put back.
+        row = np.minimum.accumulate(np.concatenate([[count], kept]) - along) + along
+    return int(row[-1])
+
+
+def pair_correlations(pairs: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+    """What falling pairs have in common: rank correlations with the change of the chosen response.
+
+    Parameters
+    ----------
+    pairs : DataFrame
+        As `pairs_table` returns it, of one run or several.
+
+    Returns
+    -------
+    DataFrame
+        One row per run, descriptor (with its ``label`` for people) and measure of change (``chosen_change`` in
+        nats per token, ``chosen_sum_change`` in nats): ``rho`` (Spearman; negative: the larger the descriptor,
+        the deeper the fall), its bootstrap interval over pairs ``rho_low``, ``rho_high``, ``p_value`` (two-sided, not
+        corrected for the number of descriptors) and ``num_pairs``. A descriptor that is the same for every
+        pair is left out. Strongest first.
+    """
+    rows = []
+    for run, table in pairs.groupby("run", sort=False):
+        for descriptor in (known for known in DESCRIPTORS if known.name in table):
+            for change in ("chosen_change", "chosen_sum_change"):
+                both = table[[descriptor.name, change]].dropna().to_numpy(float)
+                if len(both) < 3 or (both == both[0]).all(axis=0).any():
+                    continue
+                rho, p_value = stats.spearmanr(both)
+                low, high = _spearman_interval(both, seed)
+                rows.append(
+                    (run, descriptor.name, descriptor.label, change, rho, low, high, p_value, len(both))
+                )
+    columns = ["run", "descriptor", "label", "change", "rho", "rho_low", "rho_high", "p_value", "num_pairs"]
+    found = pd.DataFrame(rows, columns=columns)
+    found["strength"] = found["rho"].abs()
+    return found.sort_values(["run", "strength"], ascending=[True, False], ignore_index=True).drop(
+        columns="strength"
+    )
+
+
+def _spearman_interval(both: np.ndarray, seed: int) -> tuple[float, float]:
+    ranks = stats.rankdata(both[draw_pairs(len(both), seed=seed)], axis=1)
+    x, y = np.moveaxis(ranks - ranks.mean(axis=1, keepdims=True), -1, 0)
+    spread = np.sqrt((x**2).sum(axis=1) * (y**2).sum(axis=1))
+    varied = spread > 0  # a resample of one pair only has no order
+    low, high = percentile_interval((x * y).sum(axis=1)[varied] / spread[varied])
+    return float(low), float(high)

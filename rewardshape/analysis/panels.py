@@ -1,0 +1,157 @@
+"""The probe set of a trace as arrays, and what its objective makes of them: scores, margins, weights."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from rewardshape.errors import InputError
+from rewardshape.theory import Objective, Responses, objective
+from rewardshape.trace import Run, Trace, read_probe_set
+
+SUMS = ("logp_sum", "greedy_logp_sum", "entropy_sum")
+
+
+class Panel(NamedTuple):
+    """One response of one run's probe set as arrays: rows are steps, columns pairs."""
+
+    run: Run
+    response: str
+    steps: np.ndarray
+    pair_ids: list[str]
+    prompt_ids: np.ndarray
+    """Equal numbers where pairs share a prompt; shape (pairs,)."""
+    num_tokens: np.ndarray
+    ref_logp_sum: np.ndarray | None
+    sums: dict[str, np.ndarray]
+    """``logp_sum`` and, where measured, ``greedy_logp_sum`` and ``entropy_sum``: (steps, pairs), nats."""
+
+    def change(self, name: str = "logp_sum", *, per_token: bool = True) -> np.ndarray:
+        """Change since step 0 of every pair: (steps, pairs), nats per token or nats."""
+        change = self.sums[name] - self.sums[name][0]
+        return change / self.num_tokens if per_token else change
+
+
+def run_objective(run: Run) -> Objective:
+    """The objective a run optimised, rebuilt from its manifest.
+
+    Raises
+    ------
+    InputError
+        If the manifest states none.
+    """
+    try:
+        stated = run.manifest["objective"]
+        with warnings.catch_warnings():  # what there is to warn of was said when the run began
+            warnings.simplefilter("ignore", UserWarning)
+            return objective(stated["name"], **stated["parameters"])
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{run.folder}: the manifest of run {run.name!r} states no objective") from error
+
+
+def run_label(run: Run) -> dict[str, Any]:
+    """Name, setting, α and seed of a run: the columns that open every table (α is NaN where there is none)."""
+    return {"run": run.name, "setting": run.setting, "alpha": run.alpha, "seed": run.seed}
+
+
+def probe_panels(trace: Trace) -> Iterator[Panel]:
+    """Every response of every run's probe set as arrays.
+
+    Raises
+    ------
+    InputError
+        If no run has probe rows at step 0, so that no change can be told.
+    """
+    probe = trace.responses[trace.responses["split"] == "probe"]
+    if not (probe["step"] == 0).any():
+        raise InputError(f"{trace.folder}: the trace holds no probe set at step 0, so no change can be told")
+    measured = [c for c in SUMS if c in probe]
+    for run in trace.runs:
+        mine = probe[probe["run"] == run.name]
+        prompts = _prompts(run, mine)
+        for response, rows in mine.groupby("response", sort=False):
+            wide = rows.pivot(
+                index="step", columns="pair_id", values=[*measured, "num_tokens", "ref_logp_sum"]
+            )
+            pair_ids = rows["pair_id"].unique().tolist()
+            reference = wide["ref_logp_sum"][pair_ids].to_numpy(float)[0]
+            yield Panel(
+                run=run,
+                response=str(response),
+                steps=wide.index.to_numpy(),
+                pair_ids=pair_ids,
+                prompt_ids=pd.factorize(
+                    np.array([prompts.get(pair, pair) for pair in pair_ids], dtype=object)
+                )[0],
+                num_tokens=wide["num_tokens"][pair_ids].to_numpy(float)[0],
+                ref_logp_sum=None if np.isnan(reference).any() else reference,
+                sums={
+                    c: wide[c][pair_ids].to_numpy(float) for c in measured if wide[c].notna().to_numpy().any()
+                },
+            )
+
+
+def _prompts(run: Run, rows: pd.DataFrame) -> dict[str, str]:
+    """The prompt of each pair: as recorded, else by its text; empty where neither is known."""
+    if "prompt_id" in rows and rows["prompt_id"].notna().any():
+        return dict(zip(rows["pair_id"], rows["prompt_id"], strict=True))
+    return {pair["pair_id"]: pair["prompt"] for pair in read_probe_set(run.folder) if "prompt" in pair}
+
+
+def chosen_and_rejected(trace: Trace) -> Iterator[tuple[Panel, Panel]]:
+    """The chosen and the rejected panel of every run."""
+    panels = {(panel.run.name, panel.response): panel for panel in probe_panels(trace)}
+    for run in trace.runs:
+        if (run.name, "chosen") in panels:
+            yield panels[run.name, "chosen"], panels[run.name, "rejected"]
+
+
+def logp_margins(chosen: Panel, rejected: Panel) -> np.ndarray:
+    """Chosen minus rejected log-prob of every pair, nats per token: (steps, pairs)."""
+    return chosen.sums["logp_sum"] / chosen.num_tokens - rejected.sums["logp_sum"] / rejected.num_tokens
+
+
+def scores(goal: Objective, panel: Panel) -> np.ndarray:
+    """The score of every response under an objective: (steps, pairs)."""
+    return np.asarray(goal.score(panel.sums["logp_sum"], panel.num_tokens, panel.ref_logp_sum))
+
+
+def reward_margins(goal: Objective, chosen: Panel, rejected: Panel) -> np.ndarray:
+    """Reward margin of every pair, γ included: (steps, pairs); NaN where summed log-probs do not tell it."""
+    if not sums_suffice(goal):
+        return np.full_like(chosen.sums["logp_sum"], np.nan)
+    return _step_by_step(goal.pair_margin, chosen, rejected)
+
+
+def pair_weights(chosen: Panel, rejected: Panel) -> tuple[np.ndarray, np.ndarray]:
+    """The gradient weights (−∂L/∂s_w, ∂L/∂s_l) of every probe pair of one run: two arrays, (steps, pairs).
+
+    NaN for an objective that needs more than summed log-probs, which the trace does not hold at every step.
+    """
+    goal = run_objective(chosen.run)
+    if not sums_suffice(goal):
+        unknown = np.full_like(chosen.sums["logp_sum"], np.nan)
+        return unknown, unknown
+    weights = _step_by_step(goal.pair_weights, chosen, rejected)
+    return weights[:, 0], weights[:, 1]
+
+
+def sums_suffice(goal: Objective) -> bool:
+    """Whether an objective needs no more of a response than a trace holds at every step."""
+    return set(goal.needs) <= {"logp_sum", "num_tokens", "ref_logp_sum"}
+
+
+def _step_by_step(function: Callable[..., Any], chosen: Panel, rejected: Panel) -> np.ndarray:
+    """`function` of the pairs of each step: some objectives look at the whole batch, here the probe set."""
+    return np.stack(
+        [
+            function(
+                *(Responses(p.sums["logp_sum"][i], p.num_tokens, p.ref_logp_sum) for p in (chosen, rejected))
+            )
+            for i in range(len(chosen.steps))
+        ]
+    )

@@ -1,0 +1,80 @@
+"""How a number is written for people: one format for terminal, page and figure."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+GREEK = {"alpha": "α", "beta": "β", "gamma": "γ"}
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A number with a true minus sign.
+
+    Examples
+    --------
+    >>> number(-0.12345)
+    '−0.123'
+    """
+    return f"{value:.{digits}f}".replace("-", "−")
+
+
+def shortest(value: float) -> str:
+    """A parameter as it was given.
+
+    Examples
+    --------
+    >>> shortest(-0.5)
+    '−0.5'
+    """
+    return f"{value:g}".replace("-", "−")
+
+
+def signed(value: float, digits: int = 3) -> str:
+    """A change, always with its sign.
+
+    Examples
+    --------
+    >>> signed(0.5, 1)
+    '+0.5'
+    """
+    return f"{value:+.{digits}f}".replace("-", "−")
+
+
+class Row(Protocol):
+    """A row of a table: a mapping, or a Series."""
+
+    def __getitem__(self, name: str, /) -> Any: ...
+
+
+def interval(row: Row, name: str, digits: int = 3) -> str:
+    """The interval of a change, from the columns ``…_low`` and ``…_high`` of a table's row.
+
+    Examples
+    --------
+    >>> interval({"change_low": -0.2, "change_high": 0.1}, "change", 1)
+    '−0.2 to +0.1'
+    """
+    return f"{signed(row[f'{name}_low'], digits)} to {signed(row[f'{name}_high'], digits)}"
+
+
+def percents(low: float, high: float) -> str:
+    """Two shares as one text.
+
+    Examples
+    --------
+    >>> percents(0.58, 0.73)
+    '58% to 73%'
+    """
+    return f"{low:.0%}" if f"{low:.0%}" == f"{high:.0%}" else f"{low:.0%} to {high:.0%}"
+
+
+def parameter(name: str, value: object) -> str:
+    """A parameter with its value.
+
+    Examples
+    --------
+    >>> parameter("alpha", -0.5), parameter("learning_rate", 1e-5)
+    ('α = −0.5', 'learning rate = 1e-05')
+    """
+    text = shortest(value) if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+    return f"{GREEK.get(name, name.replace('_', ' '))} = {text}"

@@ -1,0 +1,144 @@
+"""One run of a trace: what it is called, and what tells it apart from its sisters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rewardshape.numbers import parameter
+
+# What a manifest's ``run`` part says that does not make it another setting: how an objective was given (its parameters
+# stand under ``objective``), which repetition it is, what is measured, where it is written and what is said meanwhile.
+NOT_A_SETTING = {
+    "objective", "alpha", "beta", "gamma", "gamma_beta_ratio", "parameter", "preset",
+    "seed", "seeds",
+    "probe_pairs", "probe_every", "probe_in_training", "probe_responses", "geometry_every", "sample_every", "samples",
+    "best_of", "gold", "gold_model",
+    "output", "resume", "checkpoint_every", "keep_checkpoints", "report_to", "quiet", "json", "dry_run",
+}  # fmt: skip
+
+
+NAMES = ("objective", "run")  # values that say by themselves what they are
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run.
+
+    Attributes
+    ----------
+    name : str
+        Name of its folder, unique in a trace.
+    setting : str
+        The values that tell its setting from the others of the trace, ``"alpha=0.25, beta=2"``; the same for every
+        seed. Where there is one setting only: its α, or the name of its objective.
+    values : mapping
+        The same values by name.
+    alpha : float
+        NaN where the objective has none.
+    seed : int or None
+    several_seeds : bool
+        Whether the trace holds this setting with other seeds too.
+    manifest : mapping
+        ``run.json``.
+    folder : Path
+    """
+
+    name: str
+    setting: str
+    values: Mapping[str, Any]
+    alpha: float
+    seed: int | None
+    several_seeds: bool
+    manifest: Mapping[str, Any]
+    folder: Path
+
+    @property
+    def setting_label(self) -> str:
+        """The setting for people, ``"α = 0.25, β = 2"``."""
+        return ", ".join(
+            str(value) if name in NAMES else parameter(name, value) for name, value in self.values.items()
+        )
+
+    @property
+    def label(self) -> str:
+        """The run for people: its setting, and its seed where there are several."""
+        return f"{self.setting_label}, seed {self.seed}" if self.several_seeds else self.setting_label
+
+
+def runs_of(folders: Sequence[Path], manifests: Sequence[Mapping[str, Any]]) -> list[Run]:
+    """The runs of a trace, each named after its folder, its setting found by comparing the manifests."""
+    settings = [_setting(manifest) for manifest in manifests]
+    varied = _varied(settings)
+    values = [_values(setting, varied) for setting in settings]
+    seeds = [manifest.get("run", {}).get("seed") for manifest in manifests]
+    told = [(repr(mine), seed) for mine, seed in zip(values, seeds, strict=True)]
+    if len(set(told)) < len(told):  # manifests that do not tell the runs apart: only their folders do
+        values = [{"run": folder.resolve().name} for folder in folders]
+    texts = [", ".join(_text(name, value) for name, value in mine.items()) for mine in values]
+    return [
+        Run(
+            name=folder.resolve().name,
+            setting=text,
+            values=mine,
+            alpha=_alpha(setting),
+            seed=seed,
+            several_seeds=texts.count(text) > 1,
+            manifest=manifest,
+            folder=folder,
+        )
+        for folder, manifest, setting, mine, text, seed in zip(
+            folders, manifests, settings, values, texts, seeds, strict=True
+        )
+    ]
+
+
+def _setting(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes this run another setting than a run that differs in it."""
+    objective = manifest.get("objective", {})
+    rest = {key: value for key, value in manifest.get("run", {}).items() if key not in NOT_A_SETTING}
+    return {"objective": objective.get("name"), **objective.get("parameters", {}), **rest}
+
+
+def _varied(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The values that tell settings apart: the objective, and what varies among the settings of one objective."""
+    names = dict.fromkeys(setting["objective"] for setting in settings)
+    varied = {"objective": None} if len(names) > 1 else {}
+    for name in names:
+        same = [setting for setting in settings if setting["objective"] == name]
+        keys = dict.fromkeys(key for setting in same for key in setting)
+        found = dict.fromkeys(key for key in keys if len({repr(setting.get(key)) for setting in same}) > 1)
+        if {"beta", "gamma"} <= set(found) and _one_ratio(same):
+            del found["gamma"]
+        varied |= found
+    return list(varied)
+
+
+def _values(setting: Mapping[str, Any], varied: Sequence[str]) -> dict[str, Any]:
+    mine = {key: setting[key] for key in varied if setting.get(key) is not None}
+    if mine:
+        return mine
+    return {"alpha": setting["alpha"]} if "alpha" in setting else {"objective": setting.get("objective")}
+
+
+def _one_ratio(settings: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether γ varies only because β does: one γ/β in all settings."""
+    try:
+        ratios = [setting["gamma"] / setting["beta"] for setting in settings]
+    except (KeyError, TypeError, ZeroDivisionError):
+        return False
+    return max(ratios) - min(ratios) <= 1e-9 * max(map(abs, ratios))
+
+
+def _text(name: str, value: Any) -> str:
+    if name in NAMES:
+        return str(value)
+    return f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
+
+
+def _alpha(setting: Mapping[str, Any]) -> float:
+    alpha = setting.get("alpha")
+    return float(alpha) if isinstance(alpha, int | float) else math.nan

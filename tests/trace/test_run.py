@@ -1,0 +1,100 @@
+"""Runs are told apart by what their manifests state, never by their names."""
+
+from __future__ import annotations
+
+import math
+import os
+
+import numpy as np
+import pytest
+
+from rewardshape.trace import read_trace
+
+SUMS = {"chosen": np.full((2, 3), -4.0), "rejected": np.full((2, 3), -5.0)}
+TOKENS = {"chosen": np.full(3, 4), "rejected": np.full(3, 4)}
+
+
+@pytest.fixture
+def write(write_run):
+    def one(folder, seed=0, name="alphapo", rate=1e-5, **parameters):
+        stated = {"name": name, "parameters": parameters}
+        run = {"seed": seed, "learning_rate": rate, "output": str(folder), "quiet": seed == 1}
+        return write_run(folder, SUMS, num_tokens=TOKENS, objective=stated, run=run)
+
+    return one
+
+
+def told(folder):
+    return [(run.setting, run.label) for run in read_trace(folder).runs]
+
+
+def test_the_axes_of_a_grid_make_the_setting_whatever_the_folders_are_called(tmp_path, write):
+    for number, (alpha, beta) in enumerate([(-0.5, 1.0), (-0.5, 2.0), (0.25, 1.0), (0.25, 2.0)]):
+        write(tmp_path / f"x-seed={number}", alpha=alpha, beta=beta, gamma=0.1 * beta)
+    assert told(tmp_path) == [
+        ("alpha=-0.5, beta=1", "α = −0.5, β = 1"),
+        ("alpha=-0.5, beta=2", "α = −0.5, β = 2"),
+        ("alpha=0.25, beta=1", "α = 0.25, β = 1"),
+        ("alpha=0.25, beta=2", "α = 0.25, β = 2"),
+    ]
+
+
+def test_a_margin_of_its_own_is_an_axis(tmp_path, write):
+    for number, gamma in enumerate([0.1, 0.5]):
+        write(tmp_path / str(number), alpha=0.0, beta=1.0 + number, gamma=gamma)
+    assert [setting for setting, _ in told(tmp_path)] == ["beta=1, gamma=0.1", "beta=2, gamma=0.5"]
+
+
+def test_seeds_alone_are_one_setting_with_its_alpha(tmp_path, write):
+    for seed in (0, 1):
+        write(tmp_path / f"seed={seed}", seed=seed, alpha=0.25, beta=2.0, gamma=0.1)
+    assert told(tmp_path) == [("alpha=0.25", "α = 0.25, seed 0"), ("alpha=0.25", "α = 0.25, seed 1")]
+
+
+def test_one_setting_repeated_and_one_not(tmp_path, write):
+    write(tmp_path / "a", seed=0, alpha=0.0, beta=2.0)
+    write(tmp_path / "b", seed=0, alpha=1.0, beta=2.0)
+    write(tmp_path / "c", seed=1, alpha=1.0, beta=2.0)
+    assert [label for _, label in told(tmp_path)] == ["α = 0", "α = 1, seed 0", "α = 1, seed 1"]
+
+
+def test_objectives_are_an_axis_of_their_own(tmp_path, write):
+    write(tmp_path / "0", name="dpo", beta=0.1)
+    write(tmp_path / "1", name="simpo", beta=2.0, gamma=1.0)
+    assert told(tmp_path) == [("dpo", "dpo"), ("simpo", "simpo")]
+    assert math.isnan(read_trace(tmp_path).runs[0].alpha)
+
+
+def test_a_learning_rate_is_an_axis_too(tmp_path, write):
+    for number, rate in enumerate((1e-5, 3e-5)):
+        write(tmp_path / str(number), alpha=0.0, beta=2.0, rate=rate)
+    assert told(tmp_path) == [
+        ("learning_rate=1e-05", "learning rate = 1e−05"),
+        ("learning_rate=3e-05", "learning rate = 3e−05"),
+    ]
+
+
+def test_what_manifests_do_not_tell_apart_goes_by_its_folder(tmp_path, write):
+    for name in ("first", "second"):
+        write(tmp_path / name, alpha=0.25, beta=2.0)
+    assert told(tmp_path) == [("first", "first"), ("second", "second")]
+
+
+def test_the_folder_in_which_one_stands_has_its_name(tmp_path, write, monkeypatch):
+    write(tmp_path / "my-run", alpha=0.25, beta=2.0)
+    monkeypatch.chdir(tmp_path / "my-run")
+    trace = read_trace(".")
+    assert [run.name for run in trace.runs] == ["my-run"]
+    assert set(trace.responses["run"]) == {"my-run"}
+    assert trace.run("my-run").runs == trace.runs
+    assert os.path.samefile(trace.runs[0].folder, tmp_path / "my-run")
+
+
+def test_a_sweep_in_a_folder_named_like_one_of_its_runs(tmp_path, write):
+    for alpha in (0.0, 1.0):
+        write(tmp_path / "alpha=0" / f"alpha={alpha:g}", alpha=alpha, beta=2.0)
+    one = read_trace(tmp_path / "alpha=0").run("alpha=0")
+    assert [run.name for run in one.runs] == ["alpha=0"]
+    assert set(one.responses["run"]) == {"alpha=0"}
+    assert one.folder == tmp_path / "alpha=0" / "alpha=0"
+    assert one.settings["objective"]["parameters"]["alpha"] == 0.0
