@@ -3,9 +3,27 @@
 from __future__ import annotations
 
 
+def printable(text: object) -> str:
+    r"""Text from outside (a file's name, a field, a log) as it may go to a terminal: one line, every control escaped.
+
+    Examples
+    --------
+    >>> printable("a\x1b[2Jb")
+    'a\\x1b[2Jb'
+    """
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode("ascii")
+        for char in str(text)
+    )
+
+
 class InputError(ValueError):
     """Bad input: a file, a field, a flag.
 
     The message is one line that names what is wrong, where (file:line, field or flag) and what to do.
-    The command line prints it as ``error: …`` and exits with status 2; in Python it is a ValueError.
+    The command line prints it as ``error: …`` and exits with status 2; in Python it is a ValueError. Whatever the
+    message quotes, control characters are escaped in it.
     """
+
+    def __init__(self, message: object) -> None:
+        super().__init__(printable(message))
