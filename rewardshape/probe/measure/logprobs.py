@@ -21,9 +21,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from rewardshape.data import EncodedPair
 from rewardshape.errors import InputError
-from rewardshape.probe.measure.projection import TokenLogps, project
+from rewardshape.probe.measure.projection import TokenLogps, head_of, project
 from rewardshape.probe.measure.shared_prefix import (
-    CannotSharePrefix,
     keep_prefixes_apart,
     positions,
     share_prefixes,
@@ -161,29 +160,26 @@ class SharedPrefixReader:
 
         Raises
         ------
-        CannotSharePrefix
+        CannotSharePrefix, NoLinearHead
             If this model cannot be asked to; `choose_reader` finds out beforehand.
         """
         inner = _unwrapped(model)
         share_prefixes(inner)
-        config = inner.config.get_text_config()
-        head = inner.get_output_embeddings()
-        if not isinstance(head, torch.nn.Linear) or not head.weight.is_floating_point():
-            raise CannotSharePrefix(f"its output projection is a {type(head).__name__}, not a linear layer")
-        scale = (getattr(config, "logit_scale", None) or 1) / (getattr(config, "logits_scaling", None) or 1)
-        softcap = getattr(config, "final_logit_softcapping", None)
         found: list[TokenLogps] = []
 
-        def project_here(head: torch.nn.Linear, args: tuple[Tensor, ...]) -> tuple[Tensor]:
+        def project_here(_: torch.nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor]:
             """In place of the head, where sharded weights are at hand: it is given no rows to project."""
-            hidden = args[0]
+            hidden, head = args[0], head_of(inner)
             wanted = hidden.flatten(0, 1).index_select(0, batch["predicting"])
             found.append(
-                project(wanted * scale, head.weight, batch["targets"], bias=head.bias, softcap=softcap)
+                project(
+                    wanted * head.scale, head.weight, batch["targets"], bias=head.bias, softcap=head.softcap
+                )
             )
             return (hidden[:, :0],)
 
-        hook = head.register_forward_pre_hook(project_here)
+        head_of(inner)  # refused here, before anything is computed
+        hook = inner.get_output_embeddings().register_forward_pre_hook(project_here)
         try:
             model(
                 input_ids=batch["input_ids"],

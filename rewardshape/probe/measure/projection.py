@@ -22,6 +22,49 @@ GPU_TILE_ELEMENTS = 2**26
 SMALLEST_TILE = 512
 
 
+class Head(NamedTuple):
+    """What turns a hidden state h into logits: c·tanh((scale·h Wᵀ + b)/c), without the cap where there is none."""
+
+    weight: Tensor
+    """Shape (V, D)."""
+    bias: Tensor | None
+    """Shape (V,)."""
+    scale: float
+    softcap: float | None
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Shape (N, V) of hidden states of shape (N, D), float32 or wider."""
+        logits = torch.nn.functional.linear(
+            (hidden * self.scale).to(self.weight.dtype), self.weight, self.bias
+        )
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return logits if self.softcap is None else logits.div_(self.softcap).tanh_().mul_(self.softcap)
+
+
+def head_of(model: Any) -> Head:
+    """The output projection of a causal language model of transformers.
+
+    Raises
+    ------
+    NoLinearHead
+        If it is not a plain linear layer.
+    """
+    head = model.get_output_embeddings()
+    if not isinstance(head, torch.nn.Linear) or not head.weight.is_floating_point():
+        raise NoLinearHead(f"its output projection is a {type(head).__name__}, not a linear layer")
+    config = model.config.get_text_config()
+    return Head(
+        weight=head.weight,
+        bias=head.bias,
+        scale=(getattr(config, "logit_scale", None) or 1) / (getattr(config, "logits_scaling", None) or 1),
+        softcap=getattr(config, "final_logit_softcapping", None),
+    )
+
+
+class NoLinearHead(Exception):
+    """The model's output projection is something else than one matrix."""
+
+
 class TokenLogps(NamedTuple):
     """Of each predicted token, in nats: shapes (N,), float32 or wider."""
 
