@@ -189,13 +189,13 @@ def _at_margin(
     with np.errstate(all="ignore"):
         for _ in range(100):
             end_w, end_l = travelled(far, shape.alpha, *gram, s_w, s_l)
-            short = (shape._difference(np, end_w, end_l) < wanted.max()) & (end_w < 0)
+            short = (shape.compute_difference(np, end_w, end_l) < wanted.max()) & (end_w < 0)
             if not short.any():
                 break
             far = np.where(short, 2 * far, far)
         accumulated = far * np.linspace(0, 1, _NODES)[:, None] ** 2
         path_w, path_l = travelled(accumulated, shape.alpha, *gram, s_w, s_l)
-        difference = np.maximum.accumulate(shape._difference(np, path_w, path_l), axis=0)
+        difference = np.maximum.accumulate(shape.compute_difference(np, path_w, path_l), axis=0)
     ends = np.array(
         [np.interp(wanted, difference[:, i], path_w[:, i], right=np.nan) for i in range(s_w.size)]
     )

@@ -16,8 +16,7 @@ from rewardshape.theory.dynamics import (
     softmax_flow,
     stopping_point,
 )
-from rewardshape.theory.objectives import Objective, Pairwise
-from rewardshape.theory.registry import objective
+from rewardshape.theory.objectives import Objective, Pairwise, objective
 from rewardshape.theory.shapes import Alpha, ChiSquared, JensenShannon, LogOdds, Shape
 
 if TYPE_CHECKING:
@@ -137,7 +136,7 @@ def phase_portrait(
     grid_w, grid_l = (grid.ravel() for grid in np.meshgrid(axis, axis))
     parts = []
     for alpha in alphas:
-        made: Pairwise = objective("alphapo", alpha=alpha, beta=beta, gamma=gamma)
+        made = objective("alphapo", alpha=alpha, beta=beta, gamma=gamma)
         ds_w, ds_l = flow(made, grid_w, grid_l, gram)
         length = np.hypot(ds_w, ds_l)
         field = {
@@ -163,9 +162,11 @@ def phase_portrait(
     return pd.concat(parts, ignore_index=True)
 
 
-def _satisfied(made: Pairwise, s_w: np.ndarray) -> dict[str, np.ndarray]:
+def _satisfied(made: Objective, s_w: np.ndarray) -> dict[str, np.ndarray]:
     """The rejected score at which the margin is 0: φ(s_l) = φ(s_w) − γ/β, inverted in closed form."""
-    alpha: float = made.shape.alpha  # type: ignore[attr-defined]
+    assert isinstance(made, Pairwise)
+    assert isinstance(made.shape, Alpha)
+    alpha = made.shape.alpha
     reward = made.shape.reward(s_w) - made.gamma / made.beta
     inner = 1.0 - alpha * reward
     s_l = (

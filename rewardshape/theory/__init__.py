@@ -1,6 +1,7 @@
 """What every objective does to a pair of responses, in closed form. Needs numpy; takes torch tensors.
 
 - objectives by name: `objective`, `objective_names`, `preset`, `preset_names`; what they take: `Responses`
+- one's own: `register`, `load_objective`
 - reward shapes φ: `Alpha`, `JensenShannon`, `ChiSquared`, `LogOdds`
 - links ℓ: `Logistic`, `Smoothed`, `Hinge`, `Squared`, `Exponential`, `Sigmoid`, `Linear`, `ReverseKL`,
   `LogRatioModulated`
@@ -37,9 +38,18 @@ from rewardshape.theory.links import (
     Smoothed,
     Squared,
 )
-from rewardshape.theory.objectives import Objective, Pairwise, Pointwise, Sum
+from rewardshape.theory.objectives import (
+    Listwise,
+    Objective,
+    Pairwise,
+    Pointwise,
+    Sum,
+    load_objective,
+    objective,
+    objective_names,
+    register,
+)
 from rewardshape.theory.presets import Preset, preset, preset_names
-from rewardshape.theory.registry import objective, objective_names
 from rewardshape.theory.scores import Responses
 from rewardshape.theory.shapes import Alpha, ChiSquared, JensenShannon, LogOdds, Shape
 
@@ -52,6 +62,7 @@ __all__ = [
     "JensenShannon",
     "Linear",
     "Link",
+    "Listwise",
     "LogOdds",
     "LogRatioModulated",
     "Logistic",
@@ -73,11 +84,13 @@ __all__ = [
     "flow",
     "gradient_magnitude",
     "integrated_path",
+    "load_objective",
     "objective",
     "objective_names",
     "path",
     "preset",
     "preset_names",
+    "register",
     "softmax_flow",
     "stall_gap",
     "stopping_point",

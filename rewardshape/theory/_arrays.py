@@ -17,6 +17,8 @@ from array_api_compat import array_namespace, is_torch_array
 
 Array: TypeAlias = Any
 """A Python float, a numpy array or a torch tensor."""
+Pair: TypeAlias = tuple[Array, Array]
+"""One array for the chosen responses, one for the rejected."""
 
 HUGE = np.finfo(np.float64).max
 TINY = np.finfo(np.float64).tiny
@@ -43,7 +45,9 @@ def lift(*values: Array) -> tuple[Any, list[Array], Callable[[Array], Array]]:
     return np, [np.asarray(value, dtype=np.float64) for value in values], back
 
 
-def _lift_torch(values: Sequence[Array], tensors: list[Array]) -> tuple[Any, list[Array], Callable]:
+def _lift_torch(
+    values: Sequence[Array], tensors: list[Array]
+) -> tuple[Any, list[Array], Callable[[Array], Array]]:
     xp = array_namespace(*tensors)
     device = next((tensor.device for tensor in tensors if tensor.ndim), tensors[0].device)
     working = xp.float32 if device.type in NO_FLOAT64 else xp.float64

@@ -17,7 +17,7 @@ class _Attach(torch.autograd.Function):
         return value.clone()
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: torch.Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
         ctx.set_materialize_grads(False)
         ctx.shapes = [x.shape for x in inputs[1::2]]
         ctx.save_for_backward(*inputs[2::2])
@@ -42,4 +42,5 @@ def attach(value: torch.Tensor, *slopes: tuple[torch.Tensor, torch.Tensor]) -> t
     """See `rewardshape.theory._arrays.with_gradient`."""
     value = value.detach()
     pairs = [part for x, slope in slopes for part in (x, slope.expand_as(value))]
-    return _Attach.apply(value, *pairs)
+    attached: torch.Tensor = _Attach.apply(value, *pairs)  # type: ignore[no-untyped-call]
+    return attached

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rewardshape.errors import InputError
-from rewardshape.theory._arrays import Array, exprel
+from rewardshape.theory._arrays import Array, Pair, exprel
 from rewardshape.theory.links import Logistic
 from rewardshape.theory.objectives import Objective, Pairwise
 from rewardshape.theory.scores import Score
@@ -47,7 +47,7 @@ class Sensitivity(NamedTuple):
     bending: Array
 
 
-def flow(made: Objective, s_w: Array, s_l: Array, gram: Gram) -> tuple[Array, Array]:
+def flow(made: Objective, s_w: Array, s_l: Array, gram: Gram) -> Pair:
     """(ds_w/dt, ds_l/dt) of gradient flow on the objective's loss of one pair.
 
     Parameters
@@ -108,7 +108,7 @@ def stall_gap(alpha: Array, gram: Gram) -> Stall:
     return Stall(gap[()], (stalls & (alpha * (a - b) > 0))[()])
 
 
-def path(alpha: Array, gram: Gram, s_w: Array, s_l: Array, gap: Array) -> tuple[Array, Array]:
+def path(alpha: Array, gram: Gram, s_w: Array, s_l: Array, gap: Array) -> Pair:
     r"""The point (s_w, s_l) at which the path from (s_w, s_l) has the given gap, in closed form.
 
     With ρ = e^(−αΔ), f = (a−b)ρ + (c−b), h = Δ − Δ₀ and L(y) = −ln(1−y)/y,
@@ -143,7 +143,7 @@ def path(alpha: Array, gram: Gram, s_w: Array, s_l: Array, gap: Array) -> tuple[
     return end[()], (end - gap)[()]
 
 
-def integrated_path(shape: Shape, gram: Gram, s_w: float, s_l: float, gaps: Array) -> tuple[Array, Array]:
+def integrated_path(shape: Shape, gram: Gram, s_w: float, s_l: float, gaps: Array) -> Pair:
     """The path from one point (s_w, s_l) at increasing gaps Δ ≥ s_w − s_l, for any shape, by integration.
 
     The equation is ds_w/dΔ = (aρ − b)/((a−b)ρ + (c−b)) with ρ = φ′(s_w)/φ′(s_w − Δ).
@@ -164,7 +164,7 @@ def integrated_path(shape: Shape, gram: Gram, s_w: float, s_l: float, gaps: Arra
 
     def slope(gap: float, s: np.ndarray) -> np.ndarray:
         rho, f = speed(gap, s)
-        return (a * rho - b) / f
+        return np.asarray((a * rho - b) / f)
 
     def stalled(gap: float, s: np.ndarray) -> float:
         rho, f = speed(gap, s)
@@ -191,7 +191,7 @@ def integrated_path(shape: Shape, gram: Gram, s_w: float, s_l: float, gaps: Arra
 
 def stopping_point(
     alpha: Array, gram: Gram, s_w: Array, s_l: Array, *, margin: Array, beta: Array, gamma: Array
-) -> tuple[Array, Array]:
+) -> Pair:
     r"""Where on its path a pair reaches the margin z: the point at which training on it effectively stops.
 
     The margin grows along every path, :math:`dz/dt \propto \|\varphi'(s_w)\nabla s_w - \varphi'(s_l)\nabla s_l\|^2`,
@@ -215,7 +215,7 @@ def stopping_point(
     )
 
     def missing(x: np.ndarray, *pair: np.ndarray) -> np.ndarray:
-        return pair[-1] - _difference(pair[0], *travelled(x, *pair[:-1]))
+        return np.asarray(pair[-1] - _difference(pair[0], *travelled(x, *pair[:-1])))
 
     pair = (alpha, a, b, c, s_w, s_l, wanted)
     with np.errstate(all="ignore"):
@@ -298,7 +298,7 @@ def gradient_magnitude(
     negative; for α → +∞ it vanishes for an ordered pair, s_w > s_l, and grows without bound otherwise.
     """
     score = Score(reference=False, per_token=True)
-    w_w, w_l = Pairwise("alphapo", {}, score, Alpha(alpha), Logistic(), beta, gamma).weights(s_w, s_l)
+    w_w, w_l = Pairwise(score, Alpha(alpha), Logistic(), beta, gamma).weights(s_w, s_l)
     a, b, c = gram
     largest = np.maximum(w_w, w_l)  # factored out: its square may over- or underflow
     scale = np.where(largest == 0, 1.0, largest)
@@ -338,8 +338,8 @@ def softmax_flow(
     theta = np.zeros(features.shape[1]) if start is None else _array(start)
 
     def log_policy(theta: np.ndarray) -> np.ndarray:
-        logits = features @ theta
-        return logits - np.logaddexp.reduce(logits)
+        logits: np.ndarray = features @ theta
+        return np.asarray(logits - np.logaddexp.reduce(logits))
 
     def gradients(theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         centred = features - np.exp(log_policy(theta)) @ features
@@ -352,7 +352,7 @@ def softmax_flow(
         s = log_policy(theta) - reference
         w_w, w_l = made.weights(s[chosen], s[rejected])
         up, down = gradients(theta)
-        return w_w * up - w_l * down
+        return np.asarray(w_w * up - w_l * down)
 
     states = solve_ivp(slope, (0, times[-1]), theta, t_eval=times, method="DOP853", rtol=1e-9, atol=1e-11).y.T
     logps = np.array([log_policy(state)[[chosen, rejected]] for state in states])
@@ -394,7 +394,7 @@ def _accumulated(t: Any, rate: Any) -> Any:
 
 def _difference(alpha: np.ndarray, s_w: np.ndarray, s_l: np.ndarray) -> np.ndarray:
     """φ_α(s_w) − φ_α(s_l) on bare arrays."""
-    return (s_w - s_l) * np.exp(-alpha * (s_w + s_l) / 2) * _sinhc(alpha * (s_w - s_l) / 2)
+    return np.asarray((s_w - s_l) * np.exp(-alpha * (s_w + s_l) / 2) * _sinhc(alpha * (s_w - s_l) / 2))
 
 
 def _sinhc(x: np.ndarray) -> np.ndarray:

@@ -13,8 +13,6 @@ from typing import Any, ClassVar
 
 from rewardshape.theory._arrays import Array, apply, positive_part, sigmoid, softplus, with_gradient
 
-ALWAYS_DOWN = 1.0  # the direction of a loss that falls with every margin
-
 
 class Link:
     """Base of the links. Subclasses give formulas on an array namespace; the public methods take any array.
@@ -28,40 +26,42 @@ class Link:
     def loss(self, z: Array) -> Array:
         """ℓ(z) for a margin `z` of any shape; same library, dtype and device out."""
         return apply(
-            lambda xp, z: with_gradient(xp, self._loss(xp, z), (z, self._slope(xp, z))), z, what="the loss"
+            lambda xp, z: with_gradient(xp, self.compute_loss(xp, z), (z, self.compute_slope(xp, z))),
+            z,
+            what="the loss",
         )
 
     def slope(self, z: Array) -> Array:
         """ℓ′(z)."""
-        return apply(self._slope, z, what="the slope of the loss")
+        return apply(self.compute_slope, z, what="the slope of the loss")
 
     def log_slope(self, z: Array) -> Array:
         """log|ℓ′(z)|."""
-        return apply(self._log_slope, z, what="the log-slope of the loss")
+        return apply(self.compute_log_slope, z, what="the log-slope of the loss")
 
-    def _loss(self, xp: Any, z: Array) -> Array:
+    def compute_loss(self, xp: Any, z: Array) -> Array:
         raise NotImplementedError
 
-    def _slope(self, xp: Any, z: Array) -> Array:
+    def compute_slope(self, xp: Any, z: Array) -> Array:
         raise NotImplementedError
 
-    def _log_slope(self, xp: Any, z: Array) -> Array:
+    def compute_log_slope(self, xp: Any, z: Array) -> Array:
         raise NotImplementedError
 
-    def _direction(self, xp: Any, z: Array) -> Array:
-        """−sign ℓ′(z): +1 where a larger margin lowers the loss."""
-        return ALWAYS_DOWN
+    def compute_direction(self, xp: Any, z: Array) -> Array:
+        """−sign ℓ′(z): +1 where a larger margin lowers the loss, the float 1.0 where that is everywhere."""
+        return 1.0
 
 
 class _SignedLink(Link):
     """A link whose slope can vanish or change sign."""
 
-    def _log_slope(self, xp: Any, z: Array) -> Array:
-        size = xp.abs(self._slope(xp, z))
+    def compute_log_slope(self, xp: Any, z: Array) -> Array:
+        size = xp.abs(self.compute_slope(xp, z))
         return xp.where(size == 0, -xp.inf, xp.log(xp.where(size == 0, 1.0, size)))
 
-    def _direction(self, xp: Any, z: Array) -> Array:
-        return -xp.sign(self._slope(xp, z))
+    def compute_direction(self, xp: Any, z: Array) -> Array:
+        return -xp.sign(self.compute_slope(xp, z))
 
 
 @dataclass(frozen=True)
@@ -77,13 +77,13 @@ class Logistic(Link):
     formula: ClassVar[str] = "softplus(−z)"
     pull: ClassVar[str] = "σ(−z)"
 
-    def _loss(self, xp: Any, z: Array) -> Array:
+    def compute_loss(self, xp: Any, z: Array) -> Array:
         return softplus(xp, -z)
 
-    def _slope(self, xp: Any, z: Array) -> Array:
+    def compute_slope(self, xp: Any, z: Array) -> Array:
         return -sigmoid(xp, -z)
 
-    def _log_slope(self, xp: Any, z: Array) -> Array:
+    def compute_log_slope(self, xp: Any, z: Array) -> Array:
         return -softplus(xp, z)
 
 
@@ -100,10 +100,10 @@ class Smoothed(_SignedLink):
     formula: ClassVar[str] = "a·softplus(−z) + f·softplus(z)"
     pull: ClassVar[str] = "(a·σ(−z) − f·σ(z))"
 
-    def _loss(self, xp: Any, z: Array) -> Array:
+    def compute_loss(self, xp: Any, z: Array) -> Array:
         return self.agree * softplus(xp, -z) + self.flip * softplus(xp, z)
 
-    def _slope(self, xp: Any, z: Array) -> Array:
+    def compute_slope(self, xp: Any, z: Array) -> Array:
         return self.flip * sigmoid(xp, z) - self.agree * sigmoid(xp, -z)
 
 
@@ -114,10 +114,10 @@ class Hinge(_SignedLink):
     formula: ClassVar[str] = "max(0, 1 − z)"
     pull: ClassVar[str] = "[z < 1]"
 
-    def _loss(self, xp: Any, z: Array) -> Array:
+    def compute_loss(self, xp: Any, z: Array) -> Array:
         return positive_part(xp, 1.0 - z)
 
-    def _slope(self, xp: Any, z: Array) -> Array:
+    def compute_slope(self, xp: Any, z: Array) -> Array:
         return xp.where(z < 1.0, -1.0 + 0.0 * z, 0.0 * z)
 
 
@@ -129,10 +129,10 @@ class Squared(_SignedLink):
     formula: ClassVar[str] = "(z − c)²"
     pull: ClassVar[str] = "2(c − z)"
 
-    def _loss(self, xp: Any, z: Array) -> Array:
+    def compute_loss(self, xp: Any, z: Array) -> Array:
         return (z - self.target) ** 2
 
-    def _slope(self, xp: Any, z: Array) -> Array:
+    def compute_slope(self, xp: Any, z: Array) -> Array:
         return 2.0 * (z - self.target)
 
 
@@ -143,13 +143,13 @@ class Exponential(Link):
     formula: ClassVar[str] = "e^(−z)"
     pull: ClassVar[str] = "e^(−z)"
 
-    def _loss(self, xp: Any, z: Array) -> Array:
+    def compute_loss(self, xp: Any, z: Array) -> Array:
         return xp.exp(-z)
 
-    def _slope(self, xp: Any, z: Array) -> Array:
+    def compute_slope(self, xp: Any, z: Array) -> Array:
         return -xp.exp(-z)
 
-    def _log_slope(self, xp: Any, z: Array) -> Array:
+    def compute_log_slope(self, xp: Any, z: Array) -> Array:
         return -z
 
 
@@ -160,13 +160,13 @@ class Sigmoid(Link):
     formula: ClassVar[str] = "1 − σ(z)"
     pull: ClassVar[str] = "σ(z)·σ(−z)"
 
-    def _loss(self, xp: Any, z: Array) -> Array:
+    def compute_loss(self, xp: Any, z: Array) -> Array:
         return sigmoid(xp, -z)
 
-    def _slope(self, xp: Any, z: Array) -> Array:
+    def compute_slope(self, xp: Any, z: Array) -> Array:
         return -sigmoid(xp, z) * sigmoid(xp, -z)
 
-    def _log_slope(self, xp: Any, z: Array) -> Array:
+    def compute_log_slope(self, xp: Any, z: Array) -> Array:
         return -softplus(xp, z) - softplus(xp, -z)
 
 
@@ -177,13 +177,13 @@ class Linear(Link):
     formula: ClassVar[str] = "−z"
     pull: ClassVar[str] = "1"
 
-    def _loss(self, xp: Any, z: Array) -> Array:
+    def compute_loss(self, xp: Any, z: Array) -> Array:
         return -z
 
-    def _slope(self, xp: Any, z: Array) -> Array:
+    def compute_slope(self, xp: Any, z: Array) -> Array:
         return 0.0 * z - 1.0
 
-    def _log_slope(self, xp: Any, z: Array) -> Array:
+    def compute_log_slope(self, xp: Any, z: Array) -> Array:
         return 0.0 * z
 
 
@@ -199,11 +199,11 @@ class ReverseKL(_SignedLink):
     formula: ClassVar[str] = "KL(σ(±z) ‖ 1−ε, ε)"
     pull: ClassVar[str] = "σ(z)·σ(−z)·(log((1−ε)/ε) − z)"
 
-    def _loss(self, xp: Any, z: Array) -> Array:
+    def compute_loss(self, xp: Any, z: Array) -> Array:
         up = sigmoid(xp, z) * (-softplus(xp, -z) - math.log1p(-self.epsilon))
         return up + sigmoid(xp, -z) * (-softplus(xp, z) - math.log(self.epsilon))
 
-    def _slope(self, xp: Any, z: Array) -> Array:
+    def compute_slope(self, xp: Any, z: Array) -> Array:
         return sigmoid(xp, z) * sigmoid(xp, -z) * (z - (math.log1p(-self.epsilon) - math.log(self.epsilon)))
 
 
@@ -215,14 +215,14 @@ class LogRatioModulated(_SignedLink):
     formula: ClassVar[str] = "(1−m)·softplus(−z) + m·e^(−z), m = σ(z/τ)"
     pull: ClassVar[str] = "((1−m)·σ(−z) + m·e^(−z) − m(1−m)(e^(−z) − softplus(−z))/τ)"
 
-    def _loss(self, xp: Any, z: Array) -> Array:
+    def compute_loss(self, xp: Any, z: Array) -> Array:
         return sigmoid(xp, -z / self.tau) * softplus(xp, -z) + self._exponential(xp, z)
 
     def _exponential(self, xp: Any, z: Array) -> Array:
         """m·e^(−z), through the logarithm because far below 0 it is 0·∞."""
         return xp.exp(-softplus(xp, -z / self.tau) - z)
 
-    def _slope(self, xp: Any, z: Array) -> Array:
+    def compute_slope(self, xp: Any, z: Array) -> Array:
         m, rest = sigmoid(xp, z / self.tau), sigmoid(xp, -z / self.tau)
         exponential = self._exponential(xp, z)
         blend = rest * (exponential - m * softplus(xp, -z)) / self.tau
@@ -243,17 +243,17 @@ class Flipped(Link):
     def pull(self) -> str:  # type: ignore[override]
         return f"−{_reflected(self.link.pull)}"
 
-    def _loss(self, xp: Any, z: Array) -> Array:
-        return self.link._loss(xp, -z)
+    def compute_loss(self, xp: Any, z: Array) -> Array:
+        return self.link.compute_loss(xp, -z)
 
-    def _slope(self, xp: Any, z: Array) -> Array:
-        return -self.link._slope(xp, -z)
+    def compute_slope(self, xp: Any, z: Array) -> Array:
+        return -self.link.compute_slope(xp, -z)
 
-    def _log_slope(self, xp: Any, z: Array) -> Array:
-        return self.link._log_slope(xp, -z)
+    def compute_log_slope(self, xp: Any, z: Array) -> Array:
+        return self.link.compute_log_slope(xp, -z)
 
-    def _direction(self, xp: Any, z: Array) -> Array:
-        return -self.link._direction(xp, -z)
+    def compute_direction(self, xp: Any, z: Array) -> Array:
+        return -self.link.compute_direction(xp, -z)
 
 
 @dataclass(frozen=True)
@@ -271,12 +271,12 @@ class Clipped(_SignedLink):
     def pull(self) -> str:  # type: ignore[override]
         return f"{self.link.pull}·[|z| < {self.bound:g}]"
 
-    def _loss(self, xp: Any, z: Array) -> Array:
-        return self.link._loss(xp, xp.clip(z, -self.bound, self.bound))
+    def compute_loss(self, xp: Any, z: Array) -> Array:
+        return self.link.compute_loss(xp, xp.clip(z, -self.bound, self.bound))
 
-    def _slope(self, xp: Any, z: Array) -> Array:
+    def compute_slope(self, xp: Any, z: Array) -> Array:
         inside = xp.abs(z) < self.bound
-        return xp.where(inside, self.link._slope(xp, xp.where(inside, z, 0.0)), 0.0 * z)
+        return xp.where(inside, self.link.compute_slope(xp, xp.where(inside, z, 0.0)), 0.0 * z)
 
 
 def _reflected(formula: str) -> str:

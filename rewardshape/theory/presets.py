@@ -7,7 +7,7 @@ from typing import Any
 
 from rewardshape.errors import InputError
 from rewardshape.theory._check import nearest
-from rewardshape.theory.registry import objective
+from rewardshape.theory.objectives import Objective, objective
 
 _ALPHAPO = "AlphaPO, arXiv:2501.03884, Table 3"
 _SIMPO = "SimPO, arXiv:2405.14734, and the hyperparameter table of its repository's README"
@@ -34,7 +34,7 @@ class Preset:
     source: str
 
     @property
-    def objective(self) -> Any:
+    def objective(self) -> Objective:
         """The objective with the published parameters."""
         return objective(self.objective_name, **self.parameters)
 

@@ -42,23 +42,23 @@ class Shape:
 
     def reward(self, s: Array) -> Array:
         """φ(s), the reward at β = 1. `s` of any shape, in nats; same library, dtype and device out."""
-        return self._apply(self._reward, s, what="the reward")
+        return self._apply(self.compute_reward, s, what="the reward")
 
     def difference(self, s_w: Array, s_l: Array) -> Array:
         """φ(s_w) − φ(s_l), exact where the two scores nearly agree."""
-        return self._apply(self._difference, s_w, s_l, what="the reward difference")
+        return self._apply(self.compute_difference, s_w, s_l, what="the reward difference")
 
     def slope(self, s: Array) -> Array:
         """φ′(s) > 0."""
-        return self._apply(self._slope, s, what="the slope")
+        return self._apply(self.compute_slope, s, what="the slope")
 
     def log_slope(self, s: Array) -> Array:
         """log φ′(s): finite where the slope itself over- or underflows."""
-        return self._apply(self._log_slope, s, what="the log-slope")
+        return self._apply(self.compute_log_slope, s, what="the log-slope")
 
     def curvature(self, s: Array) -> Array:
         """φ″(s)."""
-        return self._apply(self._curvature, s, what="the curvature")
+        return self._apply(self.compute_curvature, s, what="the curvature")
 
     def bounds(self, *, reference: bool) -> tuple[Array, Array]:
         """Infimum and supremum of φ over all scores: over s ≤ 0, or over every s where s has a reference."""
@@ -68,27 +68,33 @@ class Shape:
         numbers = not any(isinstance(value, np.ndarray) for value in vars(self).values())
         return apply(function, *scores, what=what, blocks=numbers)
 
-    def _reward(self, xp: Any, s: Array) -> Array:
+    def compute_reward(self, xp: Any, s: Array) -> Array:
         raise NotImplementedError
 
-    def _difference(self, xp: Any, s_w: Array, s_l: Array) -> Array:
+    def compute_difference(self, xp: Any, s_w: Array, s_l: Array) -> Array:
         raise NotImplementedError
 
-    def _log_slope(self, xp: Any, s: Array) -> Array:
+    def compute_log_slope(self, xp: Any, s: Array) -> Array:
         raise NotImplementedError
 
-    def _slope(self, xp: Any, s: Array) -> Array:
-        return xp.exp(self._log_slope(xp, s))
+    def compute_slope(self, xp: Any, s: Array) -> Array:
+        return xp.exp(self.compute_log_slope(xp, s))
 
-    def _curvature(self, xp: Any, s: Array) -> Array:
+    def compute_direction(self, xp: Any, s: Array) -> Array:
+        """sign φ′(s): the float 1.0 where φ increases everywhere."""
+        return 1.0
+
+    def compute_curvature(self, xp: Any, s: Array) -> Array:
         raise NotImplementedError
 
     def _attach(self, xp: Any, value: Array, s_w: Array, s_l: Array) -> Array:
         """The difference with its exact derivatives."""
-        return with_gradient(xp, value, (s_w, self._slope(xp, s_w)), (s_l, -self._slope(xp, s_l)))
+        return with_gradient(
+            xp, value, (s_w, self.compute_slope(xp, s_w)), (s_l, -self.compute_slope(xp, s_l))
+        )
 
     def _attach_reward(self, xp: Any, value: Array, s: Array) -> Array:
-        return with_gradient(xp, value, (s, self._slope(xp, s)))
+        return with_gradient(xp, value, (s, self.compute_slope(xp, s)))
 
 
 @dataclass(frozen=True)
@@ -153,7 +159,7 @@ class Alpha(Shape):
             high = np.where(alpha > 0, 1 / alpha, np.inf) if reference else 0.0 * alpha
         return low[()], high[()]
 
-    def _difference(self, xp: Any, s_w: Array, s_l: Array) -> Array:
+    def compute_difference(self, xp: Any, s_w: Array, s_l: Array) -> Array:
         alpha = constant(xp, self.alpha, s_w)
         gap = bounded(xp, s_w - s_l)
         # max(−α s_w, −α s_l) = −α·s_w, or −α·s_l where α·gap is positive
@@ -161,15 +167,15 @@ class Alpha(Shape):
         half = _exp_half(xp, -alpha * xp.where(product > 0, s_l, s_w))
         return self._attach(xp, gap * half * _decayed(xp, product) * half, s_w, s_l)
 
-    def _reward(self, xp: Any, s: Array) -> Array:
+    def compute_reward(self, xp: Any, s: Array) -> Array:
         product = constant(xp, self.alpha, s) * s
         half = _exp_half(xp, positive_part(xp, -product))
         return self._attach_reward(xp, s * half * _decayed(xp, product) * half, s)
 
-    def _log_slope(self, xp: Any, s: Array) -> Array:
+    def compute_log_slope(self, xp: Any, s: Array) -> Array:
         return bounded(xp, -constant(xp, self.alpha, s) * s)
 
-    def _curvature(self, xp: Any, s: Array) -> Array:
+    def compute_curvature(self, xp: Any, s: Array) -> Array:
         alpha = constant(xp, self.alpha, s)
         return -alpha * xp.exp(-alpha * s)
 
@@ -202,10 +208,10 @@ class JensenShannon(Shape):
     def bounds(self, *, reference: bool) -> tuple[Array, Array]:
         return -np.inf, float(np.log(2.0)) if reference else 0.0
 
-    def _reward(self, xp: Any, s: Array) -> Array:
-        return self._difference(xp, s, 0.0 * s)
+    def compute_reward(self, xp: Any, s: Array) -> Array:
+        return self.compute_difference(xp, s, 0.0 * s)
 
-    def _difference(self, xp: Any, s_w: Array, s_l: Array) -> Array:
+    def compute_difference(self, xp: Any, s_w: Array, s_l: Array) -> Array:
         high, low = xp.where(s_w > s_l, s_w, s_l), xp.where(s_w > s_l, s_l, s_w)
         gap = high - low
         # Near each other: log1p of a positive number. Apart: the linear and the curved part of softplus on their own.
@@ -214,10 +220,10 @@ class JensenShannon(Shape):
         far = negative_part(xp, low) - negative_part(xp, high) + curved
         return self._attach(xp, xp.sign(s_w - s_l) * xp.where(gap < 1, near, far), s_w, s_l)
 
-    def _log_slope(self, xp: Any, s: Array) -> Array:
+    def compute_log_slope(self, xp: Any, s: Array) -> Array:
         return -softplus(xp, s)
 
-    def _curvature(self, xp: Any, s: Array) -> Array:
+    def compute_curvature(self, xp: Any, s: Array) -> Array:
         return -sigmoid(xp, s) * sigmoid(xp, -s)
 
 
@@ -236,20 +242,20 @@ class ChiSquared(Shape):
     def bounds(self, *, reference: bool) -> tuple[Array, Array]:
         return -np.inf, np.inf if reference else 1.0
 
-    def _reward(self, xp: Any, s: Array) -> Array:
+    def compute_reward(self, xp: Any, s: Array) -> Array:
         return self._attach_reward(xp, s + xp.exp(s), s)
 
-    def _difference(self, xp: Any, s_w: Array, s_l: Array) -> Array:
+    def compute_difference(self, xp: Any, s_w: Array, s_l: Array) -> Array:
         gap = s_w - s_l
         top = xp.where(gap > 0, s_w, s_l)
         # e^top·(1 − e^−|gap|) never meets an infinity that is not its own
         value = gap - xp.sign(gap) * xp.exp(top) * xp.expm1(-xp.abs(gap))
         return self._attach(xp, xp.where(gap == 0, 0.0 * gap, value), s_w, s_l)
 
-    def _log_slope(self, xp: Any, s: Array) -> Array:
+    def compute_log_slope(self, xp: Any, s: Array) -> Array:
         return softplus(xp, s)
 
-    def _curvature(self, xp: Any, s: Array) -> Array:
+    def compute_curvature(self, xp: Any, s: Array) -> Array:
         return xp.exp(s)
 
 
@@ -270,13 +276,13 @@ class LogOdds(Shape):
     def bounds(self, *, reference: bool) -> tuple[Array, Array]:
         return -np.inf, np.inf
 
-    def _reward(self, xp: Any, s: Array) -> Array:
+    def compute_reward(self, xp: Any, s: Array) -> Array:
         # −log(e^−s − 1) is exact around its zero at s = −log 2, the difference of its two terms far below
         inner = _below_one(xp, s)
         shallow = -xp.log(xp.expm1(-xp.clip(inner, -1.0, None)))
         return self._attach_reward(xp, xp.where(inner > -1.0, shallow, inner - log1mexp(xp, inner)), s)
 
-    def _difference(self, xp: Any, s_w: Array, s_l: Array) -> Array:
+    def compute_difference(self, xp: Any, s_w: Array, s_l: Array) -> Array:
         high = _below_one(xp, xp.where(s_w > s_l, s_w, s_l))
         low = _below_one(xp, xp.where(s_w > s_l, s_l, s_w))
         gap = high - low
@@ -284,10 +290,10 @@ class LogOdds(Shape):
         far = gap + log1mexp(xp, low) - log1mexp(xp, high)
         return self._attach(xp, xp.sign(s_w - s_l) * xp.where(gap < 1, near, far), s_w, s_l)
 
-    def _log_slope(self, xp: Any, s: Array) -> Array:
+    def compute_log_slope(self, xp: Any, s: Array) -> Array:
         return -log1mexp(xp, _below_one(xp, s))
 
-    def _curvature(self, xp: Any, s: Array) -> Array:
+    def compute_curvature(self, xp: Any, s: Array) -> Array:
         s = _below_one(xp, s)
         return xp.exp(s - 2.0 * log1mexp(xp, s))
 

@@ -1,6 +1,6 @@
 """The alpha family against high-precision values, autograd, and its own limits.
 
-The 446 reference points are computed elsewhere to 25 digits; `mpmath` recomputes others here at 60 digits.
+The 446 points of alpha_family.csv are computed elsewhere to 25 digits; `mpmath` recomputes others here at 60.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import math
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import mpmath
 import numpy as np
@@ -27,10 +28,11 @@ LARGEST, SMALLEST = mpmath.mpf(np.finfo(float).max), mpmath.mpf(np.finfo(float).
 
 
 @pytest.fixture(scope="module")
-def reference(shared):
+def reference():
     """The reference points: columns of floats for the inputs, of mpmath numbers for the results."""
-    with mpmath.workdps(40), open(shared / "reference" / "alpha_family.csv") as lines:
+    with mpmath.workdps(40), open(Path(__file__).parent / "alpha_family.csv") as lines:
         rows = list(csv.DictReader(lines))
+        assert len(rows) == 446
         inputs = ("alpha", "beta", "gamma", "s_w", "s_l")
         return {
             name: np.array([float(row[name]) for row in rows])

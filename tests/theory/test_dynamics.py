@@ -108,7 +108,7 @@ def test_integrated_path_of_any_shape_is_what_flow_follows(shape):
     from rewardshape.theory import Logistic, Pairwise
     from rewardshape.theory.scores import Score
 
-    made = Pairwise("test", {}, Score(False, True), shape, Logistic(), 1.0, 0.0)
+    made = Pairwise(Score(False, True), shape, Logistic())
     gram = GRAMS["entangled, chosen falls"]
     s_w, s_l = integrated_flow(made, -1.0, -1.2, gram, np.array([0.5, 1.0, 2.0]))
     ours = integrated_path(shape, gram, -1.0, -1.2, s_w - s_l)
@@ -176,12 +176,18 @@ def test_no_turning_gap_without_overlap_or_without_alpha():
 
 @settings(max_examples=60, deadline=None)
 @given(
-    gram=grams(), s_w=scores, s_l=scores, gap=st.floats(0, 3), low=st.floats(-1, 1), more=st.floats(0.01, 1)
+    gram=grams(),
+    s_l=scores,
+    start=st.floats(0, 1),
+    further=st.floats(0.01, 2),
+    low=st.floats(-1, 1),
+    more=st.floats(0.01, 1),
 )
-def test_at_equal_gap_a_larger_alpha_never_leaves_the_chosen_response_higher(gram, s_w, s_l, gap, low, more):
+def test_at_equal_gap_a_larger_alpha_never_leaves_the_chosen_response_higher(
+    gram, s_l, start, further, low, more
+):
     """∂(ds_w/dΔ)/∂ρ = (ac − b²)/f² ≥ 0, and ρ = e^(−αΔ) falls with α where Δ > 0."""
-    start = s_w - s_l
-    assume(0 <= start < gap)
+    s_w, gap = s_l + start, start + further
     ends = [path(alpha, gram, s_w, s_l, gap)[0] for alpha in (low, low + more)]
     for alpha in (low, low + more):  # where flow widens the gap all the way
         rho = np.exp(-alpha * np.linspace(start, gap, 20))

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from rewardshape.theory._arrays import Array, apply, detached, sigmoid, softplus, with_gradient
-from rewardshape.theory.objectives import Objective
+from rewardshape.theory._arrays import Array, Pair, apply, detached, sigmoid, softplus, with_gradient
+from rewardshape.theory.objectives.base import Objective
 
 _FIRST_TWO = 1 / math.log(2) - 1 / math.log(3)  # the discount gap of ranks 1 and 2
 
@@ -31,41 +31,41 @@ class Listwise(Objective):
 
     remark: ClassVar[str] = "every pair i ≻ j of the list × Δ_ij"
 
-    beta: float
-    normalized: bool
+    beta: float = 1.0
+    normalized: bool = True
 
     def list_loss(self, scores: Array, labels: Array) -> Array:
         """The loss of each list: `scores` and `labels` ψ of shape (..., K), result (...)."""
-        return apply(self._list_loss, scores, labels, what="the loss", blocks=False)
+        return apply(self.compute_list_loss, scores, labels, what="the loss", blocks=False)
 
     def list_weights(self, scores: Array, labels: Array) -> Array:
         """−∂L/∂s of every response, shape (..., K): positive is pulled up. They sum to 0 over a list."""
-        return apply(self._list_weights, scores, labels, what="a gradient weight", blocks=False)
+        return apply(self.compute_list_weights, scores, labels, what="a gradient weight", blocks=False)
 
-    def _reward(self, xp: Any, s: Array) -> Array:
+    def compute_reward(self, xp: Any, s: Array) -> Array:
         return self.beta * s
 
-    def _margin(self, xp: Any, s_w: Array, s_l: Array) -> Array:
+    def compute_margin(self, xp: Any, s_w: Array, s_l: Array) -> Array:
         return self.beta * (s_w - s_l)
 
-    def _loss(self, xp: Any, s_w: Array, s_l: Array) -> Array:
-        return self._list_loss(xp, *self._as_list(xp, s_w, s_l))
+    def compute_loss(self, xp: Any, s_w: Array, s_l: Array) -> Array:
+        return self.compute_list_loss(xp, *self._as_list(xp, s_w, s_l))
 
-    def _weights(self, xp: Any, s_w: Array, s_l: Array) -> tuple[Array, Array]:
-        weights = self._list_weights(xp, *self._as_list(xp, s_w, s_l))
+    def compute_weights(self, xp: Any, s_w: Array, s_l: Array) -> Pair:
+        weights = self.compute_list_weights(xp, *self._as_list(xp, s_w, s_l))
         return weights[..., 0], -weights[..., 1]
 
-    def _as_list(self, xp: Any, s_w: Array, s_l: Array) -> tuple[Array, Array]:
+    def _as_list(self, xp: Any, s_w: Array, s_l: Array) -> Pair:
         scores = xp.stack([s_w + 0.0 * s_l, s_l + 0.0 * s_w], axis=-1)
         better = xp.stack([xp.ones_like(s_w + s_l), xp.zeros_like(s_w + s_l)], axis=-1)
         return scores, better
 
-    def _list_loss(self, xp: Any, s: Array, labels: Array) -> Array:
+    def compute_list_loss(self, xp: Any, s: Array, labels: Array) -> Array:
         z = self.beta * (s[..., :, None] - s[..., None, :])
         lambdas = self._lambdas(xp, detached(s), labels)
         return xp.sum(lambdas * _logistic(xp, z), axis=(-2, -1))
 
-    def _list_weights(self, xp: Any, s: Array, labels: Array) -> Array:
+    def compute_list_weights(self, xp: Any, s: Array, labels: Array) -> Array:
         z = self.beta * (s[..., :, None] - s[..., None, :])
         pulls = self._lambdas(xp, detached(s), labels) * sigmoid(xp, -z) * self.beta
         return xp.sum(pulls, axis=-1) - xp.sum(pulls, axis=-2)

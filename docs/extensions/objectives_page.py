@@ -1,21 +1,20 @@
-"""The table of all objectives, written from the objects themselves: ``python -m rewardshape.theory.catalogue``."""
+"""The page of all objectives, written from their declarations: ``python docs/extensions/objectives_page.py``."""
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from typing import Any
 
 import numpy as np
 
 from rewardshape.theory.links import Logistic
-from rewardshape.theory.listwise import Listwise
-from rewardshape.theory.objectives import Objective, Pairwise, Pointwise, Sum
-from rewardshape.theory.registry import REGISTRY, objective
+from rewardshape.theory.objectives import Listwise, Objective, Pairwise, Pointwise, Sum, objective
+from rewardshape.theory.objectives.declaration import Declaration
+from rewardshape.theory.objectives.zoo import ZOO
 
 _HEADER = """# Objectives
 
-Written by `python -m rewardshape.theory.catalogue > docs/objectives.md`; a test keeps it so.
+Written by `python docs/extensions/objectives_page.py > docs/objectives.md`; a test keeps it so.
 
 Every objective is a score s of each response, a shape φ that makes its reward r = β·φ(s), the margin
 z = r(y_w) − r(y_l) − γ, and a link ℓ. Its gradient is −w_w·∇s(y_w) + w_l·∇s(y_l). Where a loss takes each response on
@@ -33,9 +32,7 @@ _VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
 
 def catalogue() -> list[dict[str, str]]:
     """One row for each objective of the registry: its composition, weights and source, as text."""
-    return [
-        _row(name, changes) for name in REGISTRY if name != "sum" for changes in _VARIANTS.get(name, ({},))
-    ]
+    return [_row(declared, changes) for declared in ZOO for changes in _VARIANTS.get(declared.name, ({},))]
 
 
 def markdown() -> str:
@@ -58,8 +55,8 @@ def markdown() -> str:
     return "\n".join(parts)
 
 
-def _row(name: str, changes: dict[str, Any]) -> dict[str, str]:
-    entry = REGISTRY[name]
+def _row(declared: Declaration, changes: dict[str, Any]) -> dict[str, str]:
+    name = declared.name
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a table trains nothing
         made = objective(name, **changes)
@@ -75,9 +72,9 @@ def _row(name: str, changes: dict[str, Any]) -> dict[str, str]:
         "bounded": _bounded(made),
         "reference": "yes" if made.needs_reference else "no",
         "remark": made.remark,
-        "source": entry.source,
+        "source": declared.source,
         "defaults": ", ".join(f"`{key}={value!r}`" for key, value in defaults),
-        "notes": " ".join((inspect.getdoc(entry.build) or "").split()),
+        "notes": declared.note,
     }
 
 

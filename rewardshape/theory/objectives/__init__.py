@@ -1,0 +1,24 @@
+"""Objectives: score ∘ shape ∘ link, and the gradient weights of each in closed form.
+
+`base` is what every objective answers; `pairwise`, `pointwise` and `listwise` are the families; `zoo` declares
+each published objective as data, and `registry` makes them by name.
+"""
+
+from rewardshape.theory.objectives.base import Objective, Sum
+from rewardshape.theory.objectives.listwise import Listwise
+from rewardshape.theory.objectives.loading import load_objective
+from rewardshape.theory.objectives.pairwise import Pairwise
+from rewardshape.theory.objectives.pointwise import Pointwise
+from rewardshape.theory.objectives.registry import objective, objective_names, register
+
+__all__ = [
+    "Listwise",
+    "Objective",
+    "Pairwise",
+    "Pointwise",
+    "Sum",
+    "load_objective",
+    "objective",
+    "objective_names",
+    "register",
+]

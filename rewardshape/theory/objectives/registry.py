@@ -1,0 +1,137 @@
+"""Objectives by name: ``objective("alphapo", alpha=0.25)``."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from rewardshape.errors import InputError
+from rewardshape.theory._arrays import callers_level
+from rewardshape.theory._check import nearest, number
+from rewardshape.theory.objectives.base import Objective, total
+from rewardshape.theory.objectives.declaration import Declaration, plain
+from rewardshape.theory.objectives.pairwise import Pairwise
+from rewardshape.theory.objectives.zoo import ZOO
+from rewardshape.theory.shapes import Alpha
+
+NEAR_BOUND = 0.9  # of the largest margin a bounded shape can reach: a γ beyond it is as good as out of reach
+SUM = "sum"
+
+REGISTRY: dict[str, Declaration] = {declared.name: declared for declared in ZOO}
+_OWN: dict[str, Callable[..., Objective]] = {}
+
+
+def objective(name: str, **parameters: Any) -> Objective:
+    """The objective of that name, with the defaults of its declaration for parameters left out.
+
+    Parameters
+    ----------
+    name : str
+        ``"alphapo"``, ``"simpo"``, ``"dpo"``, …: see `rewardshape.theory.objective_names`; or ``"sum"``, with
+        `terms`, a list of ``{"weight", "name", "parameters"}``: what adding objectives makes.
+    **parameters
+        The objective's own parameters, listed with their defaults, and whom these follow, in docs/objectives.md. A
+        target margin is given as `gamma` or as `gamma_beta_ratio`, never both. `alpha`, `beta` and `gamma` may be
+        arrays, which broadcast against the scores.
+
+    Returns
+    -------
+    Objective
+        Its `parameters` are JSON-able and rebuild it.
+
+    Raises
+    ------
+    InputError
+        Unknown name or parameter (with the nearest valid ones), or a value that makes no objective.
+
+    Examples
+    --------
+    >>> objective("alphapo", alpha=0.0, beta=2.0, gamma=1.0).parameters
+    {'alpha': 0.0, 'beta': 2.0, 'gamma': 1.0}
+    """
+    if name == SUM:
+        return _sum(**parameters)
+    given = {key: value for key, value in parameters.items() if value is not None}
+    if name in _OWN:
+        return _named(name, _OWN[name](**given), given)
+    if name not in REGISTRY:
+        raise InputError(nearest("objective", name, objective_names()))
+    declared = REGISTRY[name]
+    settled = declared.settle(given)
+    made = _named(name, declared.build(**settled), settled)
+    warn(made)
+    return made
+
+
+def _named(name: str, made: Objective, parameters: dict[str, Any]) -> Objective:
+    return dataclasses.replace(made, name=name, parameters=plain(parameters))
+
+
+def objective_names() -> list[str]:
+    """All names that `objective` knows."""
+    return sorted([*REGISTRY, *_OWN, SUM])
+
+
+def register(name: str, make: Callable[..., Objective]) -> None:
+    """Let `objective` know an objective of one's own under `name`, for this process.
+
+    Parameters
+    ----------
+    name : str
+        Any name that no published objective has. Registering it again replaces what it stood for.
+    make : callable
+        ``make(**parameters)`` gives the objective. The parameters must be JSON-able: a trace keeps name and
+        parameters, and the objective is made again from them.
+
+    Examples
+    --------
+    >>> register("half_dpo", lambda beta=0.1: 0.5 * objective("dpo", beta=beta))
+    >>> round(objective("half_dpo", beta=1.0).loss(0.0, 0.0), 6)
+    0.346574
+    """
+    if name in REGISTRY or name == SUM:
+        raise InputError(f"{name!r} is a published objective; register your own under another name")
+    if not callable(make):
+        raise InputError(f"register({name!r}, …): give a function that makes the objective, got {make!r}")
+    _OWN[name] = make
+
+
+def _sum(terms: list[dict[str, Any]] | None = None) -> Objective:
+    if not terms:
+        raise InputError("sum: give terms, a list of {weight, name, parameters}")
+    return total(
+        [
+            (number("weight", term["weight"]), objective(term["name"], **term.get("parameters", {})))
+            for term in terms
+        ]
+    )
+
+
+def warn(made: Objective) -> None:
+    """Warn where a composition cannot work as its user would expect."""
+    if not isinstance(made, Pairwise):
+        return
+    if (
+        isinstance(made.shape, Alpha)
+        and not made.scorer.per_token
+        and np.any(np.asarray(made.shape.alpha) > 0)
+    ):
+        warnings.warn(
+            f"{made.name}: alpha > 0 on summed log-probabilities overflows within a few hundred nats; "
+            "use a per-token score (alphapo) or alpha <= 0",
+            stacklevel=callers_level(),
+        )
+    low, high = made.shape.bounds(reference=made.scorer.reference)
+    with np.errstate(invalid="ignore"):
+        reach = made.beta * (np.asarray(high) - np.asarray(low))
+    near = np.asarray(made.gamma) > NEAR_BOUND * reach
+    if np.any(near & np.isfinite(reach)):
+        warnings.warn(
+            f"{made.name}: the reward is bounded, so the margin before gamma never exceeds {np.min(reach):.6g}, and "
+            f"gamma = {np.max(made.gamma):.6g} leaves pairs that can never be satisfied; lower gamma or raise beta",
+            stacklevel=callers_level(),
+        )

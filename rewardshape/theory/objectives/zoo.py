@@ -1,0 +1,462 @@
+"""Every published objective as a declaration: one entry each.
+
+`meaning` says what a parameter is, `whom` the source of its default. "TRL" is the default or the paper index of
+TRL's DPOTrainer; "ours" means that no source states a value.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rewardshape.theory.links import (
+    Clipped,
+    Exponential,
+    Flipped,
+    Hinge,
+    Linear,
+    Link,
+    Logistic,
+    LogRatioModulated,
+    ReverseKL,
+    Sigmoid,
+    Smoothed,
+    Squared,
+)
+from rewardshape.theory.objectives.base import Objective, Sum
+from rewardshape.theory.objectives.declaration import Declaration, Parameter, choice, real, switch
+from rewardshape.theory.objectives.listwise import Listwise
+from rewardshape.theory.objectives.pairwise import (
+    PLAIN,
+    LengthDesensitized,
+    LengthMargin,
+    Pairwise,
+    Penalized,
+    ProbabilityWeighted,
+    Sorted,
+    SortedMargin,
+)
+from rewardshape.theory.objectives.pointwise import DivergenceShift, FixedShift, Pointwise, RewardShift
+from rewardshape.theory.scores import Score
+from rewardshape.theory.shapes import Alpha, ChiSquared, JensenShannon, LogOdds, Shape
+
+SUMMED, RATIO = Score(reference=False, per_token=False), Score(reference=True, per_token=False)
+MEAN, MEAN_RATIO = Score(reference=False, per_token=True), Score(reference=True, per_token=True)
+
+
+def _beta(default: float, whom: str, meaning: str = "scale of the reward, per nat of score") -> Parameter:
+    return real(default, meaning, whom, above=0)
+
+
+def _gamma(ratio: float, whom: str) -> Parameter:
+    return real(ratio, "target margin, in reward units; the default is this times beta", whom)
+
+
+def _noise(default: float, whom: str, **bounds: float) -> Parameter:
+    return real(
+        default, "ε, the share of labels taken to be wrong", whom, **({"least": 0} | bounds), below=0.5
+    )
+
+
+def _weight(default: float, meaning: str, whom: str) -> Parameter:
+    return real(default, meaning, whom, least=0)
+
+
+def _smoothed(noise: float) -> Link:
+    return Smoothed(1 - noise, noise) if noise else Logistic()
+
+
+def _likelihood(*, per_token: bool = True) -> Objective:
+    return Pointwise(Score(reference=False, per_token=per_token), PLAIN, Linear(), None)
+
+
+def _fdpo(divergence: str, beta: Any, alpha: Any = 0.0) -> Objective:
+    shapes: dict[str, Shape] = {
+        "reverse_kl": PLAIN,
+        "forward_kl": Alpha(1.0),
+        "alpha": Alpha(alpha),
+        "jensen_shannon": JensenShannon(),
+    }
+    return Pairwise(RATIO, shapes[divergence], beta=beta)
+
+
+def _bco(beta: Any, shift: Any) -> Objective:
+    parts = (RATIO, PLAIN, Logistic(), Logistic(), beta)
+    return RewardShift(*parts) if shift == "batch_mean" else FixedShift(*parts, shift=beta * shift)
+
+
+def _kto(beta: Any, desirable_weight: float, undesirable_weight: float, reference_point: Any) -> Objective:
+    parts = (RATIO, PLAIN, Sigmoid(), Sigmoid(), beta, desirable_weight, undesirable_weight)
+    return (
+        DivergenceShift(*parts)
+        if reference_point == "batch"
+        else FixedShift(*parts, shift=beta * reference_point)
+    )
+
+
+ZOO: tuple[Declaration, ...] = (
+    Declaration(
+        "alphapo",
+        "AlphaPO, arXiv:2501.03884",
+        lambda alpha, beta, gamma: Pairwise(MEAN, Alpha(alpha), beta=beta, gamma=gamma),
+        {
+            "alpha": real(0.25, "shape α", "AlphaPO, Table 3, Mistral-7B-Instruct"),
+            "beta": _beta(2.5, "AlphaPO, Table 3, Mistral-7B-Instruct"),
+            "gamma": _gamma(0.1, "AlphaPO, Table 3, Mistral-7B-Instruct, whose column is γ/β"),
+        },
+    ),
+    Declaration(
+        "simpo",
+        "SimPO, arXiv:2405.14734, eq. 6",
+        lambda beta, gamma: Pairwise(MEAN, beta=beta, gamma=gamma),
+        {
+            "beta": _beta(2.5, "SimPO, README of the repository, Mistral-7B-Instruct"),
+            "gamma": _gamma(0.1, "SimPO, README of the repository, Mistral-7B-Instruct"),
+        },
+    ),
+    Declaration(
+        "dpo",
+        "DPO, arXiv:2305.18290, eq. 7",
+        lambda beta: Pairwise(RATIO, beta=beta),
+        {"beta": _beta(0.1, "DPO, arXiv:2305.18290, appendix B; TRL")},
+    ),
+    Declaration(
+        "cdpo",
+        "Conservative DPO, Mitchell 2023, ericmitchell.ai/cdpo.pdf, eq. 3",
+        lambda beta, label_smoothing: Pairwise(RATIO, link=_smoothed(label_smoothing), beta=beta),
+        {
+            "beta": _beta(0.1, "TRL"),
+            "label_smoothing": _noise(
+                0.1, "README of the DPO authors' repository: might be reasonable, untested"
+            ),
+        },
+    ),
+    Declaration(
+        "robust_dpo",
+        "Robust DPO, arXiv:2403.00409",
+        lambda beta, label_smoothing: Pairwise(
+            RATIO,
+            link=Smoothed(
+                (1 - label_smoothing) / (1 - 2 * label_smoothing),
+                -label_smoothing / (1 - 2 * label_smoothing),
+            ),
+            beta=beta,
+        ),
+        {"beta": _beta(0.1, "TRL"), "label_smoothing": _noise(0.1, "ours")},
+    ),
+    Declaration(
+        "ipo",
+        "IPO, arXiv:2310.12036, eq. 17",
+        lambda beta, per_token: Pairwise(
+            Score(reference=True, per_token=per_token), link=Squared(1 / (2 * beta))
+        ),
+        {
+            "beta": _beta(
+                0.1, "HALOs; TRL", "the paper's τ: (s_w − s_l − 1/(2β))², so the reward is s itself"
+            ),
+            "per_token": switch(
+                True,
+                "log-ratios per token; False is the paper's text",
+                "TRL, which says that the paper's results were made so",
+            ),
+        },
+    ),
+    Declaration(
+        "slic",
+        "SLiC-HF, arXiv:2305.10425",
+        lambda beta, reference: Pairwise(
+            Score(reference=reference, per_token=False), link=Hinge(), beta=beta
+        ),
+        {
+            "beta": _beta(0.1, "TRL", "scale of the reward; the paper's δ is 1/β"),
+            "reference": switch(
+                True,
+                "a log-ratio for a score; the paper's calibration term has none, and adds λ times a likelihood "
+                "term, which only `slic_hf` has",
+                "TRL and GPO",
+            ),
+        },
+    ),
+    Declaration(
+        "gpo_exponential",
+        "Generalized preference optimization, arXiv:2402.05749",
+        lambda beta: Pairwise(RATIO, link=Exponential(), beta=beta),
+        {"beta": _beta(0.1, "ours, DPO's")},
+    ),
+    Declaration(
+        "ln_dpo",
+        "Length-normalised DPO, arXiv:2407.15229; Tülu 3, arXiv:2411.15124, eq. 6",
+        lambda beta: Pairwise(MEAN_RATIO, beta=beta),
+        {"beta": _beta(5.0, "Tülu 3, final 8B and 70B recipes of open-instruct")},
+    ),
+    Declaration(
+        "fdpo",
+        "f-DPO, arXiv:2309.16240",
+        _fdpo,
+        {
+            "divergence": choice(
+                "reverse_kl",
+                "the divergence whose f′ of the probability ratio is the shape",
+                "ours: DPO",
+                "reverse_kl",
+                "forward_kl",
+                "alpha",
+                "jensen_shannon",
+            ),
+            "beta": _beta(0.1, "TRL"),
+            "alpha": Parameter(
+                0.5,
+                "the paper's α; TRL's f_alpha_divergence_coef is 1 − α",
+                "TRL, whose coefficient is 0.5",
+                real(0.5, "", "").check,
+                only_with=("divergence", "alpha"),
+            ),
+        },
+    ),
+    Declaration(
+        "chipo",
+        "χPO, arXiv:2407.13399, eq. 9",
+        lambda beta, clip=None: Pairwise(
+            RATIO, ChiSquared(), Logistic() if clip is None else Clipped(Logistic(), clip), beta
+        ),
+        {
+            "beta": _beta(0.05, "χPO, experiments (not read; TRL's paper index)"),
+            "clip": real(
+                None,
+                "2·R_max of the paper's analysis: beyond it a pair has weight 0; none by default",
+                "",
+                above=0,
+            ),
+        },
+    ),
+    Declaration(
+        "cpo",
+        "CPO, arXiv:2401.08417, eq. 5",
+        lambda beta, likelihood_weight, per_token: Sum(
+            SUMMED,
+            ((1.0, Pairwise(SUMMED, beta=beta)), (likelihood_weight, _likelihood(per_token=per_token))),
+        ),
+        {
+            "beta": _beta(0.1, "TRL"),
+            "likelihood_weight": _weight(1.0, "of −log π(y_w|x); TRL's cpo_alpha", "CPO, eq. 5; TRL"),
+            "per_token": switch(True, "the likelihood term per token; False is the paper's sum", "TRL"),
+        },
+    ),
+    Declaration(
+        "orpo",
+        "ORPO, arXiv:2403.07691, eq. 6",
+        lambda odds_weight: Sum(MEAN, ((odds_weight, Pairwise(MEAN, LogOdds())), (1.0, _likelihood()))),
+        {
+            "odds_weight": real(
+                0.1,
+                "the paper's λ, TRL's beta; the probability is that per token, as in the paper's eq. 1",
+                "ORPO, Mistral-ORPO-β; TRL",
+                above=0,
+            )
+        },
+    ),
+    Declaration(
+        "dpop",
+        "DPO-Positive (Smaug), arXiv:2402.13228, eq. 3",
+        lambda beta, penalty: Penalized(RATIO, beta=beta, penalty=penalty),
+        {
+            "beta": _beta(
+                0.3, "third-party recipes of the paper's (β 0.3, λ 50); the authors published no code"
+            ),
+            "penalty": _weight(50.0, "λ: what a nat of the chosen below the reference costs", "as beta"),
+        },
+    ),
+    Declaration(
+        "ld_dpo",
+        "LD-DPO, arXiv:2409.06411",
+        lambda beta, tail: LengthDesensitized(RATIO, beta=beta, tail=tail),
+        {
+            "beta": _beta(0.1, "TRL"),
+            "tail": _weight(
+                0.5,
+                "the paper's α: what a token counts beyond the length of the shorter response; 1 is DPO",
+                "TRL",
+            ),
+        },
+    ),
+    Declaration(
+        "rpo",
+        "Iterative RPO, arXiv:2404.19733, eq. 1",
+        lambda beta, likelihood_weight: Sum(
+            RATIO, ((1.0, Pairwise(RATIO, beta=beta)), (likelihood_weight, _likelihood()))
+        ),
+        {
+            "beta": _beta(0.1, "Iterative RPO, experiments; TRL"),
+            "likelihood_weight": _weight(1.0, "the paper's α, TRL's rpo_alpha", "Iterative RPO, experiments"),
+        },
+        note="Not Regularized PO, arXiv:2405.16436, which TRL's paper index lists as RPO: likelihood_weight 0.005.",
+    ),
+    Declaration(
+        "r_dpo",
+        "R-DPO, arXiv:2403.19159, eq. 9",
+        lambda beta, length_weight: LengthMargin(RATIO, beta=beta, length_weight=length_weight),
+        {
+            "beta": _beta(0.1, "SimPO, appendix: the grid it searched"),
+            "length_weight": real(0.01, "the paper's α, in reward units per token", "ours"),
+        },
+    ),
+    Declaration(
+        "discopop",
+        "DiscoPOP, arXiv:2406.08414, eq. 5",
+        lambda beta, tau: Pairwise(RATIO, link=LogRatioModulated(tau), beta=beta),
+        {
+            "beta": _beta(0.05, "the authors' training scripts"),
+            "tau": real(0.05, "temperature τ of the blend", "the authors' training scripts; TRL", above=0),
+        },
+    ),
+    Declaration(
+        "aot",
+        "AOT, paired, arXiv:2406.05882",
+        lambda beta, label_smoothing: SortedMargin(RATIO, link=_smoothed(label_smoothing), beta=beta),
+        {
+            "beta": _beta(0.01, "AOT, caption of Figure 2, by TRL's paper index"),
+            "label_smoothing": _noise(0.0, "TRL"),
+        },
+    ),
+    Declaration(
+        "aot_unpaired",
+        "AOT, unpaired, arXiv:2406.05882",
+        lambda beta, label_smoothing: Sorted(RATIO, link=_smoothed(label_smoothing), beta=beta),
+        {
+            "beta": _beta(0.01, "AOT, caption of Figure 2, by TRL's paper index"),
+            "label_smoothing": _noise(0.0, "TRL"),
+        },
+    ),
+    Declaration(
+        "sppo",
+        "SPPO, arXiv:2405.00675, eq. 4.7 with hard preferences",
+        lambda beta: Pointwise(RATIO, PLAIN, Squared(1 / (2 * beta)), Squared(1 / (2 * beta))),
+        {
+            "beta": _beta(
+                0.001,
+                "SPPO, authors' scripts",
+                "1/η of the paper: (s_w − 1/(2β))² + (s_l + 1/(2β))², in nats",
+            )
+        },
+        note="The sum of the two squares, as TRL; the authors' trainer halves it, before gradient clipping.",
+    ),
+    Declaration(
+        "nca",
+        "NCA, arXiv:2402.05369, eq. 13 for pairs",
+        lambda beta: Pointwise(RATIO, PLAIN, Smoothed(1.0, 0.5), Logistic(), beta, rejected_weight=0.5),
+        {"beta": _beta(0.01, "NCA, authors' scripts")},
+    ),
+    Declaration(
+        "exo",
+        "EXO, arXiv:2402.00856, eq. 16",
+        lambda beta, label_smoothing: Pairwise(RATIO, link=ReverseKL(label_smoothing), beta=beta),
+        {
+            "beta": _beta(0.1, "authors' script for IMDB (0.5 for HH and TL;DR); TRL", "the paper's β_π"),
+            "label_smoothing": _noise(
+                1e-3, "TRL; the authors' scripts have log ε = −10, not normalised", above=0
+            ),
+        },
+    ),
+    Declaration(
+        "bco",
+        "BCO, arXiv:2404.04656",
+        _bco,
+        {
+            "beta": _beta(0.01, "BCO, section C, by TRL's paper index"),
+            "shift": real(
+                0.0,
+                "the paper's δ, in nats of log-ratio: a number, or \"batch_mean\"; LLaMA-Factory and TRL's BCOTrainer "
+                "keep a running mean",
+                "TRL's pair form, which has none",
+                "batch_mean",
+            ),
+        },
+    ),
+    Declaration(
+        "apo_zero",
+        "APO-zero, arXiv:2408.06266, eq. 7",
+        lambda beta: Pointwise(RATIO, PLAIN, Sigmoid(), Sigmoid(), beta),
+        {"beta": _beta(0.1, "TRL")},
+    ),
+    Declaration(
+        "apo_down",
+        "APO-down, arXiv:2408.06266, eq. 8",
+        lambda beta: Sum(
+            RATIO,
+            (
+                (1.0, Pairwise(RATIO, link=Sigmoid(), beta=beta)),
+                (1.0, Pointwise(RATIO, PLAIN, Flipped(Sigmoid()), None, beta)),
+            ),
+        ),
+        {"beta": _beta(0.1, "TRL")},
+        note="σ(r_w) + 1 − σ(r_w − r_l): the chosen response is pushed down too, the rejected one more.",
+    ),
+    Declaration(
+        "asft",
+        "ASFT, arXiv:2409.10571",
+        lambda odds_weight: Sum(
+            MEAN, ((odds_weight, Pointwise(MEAN, LogOdds(), Logistic(), Logistic())), (1.0, _likelihood()))
+        ),
+        {"odds_weight": real(0.1, "λ of both responses' log-odds, each against 0", "ours, ORPO's", above=0)},
+    ),
+    Declaration(
+        "kto",
+        "KTO, arXiv:2402.01306, eq. 8, on pairs",
+        _kto,
+        {
+            "beta": _beta(0.1, "TRL; HALOs"),
+            "desirable_weight": _weight(1.0, "λ_D", "TRL; HALOs"),
+            "undesirable_weight": _weight(1.0, "λ_U", "TRL; HALOs"),
+            "reference_point": real(
+                "batch",
+                'the KL in nats: a number, or "batch": max(0, mean log-ratio) over the batch, of the rejected '
+                "responses for the chosen ones and the other way round, without a gradient",
+                "the paired form of TRL's DPOTrainer",
+                "batch",
+                least=0,
+            ),
+        },
+        note="The loss of a pair is the sum of its two responses' losses.",
+    ),
+    Declaration(
+        "wpo",
+        "WPO, arXiv:2406.11827, eq. 2",
+        lambda beta, aligned, clip: ProbabilityWeighted(
+            RATIO, beta=beta, aligned=aligned, clip=None if clip == "none" else clip
+        ),
+        {
+            "beta": _beta(0.01, "WPO, authors' README"),
+            "aligned": switch(True, "the paper's sampled alignment", "WPO, authors' run_wpo.py; TRL"),
+            "clip": real(
+                1.0,
+                "the largest weight of a pair; of the aligned weights of on-policy text about half are beyond 1. "
+                '"none" is today\'s TRL',
+                "WPO, authors' run_wpo.py",
+                "none",
+                above=0,
+            ),
+        },
+    ),
+    Declaration(
+        "sft",
+        "maximum likelihood of the chosen response",
+        lambda per_token: _likelihood(per_token=per_token),
+        {
+            "per_token": switch(
+                True,
+                "−log π(y_w|x)/|y_w|; TRL averages over the tokens of a batch instead, so long responses count more",
+                "ours",
+            )
+        },
+    ),
+    Declaration(
+        "lipo",
+        "LiPO-λ, arXiv:2402.01878",
+        lambda beta, normalized: Listwise(RATIO, beta, normalized),
+        {
+            "beta": _beta(0.05, "LiPO, section 5 (not read; secondary sources)"),
+            "normalized": switch(
+                True, "Δ = 1 for two responses with labels 1 and 0, so that the loss is DPO's", "ours"
+            ),
+        },
+    ),
+)
