@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rewardshape.errors import InputError
-from rewardshape.theory import Responses, objective, objective_names
+from rewardshape.theory import Responses, objective
+from rewardshape.theory.objectives.zoo import ZOO
 
-NAMES = [name for name in objective_names() if name != "sum"]
+NAMES = [declared.name for declared in ZOO]
 
 
 def odds(s):
