@@ -21,7 +21,7 @@ lint: $(READY)  ## ruff and mypy
 	$(BIN)/mypy
 
 figures: $(READY) ## regenerate every figure in figures/
-	$(BIN)/python -m rewardshape.figures
+	$(BIN)/python figures/make.py
 
 docs: $(READY)  ## build the site into site/, warnings are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet

@@ -12,7 +12,7 @@ COMMANDS = {
         "rewardshape.diagnose",
         "say what happened in a run, from its folder or another trainer's log",
     ),
-    "figures": ("rewardshape.figures.draw", "draw every figure, or one from your own runs"),
+    "figures": ("rewardshape.figures.command", "draw all figures, of the theory and of your own runs"),
 }
 
 HELP = """\

@@ -2,7 +2,7 @@
 
 import sys
 
-from rewardshape.figures.draw import main
+from rewardshape.figures.command import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -23,10 +23,15 @@ from rewardshape.analysis import (
 from rewardshape.analysis.overoptimization import best_of_n_curve, fitted_curves, gold_curve, turning_points
 from rewardshape.errors import InputError
 from rewardshape.plotting import cause, displacement, overoptimization, sweep
-from rewardshape.plotting.style import COLUMN_WIDTH, style
+from rewardshape.plotting.style import BOTH_COLUMNS, COLUMN_WIDTH, style
 from rewardshape.trace import Trace
 
-BOTH_COLUMNS = 2 * COLUMN_WIDTH
+TABLES = {
+    "responses": "a probe set",
+    "geometry": "gradient geometry (--geometry-every)",
+    "samples": "sampled responses (--sample-every)",
+    "tokens": "log-probs of tokens",
+}
 
 
 @dataclass(frozen=True)
@@ -38,10 +43,14 @@ class Picture:
     several: bool | None = None
     """True: needs several runs; False: shows one run, the α nearest to 0.25 of several; None: takes either."""
     table: str = "responses"
-    """The table of the trace that must not be empty."""
+    """The table of the trace that must not be empty, one of `TABLES`."""
 
-    def can_draw(self, trace: Trace) -> bool:
-        return not getattr(trace, self.table).empty and not (self.several and len(trace.runs) == 1)
+    def check(self, trace: Trace) -> None:
+        """Raise an `InputError` that says what the trace lacks for this picture, if anything."""
+        if self.several and len(trace.runs) == 1:
+            raise InputError("needs several runs")
+        if getattr(trace, self.table).empty:
+            raise InputError(f"needs {TABLES[self.table]}")
 
 
 def one_run(trace: Trace) -> Trace:
@@ -196,16 +205,22 @@ def draw_all(trace: Trace, folder: Path) -> list[Path]:
     """Draw every picture that the trace has the numbers for into `folder`, as SVG and PNG."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for name, picture in PICTURES.items():
-        if picture.can_draw(trace) and not (picture.several is False and len(trace.runs) > 1):
-            with contextlib.suppress(InputError):  # too few steps or samples for this picture
-                written += draw(name, trace, folder)
+    for name in PICTURES:
+        with contextlib.suppress(InputError):  # what the trace has no numbers for
+            written += draw(name, trace, folder)
     return written
 
 
 def draw(name: str, trace: Trace, folder: Path) -> list[Path]:
-    """Draw one picture of `PICTURES` from a trace."""
+    """Draw one picture of `PICTURES` from a trace.
+
+    Raises
+    ------
+    InputError
+        If the trace lacks what the picture needs.
+    """
     picture = PICTURES[name]
+    picture.check(trace)
     return save(lambda: picture.draw(one_run(trace) if picture.several is False else trace), folder / name)
 
 

@@ -16,6 +16,7 @@ GOLD = "#009E73"  # bluish green and purple of the same palette: gold reward, an
 PROXY = "#CC79A7"
 RESPONSE_COLORS = {"chosen": CHOSEN, "rejected": REJECTED}
 COLUMN_WIDTH = 3.4  # inches: one column of a two-column paper
+BOTH_COLUMNS = 2 * COLUMN_WIDTH
 STYLE = Path(__file__).with_name("rewardshape.mplstyle")
 ALPHA_LIMIT = 2.0  # |α| at which the α map reaches its ends
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -242,7 +243,7 @@ def _side_by_side(axes: Sequence[Axes]) -> None:
 
 def _inline(svg: str, caption: str) -> Markup:
     """An SVG document as part of a page: no header, no comments, no global style, ids of its own."""
-    prefix = f"f{abs(hash(caption)) % 10**8}-"
+    prefix = f"f{zlib.crc32(caption.encode()):08x}-"
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>|<style[^>]*>.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}", svg)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 from html.parser import HTMLParser
 
 import numpy as np
@@ -362,3 +364,16 @@ def test_page_prints(browse, sweep, tmp_path):
     content = pdf.read_bytes()
     assert content.startswith(b"%PDF")
     assert 2 <= len(re.findall(rb"/Type\s*/Page\b", content)) <= 8
+
+
+# The same bytes
+
+
+def test_page_written_twice_is_the_same_bytes_whatever_the_hash_seed(sweep):
+    """In fresh processes, since the seed of Python's string hashes is drawn when it starts."""
+    code = f"from rewardshape.report import write_report; write_report({str(sweep)!r})"
+    pages = set()
+    for seed in ("0", "1", "random"):
+        subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONHASHSEED": seed})
+        pages.add((sweep / "report.html").read_bytes())
+    assert len(pages) == 1

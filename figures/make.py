@@ -1,0 +1,94 @@
+"""Every figure in this folder, and its README: ``python figures/make.py`` writes the same bytes from the same runs.
+
+The runs they are drawn from lie in ``runs/``, without their checkpoints; `SOURCES` holds the commands that made them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+
+from rewardshape.figures import PICTURES, THEORY, draw_figures
+
+HERE = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True)
+class Source:
+    """A run or sweep kept in ``runs/``: the command that makes it, and the figures drawn from it."""
+
+    command: str
+    pictures: tuple[str, ...]
+
+
+STORIES = "python -m rewardshape.probe ../shared/checkpoints/stories260K --data ../shared/data/"
+SOURCES = {
+    "embedded": Source(
+        "python -m rewardshape.probe --output figures/runs/embedded --sample-every 15 --samples 128 --best-of 8 "
+        "--geometry-every 15 --probe-every 3",
+        (
+            "sweep",
+            "trajectories",
+            "final",
+            "equal_margin",
+            "displacement",
+            "predicted_vs_measured",
+            "gold",
+            "gold_sweep",
+        ),
+    ),
+    "polite": Source(
+        f"{STORIES}llms_from_scratch_polite.jsonl --alpha 0 --steps 60 --learning-rate 3e-4 --no-end-token "
+        "--probe-pairs 96 --probe-every 10 --geometry-every 60 --output figures/runs/polite",
+        ("ches_vs_displacement",),
+    ),
+    "response-kinds": Source(
+        f"{STORIES}learning_dynamics_helpful_probe.jsonl --alpha 0 --steps 60 --learning-rate 1e-4 "
+        "--max-prompt-tokens 192 --max-response-tokens 128 --no-end-token --skip-bad-rows --probe-pairs 32 "
+        "--probe-every 10 --probe-responses chosen_initial chosen_selfr chosen_gptsemantic chosen_gptformat "
+        "reject_gptsemantic reject_gptformat irr_train irr_test irr_hum random_permute random_nonhum "
+        "--output figures/runs/response-kinds",
+        ("responses",),
+    ),
+}
+
+
+def main(output: Path = HERE) -> None:
+    """Draw every figure into `output`, with the page that shows them all."""
+    draw_figures(list(THEORY), output=output)
+    for folder, source in SOURCES.items():
+        draw_figures(source.pictures, runs=HERE / "runs" / folder, output=output)
+    (output / "README.md").write_text(index(), encoding="utf-8")
+
+
+def index() -> str:
+    """The page of all figures: each picture, what it shows, the command that draws it."""
+    parts = [
+        "# Figures",
+        "Written by `python figures/make.py`. Each is also there as SVG; `python -m rewardshape.figures --runs DIR` "
+        "draws those of training from your own runs.",
+    ]
+    for name, figure in THEORY.items():
+        parts += [*_entry(name, figure.caption), f"`python -m rewardshape.figures {name}`"]
+    for folder, source in SOURCES.items():
+        for name in source.pictures:
+            command = f"`python -m rewardshape.figures {name} --runs figures/runs/{folder}`"
+            parts += [*_entry(name, PICTURES[name].caption), command]
+    commands = "\n".join(source.command for source in SOURCES.values())
+    parts += [
+        "## The runs",
+        "What these commands made is kept in `runs/`, without the checkpoints:",
+        f"<!-- not run: it writes the runs that are kept here -->\n```bash\n{commands}\n```",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _entry(name: str, caption: str) -> list[str]:
+    return [f"## {name}", f"![{name}]({name}.png)", caption]
+
+
+if __name__ == "__main__":
+    matplotlib.use("Agg")
+    main()

@@ -1,0 +1,126 @@
+"""``python -m rewardshape.figures``: all that can be drawn, the same bytes from the same inputs.
+
+Figures of the theory are computed from formulas; figures of training from the run or sweep given with ``--runs DIR``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from rewardshape.errors import InputError
+from rewardshape.figures.of_runs import PICTURES, draw, save
+from rewardshape.figures.of_theory import THEORY
+from rewardshape.trace import Trace, read_trace
+
+OUTPUT = Path("figures")
+
+DESCRIPTION = "Draw figures as SVG and PNG: those of the theory from formulas, those of training from traces."
+EPILOG = """\
+examples
+  %(prog)s                                  every figure of the theory
+  %(prog)s --runs runs/my-sweep             and all that can be drawn from these runs
+  %(prog)s reward_shapes phase_portrait     two figures of the theory
+  %(prog)s sweep --runs runs/my-sweep --output my-figures"""
+
+
+class Drawn(NamedTuple):
+    """What was drawn, and what was not and why."""
+
+    files: list[Path]
+    left_out: dict[str, str]
+    """Name of a figure → the reason."""
+
+
+def main(argv: Sequence[str] | None = None, prog: str = "python -m rewardshape.figures") -> int:
+    """Exit status 0, or 2 with one ``error:`` line."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="figures to draw; default all that can be")
+    parser.add_argument("--runs", type=Path, metavar="DIR", help="a run or sweep folder to draw from")
+    parser.add_argument(
+        "--output", type=Path, default=OUTPUT, metavar="DIR", help="where to write (default figures)"
+    )
+    arguments = parser.parse_args(argv)
+    try:
+        drawn = draw_figures(arguments.names, runs=arguments.runs, output=arguments.output)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for path in drawn.files:
+        print(path)
+    if drawn.left_out:
+        print(f"left out: {_reasons(drawn.left_out)}")
+    return 0
+
+
+def draw_figures(
+    names: Sequence[str] = (), *, runs: str | Path | None = None, output: str | Path = OUTPUT
+) -> Drawn:
+    """Draw the named figures, or all that can be, into `output`.
+
+    Parameters
+    ----------
+    names : sequence of str
+        From `THEORY` and `PICTURES`; empty for every figure there are numbers for.
+    runs : path, optional
+        A run or sweep folder, for the figures of training.
+    output : path
+        The folder of the figures; made where it is missing.
+
+    Returns
+    -------
+    Drawn
+        The files written, and what was left out (of `names`, nothing ever is).
+
+    Raises
+    ------
+    InputError
+        For an unknown name, a folder without a trace, or a named figure that cannot be drawn.
+    """
+    for name in names:
+        if name not in {*THEORY, *PICTURES}:
+            near = difflib.get_close_matches(name, [*THEORY, *PICTURES]) or [*THEORY, *PICTURES]
+            raise InputError(f"no figure {name!r}; there is {', '.join(near)}")
+    trace = None if runs is None else read_trace(runs)
+    output = Path(output)
+    output.mkdir(parents=True, exist_ok=True)
+    files = [
+        path
+        for name, figure in THEORY.items()
+        if not names or name in names
+        for path in save(figure.draw, output / name)
+    ]
+    left_out = {}
+    for name in PICTURES:
+        if names and name not in names:
+            continue
+        try:
+            files += _of_runs(name, trace, output)
+        except InputError as error:
+            if names:
+                raise InputError(f"figure {name}: {error}") from error
+            left_out[name] = str(error)
+    return Drawn(files, left_out)
+
+
+def _of_runs(name: str, trace: Trace | None, output: Path) -> list[Path]:
+    if trace is None:
+        raise InputError("drawn from runs, give --runs DIR")
+    return draw(name, trace, output)
+
+
+def _reasons(left_out: dict[str, str]) -> str:
+    """What was left out, the names that share a reason together."""
+    together: dict[str, list[str]] = {}
+    for name, reason in left_out.items():
+        together.setdefault(reason, []).append(name)
+    return "; ".join(f"{', '.join(names)} ({reason})" for reason, names in together.items())

@@ -1,0 +1,112 @@
+"""The figures that are computed from formulas alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from rewardshape.figures import theory_tables as tables
+from rewardshape.plotting import theory
+from rewardshape.plotting.style import BOTH_COLUMNS, COLUMN_WIDTH
+
+
+@dataclass(frozen=True)
+class TheoryFigure:
+    """A figure computed from formulas alone."""
+
+    draw: Callable[[], Figure]
+    caption: str
+
+
+def _reward_shapes() -> Figure:
+    figure, axes = plt.subplots(1, 2, figsize=(BOTH_COLUMNS, 2.7), sharey=True)
+    curves = tables.shape_curves()
+    theory.plot_rewards(curves, axes[0], over="probability", legend=False)
+    theory.plot_rewards(curves, axes[1], over="s")
+    axes[1].set_ylabel("")
+    return figure
+
+
+def _reward_slopes() -> Figure:
+    figure, ax = plt.subplots(figsize=(COLUMN_WIDTH, 2.9))
+    theory.plot_slopes(tables.shape_curves(), ax)
+    return figure
+
+
+def _gradient_weights() -> Figure:
+    figure, axes = plt.subplots(1, 2, figsize=(BOTH_COLUMNS, 2.9), sharey=True)
+    weights = tables.weight_map()
+    for ax, response in zip(axes, ("chosen", "rejected"), strict=True):
+        theory.plot_weight_map(weights, ax, response=response)
+    axes[1].set_ylabel("")
+    return figure
+
+
+def _gradient_magnitude() -> Figure:
+    figure, ax = plt.subplots(figsize=(COLUMN_WIDTH, 2.7))
+    theory.plot_gradient_magnitude(tables.gradient_by_alpha(), ax)
+    return figure
+
+
+def _phase_portrait() -> Figure:
+    figure, axes = plt.subplots(1, 3, figsize=(BOTH_COLUMNS, 2.7), sharey=True)
+    portrait = tables.phase_portrait()
+    for ax, alpha in zip(axes, (-1.0, 0.0, 1.0), strict=True):
+        theory.plot_phase_portrait(portrait, ax, alpha=alpha)
+    for ax in axes[1:]:
+        ax.set_ylabel("")
+    return figure
+
+
+def _zoo() -> Figure:
+    figure, ax = plt.subplots(figsize=(BOTH_COLUMNS, 3.2))
+    theory.plot_zoo(tables.zoo_curves(), ax)
+    return figure
+
+
+def _displacement_theory() -> Figure:
+    figure, ax = plt.subplots(figsize=(COLUMN_WIDTH, 2.7))
+    theory.plot_displacement_by_alpha(tables.displacement_by_alpha(), ax)
+    return figure
+
+
+THEORY = {
+    "reward_shapes": TheoryFigure(
+        _reward_shapes,
+        "Reward φ of every shape over the probability (left) and the log-probability (right) of a response. Negative "
+        "α bounds the reward from below; positive α makes it fall ever faster as a response becomes improbable.",
+    ),
+    "reward_slopes": TheoryFigure(
+        _reward_slopes,
+        "Slope φ′ of every shape: how strongly a response of that log-probability is pulled or pushed, before the "
+        "link's common factor.",
+    ),
+    "gradient_weights": TheoryFigure(
+        _gradient_weights,
+        "Gradient weights of AlphaPO (α = 0.25, β = 2.5, γ = 0.25) over the scores of the two responses: how hard the "
+        "chosen one is pulled up (left) and the rejected one pushed down (right). Dashed: equal scores.",
+    ),
+    "gradient_magnitude": TheoryFigure(
+        _gradient_magnitude,
+        "Gradient magnitude of the AlphaPO loss against α for three pairs. Large |α| of either sign switches off "
+        "pairs that are in order; a pair in the wrong order (dotted) is pushed ever harder by positive α.",
+    ),
+    "phase_portrait": TheoryFigure(
+        _phase_portrait,
+        "Where a pair of similar responses goes (Gram matrix a = 1, b = 1.1, c = 1.5): flow, paths from several "
+        "starts, and the contour at which the margin is met. α bends the paths and moves the contour.",
+    ),
+    "zoo": TheoryFigure(
+        _zoo,
+        "The objectives of the field on one axis: ratio of the chosen to the rejected gradient weight against the gap "
+        "of their scores. Below b/a of a pair (gradient overlap), the chosen response falls.",
+    ),
+    "displacement_theory": TheoryFigure(
+        _displacement_theory,
+        "Displacement of the chosen response that the path theorem predicts at equal margin, and at equal gap, "
+        "against α, for pairs of three log-probabilities.",
+    ),
+}

@@ -1,0 +1,54 @@
+"""The figures kept in figures/ are those that figures/make.py draws from the runs kept there."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from rewardshape.figures import PICTURES, THEORY, draw_figures
+
+FIGURES = Path(__file__).resolve().parents[2] / "figures"
+
+
+@pytest.fixture(scope="module")
+def make() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("make_figures", FIGURES / "make.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_kept_figure_is_known_and_has_a_caption(make):
+    drawn = [name for source in make.SOURCES.values() for name in source.pictures]
+    assert len(drawn) == len(set(drawn))
+    assert set(drawn) <= set(PICTURES)
+    for name in drawn:
+        assert len(PICTURES[name].caption) > 60
+    for name, figure in THEORY.items():
+        assert len(figure.caption) > 60, name
+
+
+def test_the_index_names_every_kept_figure(make):
+    index = (FIGURES / "README.md").read_text(encoding="utf-8")
+    assert index == make.index()
+    shown = set(re.findall(r"\]\((\w+)\.png\)", index))
+    assert shown == {path.stem for path in FIGURES.glob("*.png")}
+    assert shown == {path.stem for path in FIGURES.glob("*.svg")}
+
+
+def test_the_kept_svg_is_what_the_command_draws(tmp_path):
+    for name, runs in (("reward_shapes", None), ("trajectories", FIGURES / "runs" / "embedded")):
+        svg, _ = draw_figures([name], runs=runs, output=tmp_path).files
+        assert svg.read_text() == (FIGURES / f"{name}.svg").read_text()
+
+
+def test_kept_runs_stay_small():
+    runs = FIGURES / "runs"
+    size = sum(path.stat().st_size for kind in ("json", "jsonl", "csv") for path in runs.rglob(f"*.{kind}"))
+    assert size < 6_000_000
