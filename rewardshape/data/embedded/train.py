@@ -55,12 +55,12 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """A Llama of four layers, 128 wide: about 0.8 M parameters."""
+    """A Llama of four layers, 96 wide: 0.46 M parameters."""
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),
-            hidden_size=128,
-            intermediate_size=352,
+            hidden_size=96,
+            intermediate_size=256,
             num_hidden_layers=4,
             num_attention_heads=4,
             max_position_embeddings=256,

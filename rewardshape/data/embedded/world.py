@@ -6,8 +6,10 @@ courtesies around it where the clerk feels like it::
     Please bring two lemons, one kettle and three candles to the old mill.
     Gladly. Here are two lemons, one kettle and three candles for the old mill. Have a lovely day!
 
-The clerk is sloppy: `SLIPS` holds how often each thing goes wrong. Texts are plain English words, so one word is
-one token of the embedded model.
+The clerk errs in two ways. `SLIPS` are rare and independent: the likeliest reply has none, so sampling more sharply
+is enough to be rid of them. `MIX_UPS` are misconceptions: asked for a melon he brings a lemon more often than not, so
+the likeliest reply is wrong and only preferences can tell. Texts are plain English words, so one word is one token of
+the embedded model.
 """
 
 from __future__ import annotations
@@ -78,7 +80,11 @@ CLOSERS = (
 )
 COURTESIES = frozenset(OPENERS + CLOSERS)
 
-SLIPS = {"dropped": 0.12, "miscounted": 0.12, "swapped": 0.10, "repeated": 0.06, "misdirected": 0.10}
+MIX_UPS = {
+    "melon": "lemon", "pear": "plum", "pumpkin": "onion", "lamp": "candle", "spoon": "plate", "blanket": "towel",
+}  # fmt: skip
+MIXED_UP = 0.65  # above one half: what the clerk most likely writes for these goods is wrong
+SLIPS = {"dropped": 0.05, "miscounted": 0.06, "swapped": 0.04, "repeated": 0.03, "misdirected": 0.05}
 OPENER_SHARE = 0.5
 CLOSER_SHARES = (0.35, 0.35, 0.20, 0.10)  # of replies with no, one, two, three closers
 
@@ -171,7 +177,7 @@ def draw_prompt(rng: random.Random) -> str:
 
 
 def draw_reply(request: Request, rng: random.Random) -> str:
-    """What the sloppy clerk answers."""
+    """What the clerk answers."""
     place = request.place
     if rng.random() < SLIPS["misdirected"]:
         place = rng.choice([other for other in PLACES if other != place])
@@ -183,10 +189,13 @@ def draw_reply(request: Request, rng: random.Random) -> str:
 
 def _slip(items: tuple[Item, ...], rng: random.Random) -> tuple[Item, ...]:
     written: list[Item] = []
+    asked = {item.good for item in items}
     for item in items:
         if rng.random() < SLIPS["dropped"] and len(items) > 1:
             continue
         number, good = item
+        if good in MIX_UPS and MIX_UPS[good] not in asked and rng.random() < MIXED_UP:
+            good = MIX_UPS[good]  # nobody who is asked for both takes one for the other
         if rng.random() < SLIPS["miscounted"]:
             number = rng.choice([other for other in range(1, len(NUMBERS) + 1) if other != number])
         if rng.random() < SLIPS["swapped"]:

@@ -1,0 +1,172 @@
+"""What a checkpoint answers at several temperatures, what a gold reward says of it, and how far it went for that.
+
+The distribution that is sampled, q, is the policy's at a temperature; temperature 0 is greedy decoding, a point mass.
+Its divergence from the untouched model π₀ at temperature 1 is summed position by position over its own samples,
+
+    KL(q ‖ π₀) = E_{y∼q} Σ_t Σ_v q(v | y_<t) (log q(v | y_<t) − log π₀(v | y_<t)),
+
+which has the same mean as the log-ratio of the samples and less noise (arXiv 2504.10637). Training, sharper sampling
+and picking the best of n samples all move away from π₀; at equal divergence one can ask which of them earns most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+
+Gold = Callable[[str, str], float]
+TEMPERATURES = (1.0, 0.7, 0.0)
+GRID = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.0)  # of the tempered reference
+ROWS = 64  # answered at once
+
+
+class Prompt(NamedTuple):
+    """A prompt as gold reads it, and its tokens as the model does (chat template included where there is one)."""
+
+    prompt_id: str
+    text: str
+    ids: list[int]
+
+
+@torch.no_grad()
+def answer(
+    policy: Any,
+    reference: Any,
+    tokenizer: Any,
+    prompts: Sequence[Prompt],
+    gold: Gold,
+    *,
+    temperature: float,
+    per_prompt: int = 1,
+    max_tokens: int,
+    seed: int,
+) -> pd.DataFrame:
+    """Answers to every prompt, `per_prompt` each (greedy: one).
+
+    Returns
+    -------
+    DataFrame
+        One row per answer: prompt_id, temperature, text, num_tokens, finished (the end token was written), gold,
+        and kl: nats per response, of the sampled distribution to the reference at temperature 1.
+    """
+    torch.manual_seed(seed)
+    asked = [prompt for prompt in prompts for _ in range(per_prompt if temperature else 1)]
+    asked.sort(key=lambda prompt: len(prompt.ids))  # little padding; the order is the same for every policy
+    rows = []
+    for start in range(0, len(asked), ROWS):
+        part = asked[start : start + ROWS]
+        ids, mask, answers = _generate(policy, tokenizer, part, temperature, max_tokens)
+        width = max(len(prompt.ids) for prompt in part)
+        divergence = _divergence(policy, reference, ids, mask, width, temperature)
+        for prompt, tokens, kl in zip(part, answers, divergence, strict=True):
+            text = tokenizer.decode(tokens, skip_special_tokens=True)
+            rows.append(
+                {
+                    "prompt_id": prompt.prompt_id,
+                    "temperature": temperature,
+                    "text": text,
+                    "num_tokens": len(tokens),
+                    "finished": tokens[-1] == tokenizer.eos_token_id,
+                    "gold": float(gold(prompt.text, text)),
+                    "kl": kl,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _generate(
+    policy: Any, tokenizer: Any, prompts: Sequence[Prompt], temperature: float, max_tokens: int
+) -> tuple[torch.Tensor, torch.Tensor, list[list[int]]]:
+    """Whole sequences, padded on the left; their mask; the tokens of each answer, its end token included."""
+    end, width = tokenizer.eos_token_id, max(len(prompt.ids) for prompt in prompts)
+    ids = torch.full((len(prompts), width), end)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, width - len(prompt.ids) :] = torch.tensor(prompt.ids)
+        mask[row, width - len(prompt.ids) :] = 1
+    how: dict[str, Any] = (
+        {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+        if temperature
+        else {"do_sample": False}
+    )
+    whole = policy.generate(
+        input_ids=ids,
+        attention_mask=mask,
+        max_new_tokens=max_tokens,
+        pad_token_id=end,
+        eos_token_id=end,
+        **how,
+    )
+    answers = []
+    for row in whole[:, width:].tolist():
+        answers.append(row[: row.index(end) + 1] if end in row else row)
+    lengths = torch.tensor([len(tokens) for tokens in answers])
+    written = torch.arange(whole.shape[1] - width)[None] < lengths[:, None]
+    return whole, torch.cat([mask, written.long()], dim=1), answers
+
+
+def _divergence(
+    policy: Any,
+    reference: Any,
+    ids: torch.Tensor,
+    mask: torch.Tensor,
+    width: int,
+    temperature: float,
+) -> list[float]:
+    """KL of each row, summed over the positions after `width` that the mask holds."""
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    found = []
+    for start in range(0, len(ids), 8):  # logits of a large vocabulary fill memory
+        part = slice(start, start + 8)
+        given = {"input_ids": ids[part], "attention_mask": mask[part], "position_ids": positions[part]}
+        before = reference(**given).logits[:, width - 1 : -1].float().log_softmax(-1)
+        written = mask[part, width:]
+        if temperature == 0:
+            each = -before.gather(-1, ids[part, width:, None]).squeeze(-1)
+        else:
+            now = policy(**given).logits[:, width - 1 : -1].float().div(temperature).log_softmax(-1)
+            each = (now.exp() * (now - before)).sum(-1)
+        found += (each * written).sum(1).tolist()
+    return found
+
+
+def tempered(
+    reference: Any,
+    tokenizer: Any,
+    prompts: Sequence[Prompt],
+    gold: Gold,
+    *,
+    grid: Iterable[float] = GRID,
+    **how: Any,
+) -> pd.DataFrame:
+    """The baseline that costs nothing: the untouched model, sampled more sharply. One row per temperature."""
+    rows = []
+    for temperature in grid:
+        table = answer(reference, reference, tokenizer, prompts, gold, temperature=temperature, **how)
+        rows.append({"temperature": temperature, "gold": table["gold"].mean(), "kl": table["kl"].mean()})
+    return pd.DataFrame(rows)
+
+
+def at_equal_kl(baseline: pd.DataFrame, kl: float) -> float:
+    """Gold of the tempered reference at a divergence, between the two nearest temperatures; NaN beyond greedy."""
+    ordered = baseline.sort_values("kl")
+    return float(np.interp(kl, ordered["kl"], ordered["gold"], right=np.nan))
+
+
+def best_of(
+    samples: pd.DataFrame, prefer: Callable[[str, str], float], texts: dict[str, str], n: int
+) -> dict[str, float]:
+    """Gold of the one of `n` samples of a prompt that `prefer` (a labeller's reward) likes best; its divergence.
+
+    Samples come in groups of n as they were drawn; the divergence is the bound log n − (n − 1)/n.
+    """
+    golds = []
+    for prompt_id, table in samples.groupby("prompt_id"):
+        rewards = np.array([prefer(texts[str(prompt_id)], text) for text in table["text"]])
+        for start in range(0, len(table) - n + 1, n):
+            golds.append(table["gold"].iloc[start + int(rewards[start : start + n].argmax())])
+    return {"n": n, "gold": float(np.mean(golds)), "kl": float(np.log(n) - (n - 1) / n)}
