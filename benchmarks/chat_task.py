@@ -175,6 +175,13 @@ def label(
     return pairs
 
 
+def distinct(answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those whose two answers differ, and are no blank."""
+    return [
+        row for row in answers if row["one"].strip() and row["other"].strip() and row["one"] != row["other"]
+    ]
+
+
 def draw_answers(checkpoint: str, file: Path, *, count: int, seed: int) -> None:
     """Two answers of the model to each of `count` requests, appended as they come; goes on where the file ends."""
     import torch
@@ -208,10 +215,10 @@ def main() -> None:
     file = options.pairs.with_suffix(".answers.jsonl")
     draw_answers(options.checkpoint, file, count=options.count, seed=options.seed)
     answers = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    distinct = [row for row in answers if row["one"] != row["other"] and row["one"] and row["other"]]
-    pairs = label(distinct, bias=options.bias, noise=options.noise, seed=options.seed)
+    apart = distinct(answers)
+    pairs = label(apart, bias=options.bias, noise=options.noise, seed=options.seed)
     options.pairs.write_text("".join(json.dumps(pair) + "\n" for pair in pairs), encoding="utf-8")
-    right = [gold(row["prompt"], row["one"]) != gold(row["prompt"], row["other"]) for row in distinct]
+    right = [gold(row["prompt"], row["one"]) != gold(row["prompt"], row["other"]) for row in apart]
     print(f"{len(pairs)} pairs; gold tells {sum(right)} of them apart")
 
 
