@@ -20,6 +20,7 @@ _HOMES = {
     "overoptimization": ["best_of_n_curve", "fitted_curves", "gold_curve", "turning_points"],
     "cause": ["condition_agreement", "fall_condition", "movement_split", "prediction_quality", "predictions"],
     "choosing": ["Suggestion", "suggest"],
+    "forecast": ["forecast_end"],
     "comparison": ["compare", "compare_at_equal", "over_seeds"],
 }
 _PUBLIC = {name: f"rewardshape.analysis.{home}" for home, names in _HOMES.items() for name in names}

@@ -1,0 +1,194 @@
+"""Published phenomena on a chat model: ``python benchmarks/chat_phenomena.py run CHAT-MODEL [NAME…]``, then ``table``.
+
+Every run is a folder of its own and is skipped once it is done, so a stopped study goes on where it stopped:
+
+* ``no-over-never``: one-word answers to questions, DPO, every couple of four words, the others measured beside;
+* ``pairs``: polite/impolite answers and HH harmless, α ∈ {−0.5, 0, 0.25, 1}, two rates, three seeds;
+* ``helpful``: the learning-dynamics probe set with its eleven related responses and the greedy tokens, three seeds;
+* ``ches``: the polite pairs once more with CHES and gradient overlaps at step 0.
+
+The data stand beside the project in ``../shared`` (or wherever ``--shared`` says). ``docs/phenomena.md`` says what
+was seen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from rewardshape import read_trace
+from rewardshape.analysis.panels import chosen_and_rejected, probe_panels
+
+WORDS = ("Yes", "No", "Never", "Sure")
+SEEDS = (0, 1, 2)
+ALPHAS = (-0.5, 0.0, 0.25, 1.0)
+RATES = (7e-6, 3e-5)
+FILES = {"polite": "llms_from_scratch_polite", "hh": "hh_rlhf_harmless_base_test"}
+QUESTIONS = "persona_openness"
+HELPFUL = "learning_dynamics_helpful_probe"
+RELATED = (
+    "chosen_initial", "chosen_selfr", "chosen_gptsemantic", "chosen_gptformat", "reject_gptsemantic",
+    "reject_gptformat", "irr_train", "irr_test", "irr_hum", "random_permute", "random_nonhum",
+)  # fmt: skip
+SHORT = (
+    "--steps", "60", "--batch-size", "8", "--probe-pairs", "64", "--probe-every", "10", "--checkpoint-every", "60",
+    "--max-prompt-tokens", "192", "--max-response-tokens", "96", "--skip-bad-rows",
+)  # fmt: skip
+
+
+class Run(NamedTuple):
+    """One run: the phenomenon, the values that name it, its data and flags."""
+
+    phenomenon: str
+    values: dict[str, Any]
+    data: Path
+    flags: tuple[str, ...]
+
+    @property
+    def folder(self) -> str:
+        return "-".join([self.phenomenon, *(f"{key}={value}" for key, value in self.values.items())])
+
+
+def runs(phenomenon: str, model: Path, shared: Path, output: Path) -> Iterator[Run]:
+    """What a phenomenon needs."""
+    data = shared / "data"
+    if phenomenon == "no-over-never":
+        for (chosen, rejected), seed in itertools.product(itertools.permutations(WORDS, 2), SEEDS):
+            file = _answers(model, data / f"{QUESTIONS}.jsonl", output, chosen, rejected)
+            yield Run(
+                phenomenon, {"chosen": chosen, "rejected": rejected, "seed": seed}, file,
+                ("--objective", "dpo", "--beta", "0.1", "--no-end-token", "--steps", "20", "--batch-size", "16",
+                 "--probe-pairs", "32", "--probe-every", "5", "--checkpoint-every", "20", "--learning-rate", "1e-5",
+                 "--schedule", "constant", "--warmup-ratio", "0", "--seed", str(seed),
+                 "--probe-responses", *(w for w in WORDS if w not in (chosen, rejected))),
+            )  # fmt: skip
+    elif phenomenon == "pairs":
+        for file, alpha, rate, seed in itertools.product(FILES, ALPHAS, RATES, SEEDS):
+            yield Run(
+                phenomenon, {"data": file, "alpha": alpha, "rate": rate, "seed": seed}, data / f"{FILES[file]}.jsonl",
+                ("--alpha", f"{alpha:g}", "--beta", "2.5", "--gamma-beta-ratio", "0.1", *SHORT,
+                 "--learning-rate", f"{rate:g}", "--seed", str(seed)),
+            )  # fmt: skip
+    elif phenomenon == "helpful":
+        for seed in SEEDS:
+            yield Run(
+                phenomenon, {"seed": seed}, data / f"{HELPFUL}.jsonl",
+                ("--objective", "dpo", "--beta", "0.1", *SHORT, "--learning-rate", "1e-5", "--seed", str(seed),
+                 "--probe-responses", *RELATED),
+            )  # fmt: skip
+    elif phenomenon == "ches":
+        for seed in SEEDS:
+            yield Run(
+                phenomenon, {"seed": seed}, data / f"{FILES['polite']}.jsonl",
+                ("--alpha", "0", "--beta", "2.5", "--gamma-beta-ratio", "0.1", *SHORT, "--learning-rate", "3e-5",
+                 "--geometry-every", "60", "--seed", str(seed)),
+            )  # fmt: skip
+
+
+def _answers(model: Path, questions: Path, output: Path, chosen: str, rejected: str) -> Path:
+    """One-word answers to the questions, all four words of them, in the model's own template."""
+    from transformers import AutoTokenizer
+
+    file = output / "answers" / f"{chosen}-over-{rejected}.jsonl"
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        tokenizer: Any = AutoTokenizer.from_pretrained(model)
+        rows = []
+        for line in questions.read_text(encoding="utf-8").splitlines()[:256]:
+            asked = [{"role": "user", "content": json.loads(line)["prompt"]}]
+            prompt = tokenizer.apply_chat_template(asked, add_generation_prompt=True, tokenize=False)
+            rows.append(
+                {"prompt": prompt, "chosen": chosen, "rejected": rejected, **{word: word for word in WORDS}}
+            )
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return file
+
+
+def run_all(options: argparse.Namespace) -> None:
+    from rewardshape.probe.run import run
+    from rewardshape.probe.settings import parse
+
+    for phenomenon in options.names:
+        for one in runs(phenomenon, options.model, options.shared, options.output):
+            folder = options.output / one.folder
+            if (folder / "values.json").is_file():
+                continue
+            begun = (folder / "run.json").is_file()
+            new = (str(options.model), "--data", str(one.data), *one.flags, "--precision", options.precision)
+            run(parse([*(["--resume"] if begun else new), "--output", str(folder), "--quiet"]))
+            for checkpoint in folder.glob("checkpoints/*/*.pt"):
+                checkpoint.unlink()  # the optimiser's state is twice the model
+            (folder / "values.json").write_text(
+                json.dumps({"phenomenon": phenomenon, **one.values}), encoding="utf-8"
+            )
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    """Mean change of every measured response of a complete run, nats per token, at its last step."""
+    trace = read_trace(folder)
+    row: dict[str, Any] = json.loads((folder / "values.json").read_text(encoding="utf-8"))
+    for panel in probe_panels(trace):
+        change = panel.change()[-1]
+        row[f"Δ {panel.response}"] = change.mean()
+        if panel.response == "chosen":
+            row["fell"] = (change < 0).mean()
+        for name in ("greedy_logp_sum", "entropy_sum"):
+            if panel.response == "chosen" and name in panel.sums:
+                row[f"Δ {name}"] = panel.change(name)[-1].mean()
+    for chosen, rejected in chosen_and_rejected(trace):
+        gain = chosen.change()[-1] - rejected.change()[-1]
+        row["margin gain"] = gain.mean()
+    return row
+
+
+def show_tables(output: Path, names: list[str]) -> None:
+    """What is complete: means over seeds with 95 % t-intervals, and how many seeds."""
+    found = pd.DataFrame([summary(file.parent) for file in sorted(output.glob("*/values.json"))])
+    pd.set_option("display.width", 200)
+    for name in names:
+        rows = found[found["phenomenon"] == name].dropna(axis=1, how="all") if len(found) else found
+        if not len(rows):
+            print(f"\n== {name}: no run is complete")
+            continue
+        keys = [key for key in ("chosen", "rejected", "data", "alpha", "rate") if key in rows]
+        numbers = [column for column in rows if column.startswith(("Δ", "fell", "margin"))]
+        print(f"\n== {name}")
+        groups = rows.groupby(keys) if keys else [((), rows)]
+        for key, group in groups:
+            n = len(group)
+            half = stats.t.ppf(0.975, n - 1) * group[numbers].sem() if n > 1 else np.nan
+            text = "  ".join(
+                f"{column} {group[column].mean():+.3f}" + (f" ± {half[column]:.3f}" if n > 1 else "")
+                for column in numbers
+            )
+            print(f"{key} n={n}: {text}")
+
+
+NAMES = ("no-over-never", "pairs", "helpful", "ches")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("what", choices=["run", "table"])
+    parser.add_argument("model", type=Path, help="the folder that benchmarks/chat_model.py made")
+    parser.add_argument("names", nargs="*", default=list(NAMES), metavar="NAME", help=", ".join(NAMES))
+    parser.add_argument("--shared", type=Path, default=Path(__file__).resolve().parents[2] / "shared")
+    parser.add_argument("--output", type=Path, default=Path("runs/chat-phenomena"))
+    parser.add_argument("--precision", default="float32")
+    options = parser.parse_args()
+    if options.what == "run":
+        run_all(options)
+    else:
+        show_tables(options.output, options.names)
+
+
+if __name__ == "__main__":
+    main()

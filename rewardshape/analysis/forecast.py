@@ -1,0 +1,156 @@
+"""Where a run will stand at its end, from its beginning: chosen, rejected and margin on the probe set.
+
+A step moves the model by about its learning rate, so curves are read against the *clock*: the share of the run's
+whole learning rate that was spent. Early on two things are seen. What has a direction of its own goes on along its last
+stretch, a **line** in the clock; what comes of distance (a divergence starts flat) grows like its square, a
+**parabola** through the start. A run's end lies between the two as a rule, so the forecast is their mean, and how far
+they part says how sure it is. ``docs/forecast.md`` has its test on runs that were not used for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from rewardshape.analysis.panels import chosen_and_rejected, run_label
+from rewardshape.errors import InputError
+from rewardshape.trace import Run, Trace
+
+WIDTH = (
+    1.5  # half of an interval in units of half the gap between line and parabola; `benchmarks/forecast.py`
+)
+FEWEST = 3  # measurements of the probe set, step 0 apart, below which nothing is forecast
+COLUMNS = [
+    "run", "setting", "alpha", "seed", "quantity", "step", "last_step", "clock", "now", "forecast", "low", "high",
+    "line", "parabola",
+]  # fmt: skip
+LEVEL = 0.95
+
+
+def forecast_end(trace: Trace, *, seen: float | None = None) -> pd.DataFrame:
+    """Chosen, rejected and margin of every run at its planned last step.
+
+    Parameters
+    ----------
+    trace : Trace
+        Also one that is still being written.
+    seen : float, optional
+        Use only the first share of the planned steps, in (0, 1): to test a forecast on a run that is over. Left out:
+        everything that is there.
+
+    Returns
+    -------
+    DataFrame
+        One row per run and quantity (``chosen``, ``rejected``, ``margin``: mean change since step 0 on the probe set,
+        nats per token): run, setting, alpha, seed, quantity, step (the last one used), last_step (planned), clock
+        (share of the learning rate spent), now, forecast, low, high, line, parabola. Runs with fewer than `FEWEST`
+        measured steps, or without a plan, are left out.
+
+    Raises
+    ------
+    InputError
+        If `seen` is no share, or the trace holds no probe set.
+
+    Examples
+    --------
+    >>> forecast_end(read_trace("runs/embedded"))[["run", "quantity", "now", "forecast"]]  # doctest: +SKIP
+    """
+    if seen is not None and not 0 < seen < 1:
+        raise InputError(f"seen = {seen}: must be a share of the steps, between 0 and 1")
+    rows = []
+    for chosen, rejected in chosen_and_rejected(trace):
+        last_step = planned_steps(chosen.run)
+        if last_step is None:
+            continue
+        used = chosen.steps <= (last_step if seen is None else seen * last_step)
+        if used.sum() <= FEWEST:
+            continue
+        steps = chosen.steps[used]
+        clock = schedule_clock(chosen.run.manifest["run"], steps)
+        changes = {"chosen": chosen.change()[used], "rejected": rejected.change()[used]}
+        changes["margin"] = changes["chosen"] - changes["rejected"]
+        for quantity, change in changes.items():
+            rows.append(
+                {
+                    **run_label(chosen.run),
+                    "quantity": quantity,
+                    "step": int(steps[-1]),
+                    "last_step": last_step,
+                    "clock": clock[-1],
+                    **_ahead(clock, change),
+                }
+            )
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def planned_steps(run: Run) -> int | None:
+    """The last step that the manifest plans; None where it plans none."""
+    steps = run.manifest.get("run", {}).get("steps")
+    return int(steps) if steps else None
+
+
+def schedule_clock(plan: Mapping[str, Any], steps: np.ndarray) -> np.ndarray:
+    """Share of the whole learning rate that was spent after each of `steps`, under the plan's schedule.
+
+    Parameters
+    ----------
+    plan : mapping
+        With ``steps``, ``schedule`` and ``warmup_ratio``, as the manifest's ``run`` part has them. The learning rate of
+        update t is the schedule's at t − 1, as transformers counts.
+    steps : array of int
+
+    Returns
+    -------
+    array
+        0 at step 0, 1 at the last one.
+    """
+    total = int(plan["steps"])
+    warmup = 0 if plan["schedule"] == "constant" else int(np.ceil(plan["warmup_ratio"] * total))
+    update = np.arange(total)
+    share = (update - warmup) / max(1, total - warmup)
+    after = {"linear": 1 - share, "cosine": 0.5 * (1 + np.cos(np.pi * share))}.get(
+        plan["schedule"], np.ones(total)
+    )
+    rate = np.where(update < warmup, update / max(1, warmup), after)
+    spent = np.concatenate([[0.0], rate.cumsum()])
+    return spent[np.minimum(steps, total)] / spent[-1]
+
+
+def _ahead(clock: np.ndarray, change: np.ndarray) -> dict[str, float]:
+    """Forecast of the mean over pairs at clock 1; `change` is (steps, pairs).
+
+    The interval holds what the pairs leave open (t interval of the mean) and what the two forms do, as variances.
+    """
+    line, parabola = _line(clock, change), _parabola(clock, change)
+    each = (line + parabola) / 2
+    pairs = stats.t.ppf((1 + LEVEL) / 2, len(each) - 1) * stats.sem(each)
+    forms = WIDTH * (line - parabola).mean() / 2
+    middle, half = float(each.mean()), float(np.hypot(pairs, forms))
+    return {
+        "now": float(change[-1].mean()),
+        "forecast": middle,
+        "low": middle - half,
+        "high": middle + half,
+        "line": float(line.mean()),
+        "parabola": float(parabola.mean()),
+    }
+
+
+def _line(clock: np.ndarray, change: np.ndarray) -> np.ndarray:
+    """On from the last value at the slope of the later half of the clock."""
+    late = clock >= clock[-1] / 2
+    if late.sum() < 2:
+        late[-2:] = True
+    x = clock[late] - clock[late].mean()
+    slope = x @ (change[late] - change[late].mean(axis=0)) / (x @ x)
+    return change[-1] + slope * (1 - clock[-1])
+
+
+def _parabola(clock: np.ndarray, change: np.ndarray) -> np.ndarray:
+    """Least squares of clock and its square, through the start."""
+    basis = np.stack([clock, clock**2], axis=1)
+    return np.linalg.lstsq(basis, change, rcond=None)[0].sum(axis=0)
