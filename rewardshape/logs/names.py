@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from functools import lru_cache
 from typing import Any
 
 # The series that the diagnosis understands, with the names under which TRL users know them.
@@ -20,6 +21,8 @@ SERIES = {
     "accuracy": "rewards/accuracies",
     "logp_chosen": "logps/chosen",
     "logp_rejected": "logps/rejected",
+    "ref_logp_chosen": "ref_logps/chosen",
+    "ref_logp_rejected": "ref_logps/rejected",
     "grad_norm": "grad_norm",
     "learning_rate": "learning_rate",
     "kl": "kl",
@@ -42,6 +45,8 @@ _WORDS_OF_SERIES: dict[frozenset[str], str] = {
         "accuracy": ["accuracy", "reward accuracy", "preference accuracy", "pair accuracy"],
         "logp_chosen": ["logp chosen"],
         "logp_rejected": ["logp rejected"],
+        "ref_logp_chosen": ["ref logp chosen"],
+        "ref_logp_rejected": ["ref logp rejected"],
         "grad_norm": ["grad norm"],
         "learning_rate": ["learning rate"],
         "kl": ["kl"],
@@ -62,15 +67,19 @@ _SAME = {
     "reject": "rejected", "rejects": "rejected", "loser": "rejected", "winner": "chosen", "gradient": "grad",
     "lr": "learning rate", "val": "eval", "valid": "eval", "validation": "eval", "test": "eval", "dev": "eval",
     "evaluation": "eval", "training": "train",
+    "reference": "ref",
 }  # fmt: skip
-_NEUTRAL = {"mean", "avg", "average", "policy", "epoch mean"}
+_NEUTRAL = {"mean", "avg", "average", "policy", "actor", "final"}
 _PROBE_KEY = re.compile(r"^(?:logps|rewards)_eval_prob_(?:train|test)/(.+)$")
 _EVAL_SET_KEY = re.compile(r"^eval_(.+?)_(loss|(?:rewards|logps)/\w+)$")
 _NOT_A_SET = {"nll", "sft", "kl", "dpo", "simpo", "kto", "orpo", "cpo", "preference"}
 
 
+@lru_cache(maxsize=4096)
 def meaning(key: str) -> tuple[str | None, str | None]:
     """The split and the series that a key names; None where it names none.
+
+    Neither the order of its words nor their case matters.
 
     Examples
     --------
@@ -111,8 +120,22 @@ def number(value: Any, *, decimal_comma: bool = False) -> float | None:
     if isinstance(value, bool) or value is None:
         return None
     if isinstance(value, int | float):
+        return _as_float(value)
+    text = str(value).strip()
+    if _NUMBER.match(text):  # as nearly all are
+        return float(text) if not decimal_comma else _dressed(text, decimal_comma)
+    return _dressed(text, decimal_comma)
+
+
+def _as_float(value: float) -> float:
+    try:
         return float(value)
-    text = str(value).strip().strip("*`\"' ").replace("−", "-")
+    except OverflowError:  # a whole number of hundreds of digits
+        return math.inf if value > 0 else -math.inf
+
+
+def _dressed(text: str, decimal_comma: bool) -> float | None:
+    text = text.strip().strip("*`\"' ").replace("−", "-")
     if tensor := _TENSOR.match(text):
         text = tensor.group(1)
     if text.lower().lstrip("+") in _NONFINITE:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from rewardshape.logs.log import Record
+from rewardshape.errors import InputError
+from rewardshape.logs.kinds import is_sign
 from rewardshape.logs.names import TELLING, meaning, number
+from rewardshape.logs.rows import Record
 
 _RULE = re.compile(r"^\s*\|?\s*:?-{2,}:?\s*(\|\s*:?-{2,}:?\s*)+\|?\s*$")
 _DECIMAL_COMMA = re.compile(r"^\s*[-+−]?\d+,\d+\s*$")
@@ -33,9 +36,16 @@ class Table:
 
     @property
     def is_training_log(self) -> bool:
+        """Whether it has a place and a series, or the sign of a kind of training; or several rewards and the like."""
         series = {meaning(column)[1] for column in self.header}
         telling = series & TELLING
-        return bool(telling and series & _PLACES) or len(telling - {"loss", "accuracy"}) >= 2
+        signs = telling or any(map(is_sign, self.header))
+        return bool(signs and series & _PLACES) or len(telling - {"loss", "accuracy"}) >= 2
+
+    @property
+    def key(self) -> tuple[tuple[str, ...], ...]:
+        """What makes two tables the same one."""
+        return (tuple(self.header), *map(tuple, self.rows))
 
     @property
     def default_split(self) -> str:
@@ -112,25 +122,42 @@ def _cells(line: str) -> list[str]:
     return [cell.strip() for cell in line.strip().removeprefix("|").removesuffix("|").split("|")]
 
 
-def csv_table(text: str, understood: set[str] = frozenset()) -> Table | None:  # type: ignore[assignment]
-    """The text as a table of comma-, semicolon- or tab-separated values, or None if it is not a training log.
+def csv_header(line: str, understood: Collection[str] = ()) -> Table | None:
+    """The header of comma-, semicolon- or tab-separated values, or None if it is not one of a training log.
 
     `understood` are column names that the caller maps himself.
     """
+    delimiter = max(",;\t", key=line.count)
+    cells = next(csv.reader([line], delimiter=delimiter), [])
+    table = Table("", [cell.strip() for cell in cells])
+    known = table.is_training_log or set(understood) & set(table.header) or _wandb_runs(table)
+    return table if len(table.header) > 1 and "{" not in line and known else None
+
+
+def csv_table(text: str, where: str) -> Table:
+    """The text as a table of comma-, semicolon- or tab-separated values.
+
+    Raises
+    ------
+    InputError
+        If two columns that are understood have the same name, or a cell is longer than any number.
+    """
     lines = [line for line in text.splitlines() if line.strip()]
-    if len(lines) < 2:
-        return None
     delimiter = max(",;\t", key=lines[0].count)
-    rows = [
-        [cell.strip() for cell in row]
-        for row in csv.reader(io.StringIO("\n".join(lines)), delimiter=delimiter)
-    ]
-    table = Table("", rows[0], rows[1:])
-    if len(table.header) < 2 or not (
-        table.is_training_log or understood & set(table.header) or _wandb_runs(table)
-    ):
-        return None
-    return table
+    try:
+        rows = [
+            [cell.strip() for cell in row]
+            for row in csv.reader(io.StringIO("\n".join(lines)), delimiter=delimiter)
+        ]
+    except csv.Error as error:
+        raise InputError(f"{where}: a CSV that cannot be read: {error}") from error
+    header = rows[0]
+    for column in header:
+        if header.count(column) > 1 and meaning(column)[1] is not None:
+            raise InputError(
+                f"{where}:1: the column {column!r} stands there {header.count(column)} times; keep one"
+            )
+    return Table("", header, rows[1:])
 
 
 def _wandb_runs(table: Table) -> bool:

@@ -11,7 +11,7 @@ import pytest
 from rewardshape.errors import InputError
 from rewardshape.logs.names import meaning, number
 from rewardshape.logs.read import read_logs
-from rewardshape.logs.text import stated_settings
+from rewardshape.logs.settings import stated_settings as of_pieces
 
 # Three training rows and one evaluation as TRL writes them; the forms below are ways to write these same rows.
 TRAIN = [
@@ -120,7 +120,7 @@ def wandb_history():
 @pytest.mark.parametrize(
     ("text", "form"),
     [
-        (trainer_state(), "Hugging Face trainer_state.json"),
+        (trainer_state(), "trainer_state.json"),
         (stdout(), "stdout with dict lines"),
         (stdout(quoted), "stdout with dict lines"),
         (reference_dpo(), "reference DPO stdout"),
@@ -218,7 +218,8 @@ def test_decimal_commas_are_understood(tmp_path):
 
 
 def test_several_tables_and_several_runs_in_a_table_become_several_logs(tmp_path):
-    two = "# first\n" + CARD.split("results\n")[1] + "\n# second\n" + CARD.split("results\n")[1]
+    table = CARD.split("results\n")[1]
+    two = "# first\n" + table + "\n# second\n" + table.replace("-122.0", "-123.0")
     assert [log.name for log in read(tmp_path, two, "card.md")] == ["card.md · first", "card.md · second"]
     table = "| Loss type | Step | Validation loss | Rewards/chosen |\n|---|---|---|---|\n" + "".join(
         f"| {kind} | {step} | 0.5 | {sign * step} |\n"
@@ -451,7 +452,7 @@ def test_numbers_are_read_out_of_their_dress(cell, value):
     ],
 )
 def test_settings_are_taken_only_where_the_text_states_one_value(text, stated):
-    assert stated_settings(text) == stated
+    assert of_pieces([text]) == stated
 
 
 # --- real logs ---------------------------------------------------------------------------------------------------
@@ -464,7 +465,7 @@ def test_settings_are_taken_only_where_the_text_states_one_value(text, stated):
         ("clean-code-qwen-dpo.all_results.json", 1, 1, 0),
         ("learning-dynamics-pythia410m.prob_train_metrics.json", 1, 50, 0),
         ("deltacoder-9b-dpo.train.log", 1, 0, 56),
-        ("zephyr-7b-alpha.model-card.md", 1, 19, 19),
+        ("zephyr-7b-alpha.model-card.md", 1, 20, 19),
         ("mamba-2.8b-zephyr.model-card.md", 1, 29, 29),
         ("notux-8x7b-and-geitje-ultra.model-card-tables.md", 2, 4, 4),
         ("four-loss-types-mistral7b.readme-table.md", 4, 3, 3),

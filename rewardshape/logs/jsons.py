@@ -1,0 +1,82 @@
+"""Records in JSON of some shape, and in JSON lines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from rewardshape.logs.console import tells
+from rewardshape.logs.rows import Record
+
+DEEPEST = 20  # levels of JSON in which records are looked for
+_TELLING_GROUPS = (
+    "train",
+    "eval",
+    "rewards",
+    "logps",
+)  # a level of JSON that is part of the name of what it holds
+
+
+def flat_records(data: Any, depth: int = 0) -> list[Record]:
+    """The records in JSON of some shape: a list of them, columns of equal length, or one deeper in."""
+    if depth > DEEPEST:
+        return []
+    if isinstance(data, list):
+        return [flat(item) for item in data if isinstance(item, dict)]
+    if not isinstance(data, dict):
+        return []
+    for shape in (_columns_and_data, _lists_of_equal_length):
+        if records := shape(data):
+            return records
+    if tells(whole := flat(data)):
+        return [whole]
+    deeper = (flat_records(value, depth + 1) for value in data.values() if isinstance(value, dict | list))
+    return max(deeper, key=len, default=[])
+
+
+def _columns_and_data(data: Mapping[str, Any]) -> list[Record]:
+    """A pandas or wandb table: the names of its columns and its rows apart."""
+    columns, rows = data.get("columns"), data.get("data")
+    if not isinstance(columns, list) or not isinstance(rows, list):
+        return []
+    names = [str(column) for column in columns]
+    return [dict(zip(names, row, strict=False)) for row in rows if isinstance(row, list)]
+
+
+def _lists_of_equal_length(data: Mapping[str, Any]) -> list[Record]:
+    """Columns as lists: the longest ones are the rows' series."""
+    lists = {key: value for key, value in data.items() if isinstance(value, list) and value}
+    if not lists or any(isinstance(value[0], dict) for value in lists.values()):
+        return []
+    length = max(map(len, lists.values()))
+    columns = {key: value for key, value in lists.items() if len(value) == length}
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    return rows if tells(rows[0]) else []
+
+
+def flat(item: Mapping[str, Any], before: str = "", depth: int = 0) -> Record:
+    """A nested record as one level: ``{"train": {"loss": 1}}`` as ``train/loss``."""
+    record: Record = {}
+    for key, value in item.items():
+        if isinstance(value, dict):
+            record |= flat(value, f"{before}{key}/", depth + 1) if depth < DEEPEST else {}
+        else:
+            # A level that only groups (`metrics`, `logs`) is no part of the name
+            group = before if before.strip("/").split("/")[-1] in _TELLING_GROUPS else ""
+            record[f"{group}{key}"] = value
+    return record
+
+
+def json_lines(lines: Iterable[str]) -> Iterator[Record | None]:
+    """The record of each line that is not empty, None for a line that is none."""
+    for line in lines:
+        if not line.strip():
+            continue
+        try:
+            item = json.loads(line)
+        except (ValueError, RecursionError):
+            yield None
+            continue
+        if isinstance(item, dict):
+            yield flat(item)

@@ -1,0 +1,127 @@
+"""Records in lines of names and numbers: ``Step 5: Train loss 0.69, Val loss 0.68`` and its many kin.
+
+So write torchtune (``Step 5 | loss:0.69 rewards/chosen:0.01``), verl (``step:5 - actor/dpo_loss:0.69``), mlx-lm,
+OpenRLHF (numbers at the end of a progress bar) and NeMo-RL (a heading for each step, then one number a line).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+from rewardshape.logs.console import tells
+from rewardshape.logs.names import meaning
+from rewardshape.logs.rows import Record
+
+LONGEST_LINE = 20_000  # characters; what is longer is no line of a log
+MOST_OTHER_TEXT = 0.5  # share of the letters of a line that stand outside its pairs
+_PAIR = re.compile(
+    r"([A-Za-z][A-Za-z_/.\- ]{0,60}?)\s{0,3}(?:[:=|]\s{0,9}|\s)\[?"
+    r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?%?|[-+]?(?:nan|inf)\b)",
+    re.IGNORECASE,
+)
+_BAR = re.compile(r"(\d+)/(\d+) \[")
+_HEADING = re.compile(
+    r"^\W*(?:global[ _]?)?(?P<what>step|iteration|iter|epoch)\W{0,4}(\d+)(?:\s?/\s?(\d+))?\W*$", re.IGNORECASE
+)
+_EPOCH_AND_STEP = re.compile(
+    r"epoch\W{0,3}(\d+)/\d+\W{1,4}(\d+)/(\d+)[\])]?", re.IGNORECASE
+)  # Epoch:[1/2](20/4292)
+_TORCHTUNE = re.compile(r"^\s*\d+\|(\d+)\|(?=Loss)")
+_OF_EPOCH = re.compile(r"of epoch (\d+)", re.IGNORECASE)
+_AT_STEP = re.compile(r"global_step (\d+)")
+_OF_EVALUATION = re.compile(r"^\W*(?:eval|evaluation|validation|test)\b", re.IGNORECASE)
+
+
+def prose_records(lines: Iterable[str]) -> Iterator[Record]:
+    """Records from lines of ``name number`` pairs.
+
+    Lines that hold one pair each are gathered until a name or a heading comes again. A progress bar that is drawn
+    again with the numbers it showed before is one record.
+    """
+    gathered: Record = {}
+    heading = _Heading()
+    shown: Record = {}
+    for line in lines:
+        if len(line) > LONGEST_LINE:
+            continue
+        if heading.is_one(line):
+            if tells(gathered):
+                yield heading.last | gathered
+            gathered = {}
+            continue
+        place, rest = _place(line)
+        pairs = _pairs(rest)
+        if not place and not _is_a_line_of_numbers(rest):
+            continue
+        if len(pairs) == 1 and not place:
+            if set(pairs) & set(gathered):
+                if tells(gathered):
+                    yield heading.here | gathered
+                gathered = {}
+            gathered |= pairs
+        elif tells(pairs):
+            if not _BAR.search(line) or pairs != shown:
+                yield pairs if any(meaning(name)[1] == "step" for name in pairs) else place | pairs
+            shown = pairs
+    if tells(gathered):
+        yield heading.here | gathered
+
+
+class _Heading:
+    """A line that holds nothing but a step or an epoch, for the lines below it."""
+
+    def __init__(self) -> None:
+        self.here: Record = {}
+        self.last: Record = {}
+        self._epoch = 1
+
+    def is_one(self, line: str) -> bool:
+        """Whether a line is a heading; remembers its step."""
+        found = _HEADING.match(line)
+        if not found:
+            return False
+        count, total = int(found.group(2)[:15]), int((found.group(3) or "0")[:15])
+        self.last = self.here
+        if found["what"].lower() == "epoch":
+            self._epoch = max(count, 1)
+            self.here = {"epoch": float(count)}
+        else:
+            self.here = {"step": float((self._epoch - 1) * total + count)}
+        return True
+
+
+def _pairs(line: str) -> Record:
+    """The pairs of a line of which the name is understood; of the evaluation where the line begins so."""
+    evaluated = bool(_OF_EVALUATION.match(line))
+    pairs: Record = {}
+    for name, value in _PAIR.findall(line):
+        name = name.strip()
+        split, series = meaning(name)
+        if series is not None:
+            place = series in ("step", "epoch", "examples")
+            pairs[f"eval {name}" if evaluated and split is None and not place else name] = value
+    return pairs
+
+
+def _is_a_line_of_numbers(line: str) -> bool:
+    """Whether a line is little else than names and numbers: a sentence that mentions a loss is none."""
+    letters = sum(map(str.isalpha, line))
+    return sum(map(str.isalpha, _PAIR.sub("", line))) <= MOST_OTHER_TEXT * letters
+
+
+def _place(line: str) -> tuple[Record, str]:
+    """The step that a line tells by its form, and the line without it."""
+    if found := _EPOCH_AND_STEP.search(line):
+        nth, count, total = (int(number[:15]) for number in found.groups())
+        return {"step": float((nth - 1) * total + count)}, line[: found.start()] + " " + line[found.end() :]
+    if found := _TORCHTUNE.match(line):
+        return {"step": float(found.group(1))}, line[found.end() :]
+    if found := _AT_STEP.search(line.split("%|")[0]):
+        return {"step": float(found.group(1))}, line[: found.start()] + line[found.end() :]
+    if found := _BAR.search(line):
+        count, total = (int(number[:15]) for number in found.groups())
+        epoch = _OF_EPOCH.search(line)
+        before = int(epoch.group(1)[:15]) * total if epoch else 0
+        return {"step": float(before + count)}, line[found.end() :] if epoch else line
+    return {}, line
