@@ -23,6 +23,7 @@ from rewardshape.logs.settings import stated_settings
 from rewardshape.logs.source import Source
 from rewardshape.logs.tables import csv_header, csv_records, csv_table, markdown_tables, spaced_tables
 
+TRAINER_STATE = "Hugging Face trainer_state.json"
 DAMAGED = "the JSON is cut off or damaged: the whole records in it were read"
 TORN = "the log ends in the middle of a record, which was left out"
 
@@ -128,7 +129,7 @@ def _notebook_output(notebook: Mapping[str, Any]) -> str:
 
 def _reads_trainer_state(request: Request) -> list[Log]:
     records = [record for record in request.source.json["log_history"] if isinstance(record, dict)]
-    form = "trainer_state.json"
+    form = TRAINER_STATE
     return assemble(request.name, form, Rows.of(records), settings=request.settings(), one_run=True)
 
 
@@ -144,7 +145,7 @@ def _is_torn_json(request: Request) -> bool:
 
 def _reads_torn_json(request: Request) -> list[Log]:
     rows, _ = console_rows(request.source.pieces())
-    form = "trainer_state.json"
+    form = TRAINER_STATE
     return assemble(request.name, form, rows, settings=request.settings(), notes=[DAMAGED], one_run=True)
 
 
@@ -233,9 +234,9 @@ BINARY_FORMS = (
 )
 TEXT_FORMS = (
     Form("Jupyter notebook", lambda request: _holds(request, "cells"), _reads_notebook),
-    Form("trainer_state.json", lambda request: _holds(request, "log_history"), _reads_trainer_state),
+    Form(TRAINER_STATE, lambda request: _holds(request, "log_history"), _reads_trainer_state),
     Form("JSON", lambda request: request.source.json is not None, _reads_json),
-    Form("trainer_state.json", _is_torn_json, _reads_torn_json),
+    Form(TRAINER_STATE, _is_torn_json, _reads_torn_json),
     _lines_form("LLaMA-Factory trainer_log.jsonl", "current_steps"),
     _lines_form("learning-dynamics JSON lines", "eval_prob", "eval"),
     _lines_form("wandb history", "_step"),

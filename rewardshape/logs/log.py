@@ -138,7 +138,7 @@ def _log(
 ) -> Log:
     steps, counts = steps_of(rows, run.rows)
     notes = list(notes)
-    if counts != "step":
+    if counts != "step" and len(run.rows) > 1:
         notes.append(f"the log states no step numbers: its steps are counted in {counts}s")
     place = np.full(len(rows), -1)
     place[run.rows] = np.arange(len(run.rows))

@@ -213,52 +213,56 @@ def runs_of(rows: Rows, *, one_run: bool) -> list[Run]:
     of resumption is left out.
     """
     steps, epochs = (np.frombuffer(rows.place[name], dtype=np.float64) for name in ("step", "epoch"))
-    places = steps if np.isfinite(steps).any() else epochs
-    splits = _leading_splits(rows)
-    falls = _falls_back(places, splits)
-    if falls.sum() > min(DISORDER * max(len(rows) - 1, 1), MOST_RESUMES):
-        falls[:] = False  # a table sorted otherwise than by time
-    starts = [] if one_run else _starts(rows, places, splits, falls)
+    order = _Order(steps if np.isfinite(steps).any() else epochs, _leading_splits(rows))
+    starts = [] if one_run else _starts(rows, order)
     bounds = [0, *starts, len(rows)]
-    return [
-        _without_replaced(np.arange(first, last, dtype=np.int64), places, falls)
-        for first, last in pairwise(bounds)
-    ]
+    return [_without_replaced(order, first, last) for first, last in pairwise(bounds)]
+
+
+class _Order:
+    """The places of the rows, and which of them stand before the last row of their own split."""
+
+    def __init__(self, places: NDArray[np.float64], splits: NDArray[np.int64]) -> None:
+        self.places, self.splits = places, splits
+        self.before = np.full(
+            len(places), -1, dtype=np.int64
+        )  # the last row of the same split that has a place
+        falls = []
+        for split in np.unique(splits):
+            at = np.flatnonzero((splits == split) & np.isfinite(places))
+            self.before[at[1:]] = at[:-1]
+            falls += at[1:][np.diff(places[at]) < 0].tolist()
+        # A table may be sorted otherwise than by time
+        disorder = len(falls) > min(DISORDER * max(len(places) - 1, 1), MOST_RESUMES)
+        self.falls: list[int] = [] if disorder else sorted(falls)
+
+    def to_start(self, row: int, begin: int) -> bool:
+        """Whether a row that falls back does so to where the run that begins at `begin` began."""
+        own = self.places[begin:row][self.splits[begin:row] == self.splits[row]]
+        own = own[np.isfinite(own)]
+        return bool(row - begin >= RESTART_ROWS and own.size and self.places[row] <= own[0])
 
 
 def _leading_splits(rows: Rows) -> NDArray[np.int64]:
     """The split of each row as a number: 0 where it trains, else that of its first series."""
     splits = np.full(len(rows), -1, dtype=np.int64)
-    numbers = {split: index for index, split in enumerate(["train", *rows.splits()])}
+    numbers = {split: index for index, split in enumerate(dict.fromkeys(["train", *rows.splits()]))}
     for (split, _), column in rows.columns.items():
         at = np.frombuffer(column.rows, dtype=np.int64)
-        if not at.size:
-            continue
-        splits[at] = np.where(splits[at] < 0, numbers[split], np.minimum(splits[at], numbers[split]))
+        if at.size:
+            splits[at] = np.where(splits[at] < 0, numbers[split], np.minimum(splits[at], numbers[split]))
     return splits
 
 
-def _falls_back(places: NDArray[np.float64], splits: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whether each row stands before the last row of its own split."""
-    falls = np.zeros(len(places), dtype=bool)
-    for split in np.unique(splits):
-        at = np.flatnonzero((splits == split) & np.isfinite(places))
-        falls[at[1:]] = np.diff(places[at]) < 0
-    return falls
-
-
-def _starts(
-    rows: Rows, places: NDArray[np.float64], splits: NDArray[np.int64], falls: NDArray[np.bool_]
-) -> list[int]:
+def _starts(rows: Rows, order: _Order) -> list[int]:
     """The rows with which a further run begins."""
     starts: list[int] = []
     begin, ended = 0, False
-    for row in sorted({*np.flatnonzero(falls).tolist(), *_rows_after_a_summary(rows)}):
+    falls = set(order.falls)
+    for row in sorted(falls | set(_rows_after_a_summary(rows))):
+        falls_back = row in falls and order.before[row] >= begin
         ended = ended or any(rows.after_summary[begin + 1 : row + 1])
-        own = places[begin:row][splits[begin:row] == splits[row]]
-        own = own[np.isfinite(own)]
-        to_start = falls[row] and row - begin >= RESTART_ROWS and own.size and places[row] <= own[0]
-        if to_start or (ended and (rows.trains[row] or falls[row])):
+        if (ended and (rows.trains[row] or falls_back)) or (falls_back and order.to_start(row, begin)):
             starts.append(row)
             begin, ended = row, False
     return starts
@@ -275,15 +279,17 @@ def _rows_after_a_summary(rows: Rows) -> list[int]:
     return found
 
 
-def _without_replaced(run: NDArray[np.int64], places: NDArray[np.float64], falls: NDArray[np.bool_]) -> Run:
-    """A run without what it wrote again after it was resumed."""
-    resumed = [row for row in np.flatnonzero(falls[run]) if row]
-    if not resumed:
-        return Run(run)
-    own = places[run]
-    kept = np.ones(len(run), dtype=bool)
+def _without_replaced(order: _Order, first: int, last: int) -> Run:
+    """The rows of a run without those that it wrote again after it was resumed."""
+    resumed = [first]
+    for row in order.falls:
+        if first < row < last and order.before[row] >= resumed[-1]:
+            resumed.append(row)
+    kept = np.ones(last - first, dtype=bool)
     limit = math.inf
-    for first, last in reversed(list(zip([0, *resumed[:-1]], resumed, strict=True))):
-        limit = min(limit, own[last])
-        kept[first:last] = ~(own[first:last] >= limit)  # a row without a place is kept
-    return Run(run[kept], int((~kept).sum()))
+    for begin, end in reversed(list(pairwise(resumed))):
+        limit = min(limit, order.places[end])
+        kept[begin - first : end - first] = ~(
+            order.places[begin:end] >= limit
+        )  # a row without a place is kept
+    return Run(np.arange(first, last, dtype=np.int64)[kept], int((~kept).sum()))

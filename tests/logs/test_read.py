@@ -120,7 +120,7 @@ def wandb_history():
 @pytest.mark.parametrize(
     ("text", "form"),
     [
-        (trainer_state(), "trainer_state.json"),
+        (trainer_state(), "Hugging Face trainer_state.json"),
         (stdout(), "stdout with dict lines"),
         (stdout(quoted), "stdout with dict lines"),
         (reference_dpo(), "reference DPO stdout"),
