@@ -26,13 +26,15 @@ from accelerate import PartialState
 from transformers import AutoModelForCausalLM, MistralConfig
 
 from rewardshape.data import EncodedPair
+from rewardshape.probe.grid import ModelFacts, PlannedRun, plan_run
 from rewardshape.probe.measure.logprobs import SharedPrefixReader
-from rewardshape.probe.measure.probe_set import TOKENS_PER_BATCH, ProbeSet, group_by_tokens
-from rewardshape.probe.plan import memory, num_tokens
-from rewardshape.probe.policy import DTYPES, default_optimizer, made_ready
-from rewardshape.probe.run import quieten
+from rewardshape.probe.measure.probe_set import TOKENS_PER_BATCH, ProbeSet, group_by_tokens, num_tokens
+from rewardshape.probe.plan import memory
+from rewardshape.probe.policy import DTYPES, made_ready
+from rewardshape.probe.process import set_up
+from rewardshape.probe.recorder import Measures, Recorder
 from rewardshape.probe.settings import Settings
-from rewardshape.probe.training import PairTrainer, Recorder, schedule, training_arguments
+from rewardshape.probe.training import PairTrainer, TrainingOrder, training_arguments
 from rewardshape.theory import objective
 
 STEPS = 6  # the first two warm up
@@ -79,14 +81,17 @@ def random_pairs(number: int, text: int, vocabulary: int) -> list[EncodedPair]:
     ]
 
 
-def settings_of(plan: str, size: dict[str, Any]) -> Settings:
-    settings = Settings().replace(**PLANS[plan], steps=STEPS, batch_size=size["batch"], schedule="constant")
-    return settings.replace(
+def run_of(plan: str, size: dict[str, Any]) -> PlannedRun:
+    settings = Settings().replace(
+        **PLANS[plan],
+        steps=STEPS,
+        batch_size=size["batch"],
         micro_batch_size=size["micro"],
+        schedule="constant",
         learning_rate=7e-7,
-        optimizer=default_optimizer(settings.model),
         checkpoint_every=STEPS,
     )
+    return plan_run(settings, ModelFacts("random", size["config"], 0), ALPHAPO)
 
 
 def model_flops(model: Any, config: Any, pairs: list[EncodedPair], *, backward: bool) -> float:
@@ -98,7 +103,7 @@ def model_flops(model: Any, config: Any, pairs: list[EncodedPair], *, backward: 
     passes = 1 + (0 if not backward else 1 if frozen else 2)
     embedding = config.vocab_size * config.hidden_size
     weights = sum(weight.numel() for weight in model.parameters()) - 2 * embedding
-    tokens = num_tokens(pairs)
+    tokens = num_tokens(*pairs)
     predicted = sum(len(ids) for pair in pairs for ids in pair.responses.values())
     attended = sum(
         len(pair.prompt_ids) ** 2 / 2 + sum(len(pair.prompt_ids) * n + n**2 / 2 for n in map(len, responses))
@@ -164,28 +169,27 @@ class Bare(Timed):
 
 def measure(size_name: str, plan: str) -> dict[str, Any]:
     """Steps alone, steps recorded, steps recorded with the probe set measured; memory of the last."""
-    quieten()
-    size, settings = SIZES[size_name], settings_of(plan, SIZES[size_name])
+    size, run = SIZES[size_name], run_of(plan, SIZES[size_name])
     device, config = PartialState().device, size["config"]
     reader = SharedPrefixReader()
     train = random_pairs(STEPS * size["batch"], size["text"], config.vocab_size)
     probe_pairs = random_pairs(size["probe"], size["text"], config.vocab_size)
     group = group_by_tokens(probe_pairs, TOKENS_PER_BATCH)[0]
-    predicted = memory(
-        config, settings, train[: size["micro"]], [probe_pairs[i] for i in group], device.type
-    ).peak
+    predicted = memory(config, run, train[: size["micro"]], [probe_pairs[i] for i in group], device.type).peak
     with device:
-        model = made_ready(AutoModelForCausalLM.from_config(config, dtype=DTYPES["bfloat16"]), settings.model)
+        model = made_ready(
+            AutoModelForCausalLM.from_config(config, dtype=DTYPES["bfloat16"]), run.settings.model
+        )
     probe = ProbeSet(probe_pairs, reader, device)
     seconds, peaks = {}, {}
     with tempfile.TemporaryDirectory() as folder:
         for name, kind, every in (("bare", Bare, 1), ("recorded", Timed, STEPS), ("probed", Timed, 1)):
-            arguments = training_arguments(settings, Path(folder) / name)
+            arguments = training_arguments(run, Path(folder) / name)
             arguments.save_strategy = "no"
             trainer = PairTrainer(
                 model,
                 arguments,
-                schedule(train, settings.training),
+                TrainingOrder(train, steps=STEPS, batch_size=size["batch"], seed=0),
                 objective=ALPHAPO,
                 reader=reader,
                 keep_checkpoints=1,
@@ -194,9 +198,8 @@ def measure(size_name: str, plan: str) -> dict[str, Any]:
             recorder = kind(
                 trainer,
                 Path(folder) / name,
-                probe,
+                Measures(probe, every),
                 reference=dict,
-                probe_every=every,
                 stop=threading.Event(),
                 on_step=lambda *_: None,
             )
@@ -209,7 +212,7 @@ def measure(size_name: str, plan: str) -> dict[str, Any]:
             peaks[name] = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
             del trainer.optimizer, trainer, recorder
             model.zero_grad()
-    tokens = num_tokens(train) / STEPS
+    tokens = num_tokens(*train) / STEPS
     step_flops = model_flops(model, config, train, backward=True) / STEPS
     probe_flops = model_flops(model, config, probe_pairs, backward=False)
     return {
@@ -232,7 +235,7 @@ def measure_trl(size_name: str, plan: str) -> dict[str, Any]:
     from transformers import PreTrainedTokenizerFast, TrainerCallback
     from trl.experimental.cpo import CPOConfig, CPOTrainer
 
-    size, settings = SIZES[size_name], settings_of(plan, SIZES[size_name])
+    size, run = SIZES[size_name], run_of(plan, SIZES[size_name])
     device, config = PartialState().device, size["config"]
     words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(config.vocab_size)}, unk_token="w0"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -249,7 +252,9 @@ def measure_trl(size_name: str, plan: str) -> dict[str, Any]:
         for p in pairs
     ]
     with device:
-        model = made_ready(AutoModelForCausalLM.from_config(config, dtype=DTYPES["bfloat16"]), settings.model)
+        model = made_ready(
+            AutoModelForCausalLM.from_config(config, dtype=DTYPES["bfloat16"]), run.settings.model
+        )
 
     class Clock(TrainerCallback):
         def __init__(self) -> None:
@@ -265,7 +270,7 @@ def measure_trl(size_name: str, plan: str) -> dict[str, Any]:
 
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
-        ours = training_arguments(settings, Path(folder))
+        ours = training_arguments(run, Path(folder))
         trainer = CPOTrainer(
             model=model,
             args=CPOConfig(
@@ -348,6 +353,7 @@ if __name__ == "__main__":
     size, *rest = [*sys.argv[1:], *(["7B"] if len(sys.argv) == 1 else [])]
     if rest:
         kind, plan = rest
-        print(json.dumps({"ours": measure, "trl": measure_trl}[kind](size, plan)))
+        with set_up():
+            print(json.dumps({"ours": measure, "trl": measure_trl}[kind](size, plan)))
     else:
         main(size)

@@ -29,8 +29,8 @@ from rewardshape.analysis.displacement import probe_panels
 from rewardshape.plotting.cause import plot_correlations, plot_entanglement, plot_similarity
 from rewardshape.plotting.displacement import plot_responses
 from rewardshape.plotting.style import COLUMN_WIDTH, style
+from rewardshape.probe.command import parse
 from rewardshape.probe.run import run
-from rewardshape.probe.settings import parse
 from rewardshape.trace import Trace, read_trace
 
 SIMPO = ("--alpha", "0", "--beta", "2.5", "--gamma", "0.25")

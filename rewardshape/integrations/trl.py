@@ -100,9 +100,7 @@ class ProbeCallback(TrainerCallback):
         encoded = self._encoded(tokenizer)
         inner = extract_model_from_parallel(model)
         self._reader, _ = choose_reader(inner, encoded[:4])
-        self._probe = ProbeSet(
-            encoded, self._reader, args.device, process=place.process_index, processes=place.num_processes
-        )
+        self._probe = ProbeSet(encoded, self._reader, args.device)
         folder = self.folder or Path(args.output_dir) / "rewardshape"
         measured, tokens = self._measure(model)
         self._start = self._probe.means(measured)

@@ -14,14 +14,16 @@ DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errn
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m rewardshape.probe") -> int:
     """Exit status: 0 done; 2 bad input, said in one ``error:`` line; 128 + signal when stopped (130 for Ctrl-C)."""
-    from rewardshape.probe.settings import parse
+    from rewardshape.probe.command import parse
+    from rewardshape.probe.process import quiet_imports
 
     output = None
     is_main = os.environ.get("RANK", "0") == "0"
     try:
         settings = parse(argv, prog)
         output = settings.output.output
-        from rewardshape.probe.run import Interrupted, dry_run, run
+        with quiet_imports():
+            from rewardshape.probe.run import Interrupted, dry_run, run
 
         if settings.output.dry_run:
             plan = dry_run(settings)

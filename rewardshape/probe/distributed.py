@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -16,6 +17,31 @@ from rewardshape.errors import InputError
 
 T = TypeVar("T")
 PATIENCE = timedelta(minutes=30)  # how long one process may keep the others waiting
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which of how many processes this is, and the device it computes on."""
+
+    process: int
+    processes: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether it is this process that writes and speaks."""
+        return self.process == 0
+
+
+def here() -> Place:
+    """The place of this process."""
+    state = PartialState()
+    return Place(state.process_index, state.num_processes, state.device)
+
+
+def is_sharded() -> bool:
+    """Whether the launcher asked for a model that no process holds as a whole (FSDP)."""
+    return bool(parse_flag_from_env("ACCELERATE_USE_FSDP"))
 
 
 def join() -> None:
@@ -45,16 +71,16 @@ def fails_first() -> bool:
 
 def gather(mine: Any) -> list[Any]:
     """One object from every process, in the order of their ranks; alone, just one's own."""
-    if PartialState().num_processes == 1:
+    if here().processes == 1:
         return [mine]
-    everyone: list[Any] = [None] * PartialState().num_processes
+    everyone: list[Any] = [None] * here().processes
     torch.distributed.all_gather_object(everyone, mine)
     return everyone
 
 
 def on_main(function: Callable[[], T]) -> T:
     """The main process calls `function`; all get its result, or raise its error."""
-    first: Any = gather_attempts(lambda: function() if PartialState().is_main_process else None)[0]
+    first: Any = gather_attempts(lambda: function() if here().is_main else None)[0]
     return first
 
 

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
-import shlex
-from dataclasses import fields
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import torch
 
 import rewardshape
 from rewardshape.errors import InputError
+from rewardshape.probe.command import command_line
+from rewardshape.probe.distributed import Place
+from rewardshape.probe.grid import ModelFacts, PlannedRun
 from rewardshape.probe.inputs import Inputs, probe_texts
-from rewardshape.probe.settings import GROUPS, Settings
-from rewardshape.theory import Objective
-from rewardshape.trace.format import MANIFEST_FILE, PROBE_SET_FILE
+from rewardshape.probe.measure.logprobs import Reader
+from rewardshape.probe.settings import Settings
+from rewardshape.trace.folder import RunFolder, write_json, write_whole
 
-COMMAND_FILE = "command.json"  # in the folder of the command: its settings, for --resume
 PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "datasets", "peft", "torchao", "numpy")
 
 
@@ -50,99 +48,58 @@ def _make(folder: Path) -> None:
         raise InputError(f"--output {folder}: cannot be made ({error.strerror})") from error
 
 
-def recorded_settings(folder: Path) -> Settings:
-    """The settings a command was started with, from its folder."""
-    file = folder / COMMAND_FILE
-    try:
-        return Settings.from_dict(json.loads(file.read_text(encoding="utf-8"))["settings"])
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"--resume: {file} cannot be read, so {folder} is no run to go on with") from error
-
-
 def write_command(folder: Path, settings: Settings) -> None:
     """Record the settings of the whole command."""
-    _write_json(folder / COMMAND_FILE, {"command": command_line(settings), "settings": settings.as_dict()})
+    write_json(RunFolder(folder).command, {"command": command_line(settings), "settings": settings.as_dict()})
 
 
 def write_manifest(
     folder: Path,
-    settings: Settings,
-    objective: Objective,
+    run: PlannedRun,
+    home: Path,
+    model: ModelFacts,
     inputs: Inputs,
-    device: torch.device,
-    processes: int,
+    reader: Reader,
+    place: Place,
 ) -> None:
-    """Write ``run.json`` and the texts of the probe set, before the run begins."""
+    """Write ``run.json`` and the texts of the probe set, before the run begins; `home` is the command's folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    flat = settings.as_dict()
-    single = {key: (value[0] if value else None) for key, value in flat.items() if key in _SWEPT}
-    tokenizer = inputs.tokenizer
-    _write_json(
-        folder / MANIFEST_FILE,
+    files, tokenizer = RunFolder(folder), inputs.tokenizer
+    settings = run.settings.replace(output=str(home))
+    write_json(
+        files.manifest,
         {
             "rewardshape": rewardshape.__version__,
             "status": "running",
             "command": command_line(settings),
-            "run": {**flat, **single},
-            "objective": {"name": objective.name, "parameters": dict(objective.parameters)},
+            "run": settings.as_dict(),
+            "swept": dict(run.swept),
+            "objective": {"name": run.objective.name, "parameters": dict(run.objective.parameters)},
             "model": {
                 "checkpoint": settings.checkpoint or "embedded",
-                "architecture": inputs.config.architectures,
-                "parameters": inputs.parameters,
+                "architecture": model.config.architectures,
+                "parameters": model.parameters,
                 "special_tokens": {
                     "bos": tokenizer.bos_token,
                     "eos": tokenizer.eos_token,
                     "pad": tokenizer.pad_token,
                 },
-                "log_probs": inputs.reader.name,
+                "log_probs": reader.name,
             },
-            "data": {**inputs.data, "end_token": not settings.data.no_end_token},
+            "data": {**inputs.report, "end_token": not settings.data.no_end_token},
             "versions": {"python": platform.python_version(), **_versions()},
             "device": {
-                "type": str(device),
-                "name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+                "type": str(place.device),
+                "name": torch.cuda.get_device_name(place.device)
+                if place.device.type == "cuda"
+                else platform.machine(),
                 "threads": torch.get_num_threads(),
-                "processes": processes,
+                "processes": place.processes,
             },
         },
     )
-    with open(folder / PROBE_SET_FILE, "w", encoding="utf-8") as file:
-        file.writelines(
-            json.dumps(record, ensure_ascii=False) + "\n" for record in probe_texts(inputs.probe, tokenizer)
-        )
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a run folder; empty where there is none."""
-    file = folder / MANIFEST_FILE
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-
-
-def set_status(folder: Path, status: str) -> None:
-    """``running``, ``done``, ``interrupted`` or ``failed: why``."""
-    _write_json(folder / MANIFEST_FILE, {**read_manifest(folder), "status": status})
-
-
-def command_line(settings: Settings) -> str:
-    """The command that makes this run again."""
-    words = ["python", "-m", "rewardshape.probe", *([settings.checkpoint] if settings.checkpoint else [])]
-    flat = settings.as_dict()
-    for cls in GROUPS:
-        for f in fields(cls):
-            value = flat[f.name]
-            if value == f.default or f.name in ("output", "resume", "quiet", "json", "dry_run"):
-                continue
-            words.append(f"--{f.name.replace('_', '-')}")
-            if value is not True:
-                words += [f"{v:g}" if isinstance(v, float) else str(v) for v in _as_tuple(value)]
-    return shlex.join(words)
-
-
-_SWEPT = ("objective", "alpha", "beta", "gamma", "gamma_beta_ratio")
-
-
-def _as_tuple(value: Any) -> tuple[Any, ...]:
-    return value if isinstance(value, tuple) else (value,)
+    texts = probe_texts(inputs.probe, tokenizer)
+    write_whole(files.probe_set, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in texts))
 
 
 def _versions() -> dict[str, str]:
@@ -153,9 +110,3 @@ def _versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
-
-
-def _write_json(file: Path, content: Any) -> None:
-    aside = file.with_name(file.name + ".writing")
-    aside.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(aside, file)

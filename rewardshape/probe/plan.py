@@ -19,8 +19,6 @@ from typing import Any
 
 import psutil
 import torch
-from accelerate import PartialState
-from accelerate.utils import parse_flag_from_env
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -28,13 +26,14 @@ from transformers import AutoModelForCausalLM, Trainer
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from rewardshape.data import EncodedPair
+from rewardshape.probe.distributed import here, is_sharded
+from rewardshape.probe.grid import ModelFacts, PlannedRun, plan_run
 from rewardshape.probe.inputs import Inputs
 from rewardshape.probe.measure import projection, shared_prefix
 from rewardshape.probe.measure.logprobs import Batch, SharedPrefixReader
-from rewardshape.probe.measure.probe_set import TOKENS_PER_BATCH, group_by_tokens
-from rewardshape.probe.policy import DTYPES, TORCHAO, default_optimizer, made_ready
-from rewardshape.probe.settings import Settings
-from rewardshape.probe.training import schedule, training_arguments
+from rewardshape.probe.measure.probe_set import TOKENS_PER_BATCH, group_by_tokens, num_tokens
+from rewardshape.probe.policy import DTYPES, TORCHAO, made_ready
+from rewardshape.probe.training import TrainingOrder, training_arguments
 
 DEPTHS = (2, 4)  # layers gone through in place of a deeper model's; even, for layers that alternate
 ROOM = 0.92  # share of a device's memory a plan may fill: the rest is context and fragmentation
@@ -95,14 +94,14 @@ class Memory:
 
 
 def memory(
-    config: Any, settings: Settings, train: Sequence[EncodedPair], probe: Sequence[EncodedPair], device: str
+    config: Any, run: PlannedRun, train: Sequence[EncodedPair], probe: Sequence[EncodedPair], device: str
 ) -> Memory:
     """What one process needs.
 
     Parameters
     ----------
     config : configuration of transformers
-    settings : Settings
+    run : PlannedRun
         Precision, LoRA, checkpointing, attention and optimiser count.
     train, probe : sequence of EncodedPair
         The largest micro-batch and the largest batch of the probe set.
@@ -111,36 +110,36 @@ def memory(
 
     Examples
     --------
-    >>> memory(config, settings, train, probe, "cuda").peak / 1e9  # doctest: +SKIP
+    >>> memory(config, run, train, probe, "cuda").peak / 1e9  # doctest: +SKIP
     48.3
     """
     depth = config.get_text_config().num_hidden_layers
     if depth <= DEPTHS[1]:
-        found = _rehearse(config, settings, train, probe, depth)
+        found = _rehearse(config, run, train, probe, depth)
     else:
-        low, high = (_rehearse(config, settings, train, probe, layers) for layers in DEPTHS)
+        low, high = (_rehearse(config, run, train, probe, layers) for layers in DEPTHS)
         further = (depth - DEPTHS[1]) / (DEPTHS[1] - DEPTHS[0])
         found = {name: round(high[name] + further * (high[name] - low[name])) for name in high}
     responses = [ids for pair in train for ids in pair.responses.values()]
-    tile = tile_bytes(config, settings, sum(map(len, responses)), device)
-    return Memory(**found, log_probs=tile - tile_bytes(config, settings, sum(map(len, responses)), "cpu"))
+    tile = tile_bytes(config, run, sum(map(len, responses)), device)
+    return Memory(**found, log_probs=tile - tile_bytes(config, run, sum(map(len, responses)), "cpu"))
 
 
-def tile_bytes(config: Any, settings: Settings, rows: int, device: str) -> int:
+def tile_bytes(config: Any, run: PlannedRun, rows: int, device: str) -> int:
     """Bytes of the logits and their softmax for one tile of the vocabulary."""
     elements = projection.CPU_TILE_ELEMENTS if device == "cpu" else projection.GPU_TILE_ELEMENTS
     width = min(config.get_text_config().vocab_size, max(projection.SMALLEST_TILE, elements // rows))
     # In float32 the logits and the softmax; in bfloat16 each of them in both types.
-    return rows * width * (8 if settings.model.precision == "float32" else 12)
+    return rows * width * (8 if run.settings.model.precision == "float32" else 12)
 
 
 def _rehearse(
-    config: Any, settings: Settings, train: Sequence[EncodedPair], probe: Sequence[EncodedPair], depth: int
+    config: Any, run: PlannedRun, train: Sequence[EncodedPair], probe: Sequence[EncodedPair], depth: int
 ) -> dict[str, int]:
     """Go through a step of the model cut to `depth` layers; what `Memory` holds, but for the tile."""
     reader = SharedPrefixReader()
     with torch.device("meta"):
-        model = _empty_policy(config, settings, depth)
+        model = _empty_policy(config, run, depth)
     bytes_of = {name: _bytes(weight) for name, weight in model.named_parameters()}
     trainable = [weight for weight in model.parameters() if weight.requires_grad]
     numbers = {
@@ -148,19 +147,19 @@ def _rehearse(
         "trainable": sum(weight.numel() for weight in trainable),
         "weights": sum(bytes_of.values()),
         "gradients": sum(map(_bytes, trainable)),
-        "optimizer": _optimizer_state(model, settings),
+        "optimizer": _optimizer_state(model, run),
     }
     try:
         with FakeTensorMode(allow_non_fake_inputs=True):
             model.to_empty(device="cpu")
             _base(model).tie_weights()
-            with Books(model) as step, _autocast(settings):
+            with Books(model) as step, _autocast(run):
                 logps = reader.logps(model, _empty(reader.collate(train)))
                 saved = step.alive
                 logps.token_logps.sum().backward()
             del logps
             model.zero_grad()
-            with Books(model) as measuring, _autocast(settings), torch.no_grad():
+            with Books(model) as measuring, _autocast(run), torch.no_grad():
                 reader.logps(model, _empty(reader.collate(probe)))
     finally:
         shared_prefix._mask.cache_clear()  # of masks without contents
@@ -224,13 +223,13 @@ class Books(TorchDispatchMode):
         super().__exit__(*exception)
 
 
-def _autocast(settings: Settings) -> torch.autocast:
-    return torch.autocast("cpu", torch.bfloat16, settings.model.precision == "mixed")
+def _autocast(run: PlannedRun) -> torch.autocast:
+    return torch.autocast("cpu", torch.bfloat16, run.settings.model.precision == "mixed")
 
 
-def _empty_policy(config: Any, settings: Settings, depth: int) -> Any:
+def _empty_policy(config: Any, run: PlannedRun, depth: int) -> Any:
     """The policy as `load_policy` makes it, without contents and with its first `depth` layers only."""
-    chosen = settings.model
+    chosen = run.settings.model
     model: Any = AutoModelForCausalLM.from_config(
         config,
         dtype=DTYPES[chosen.precision],
@@ -251,11 +250,9 @@ def _empty(batch: Batch) -> Batch:
     return {name: torch.empty_like(v) if torch.is_tensor(v) else v for name, v in batch.items()}
 
 
-def _optimizer_state(model: Any, settings: Settings) -> int:
+def _optimizer_state(model: Any, run: PlannedRun) -> int:
     """Bytes of the optimiser's state, from the optimiser itself after one step."""
-    kind, arguments = Trainer.get_optimizer_cls_and_kwargs(
-        training_arguments(settings, Path("unused")), model
-    )
+    kind, arguments = Trainer.get_optimizer_cls_and_kwargs(training_arguments(run, Path("unused")), model)
     trainable = [weight for weight in model.parameters() if weight.requires_grad]
     arguments.pop("fused", None)  # the same state, by kernels that want contents
     optimizer = kind(trainable, **arguments)
@@ -282,78 +279,74 @@ def _bytes(tensor: torch.Tensor) -> int:
 # --- the plan of a command ----------------------------------------------------------------------------------------
 
 
-def largest_batches(inputs: Inputs) -> tuple[list[EncodedPair], list[EncodedPair]]:
+def largest_batches(run: PlannedRun, inputs: Inputs) -> tuple[list[EncodedPair], list[EncodedPair]]:
     """The micro-batch and the batch of the probe set that have the most tokens."""
-    training = inputs.settings.training
-    arguments = training_arguments(inputs.settings, Path("unused"))
-    pairs = [item.pair for item in schedule(inputs.train, training)]
-    size = arguments.per_device_train_batch_size
+    training, size = run.settings.training, run.decided.micro_batch_size
+    order = TrainingOrder(
+        inputs.train, steps=training.steps, batch_size=run.decided.batch_size, seed=training.seed
+    )
+    pairs = [item.pair for item in order]
     micro = [pairs[start : start + size] for start in range(0, len(pairs), size)]
     groups = group_by_tokens(inputs.probe, TOKENS_PER_BATCH)
-    return max(micro, key=num_tokens), max(
-        ([inputs.probe[index] for index in group] for group in groups), key=num_tokens
+    return max(micro, key=lambda pairs: num_tokens(*pairs)), max(
+        ([inputs.probe[index] for index in group] for group in groups), key=lambda pairs: num_tokens(*pairs)
     )
 
 
-def num_tokens(pairs: Sequence[EncodedPair]) -> int:
-    """Tokens of prompts and responses, each prompt once."""
-    return sum(len(pair.prompt_ids) + sum(map(len, pair.responses.values())) for pair in pairs)
-
-
-def sharded(memory: Memory, settings: Settings) -> Memory:
+def sharded(memory: Memory, run: PlannedRun) -> Memory:
     """The same where several processes share the work: FSDP divides the state, DDP holds the gradients twice."""
-    processes = PartialState().num_processes
+    processes = here().processes
     if processes == 1:
         return memory
-    if not parse_flag_from_env("ACCELERATE_USE_FSDP"):
+    if not is_sharded():
         return replace(
             memory,
             gradients=2 * memory.gradients,
             gradients_then=memory.gradients_then + memory.gradients,
         )
-    if settings.training.optimizer in TORCHAO:
+    if run.decided.optimizer in TORCHAO:
         memory = replace(memory, optimizer=2 * memory.gradients)  # bfloat16: 8 bits cannot be sharded
     parts = ("weights", "gradients", "gradients_then", "optimizer")
     return replace(memory, **{name: -(-getattr(memory, name) // processes) for name in parts})
 
 
-def plans(inputs: Inputs) -> dict[str, Memory]:
-    """Memory of the command as it was given, then of the usual alternatives."""
-    device = PartialState().device.type
-    train, probe = largest_batches(inputs)
-    asked = inputs.settings
+def plans(run: PlannedRun, model: ModelFacts, inputs: Inputs) -> dict[str, Memory]:
+    """Memory of the run as it was given, then of the usual alternatives."""
+    place = here()
+    train, probe = largest_batches(run, inputs)
     found = {}
     for name, changes in {"as asked": {}, **PLANS}.items():
-        settings = asked.replace(**changes)
+        other = run
         if changes:
-            if settings.model == asked.model:
+            settings = run.settings.replace(**changes, optimizer=None)
+            if settings.model == run.settings.model:
                 continue
-            settings = settings.replace(optimizer=default_optimizer(settings.model))
-        found[name] = sharded(memory(inputs.config, settings, train, probe, device), settings)
+            other = plan_run(settings, model, run.objective, processes=place.processes)
+        found[name] = sharded(memory(model.config, other, train, probe, place.device.type), other)
     return found
 
 
 def device_memory() -> tuple[str, int]:
     """The device of this process and its memory in bytes."""
-    device = PartialState().device
+    device = here().device
     if device.type == "cuda":
         return torch.cuda.get_device_name(device), torch.cuda.get_device_properties(device).total_memory
     return f"this machine ({device.type})", psutil.virtual_memory().total
 
 
-def text(inputs: Inputs, found: dict[str, Memory]) -> str:
+def text(run: PlannedRun, inputs: Inputs, found: dict[str, Memory]) -> str:
     """The plan for people."""
-    training, model = inputs.settings.training, inputs.settings.model
-    train, probe = largest_batches(inputs)
+    model, decided = run.settings.model, run.decided
+    train, probe = largest_batches(run, inputs)
     asked = found["as asked"]
     device, total = device_memory()
     names = ("weights", "gradients", "optimizer", "activations", "log_probs", "peak")
     lines = [
         f"{asked.parameters:,} parameters, {asked.trainable:,} of them trained",
-        f"{training.steps} steps of {training.batch_size} pairs on {PartialState().num_processes} process(es), "
-        f"learning rate {training.learning_rate:g}, {training.optimizer}, {model.precision}",
-        f"the largest micro-batch: {len(train)} pairs, {num_tokens(train):,} tokens; "
-        f"of the probe set: {len(probe)} pairs, {num_tokens(probe):,} tokens",
+        f"{run.settings.training.steps} steps of {decided.batch_size} pairs on {here().processes} process(es), "
+        f"learning rate {decided.learning_rate:g}, {decided.optimizer}, {model.precision}",
+        f"the largest micro-batch: {len(train)} pairs, {num_tokens(*train):,} tokens; "
+        f"of the probe set: {len(probe)} pairs, {num_tokens(*probe):,} tokens",
         "",
         "GB per process".ljust(34)
         + "".join(f"{name.replace('_', '-'):>13}" for name in names)
@@ -371,7 +364,7 @@ def text(inputs: Inputs, found: dict[str, Memory]) -> str:
         f"{device}, {total / GB:.1f} GB: "
         + (f"{', '.join(suited)} fit" if suited else "nothing fits; fewer --micro-batch-size, shorter texts"),
     ]
-    if inputs.settings.probing.sample_every and not model.lora_rank:
+    if run.settings.probing.sample_every and not model.lora_rank:
         lines.append(f"--sample-every keeps a second copy of the weights: {asked.weights / GB:.3f} GB more")
     return "\n".join(lines)
 
@@ -380,11 +373,11 @@ def fits(plan: Memory, total: float) -> bool:
     return plan.peak <= ROOM * total
 
 
-def describe(inputs: Inputs) -> str:
+def describe(run: PlannedRun, model: ModelFacts, inputs: Inputs) -> str:
     """What ``--dry-run`` prints: a table, or with ``--json`` the same as JSON."""
-    found = plans(inputs)
-    if not inputs.settings.output.json:
-        return text(inputs, found)
+    found = plans(run, model, inputs)
+    if not run.settings.output.json:
+        return text(run, inputs, found)
     device, total = device_memory()
     return json.dumps(
         {

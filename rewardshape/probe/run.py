@@ -1,7 +1,7 @@
 """A probe run from beginning to end: `run(settings) → Trace`, for one run or a grid of them.
 
 Data, policy, reference, training, and the record of it, one folder per run. What the runs of a grid share (the
-tokenised pairs, the reference's log-probabilities) is made once.
+tokenised pairs, the reader, the reference's log-probabilities) is made once.
 """
 
 from __future__ import annotations
@@ -9,28 +9,34 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from accelerate import PartialState
-from transformers import set_seed
-from transformers.utils import logging as transformers_logging
+from transformers import PreTrainedModel, set_seed
 
+from rewardshape.data import EncodedPair, embedded
 from rewardshape.errors import InputError
 from rewardshape.probe import manifest, plan
-from rewardshape.probe.distributed import join, on_main
+from rewardshape.probe.checkpoints import step_of, whole_checkpoints
+from rewardshape.probe.distributed import here, is_sharded, join, on_main
+from rewardshape.probe.grid import Grid, PlannedRun, plan_runs
 from rewardshape.probe.inputs import Inputs
 from rewardshape.probe.measure.geometry import Geometry
+from rewardshape.probe.measure.logprobs import Reader, choose_reader
 from rewardshape.probe.measure.probe_set import ProbeSet
-from rewardshape.probe.progress import Progress
-from rewardshape.probe.settings import Settings, build_objective, check_batches, expand
-from rewardshape.probe.training import PairTrainer, Recorder, checkpoints, schedule, training_arguments
-from rewardshape.theory import Objective
+from rewardshape.probe.measure.sampling import Gold, Sampler, gold_function, gold_model
+from rewardshape.probe.policy import check_optimizer, load_policy
+from rewardshape.probe.process import set_up
+from rewardshape.probe.progress import Progress, changes_shown
+from rewardshape.probe.recorder import Measures, Recorder
+from rewardshape.probe.reference import Reference, untouched_model
+from rewardshape.probe.settings import Settings
+from rewardshape.probe.training import PairTrainer, TrainingOrder, training_arguments
 from rewardshape.trace import Trace, read_trace
-from rewardshape.trace.format import TRACE_FILE, read_lines, rewind
+from rewardshape.trace.folder import RunFolder
+from rewardshape.trace.format import read_lines, rewind
 
 
 class Interrupted(Exception):
@@ -42,13 +48,28 @@ class Interrupted(Exception):
         self.folder = folder
 
 
-def run(settings: Settings) -> Trace:
+@dataclass(frozen=True)
+class Shared:
+    """What the runs of a command have in common."""
+
+    grid: Grid
+    inputs: Inputs
+    gold: Gold | None
+    reader: Reader
+    home: Path
+    reference: Reference
+    progress: Progress
+
+
+def run(settings: Settings, *, checkpoint: str | None = None, sources: Sequence[str] | None = None) -> Trace:
     """Run what the settings say and read back the trace.
 
     Parameters
     ----------
     settings : Settings
-        As `rewardshape.probe.settings.parse` makes them from a command line.
+        As `rewardshape.probe.command.parse` makes them from a command line.
+    checkpoint, sources : optional
+        Where the checkpoint and the pairs lie, where that is not what the settings call them.
 
     Returns
     -------
@@ -66,152 +87,206 @@ def run(settings: Settings) -> Trace:
     --------
     >>> trace = run(parse(["./model", "--data", "pairs.jsonl", "--alpha", "0", "0.25"]))  # doctest: +SKIP
     """
-    quieten()
-    join()
-    objectives = {name: build_objective(single.objective) for name, single in expand(settings)}
-    for goal in objectives.values():
-        check_batches(goal, settings.training, PartialState().num_processes)
-    inputs = Inputs(settings)
-    folder = on_main(lambda: manifest.make_folder(inputs.settings))
-    settings = inputs.settings.replace(output=str(folder))
-    on_main(lambda: manifest.write_command(folder, settings))
-    quiet = settings.output.quiet or settings.output.json or not PartialState().is_main_process
-    with Progress(len(objectives) * settings.training.steps, quiet=quiet) as progress:
-        for line in inputs.notes:
-            progress.say(line)
-        for name, single in expand(settings):
-            run_one(name, single, folder / name, objectives[name], inputs, progress)
-    return read_trace(folder)
+    with set_up():
+        join()
+        grid = plan_runs(settings, checkpoint)
+        notes = optimizer_notes(grid)
+        inputs = Inputs(grid.runs[0], grid.model.checkpoint, sources)
+        output = settings.output
+        quiet = output.quiet or output.json or not here().is_main
+        with Progress(sum(planned.settings.training.steps for planned in grid.runs), quiet=quiet) as progress:
+            for line in [*notes, *inputs.notes]:
+                progress.say(line)
+            return read_trace(run_all(grid, inputs, progress))
 
 
 def dry_run(settings: Settings) -> str:
     """What the settings would do and the memory they need, with nothing loaded and nothing written."""
-    quieten()
-    join()
-    for _, single in expand(settings):
-        build_objective(single.objective)
-    inputs = Inputs(settings)
-    return plan.describe(inputs)
+    with set_up():
+        join()
+        grid = plan_runs(settings)
+        optimizer_notes(grid)
+        return plan.describe(grid.runs[0], grid.model, Inputs(grid.runs[0], grid.model.checkpoint))
 
 
-def run_one(
-    name: str, settings: Settings, folder: Path, objective: Objective, inputs: Inputs, progress: Progress
-) -> None:
-    """One training run into `folder`: from the start, or on from its newest whole checkpoint."""
-    if on_main(lambda: manifest.read_manifest(folder).get("status")) == "done":
-        progress.skip(settings.training.steps)
-        return
-    set_seed(settings.training.seed)
+def run_all(grid: Grid, inputs: Inputs, progress: Progress) -> Path:
+    """Every run of the grid that is not done yet, one after the other; the folder they lie in."""
+    gold = gold_of(grid)
+    asked = grid.settings.output.output
+    shared: Shared | None = None
+    for planned in grid.runs:
+        if asked is not None and on_main(lambda: is_done(Path(asked) / planned.name)):  # noqa: B023
+            progress.skip(planned.settings.training.steps)
+            continue
+        policy = fresh_policy(grid, planned)
+        if shared is None:  # nothing is written before the checkpoint has shown that it can be used
+            shared = begin(grid, inputs, gold, policy, progress)
+        run_one(planned, policy, shared)
+        del policy  # before the next one is loaded
+    return Path(str(asked)) if shared is None else shared.home
+
+
+def fresh_policy(grid: Grid, planned: PlannedRun) -> PreTrainedModel:
+    """The checkpoint's model, loaded for one run, where it will be trained."""
+    set_seed(planned.settings.training.seed)  # adapters begin at random
+    policy = load_policy(grid.model.checkpoint, planned.settings.model)
+    return policy if is_sharded() else policy.to(here().device)  # type: ignore[arg-type]
+
+
+def begin(
+    grid: Grid, inputs: Inputs, gold: Gold | None, policy: PreTrainedModel, progress: Progress
+) -> Shared:
+    """Choose the reader on the first policy, make the folder and record the command in it."""
+    reader, note = on_main(lambda: choose_reader(policy, inputs.train[:4]))
+    if note:
+        progress.say(note)
+    home = on_main(lambda: manifest.make_folder(grid.settings))
+    on_main(lambda: manifest.write_command(home, grid.settings.replace(output=str(home))))
+    reference = Reference([*inputs.probe, *inputs.train], RunFolder(home).reference)
+    return Shared(grid, inputs, gold, reader, home, reference, progress)
+
+
+def run_one(planned: PlannedRun, policy: PreTrainedModel, shared: Shared) -> None:
+    """One training run: from the start, or on from its newest whole checkpoint."""
+    inputs, settings, decided = shared.inputs, planned.settings, planned.decided
+    folder = shared.home / planned.name
+    untouched = (
+        untouched_model(policy, adapters=settings.model.lora_rank is not None) if sampled(planned) else None
+    )
     trainer = PairTrainer(
-        inputs.policy(),
-        training_arguments(settings, folder),
-        schedule(inputs.train, settings.training),
-        objective=objective,
-        reader=inputs.reader,
+        policy,
+        training_arguments(planned, folder),
+        TrainingOrder(
+            inputs.train,
+            steps=settings.training.steps,
+            batch_size=decided.batch_size,
+            seed=settings.training.seed,
+        ),
+        objective=planned.objective,
+        reader=shared.reader,
         keep_checkpoints=settings.output.keep_checkpoints,
         tokenizer=inputs.tokenizer,
     )
-    place = {"process": trainer.args.process_index, "processes": trainer.args.world_size}
-    probe = ProbeSet(inputs.probe, inputs.reader, trainer.args.device, **place)
-
-    def begin() -> Path | None:
-        checkpoint = next(iter(checkpoints(folder / "checkpoints")), None)
-        if not (folder / TRACE_FILE).is_file():
-            checkpoint = None
-        manifest.write_manifest(
-            folder, settings, objective, inputs, trainer.args.device, trainer.args.world_size
-        )
-        rewind(folder, step_of(checkpoint) if checkpoint else -1)
-        return checkpoint
-
-    checkpoint = on_main(begin)
-    if checkpoint:
-        progress.skip(step_of(checkpoint))
-    home = Path(settings.output.output or folder)
+    probe = ProbeSet(inputs.probe, shared.reader, trainer.args.device)
     every = settings.probing.geometry_every
-    geometry = Geometry(trainer, inputs.probe, every=every) if every else None
+    measures = Measures(
+        probe,
+        settings.probing.probe_every,
+        samples=samples_of(trainer, planned, shared, untouched) if untouched else None,
+        sample_every=settings.probing.sample_every or 1,
+        geometry=Geometry(trainer, inputs.probe, every=every) if every else None,
+    )
+    checkpoint = on_main(lambda: begin_or_rewind(planned, shared))
+    if checkpoint:
+        shared.progress.skip(step_of(checkpoint))
     with stop_on_signal() as stop:
         recorder = Recorder(
             trainer,
             folder,
-            probe,
-            reference=lambda: inputs.reference(trainer.score, trainer.args.device, home),
-            probe_every=settings.probing.probe_every,
-            samples=samples_of(trainer, settings, inputs),
-            sample_every=settings.probing.sample_every or 1,
-            geometry=geometry,
+            measures,
+            reference=lambda: shared.reference.logps(shared.reader, trainer.score, trainer.args.device),
             stop=stop,
-            on_step=progress_of(progress, name or objective.name, probe, folder),
+            on_step=changes_shown(
+                shared.progress,
+                planned.name or planned.objective.name,
+                start=lambda: probe.means(read_lines(RunFolder(folder).trace)[1][1]["probe"]),
+            ),
         )
-        for callback in (geometry, recorder):
+        for callback in (measures.geometry, recorder):
             if callback is not None:
                 trainer.add_callback(callback)
         try:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         except InputError as error:
-            if PartialState().is_main_process:
-                manifest.set_status(folder, f"failed: {error}")
+            if here().is_main:
+                RunFolder(folder).set_status(f"failed: {error}")
             raise
         finally:
             recorder.close()
+    status = "interrupted" if stop.is_set() else "done"
+    on_main(lambda: RunFolder(folder).set_status(status))
     if stop.is_set():
-        on_main(lambda: manifest.set_status(folder, "interrupted"))
-        raise Interrupted(stop.signal_number, home)
-    on_main(lambda: manifest.set_status(folder, "done"))
+        raise Interrupted(stop.signal_number, shared.home)
+
+
+def begin_or_rewind(planned: PlannedRun, shared: Shared) -> Path | None:
+    """Write the manifest; the checkpoint to go on from, with everything later dropped from the record."""
+    files = RunFolder(shared.home / planned.name)
+    checkpoint = next(iter(whole_checkpoints(files.checkpoints)), None) if files.trace.is_file() else None
+    manifest.write_manifest(
+        files.path, planned, shared.home, shared.grid.model, shared.inputs, shared.reader, here()
+    )
+    rewind(files.path, step_of(checkpoint) if checkpoint else -1)
+    return checkpoint
+
+
+def is_done(folder: Path) -> bool:
+    return RunFolder(folder).read_manifest().get("status") == "done"
+
+
+def optimizer_notes(grid: Grid) -> list[str]:
+    """What is worth saying about the optimisers; `InputError` where one cannot be had."""
+    notes = [check_optimizer(planned.decided.optimizer, planned.settings.model) for planned in grid.runs]
+    return [note for note in dict.fromkeys(notes) if note]
+
+
+# --- samples ----------------------------------------------------------------------------------------------------
+
+
+def sampled(planned: PlannedRun) -> bool:
+    return planned.settings.probing.sample_every is not None
+
+
+def gold_of(grid: Grid) -> Gold | None:
+    """The gold reward that was asked for; the embedded task has its own."""
+    probing = grid.settings.probing
+    if probing.gold_model:
+        return gold_model(probing.gold_model, grid.settings.model, here().device)
+    if probing.gold:
+        return gold_function(probing.gold)
+    return embedded.gold if grid.settings.checkpoint is None else None
 
 
 def samples_of(
-    trainer: PairTrainer, settings: Settings, inputs: Inputs
-) -> Callable[[int], dict[str, list[Any]]] | None:
-    """What the record asks for when samples are due; None where no sampling is asked for."""
-    if settings.probing.sample_every is None:
-        return None
+    trainer: PairTrainer, planned: PlannedRun, shared: Shared, untouched: Any
+) -> Callable[[int], dict[str, list[Any]]]:
+    """What the record asks for when samples are due."""
     if trainer.is_fsdp_enabled:
         raise InputError(
             "--sample-every: a sharded model (FSDP) cannot sample; run it under DDP or on one process"
         )
-    sampler = inputs.sampler(trainer.args.device)
-    several = -(-settings.probing.samples // len(sampler.prompts))
+    probing = planned.settings.probing
+    sampler = Sampler(
+        prompts_to_sample(planned, shared.inputs),
+        shared.inputs.tokenizer,
+        shared.reader,
+        reference=untouched,
+        gold=shared.gold,
+        max_tokens=planned.decided.max_response_tokens,
+        seed=shared.grid.settings.training.seed,
+    )
+    several = -(-probing.samples // len(sampler.prompts))
 
     def samples(step: int) -> dict[str, list[Any]]:
         policy = trainer.accelerator.unwrap_model(trainer.model)
-        return sampler.measure(policy, step, per_prompt=settings.probing.best_of if step == 0 else several)
+        return sampler.measure(policy, step, per_prompt=probing.best_of if step == 0 else several)
 
     return samples
 
 
-def step_of(checkpoint: Path) -> int:
-    return int(checkpoint.name.rpartition("-")[2])
+def prompts_to_sample(planned: PlannedRun, inputs: Inputs) -> list[EncodedPair]:
+    """Prompts that are not trained on: the embedded task's held-out ones, else the probe set's, each once."""
+    if planned.settings.checkpoint is None:
+        prompts = [
+            EncodedPair(f"held-out:{number}", inputs.tokenizer(prompt)["input_ids"], {})
+            for number, prompt in enumerate(embedded.prompts(), 1)
+        ]
+    else:
+        prompts = list({tuple(pair.prompt_ids): pair for pair in inputs.probe}.values())
+    return prompts[: planned.settings.probing.samples]
 
 
-def progress_of(
-    progress: Progress, name: str, probe: ProbeSet, folder: Path
-) -> Callable[[int, dict[str, float], dict[str, list[float]] | None], None]:
-    """What to show after each step: loss, margin, and the change of both log-probs since step 0, per token."""
-    start: dict[str, float] = {}
-    change = {"probe_chosen_logp_mean": "–", "probe_rejected_logp_mean": "–"}
-
-    def show(step: int, metrics: dict[str, float], measured: dict[str, list[float]] | None) -> None:
-        if not start:  # a resumed run: step 0 stands in its trace
-            first = measured if step == 0 else read_lines(folder / TRACE_FILE)[1][1]["probe"]
-            start.update(probe.means(first))
-        if step == 0:
-            return
-        for response, now in probe.means(measured).items():
-            change[response] = f"{now - start[response]:+.3f}"
-        progress.step(
-            name,
-            {
-                "step": step,
-                "loss": f"{metrics['loss']:.3f}",
-                "margin": f"{metrics['margin']:+.2f}",
-                "chosen": change["probe_chosen_logp_mean"],
-                "rejected": change["probe_rejected_logp_mean"],
-            },
-            tokens=int(metrics["tokens"]),
-        )
-
-    return show
+# --- signals ----------------------------------------------------------------------------------------------------
 
 
 class Stop(threading.Event):
@@ -245,13 +320,3 @@ def stop_on_signal() -> Iterator[Stop]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def quieten() -> None:
-    """Set-up that belongs to the process: flush denormals, and let transformers speak only of errors."""
-    # A saturated loss leaves gradients below 1e-38; on such denormals a CPU is 10 to 100 times slower.
-    torch.set_flush_denormal(True)
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    warnings.filterwarnings("ignore", message=".*pin_memory.*")
-    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)  # peft

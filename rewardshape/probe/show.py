@@ -14,8 +14,8 @@ from rewardshape.figures.of_runs import draw_all
 from rewardshape.probe.settings import Settings
 from rewardshape.report import write_report
 from rewardshape.trace import Trace
+from rewardshape.trace.folder import RunFolder
 
-COMPARISON_FILE = "comparison.csv"
 COLUMNS = {
     "chosen_change": "chosen [nats/token]",
     "rejected_change": "rejected [nats/token]",
@@ -35,11 +35,11 @@ AT = {
 
 def show(trace: Trace, settings: Settings) -> None:
     """Draw the pictures and write the report and, of a sweep, the comparison; print the tables."""
-    summary = displacement_summary(trace)
+    files, summary = RunFolder(trace.folder), displacement_summary(trace)
     compared = list(comparisons(trace)) if len(trace.runs) > 1 else []
     if compared:
-        pd.concat(compared).to_csv(trace.folder / COMPARISON_FILE, index=False)
-    draw_all(trace, trace.folder / "figures")
+        pd.concat(compared).to_csv(files.comparison, index=False)
+    draw_all(trace, files.figures)
     page = write_report(trace.folder)
     if settings.output.json:
         print(

@@ -31,6 +31,7 @@ def error(capsys, tmp_path, monkeypatch):
 
     def run(*words: str) -> str:
         before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        capsys.readouterr()  # what the test itself had said
         assert main(["--quiet", "--steps", "2", "--probe-pairs", "1", *words]) == 2
         out, err = capsys.readouterr()
         lines = [line for line in err.splitlines() if line.strip()]

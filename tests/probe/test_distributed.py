@@ -20,9 +20,9 @@ import pytest
 from safetensors.torch import load_file
 
 from rewardshape import read_trace
+from rewardshape.probe.checkpoints import whole_checkpoints
+from rewardshape.probe.command import parse
 from rewardshape.probe.run import run
-from rewardshape.probe.settings import parse
-from rewardshape.probe.training import checkpoints
 from rewardshape.trace.format import read_lines
 
 # Nats per response. Two processes add the same float32 gradients in another order, which after some steps of AdamW
@@ -160,7 +160,7 @@ def sharded(task: list[str], folder: Path) -> Path:
 
 
 def test_a_sharded_model_records_what_a_whole_one_records(one, sharded):
-    newest = checkpoints(sharded / "checkpoints")[0]
+    newest = whole_checkpoints(sharded / "checkpoints")[0]
     assert len(list((newest / "pytorch_model_fsdp_0").glob("*.distcp"))) == 2  # sharded it was
     assert_same_record(sharded, one)
 
@@ -197,7 +197,7 @@ def test_sigterm_checkpoints_both_within_30_seconds(task, tmp_path):
     assert time.monotonic() - began < 30
     assert said.count("--resume --output") == 1
     step = read_trace(output).steps["step"].max()
-    assert checkpoints(output / "checkpoints")[0].name == f"checkpoint-{step}"
+    assert whole_checkpoints(output / "checkpoints")[0].name == f"checkpoint-{step}"
     assert json.loads((output / "run.json").read_text())["status"] == "interrupted"
 
 

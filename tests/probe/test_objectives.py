@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from rewardshape.errors import InputError
+from rewardshape.probe.command import parse
 from rewardshape.probe.run import run
-from rewardshape.probe.settings import parse
 from rewardshape.theory import Responses, objective, objective_names
 
 NOT_HERE = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 
 from rewardshape.data import EncodedPair
 from rewardshape.probe.__main__ import main
+from rewardshape.probe.grid import ModelFacts, PlannedRun, plan_run
 from rewardshape.probe.measure.logprobs import SharedPrefixReader
 from rewardshape.probe.plan import Memory, fits, memory
 from rewardshape.probe.policy import DTYPES, made_ready
@@ -42,16 +44,18 @@ def some_pairs(number: int) -> list[EncodedPair]:
     ]
 
 
-def settings_of(name: str) -> Settings:
-    return Settings().replace(batch_size=4, learning_rate=1e-5, checkpoint_every=10, **SETTINGS[name])
+def run_of(name: str, config: Any = CONFIG, **changes: Any) -> PlannedRun:
+    return plan_run(
+        Settings().replace(batch_size=4, **SETTINGS[name], **changes), ModelFacts("random", config, 0)
+    )
 
 
 def planned(name: str) -> Memory:
-    return memory(CONFIG, settings_of(name), some_pairs(4), some_pairs(3), "cpu")
+    return memory(CONFIG, run_of(name), some_pairs(4), some_pairs(3), "cpu")
 
 
 def real_policy(name: str) -> torch.nn.Module:
-    model = settings_of(name).model
+    model = run_of(name).settings.model
     return made_ready(AutoModelForCausalLM.from_config(CONFIG, dtype=DTYPES[model.precision]), model).train()
 
 
@@ -70,7 +74,7 @@ def test_weights_gradients_and_optimizer_state_are_exact(name):
     assert plan.parameters == sum(weight.numel() for weight in model.parameters())
     assert plan.weights == bytes_of(model.parameters())
     assert plan.gradients == bytes_of(trained)
-    arguments = training_arguments(settings_of(name), Path("unused"))
+    arguments = training_arguments(run_of(name), Path("unused"))
     kind, keywords = Trainer.get_optimizer_cls_and_kwargs(arguments, model)
     optimizer = kind(trained, **keywords)
     for weight in trained:
@@ -140,9 +144,9 @@ def test_the_published_7b_configuration_needs_what_is_known_of_it():
         num_attention_heads=32,
         num_key_value_heads=8,
     )
-    settings = settings_of("bfloat16").replace(gradient_checkpointing=True)
+    run = run_of("bfloat16", config, gradient_checkpointing=True)
     pair = EncodedPair("a:1", [5] * 1024, {"chosen": [7] * 1024, "rejected": [9] * 1024})
-    plan = memory(config, settings, [pair], [pair], "cuda")
+    plan = memory(config, run, [pair], [pair], "cuda")
     assert plan.parameters == 7_241_732_096  # Mistral 7B's model card
     assert plan.weights == 2 * plan.parameters
     assert plan.optimizer == pytest.approx(2 * plan.parameters, rel=0.02)  # two bytes of state a weight

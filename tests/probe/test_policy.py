@@ -18,10 +18,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from rewardshape import read_trace
 from rewardshape.data import EncodedPair
 from rewardshape.probe import policy
+from rewardshape.probe.command import parse
 from rewardshape.probe.measure.logprobs import PlainReader
 from rewardshape.probe.policy import default_learning_rate, load_policy, untouched
 from rewardshape.probe.run import run
-from rewardshape.probe.settings import ModelSettings, parse
+from rewardshape.probe.settings import ModelSettings
 
 LORA = ["--lora-rank", "4", "--objective", "dpo", "--beta", "0.1", "--steps", "6", "--micro-batch-size", "4"]
 LORA += ["--checkpoint-every", "2", "--keep-checkpoints", "5", "--learning-rate", "1e-2"]

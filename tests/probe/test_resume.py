@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from rewardshape.probe.__main__ import main
-from rewardshape.probe.training import checkpoints
+from rewardshape.probe.checkpoints import whole_checkpoints
 from rewardshape.trace import read_trace
 
 STEPS = 12
@@ -94,7 +94,7 @@ def test_a_signal_checkpoints_says_how_to_go_on_and_loses_nothing(
     assert f"--resume --output {output}" in said
     assert "Traceback" not in said
     steps = read_trace(output).steps["step"].max()
-    assert checkpoints(output / "checkpoints")[0].name == f"checkpoint-{steps}"
+    assert whole_checkpoints(output / "checkpoints")[0].name == f"checkpoint-{steps}"
     assert main(["--resume", "--output", str(output), "--quiet"]) == 0
     assert (output / "trace.jsonl").read_bytes() == (uninterrupted / "trace.jsonl").read_bytes()
 
@@ -123,7 +123,7 @@ def test_a_torn_checkpoint_is_passed_over(uninterrupted, tmp_path):
     shutil.copytree(uninterrupted, output)
     weights = output / "checkpoints" / f"checkpoint-{STEPS}" / "model.safetensors"
     os.truncate(weights, weights.stat().st_size // 2)
-    assert [path.name for path in checkpoints(output / "checkpoints")] == [f"checkpoint-{STEPS - 3}"]
+    assert [path.name for path in whole_checkpoints(output / "checkpoints")] == [f"checkpoint-{STEPS - 3}"]
 
 
 def test_only_the_newest_checkpoints_stay(uninterrupted):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import chain, zip_longest
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,10 +21,8 @@ from rewardshape.errors import InputError
 from rewardshape.probe.distributed import gather
 from rewardshape.probe.measure.logprobs import Batch, ResponseLogps, on_device
 from rewardshape.probe.measure.probe_set import PAIR, only_pair
+from rewardshape.probe.training import PairTrainer
 from rewardshape.theory import Responses
-
-if TYPE_CHECKING:
-    from rewardshape.probe.training import PairTrainer
 
 OVERLAPS = ("ww", "wl", "ll")
 Tensors = list[Tensor]  # one per trainable parameter

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from rewardshape.data import EncodedPair
-from rewardshape.probe.distributed import gather
+from rewardshape.probe.distributed import gather, here
 from rewardshape.probe.measure.logprobs import Batch, Reader, ResponseLogps, on_device
 
 TOKENS_PER_BATCH = (
@@ -18,6 +18,9 @@ TOKENS_PER_BATCH = (
 )
 PAIR = ("chosen", "rejected")
 Score = Callable[[Batch], ResponseLogps]
+ReferenceLogps = dict[
+    str, dict[str, float]
+]  # pair_id -> response -> log-prob under the untouched model, nats
 Measured = tuple[float, float, float, list[float]]  # log-prob, greedy log-prob, entropy; per token
 
 
@@ -30,25 +33,18 @@ class ProbeSet:
     reader : Reader
         How batches are made of them.
     device : torch.device
-    process, processes : int
-        The batches are dealt out over the processes. Every process takes part in equally many, as sharded models
-        demand, and `measure` gives the whole set to each.
+
+    The batches are dealt out over the processes. Every process takes part in equally many, as sharded models demand,
+    and `measure` gives the whole set to each.
     """
 
-    def __init__(
-        self,
-        pairs: Sequence[EncodedPair],
-        reader: Reader,
-        device: torch.device,
-        *,
-        process: int = 0,
-        processes: int = 1,
-    ):
+    def __init__(self, pairs: Sequence[EncodedPair], reader: Reader, device: torch.device):
         self.pairs = list(pairs)
-        groups = group_by_tokens(self.pairs, TOKENS_PER_BATCH, at_least=processes)
-        rounds = -(-len(groups) // processes)
-        groups += groups[:1] * (rounds * processes - len(groups))
-        self._groups = groups[process::processes]
+        place = here()
+        groups = group_by_tokens(self.pairs, TOKENS_PER_BATCH, at_least=place.processes)
+        rounds = -(-len(groups) // place.processes)
+        groups += groups[:1] * (rounds * place.processes - len(groups))
+        self._groups = groups[place.process :: place.processes]
         self._batches = [
             on_device(reader.collate([self.pairs[i] for i in group]), device) for group in self._groups
         ]
@@ -89,7 +85,7 @@ class ProbeSet:
             values.setdefault(f"probe_{name}_logp_mean", []).append(logp_sum / num_tokens)
         return {name: sum(each) / len(each) for name, each in values.items()}
 
-    def table(self, reference: dict[str, dict[str, float]] | None) -> dict[str, list[Any]]:
+    def table(self, reference: ReferenceLogps | None) -> dict[str, list[Any]]:
         """The header of the trace: what the rows of every measurement are."""
         rows = [(pair, name, ids) for pair in self.pairs for name, ids in pair.responses.items()]
         return {
@@ -128,16 +124,21 @@ def only_pair(pair: EncodedPair) -> EncodedPair:
 
 
 def reference_logps(
-    pairs: Sequence[EncodedPair], reader: Reader, device: torch.device, score: Score, **processes: int
-) -> dict[str, dict[str, float]]:
+    pairs: Sequence[EncodedPair], reader: Reader, device: torch.device, score: Score
+) -> ReferenceLogps:
     """Log-probability (nats) of every response under the model as it stands, by pair id and response name."""
-    sums = iter(ProbeSet(pairs, reader, device, **processes).measure(score)[0]["logp_sum"])
+    sums = iter(ProbeSet(pairs, reader, device).measure(score)[0]["logp_sum"])
     return {pair.pair_id: {name: next(sums) for name in pair.responses} for pair in pairs}
+
+
+def num_tokens(*pairs: EncodedPair) -> int:
+    """Tokens of prompts and responses, each prompt once."""
+    return sum(len(pair.prompt_ids) + sum(map(len, pair.responses.values())) for pair in pairs)
 
 
 def group_by_tokens(pairs: Sequence[EncodedPair], tokens: int, *, at_least: int = 1) -> list[list[int]]:
     """Indices of pairs in groups of about `tokens` tokens, longest first, so that alike lengths lie together."""
-    lengths = [len(pair.prompt_ids) + sum(map(len, pair.responses.values())) for pair in pairs]
+    lengths = [num_tokens(pair) for pair in pairs]
     tokens = max(1, min(tokens, -(-sum(lengths) // at_least)))
     groups: list[list[int]] = []
     room = 0

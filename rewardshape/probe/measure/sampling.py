@@ -18,7 +18,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Gene
 
 from rewardshape.data import EncodedPair
 from rewardshape.errors import InputError
-from rewardshape.probe.distributed import gather
+from rewardshape.probe.distributed import gather, here
 from rewardshape.probe.measure.logprobs import Reader
 from rewardshape.probe.measure.probe_set import ProbeSet
 from rewardshape.probe.policy import DTYPES
@@ -57,8 +57,6 @@ class Sampler:
         gold: Gold | None,
         max_tokens: int,
         seed: int,
-        process: int = 0,
-        processes: int = 1,
     ):
         self.prompts = list(prompts)
         self.tokenizer = tokenizer
@@ -67,14 +65,13 @@ class Sampler:
         self.gold = gold
         self.max_tokens = max_tokens
         self.seed = seed
-        self.process = process
-        self.processes = processes
 
     def measure(self, policy: PreTrainedModel, step: int, *, per_prompt: int) -> dict[str, list[Any]]:
         """Columns prompt_id, text, num_tokens, logp_sum, ref_logp_sum (nats), gold: one row per sample."""
-        asked = [pair for pair in self.prompts for _ in range(per_prompt)][self.process :: self.processes]
+        place = here()
+        asked = [pair for pair in self.prompts for _ in range(per_prompt)][place.process :: place.processes]
         with evaluating(policy), torch.random.fork_rng():
-            torch.manual_seed((self.seed * self.processes + self.process) * 1_000_003 + step)
+            torch.manual_seed((self.seed * place.processes + place.process) * 1_000_003 + step)
             answers = [ids for batch in _batches(asked) for ids in self._answers(policy, batch)]
         mine = [(pair, ids, *self._judged(pair, ids)) for pair, ids in zip(asked, answers, strict=True)]
         rows = [row for part in gather(mine) for row in part]
@@ -97,8 +94,7 @@ class Sampler:
         return text, float(self.gold(self.tokenizer.decode(pair.prompt_ids, skip_special_tokens=True), text))
 
     def _logp_sums(self, model: PreTrainedModel, sampled: Sequence[EncodedPair]) -> list[float]:
-        place = {"process": self.process, "processes": self.processes}
-        probe = ProbeSet(sampled, self.reader, model.device, **place)
+        probe = ProbeSet(sampled, self.reader, model.device)
         return probe.measure(lambda batch: self.reader.logps(model, batch))[0]["logp_sum"]
 
     def _answers(self, policy: PreTrainedModel, pairs: Sequence[EncodedPair]) -> list[list[int]]:
@@ -155,7 +151,7 @@ def gold_function(name: str) -> Gold:
     module_name, colon, function_name = name.partition(":")
     if not colon:
         raise InputError(f"--gold {name}: write MODULE:FUNCTION, a function of prompt and response")
-    if "" not in sys.path:
+    if "" not in sys.path:  # taken out again when the run ends
         sys.path.insert(0, "")
     try:
         return getattr(importlib.import_module(module_name), function_name)

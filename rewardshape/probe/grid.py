@@ -1,0 +1,325 @@
+"""From settings to runs: the grid is spanned once, and every open value is decided in one place, `decide`."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from transformers import AutoModelForCausalLM
+
+from rewardshape.data import embedded
+from rewardshape.errors import InputError
+from rewardshape.probe.policy import (
+    context_length,
+    default_learning_rate,
+    default_optimizer,
+    load_config,
+)
+from rewardshape.probe.settings import (
+    LORA_RATE,
+    SETTINGS,
+    ModelSettings,
+    ObjectiveSettings,
+    Settings,
+    word,
+)
+from rewardshape.theory import Objective, objective, preset
+
+MEASURED = {"logp_sum", "num_tokens", "ref_logp_sum"}  # what training knows of a response
+DEFAULT_OBJECTIVE = "alphapo"
+DEFAULT_PRESETS = {"alphapo": "alphapo/mistral-7b-instruct", "simpo": "simpo/mistral-7b-instruct"}
+EMBEDDED_RATE = 2e-4
+EMBEDDED_ALPHAS = (-0.5, 0.0, 0.25, 1.0)
+EMBEDDED_BETA, EMBEDDED_GAMMA = 2.5, 2.5
+MAX_TOKENS = 1024  # default limit of a prompt and of a response, where the model's context allows it
+BATCH_SIZE = 16
+SCHEDULE, WARMUP_RATIO = "cosine", 0.1
+LARGEST_GRID = 10_000  # runs: more were asked by mistake
+CHECKPOINTS = 5  # a run without --checkpoint-every makes this many
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What is known of a checkpoint before its weights are loaded.
+
+    Attributes
+    ----------
+    checkpoint : str
+        Where it is loaded from.
+    config : configuration of transformers
+    parameters : int
+        Number of its weights, adapters aside.
+    """
+
+    checkpoint: str
+    config: Any
+    parameters: int
+
+
+@dataclass(frozen=True)
+class Decided:
+    """What the settings left open, decided. Units and meaning are those of the settings of the same names."""
+
+    max_prompt_tokens: int
+    max_response_tokens: int
+    batch_size: int
+    micro_batch_size: int
+    learning_rate: float
+    schedule: str
+    warmup_ratio: float
+    optimizer: str
+    checkpoint_every: int
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run of the grid.
+
+    Attributes
+    ----------
+    name : str
+        Of its folder; empty where the command makes one run.
+    swept : mapping
+        The values that tell it from the grid's other runs, by the names of the settings.
+    objective : Objective
+    settings : Settings
+        Of this run alone, every open value filled in.
+    decided : Decided
+        The values that were filled in, and those that were given in their place.
+    """
+
+    name: str
+    swept: Mapping[str, Any]
+    objective: Objective
+    settings: Settings
+    decided: Decided
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Everything that a command does.
+
+    Attributes
+    ----------
+    settings : Settings
+        Of the whole command; what all its runs have in common is filled in.
+    model : ModelFacts
+    runs : list of PlannedRun
+    """
+
+    settings: Settings
+    model: ModelFacts
+    runs: list[PlannedRun]
+
+
+def plan_runs(settings: Settings, checkpoint: str | None = None) -> Grid:
+    """The runs that the settings mean.
+
+    Parameters
+    ----------
+    settings : Settings
+    checkpoint : str, optional
+        Where the checkpoint is loaded from, where that is not what the settings call it.
+
+    Raises
+    ------
+    InputError
+        For an objective that does not exist or that the probe cannot train, limits that the model's context does not
+        hold, a batch that cannot be divided.
+    """
+    settings = with_task(settings)
+    points = [
+        (name, swept, single, build_objective(single.objective)) for name, swept, single in span(settings)
+    ]
+    model = model_facts(checkpoint or settings.checkpoint or str(embedded.checkpoint_path()), settings.model)
+    processes = PartialState().num_processes
+    runs = [
+        plan_run(single, model, made, name=name, swept=swept, processes=processes)
+        for name, swept, single, made in points
+    ]
+    return Grid(in_common(settings, runs), model, runs)
+
+
+def plan_run(
+    settings: Settings,
+    model: ModelFacts,
+    made: Objective | None = None,
+    *,
+    name: str = "",
+    swept: Mapping[str, Any] | None = None,
+    processes: int = 1,
+) -> PlannedRun:
+    """The run of settings that have one value each; `made` is their objective, where it is built already."""
+    made = build_objective(settings.objective) if made is None else made
+    decided = decide(settings, model, processes)
+    if made.coupled and (processes > 1 or decided.micro_batch_size != decided.batch_size):
+        raise InputError(
+            f"--objective {made.name}: its loss couples the pairs of a batch; leave out --micro-batch-size and use "
+            "one process"
+        )
+    filled = settings.replace(**_recorded(decided))
+    return PlannedRun(name, dict(swept or {}), made, filled, decided)
+
+
+def decide(settings: Settings, model: ModelFacts, processes: int) -> Decided:
+    """Every value that the settings left open: as given, else of the embedded task, of the preset, or by default."""
+    training, data = settings.training, settings.data
+    published: Mapping[str, Any] = (
+        preset(settings.objective.preset).training if settings.objective.preset else {}
+    )
+    batch_size = training.batch_size or published.get("batch_size", BATCH_SIZE)
+    prompt, response = _token_limits(
+        data.max_prompt_tokens, data.max_response_tokens, context_length(model.config)
+    )
+    return Decided(
+        max_prompt_tokens=prompt,
+        max_response_tokens=response,
+        batch_size=batch_size,
+        micro_batch_size=_micro_batch_size(training.micro_batch_size, batch_size, processes),
+        learning_rate=training.learning_rate or _learning_rate(settings, model, published),
+        schedule=training.schedule or published.get("schedule", SCHEDULE),
+        warmup_ratio=published.get("warmup_ratio", WARMUP_RATIO)
+        if training.warmup_ratio is None
+        else training.warmup_ratio,
+        optimizer=training.optimizer or default_optimizer(settings.model),
+        checkpoint_every=settings.output.checkpoint_every or -(-training.steps // CHECKPOINTS),
+    )
+
+
+def _token_limits(prompt: int | None, response: int | None, context: int) -> tuple[int, int]:
+    if prompt is None:
+        prompt = min(MAX_TOKENS, context - response if response else context // 2)
+    if response is None:
+        response = min(MAX_TOKENS, context - prompt)
+    if prompt < 1 or response < 1 or prompt + response > context:
+        raise InputError(
+            f"--max-prompt-tokens {prompt} and --max-response-tokens {response}: together they must fit "
+            f"the model's context of {context} tokens"
+        )
+    return prompt, response
+
+
+def _micro_batch_size(given: int | None, batch_size: int, processes: int) -> int:
+    micro = given or max(1, batch_size // processes)
+    if batch_size % (micro * processes):
+        raise InputError(
+            f"--batch-size {batch_size}: must be a multiple of {processes} processes × --micro-batch-size {micro}"
+        )
+    return micro
+
+
+def _learning_rate(settings: Settings, model: ModelFacts, published: Mapping[str, Any]) -> float:
+    if settings.checkpoint is None:
+        return EMBEDDED_RATE * (LORA_RATE if settings.model.lora_rank else 1)
+    return published.get("learning_rate") or default_learning_rate(model.parameters, settings.model)
+
+
+def _recorded(decided: Decided) -> dict[str, Any]:
+    """What is written into the settings: all but the micro-batch, which another number of devices decides anew."""
+    return {name: value for name, value in asdict(decided).items() if name != "micro_batch_size"}
+
+
+def in_common(settings: Settings, runs: list[PlannedRun]) -> Settings:
+    """The settings with every open value filled in on which all runs agree."""
+    flat = settings.as_dict()
+    agreed = {
+        name: value
+        for name, value in _recorded(runs[0].decided).items()
+        if flat[name] is None and all(getattr(run.decided, name) == value for run in runs)
+    }
+    return settings.replace(**agreed)
+
+
+def model_facts(checkpoint: str, settings: ModelSettings) -> ModelFacts:
+    """What is known of a checkpoint from its configuration alone."""
+    config = load_config(checkpoint, settings)
+    with torch.device("meta"):
+        empty = AutoModelForCausalLM.from_config(config, trust_remote_code=settings.trust_remote_code)
+    return ModelFacts(checkpoint, config, sum(weight.numel() for weight in empty.parameters()))
+
+
+# --- what is optimised ------------------------------------------------------------------------------------------
+
+
+def with_task(settings: Settings) -> Settings:
+    """The settings with the embedded task's own sweep over α, where that is what runs and nothing else was asked."""
+    given = settings.objective
+    if settings.checkpoint is not None:
+        if not settings.data.data:
+            raise InputError("--data: name the preference pairs to train CHECKPOINT on")
+        return settings
+    if settings.data.data:
+        raise InputError(
+            "--data: name the CHECKPOINT to train on these pairs; the embedded model has its own"
+        )
+    if given.objective or given.preset:
+        return settings
+    own = {"alpha": EMBEDDED_ALPHAS, "beta": EMBEDDED_BETA}
+    if given.gamma_beta_ratio is None:
+        own["gamma"] = EMBEDDED_GAMMA
+    return settings.replace(**{name: value for name, value in own.items() if getattr(given, name) is None})
+
+
+def build_objective(settings: ObjectiveSettings) -> Objective:
+    """The objective of a single run.
+
+    What is not given comes from the preset; for an objective without one, from its published setting for
+    Mistral-7B-Instruct where there is one, so that ``--alpha 0.25`` says enough.
+    """
+    given: dict[str, Any] = {
+        name: value
+        for name in ("alpha", "beta", "gamma", "gamma_beta_ratio")
+        if (value := getattr(settings, name)) is not None
+    }
+    for item in settings.parameter:
+        name, _, text = item.partition("=")
+        given[name] = _number_or_text(text)
+    name = settings.objective or DEFAULT_OBJECTIVE
+    published = settings.preset or DEFAULT_PRESETS.get(name)
+    base: dict[str, Any] = {}
+    if published:
+        name, base = preset(published).objective_name, dict(preset(published).parameters)
+    if "gamma" in given:
+        base.pop("gamma_beta_ratio", None)
+    made: Objective = objective(name, **{**base, **given})
+    if missing := set(made.needs) - MEASURED:
+        raise InputError(
+            f"--objective {name}: needs {', '.join(sorted(missing))}, which the probe does not measure"
+        )
+    return made
+
+
+def _number_or_text(text: str) -> float | str | bool:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+# --- the grid ---------------------------------------------------------------------------------------------------
+
+
+def span(settings: Settings) -> Iterator[tuple[str, dict[str, Any], Settings]]:
+    """The single runs of a grid: name, the values that vary (``alpha=0.25-seed=1``), and settings of one value each."""
+    axes: dict[str, Sequence[Any]] = {
+        name: settings.sweep[name] for name in SETTINGS if name in settings.sweep and name != "seed"
+    }
+    first = settings.training.seed
+    seeds = settings.sweep.get("seed", range(first, first + settings.training.seeds))
+    if len(seeds) > 1:
+        axes["seed"] = seeds
+    if (number := math.prod(map(len, axes.values()))) > LARGEST_GRID:
+        raise InputError(
+            f"a sweep of {number:,} runs: at most {LARGEST_GRID:,}; give fewer values or --seeds"
+        )
+    for values in itertools.product(*axes.values()):
+        swept = dict(zip(axes, values, strict=True))
+        name = "-".join(f"{key}={word(value)}" for key, value in swept.items())
+        yield name, swept, settings.replace(**swept, seeds=1)

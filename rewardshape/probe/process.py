@@ -1,0 +1,87 @@
+"""The process a probe runs in: set up for the run, and left as it was found."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import random
+import sys
+import warnings
+from collections.abc import Iterator
+
+NOISY = ("torchao", "torch.utils._pytree")  # they warn of kernels we do not use, while being imported
+
+
+@contextlib.contextmanager
+def quiet_imports() -> Iterator[None]:
+    """Within it, packages that complain while they are imported are not heard."""
+    levels = {name: logging.getLogger(name).level for name in NOISY}
+    for name in NOISY:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
+@contextlib.contextmanager
+def set_up() -> Iterator[None]:
+    """Within it denormals are flushed, transformers speaks only of errors, seeds may be set; then all is as before."""
+    import numpy as np
+    import torch
+
+    environment, path = dict(os.environ), list(sys.path)
+    drawn = random.getstate()
+    numpy_drawn = np.random.get_state()  # noqa: NPY002 - the global one, which `set_seed` sets
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    flushed = flushes_denormals()
+    with (
+        quiet_imports(),
+        warnings.catch_warnings(),
+        _quiet_transformers(),
+        torch.random.fork_rng(devices),
+    ):
+        warnings.filterwarnings("ignore", message=".*pin_memory.*")
+        warnings.filterwarnings(
+            "ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning
+        )  # peft
+        # A saturated loss leaves gradients below 1e-38; on such denormals a CPU is 10 to 100 times slower.
+        torch.set_flush_denormal(True)
+        try:
+            yield
+        finally:
+            torch.set_flush_denormal(flushed)
+            random.setstate(drawn)
+            np.random.set_state(numpy_drawn)  # noqa: NPY002
+            sys.path[:] = path
+            for name in os.environ.keys() - environment.keys():
+                del os.environ[name]
+            os.environ.update(environment)
+
+
+def flushes_denormals() -> bool:
+    """Whether this thread takes numbers below the smallest normal one for zero; torch can set it but not say it."""
+    import torch
+
+    return (torch.full((1,), 1e-310, dtype=torch.float64) * 1).item() == 0
+
+
+@contextlib.contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
+    from transformers.utils import logging as transformers_logging
+
+    verbosity = transformers_logging.get_verbosity()
+    bars, hub_bars_off = transformers_logging.is_progress_bar_enabled(), are_progress_bars_disabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()
+        if not hub_bars_off:
+            enable_progress_bars()

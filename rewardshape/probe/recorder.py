@@ -1,0 +1,179 @@
+"""The record of a run: after every step its numbers, and what is measured beside training, on disk before the next.
+
+The pairs of a batch stand in it as the step's own forward passes saw them (weights before the update), everything else
+as the weights are after the update.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from rewardshape.errors import InputError
+from rewardshape.probe.distributed import gather
+from rewardshape.probe.measure.geometry import Geometry
+from rewardshape.probe.measure.probe_set import PAIR, ProbeSet, ReferenceLogps
+from rewardshape.probe.training import PairTrainer, StepNumbers
+from rewardshape.trace import TraceWriter
+from rewardshape.trace.folder import RunFolder
+
+OnStep = Callable[[int, dict[str, float], dict[str, float]], None]
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What is measured along a run, and how often. Step 0 and the last step are always measured.
+
+    Attributes
+    ----------
+    probe : ProbeSet
+    probe_every : int
+    samples : callable, optional
+        Gives the samples table of a step.
+    sample_every : int
+    geometry : Geometry, optional
+        Knows itself when it is due.
+    """
+
+    probe: ProbeSet
+    probe_every: int
+    samples: Callable[[int], dict[str, list[Any]]] | None = None
+    sample_every: int = 1
+    geometry: Geometry | None = None
+
+
+class Recorder(TrainerCallback):
+    """Writes one record a step; stops the run before the update when a number is not finite, or when asked to.
+
+    Parameters
+    ----------
+    trainer : PairTrainer
+    folder : Path
+        Where the main process writes the trace.
+    measures : Measures
+    reference : callable
+        Gives the reference's log-probs; called once, before the first step, where the objective needs them.
+    stop : threading.Event
+        Set from outside (a signal) to checkpoint after the step in hand and stop.
+    on_step : callable
+        Called with the step, its metrics and the probe set's means (empty where it was not due): progress.
+    """
+
+    def __init__(
+        self,
+        trainer: PairTrainer,
+        folder: Path,
+        measures: Measures,
+        *,
+        reference: Callable[[], ReferenceLogps],
+        stop: threading.Event,
+        on_step: OnStep,
+    ):
+        self.trainer = trainer
+        self.folder = folder
+        self.measures = measures
+        self.reference = reference
+        self.stop = stop
+        self.on_step = on_step
+        self._writer: TraceWriter | None = None
+        self._began = time.perf_counter()
+        self._step: StepNumbers  # of the step in hand, from its forward passes to its record
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.trainer.objective.needs_reference:
+            self.trainer.reference = self.reference()
+        if self.trainer.is_world_process_zero():
+            begun = state.global_step > 0
+            head = None if begun else self.measures.probe.table(self.trainer.reference)
+            self._writer = TraceWriter(self.folder, head)
+        self._began = time.perf_counter()
+        if state.global_step == 0:
+            self._record(0, {}, None, last=False)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.trainer.measured = []
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._step = self.trainer.gather_step()
+        self._learning_rate = (
+            self.trainer._get_learning_rate()
+        )  # that of this update: after it, the next one's
+        refuse_non_finite(state.global_step + 1, self._step, self.trainer.grad_norm)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        metrics = {
+            **self._step.metrics(self.trainer.objective),
+            "learning_rate": self._learning_rate,
+            "grad_norm": self.trainer.grad_norm,
+            "tokens": self._step.tokens,
+        }
+        self._record(
+            state.global_step, metrics, self._step.table(), last=state.global_step >= state.max_steps
+        )
+        if any(gather(self.stop.is_set())):
+            self.stop.set()
+            control.should_save = control.should_training_stop = True
+
+    def close(self) -> None:
+        """Close the files of the trace."""
+        if self._writer is not None:
+            self._writer.close()
+
+    def _record(
+        self, step: int, metrics: dict[str, float], train: dict[str, Any] | None, *, last: bool
+    ) -> None:
+        due = self.measures
+        probe = tokens = samples = geometry = None
+        if step % due.probe_every == 0 or last:
+            probe, tokens = due.probe.measure(self.trainer.score)
+        if due.samples is not None and (step % due.sample_every == 0 or last):
+            samples = due.samples(step)
+        if due.geometry is not None and due.geometry.due(step):
+            geometry, overlaps = due.geometry.measure()
+            metrics |= overlaps
+        means = {} if probe is None else due.probe.means(probe)
+        now = time.perf_counter()
+        if self._writer is not None:
+            self._writer.append(
+                step,
+                metrics=metrics,
+                train=train,
+                probe=probe,
+                geometry=geometry,
+                samples=samples,
+                tokens=self._kept(tokens) if tokens is not None and (step == 0 or last) else None,
+                seconds=now - self._began,
+            )
+        self._began = now
+        if self.trainer.args.report_to:
+            self.trainer.log({**metrics, **means, "trace": str(RunFolder(self.folder).trace)})  # type: ignore[dict-item]
+        self.on_step(step, metrics, means)
+
+    def _kept(self, tokens: list[list[float]]) -> list[list[float]]:
+        """Per-token log-probs of the chosen and rejected responses, to a millionth of a nat: for people to look at."""
+        names = self.measures.probe.table(None)["response"]
+        return [
+            [round(logp, 6) for logp in row] if name in PAIR else []
+            for name, row in zip(names, tokens, strict=True)
+        ]
+
+
+def refuse_non_finite(step: int, numbers: StepNumbers, grad_norm: float) -> None:
+    """Raise `InputError` that names the pairs where a loss, or the gradient, is not finite."""
+    pairs = zip(numbers.pair_ids, numbers.losses, strict=True)
+    bad, what = [pair_id for pair_id, loss in pairs if not math.isfinite(loss)], "loss"
+    if not bad and not math.isfinite(grad_norm):
+        bad, what = numbers.pair_ids, "gradient"
+    if bad:
+        named = ", ".join(bad[:5]) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
+        raise InputError(
+            f"step {step}: the {what} is not finite, on pair {named}; stopped before the update, the trace is "
+            "kept; look at that pair, or lower --learning-rate or |--alpha|"
+        )
