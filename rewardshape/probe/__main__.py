@@ -40,9 +40,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m rewardshape.p
                 )
             return 128 + stopped.signal_number
         if is_main:
-            from rewardshape.probe.show import show
+            from rewardshape.probe.show import show, write_results
 
-            show(trace, settings)
+            show(trace, write_results(trace), settings)
     except InputError as error:
         return fail(str(error))
     except OSError as error:

@@ -35,6 +35,7 @@ def parse(argv: Sequence[str] | None = None, prog: str = PROGRAM) -> Settings:
         description=DESCRIPTION,
         epilog=EPILOG.format(objectives=_listed(objective_names()), presets=_listed(preset_names())),
         formatter_class=_Formatter,
+        allow_abbrev=False,
     )
     _add_arguments(parser)
     known, unknown = parser.parse_known_args(argv)

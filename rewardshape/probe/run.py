@@ -32,7 +32,7 @@ from rewardshape.probe.process import set_up
 from rewardshape.probe.progress import Progress, changes_shown
 from rewardshape.probe.recorder import Measures, Recorder
 from rewardshape.probe.reference import Reference, untouched_model
-from rewardshape.probe.settings import Settings
+from rewardshape.probe.settings import IN_MEMORY, Settings
 from rewardshape.probe.training import PairTrainer, TrainingOrder, training_arguments
 from rewardshape.trace import Trace, read_trace
 from rewardshape.trace.folder import RunFolder
@@ -87,6 +87,11 @@ def run(settings: Settings, *, checkpoint: str | None = None, sources: Sequence[
     --------
     >>> trace = run(parse(["./model", "--data", "pairs.jsonl", "--alpha", "0", "0.25"]))  # doctest: +SKIP
     """
+    if checkpoint is None and str(settings.checkpoint).endswith(IN_MEMORY):
+        raise InputError(
+            f"--resume: the run was started from Python, with {settings.checkpoint}; go on there, with "
+            "run_probe(…, output=…, resume=True) and the same objects"
+        )
     with set_up():
         join()
         grid = plan_runs(settings, checkpoint)

@@ -1,4 +1,4 @@
-"""What a finished command leaves for people: tables on the terminal, pictures, the report."""
+"""What a finished command leaves for people: pictures, the report, tables on the terminal."""
 
 from __future__ import annotations
 
@@ -33,14 +33,20 @@ AT = {
 }
 
 
-def show(trace: Trace, settings: Settings) -> None:
-    """Draw the pictures and write the report and, of a sweep, the comparison; print the tables."""
-    files, summary = RunFolder(trace.folder), displacement_summary(trace)
+def write_results(trace: Trace) -> list[pd.DataFrame]:
+    """Draw the pictures and write the report and, of a sweep, the comparison; the tables of which are returned."""
+    files = RunFolder(trace.folder)
     compared = list(comparisons(trace)) if len(trace.runs) > 1 else []
     if compared:
         pd.concat(compared).to_csv(files.comparison, index=False)
     draw_all(trace, files.figures)
-    page = write_report(trace.folder)
+    write_report(trace.folder)
+    return compared
+
+
+def show(trace: Trace, compared: list[pd.DataFrame], settings: Settings) -> None:
+    """Print the tables, or all of it as JSON."""
+    summary = displacement_summary(trace)
     if settings.output.json:
         print(
             json.dumps({"folder": str(trace.folder), "runs": json.loads(summary.to_json(orient="records"))})
@@ -56,7 +62,7 @@ def show(trace: Trace, settings: Settings) -> None:
         print(f"\n{AT[rows['axis'].iloc[0]].format(value=rows['value'].iloc[0])}", end="")
         print(f", 95 % intervals over {rows['seed'].nunique()} seeds\n" if several else "\n")
         print(text_table(over_seeds(rows), "setting") if several else text_table(rows, "run"))
-    print(f"\nreport: {page}\ntrace and figures: {trace.folder}")
+    print(f"\nreport: {RunFolder(trace.folder).report}\ntrace and figures: {trace.folder}")
 
 
 def comparisons(trace: Trace) -> Iterator[pd.DataFrame]:

@@ -1,0 +1,166 @@
+"""The probe as a Python call: the flags of the command line as keywords, and objects in place of files."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import json
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from os import PathLike, fspath
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rewardshape.errors import InputError
+from rewardshape.probe.command import settled
+from rewardshape.probe.process import quiet_imports
+from rewardshape.probe.settings import IN_MEMORY, SETTINGS, Setting
+
+if TYPE_CHECKING:
+    from rewardshape.trace import Trace
+
+OF_THE_TERMINAL = ("json", "dry_run")
+DEFAULT = {"alpha": 0.25, "objective": "alphapo"}
+
+
+def run_probe(checkpoint: Any = None, data: Any = None, **settings: Any) -> Trace:
+    """Train on preference pairs, log every step, and read back the trace.
+
+    The same as ``rewardshape probe CHECKPOINT --data FILE …``: the same settings, the same files, the same numbers. One
+    difference: without CHECKPOINT the command sweeps over α, and this runs one α unless several are given.
+
+    Parameters
+    ----------
+    checkpoint : path, hub id or (model, tokenizer), optional
+        A causal language model; the embedded one where none is given. A model in memory is copied, not trained itself.
+    data : path, list of paths, list of dict, DataFrame or datasets.Dataset, optional
+        Preference pairs in any form that `rewardshape.data` reads.
+    {parameters}
+
+    Returns
+    -------
+    Trace
+        Of the run, or of all runs of a sweep. The folder it lies in is ``trace.folder``; the figures and the report
+        are there too.
+
+    Raises
+    ------
+    InputError
+        A setting that does not exist (the nearest one is named) or a value that it cannot have; bad data; a checkpoint
+        that cannot be used; a loss or gradient that is not finite.
+
+    Examples
+    --------
+    >>> trace = run_probe("./my-model", "pairs.jsonl", alpha=[0, 0.25], steps=100)  # doctest: +SKIP
+    """
+    if refused := [name for name in OF_THE_TERMINAL if settings.get(name)]:
+        raise InputError(
+            f"{refused[0]}: is for the terminal, where `rewardshape probe` takes it; run_probe returns a trace"
+        )
+    if checkpoint is None and not {"alpha", "objective", "preset"} & settings.keys():
+        settings["alpha"] = DEFAULT["alpha"]
+    with quiet_imports():
+        from rewardshape.probe.run import run
+        from rewardshape.probe.show import write_results
+    with contextlib.ExitStack() as stack:
+        name, folder = stack.enter_context(_checkpoint(checkpoint))
+        names, file = stack.enter_context(_data(data))
+        given = {"checkpoint": name, "data": names, **settings}
+        chosen = settled({key: value for key, value in given.items() if value is not None})
+        try:
+            trace = run(chosen, checkpoint=folder, sources=None if file is None else [file])
+        except InputError as error:  # the file is ours, and nobody else knows it
+            raise error if file is None else InputError(str(error).replace(file, "data")) from None
+        write_results(trace)
+    return trace
+
+
+@contextlib.contextmanager
+def _checkpoint(given: Any) -> Iterator[tuple[str | None, str | None]]:
+    """What the settings call the checkpoint, and the folder that it lies in where that is another."""
+    if given is None or isinstance(given, str | PathLike):
+        yield None if given is None else fspath(given), None
+        return
+    if not isinstance(given, Sequence) or len(given) != 2:
+        raise InputError(f"checkpoint: a {type(given).__name__}; give a path, a hub id or (model, tokenizer)")
+    model, tokenizer = given
+    if hasattr(model, "peft_config"):
+        raise InputError("checkpoint: a model with adapters; give model.merge_and_unload(), or its folder")
+    with tempfile.TemporaryDirectory(prefix="rewardshape-") as folder:
+        for part, what in ((model, "model"), (tokenizer, "tokenizer")):
+            if not hasattr(part, "save_pretrained"):
+                raise InputError(f"checkpoint: {type(part).__name__} is no {what} of transformers")
+            part.save_pretrained(folder)
+        yield f"{type(model).__name__} {IN_MEMORY}", folder
+
+
+@contextlib.contextmanager
+def _data(given: Any) -> Iterator[tuple[list[str] | None, str | None]]:
+    """What the settings call the data, and the file that rows in memory were written to."""
+    if given is None or isinstance(given, str | PathLike):
+        yield None if given is None else [fspath(given)], None
+        return
+    if isinstance(given, list | tuple) and given and all(isinstance(item, str | PathLike) for item in given):
+        yield [fspath(item) for item in given], None
+        return
+    with tempfile.TemporaryDirectory(prefix="rewardshape-") as folder:
+        file = Path(folder) / "rows.jsonl"
+        with open(file, "w", encoding="utf-8") as lines:
+            for number, row in enumerate(_rows(given), 1):
+                lines.write(_line(number, row))
+        yield [f"{type(given).__name__} {IN_MEMORY}"], str(file)
+
+
+def _rows(given: Any) -> Iterable[Any]:
+    if hasattr(given, "to_dict") and hasattr(given, "columns"):  # a DataFrame
+        return (row for row in given.to_dict("records"))
+    if isinstance(given, Mapping):
+        raise InputError(f"data: {type(given).__name__} of {', '.join(map(str, given))}; give one of them")
+    if not isinstance(given, Iterable):
+        raise InputError(
+            f"data: a {type(given).__name__}; give a path, a list of dict, a DataFrame or a datasets.Dataset"
+        )
+    return given
+
+
+def _line(number: int, row: Any) -> str:
+    if not isinstance(row, Mapping):
+        raise InputError(
+            f"data:{number}: a {type(row).__name__}; a row is a mapping of column names to values"
+        )
+    try:
+        return json.dumps(dict(row), ensure_ascii=False, default=_plain) + "\n"
+    except TypeError as error:
+        raise InputError(
+            f"data:{number}: {error}; a row holds texts, numbers and lists or mappings of them"
+        ) from None
+
+
+def _plain(value: Any) -> Any:
+    """Arrays and their scalars as lists and numbers; whatever else JSON does not know, as text."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)
+
+
+def _entry(setting: Setting) -> str:
+    several = " or several" if setting.axis or setting.many else ""
+    return f"{setting.name} : {setting.kind.__name__}{several}\n        {setting.help}"
+
+
+def _documented() -> None:
+    """Let signature and docstring list every setting, from the place that declares them."""
+    others = {name: setting for name, setting in SETTINGS.items() if name not in ("data", *OF_THE_TERMINAL)}
+    defaults = {
+        **DEFAULT,
+        **{name: setting.default for name, setting in others.items() if name not in DEFAULT},
+    }
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    positional = list(inspect.signature(run_probe).parameters.values())[:2]
+    run_probe.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [*positional, *(inspect.Parameter(name, keyword, default=value) for name, value in defaults.items())],
+        return_annotation="Trace",
+    )
+    listed = "\n    ".join(_entry(others[name]) for name in defaults)
+    run_probe.__doc__ = (run_probe.__doc__ or "").replace("{parameters}", listed)
+
+
+_documented()
