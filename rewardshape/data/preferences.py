@@ -1,15 +1,9 @@
-"""Preference pairs from the files people have: one reader, every row accounted for.
+"""Preference pairs from the files people have: one reader, every row and every column accounted for.
 
-A row becomes a `Pair` in one of these forms (docs/data.md shows each):
-
-* ``prompt``, ``chosen``, ``rejected`` as texts;
-* the same as lists of chat messages (``role``, ``content``), also with the prompt or the responses as texts;
-* ``chosen`` and ``rejected`` alone, sharing the prompt as their beginning: message lists, texts, or the
-  ``Human:`` / ``Assistant:`` transcripts of HH-RLHF.
-
-A row that says nothing about preference (an empty response, two equal ones) is dropped and counted; a
-malformed row stops the reading with file, line and field, or is counted and skipped where asked. How pairs
-become tokens lies in `tokenization`.
+Where rows come from lies in `sources`, the forms they have in `forms`, where their prompt ends in `prompts`, and
+how pairs become tokens in `tokenization`. A row that says nothing about preference (an empty response, two equal
+ones) is dropped and counted; a malformed row stops the reading with file, line and field, or is counted and
+skipped where asked. What a row says beside its pair is listed as not read.
 """
 
 from __future__ import annotations
@@ -17,19 +11,23 @@ from __future__ import annotations
 import hashlib
 import json
 import os.path
-import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from os import PathLike, fspath
-from typing import Any
+from typing import Any, NamedTuple
 
-from rewardshape.data.sources import Row, is_hub_id, kind, labels, read_rows
+from rewardshape.data.forms import HOW_TO_NAME, TARGETS, MissingColumn, Row
+from rewardshape.data.messages import Message, Text, Unusable, quoted
+from rewardshape.data.prompts import Reading, read_row
+from rewardshape.data.reports import ReadReport
+from rewardshape.data.sources import Rows, is_hub_id, is_table, labels, read_rows, table_rows
 from rewardshape.errors import InputError
 
-Message = dict[str, Any]
-Text = str | list[Message]
+__all__ = ["Message", "Pair", "ReadReport", "Text", "fingerprint", "read_preferences"]
 
-HH_QUESTION, HH_ANSWER = "\n\nHuman:", "\n\nAssistant:"
+TABLE = "data"  # the name of rows that came from no file
+LOOK_AHEAD = 1000  # rows searched for a good one before the whole file is called of another form
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,112 +42,45 @@ class Pair:
         Text, or chat messages with ``role`` and ``content``.
     responses : dict
         ``chosen`` and ``rejected``, then any further responses to watch; each of the kind the prompt is.
+    tools : list, optional
+        Tool definitions that the chat template writes into the prompt.
     """
 
     pair_id: str
     prompt: Text
     responses: dict[str, Text]
+    tools: list[Any] | None = None
 
     @property
     def is_chat(self) -> bool:
         """Whether the pair is made of messages, and so needs a chat template."""
         return isinstance(self.prompt, list)
 
-
-@dataclass
-class ReadReport:
-    """What reading did with every row: ``rows == pairs + all dropped + bad_rows``.
-
-    Attributes
-    ----------
-    sources : dict
-        Rows found in each source.
-    pairs : int
-        Pairs kept.
-    dropped : dict
-        Reason to the pair_ids dropped for it.
-    bad_rows : list of str
-        The error line of each malformed row that was skipped.
-    duplicates : int
-        Pairs kept whose prompt and responses equal those of an earlier one.
-    fingerprint : str
-        SHA-256 of the prompts and responses kept, in order: the same for the same data in another form.
-    """
-
-    sources: dict[str, int] = field(default_factory=dict)
-    pairs: int = 0
-    dropped: dict[str, list[str]] = field(default_factory=dict)
-    bad_rows: list[str] = field(default_factory=list)
-    duplicates: int = 0
-    fingerprint: str = ""
-
     @property
-    def rows(self) -> int:
-        return sum(self.sources.values())
-
-    def summary(self) -> str:
-        """One line for people.
-
-        >>> ReadReport({"a.jsonl": 3}, 2, {"empty response": ["a.jsonl:2"]}).summary()
-        '3 rows read, 2 pairs kept; 1 dropped: 1 empty response'
-        """
-        parts = [f"{counted(self.rows, 'row')} read, {counted(self.pairs, 'pair')} kept"]
-        parts += dropped_parts(self.dropped)
-        if self.bad_rows:
-            parts.append(
-                f"{counted(len(self.bad_rows), 'malformed row')} skipped (first: {self.bad_rows[0]})"
-            )
-        if self.duplicates:
-            parts.append(f"{counted(self.duplicates, 'pair')} kept that an earlier one equals")
-        return "; ".join(parts)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; of long lists the first ten."""
-        return {
-            "sources": dict(self.sources),
-            "rows": self.rows,
-            "pairs": self.pairs,
-            "dropped": dropped_dict(self.dropped),
-            "bad_rows": {"count": len(self.bad_rows), "first": self.bad_rows[:10]},
-            "duplicates": self.duplicates,
-            "fingerprint": self.fingerprint,
-        }
-
-
-def counted(number: int, noun: str) -> str:
-    """``"1 row"``, ``"1,485 rows"``."""
-    return f"{number:,} {noun}{'s' * (number != 1)}"
-
-
-def dropped_parts(dropped: dict[str, list[str]]) -> list[str]:
-    """``["4 dropped: 2 empty response, 2 identical responses"]``, or nothing where nothing was dropped."""
-    if not dropped:
-        return []
-    reasons = ", ".join(f"{len(ids):,} {reason}" for reason, ids in dropped.items())
-    return [f"{sum(map(len, dropped.values())):,} dropped: {reasons}"]
-
-
-def dropped_dict(dropped: dict[str, list[str]]) -> dict[str, Any]:
-    return {reason: {"count": len(ids), "first": ids[:10]} for reason, ids in dropped.items()}
-
-
-class Unusable(Exception):
-    """A well-formed row that holds no preference; its text is the reason under which it is counted."""
+    def prompt_id(self) -> str:
+        """16 hexadecimal digits of the SHA-256 of the prompt: the same for every pair with this prompt."""
+        asked: Any = [self.prompt, self.tools] if self.tools else self.prompt
+        return hashlib.sha256(_canonical(asked)).hexdigest()[:16]
 
 
 def read_preferences(
-    paths: str | PathLike[str] | Sequence[str | PathLike[str]],
+    data: Any,
     *,
+    columns: Mapping[str, str] | None = None,
     skip_bad_rows: bool = False,
     extra_responses: Sequence[str] = (),
 ) -> tuple[list[Pair], ReadReport]:
-    """Read preference pairs from files, saved datasets or the hub.
+    """Read preference pairs from files, saved datasets, the hub, or rows in memory.
 
     Parameters
     ----------
-    paths : path or sequence of paths
-        ``.jsonl``, ``.json``, ``.csv`` (each also ``.gz``), ``.parquet``; a folder saved by `datasets`; a hub
-        id ``owner/name``, with ``:split`` where the dataset has several.
+    data : path, sequence of paths, or table
+        Files ``.jsonl``, ``.ndjson``, ``.json``, ``.csv``, ``.tsv`` (each also ``.gz`` or ``.zst``), ``.parquet``; a
+        folder saved by `datasets`; a hub id ``owner/name``, with ``:split`` where the dataset has several. Or a
+        table: a list of dicts, a `pandas.DataFrame`, a `datasets.Dataset`.
+    columns : mapping, optional
+        Which columns stand for ``prompt``, ``chosen``, ``rejected``, ``system`` or ``tools``, where the form of the
+        data is not one that is known: ``{"prompt": "instruction"}``.
     skip_bad_rows : bool
         Count and skip a malformed row instead of stopping at it.
     extra_responses : sequence of str
@@ -160,7 +91,7 @@ def read_preferences(
     pairs : list of Pair
         In the order of the sources and of their rows.
     report : ReadReport
-        Where every other row went.
+        Where every other row went, and which columns were read.
 
     Raises
     ------
@@ -174,33 +105,97 @@ def read_preferences(
     >>> print(report.summary())  # doctest: +SKIP
     1,485 rows read, 1,483 pairs kept; 2 dropped: 2 empty response
     """
-    sources = [fspath(path) for path in ([paths] if isinstance(paths, str | PathLike) else paths)]
-    _check_arguments(sources, extra_responses)
-    report, pairs = ReadReport(), []
-    for source, label in labels(sources).items():
-        report.sources[label] = 0
-        for number, row in read_rows(source):
-            report.sources[label] += 1
-            pair_id = f"{label}:{number}"
-            try:
-                if isinstance(row, InputError):
-                    raise row
-                pairs.append(Pair(pair_id, *prompt_and_responses(row, extra_responses)))
-            except Unusable as reason:
-                report.dropped.setdefault(str(reason), []).append(pair_id)
-            except InputError as problem:
-                line = f"{source}:{number}: {problem}"
-                if not skip_bad_rows:
-                    raise InputError(f"{line}; mend the row or pass --skip-bad-rows") from None
-                report.bad_rows.append(line)
-        if not report.sources[label]:
-            raise InputError(f"{source}: empty, no rows in it")
+    _check_names(extra_responses, columns or {})
+    report, pairs = ReadReport(), list[Pair]()
+    sources = _sources(data)
+
+    def understood(row: Row | InputError) -> Reading:
+        if isinstance(row, InputError):
+            raise row
+        return read_row(row, extra_responses, columns)
+
+    for source in sources:
+        pairs += _pairs(source, understood, report, skip_bad_rows)
     report.pairs = len(pairs)
     if not pairs:
-        raise InputError(f"{', '.join(sources)}: no usable row ({report.summary()})")
+        raise InputError(
+            f"{', '.join(source.name for source in sources)}: no usable row ({report.summary()})"
+        )
     report.duplicates = len(pairs) - len({_digest(pair) for pair in pairs})
     report.fingerprint = fingerprint(pairs)
     return pairs, report
+
+
+class _Source(NamedTuple):
+    """Where rows come from: the name as it was given, a short one for ids, and the rows."""
+
+    name: str
+    label: str
+    rows: Rows
+
+
+def _sources(data: Any) -> list[_Source]:
+    if is_table(data):
+        return [_Source(TABLE, TABLE, table_rows(data))]
+    paths = [fspath(path) for path in ([data] if isinstance(data, str | PathLike) else data)]
+    if not paths:
+        raise InputError("--data: no file given")
+    whole = [path if is_hub_id(path) else os.path.realpath(path) for path in paths]
+    for index, path in enumerate(whole):
+        if path in whole[:index]:
+            raise InputError(f"--data: {paths[index]} is given twice")
+    return [_Source(path, label, read_rows(path)) for path, label in labels(paths).items()]
+
+
+def _pairs(
+    source: _Source,
+    understood: Callable[[Row | InputError], Reading],
+    report: ReadReport,
+    skip_bad_rows: bool,
+) -> Iterator[Pair]:
+    """The pairs of one source, its other rows counted."""
+    report.sources[source.label] = 0
+    any_good = False
+    for number, row in source.rows:
+        report.sources[source.label] += 1
+        pair_id = f"{source.label}:{number}"
+        try:
+            reading = understood(row)
+        except Unusable as reason:
+            any_good = True
+            report.dropped.setdefault(str(reason), []).append(pair_id)
+        except InputError as problem:
+            line = f"{source.name}:{number}: {problem}"
+            if not skip_bad_rows:
+                others = any_good or _any_good(source.rows, understood)
+                raise InputError(line + _remedy(problem, others)) from None
+            report.bad_rows.append(line)
+        else:
+            any_good = True
+            report.count(reading)
+            yield Pair(pair_id, reading.prompt, reading.responses, reading.tools)
+    if not report.sources[source.label]:
+        raise InputError(f"{source.name}: empty, no rows in it")
+
+
+def _any_good(rows: Rows, understood: Callable[[Row | InputError], Reading]) -> bool:
+    """Whether one of the next rows can be read: if none can, it is not the row that is at fault."""
+    for _, row in islice(rows, LOOK_AHEAD):
+        try:
+            understood(row)
+        except Unusable:
+            return True
+        except InputError:
+            continue
+        return True
+    return False
+
+
+def _remedy(problem: InputError, others_are_good: bool) -> str:
+    """What helps: to skip a row helps only where others can be read."""
+    if others_are_good:
+        return "; mend the row or pass --skip-bad-rows"
+    return f"; {HOW_TO_NAME}" if isinstance(problem, MissingColumn) else ""
 
 
 def fingerprint(pairs: Iterable[Pair]) -> str:
@@ -209,178 +204,18 @@ def fingerprint(pairs: Iterable[Pair]) -> str:
 
 
 def _digest(pair: Pair) -> bytes:
-    content = json.dumps([pair.prompt, list(pair.responses.items())], sort_keys=True, default=str)
-    return hashlib.sha256(content.encode()).digest()
+    content: list[Any] = [pair.prompt, list(pair.responses.items())]
+    return hashlib.sha256(_canonical([*content, pair.tools] if pair.tools else content)).digest()
 
 
-def _check_arguments(sources: list[str], extra_responses: Sequence[str]) -> None:
-    if not sources:
-        raise InputError("--data: no file given")
-    whole = [source if is_hub_id(source) else os.path.realpath(source) for source in sources]
-    for index, path in enumerate(whole):
-        if path in whole[:index]:
-            raise InputError(f"--data: {sources[index]} is given twice")
+def _canonical(content: Any) -> bytes:
+    return json.dumps(content, sort_keys=True, default=str).encode()
+
+
+def _check_names(extra_responses: Sequence[str], columns: Mapping[str, str]) -> None:
     for index, name in enumerate(extra_responses):
         if name in ("prompt", "chosen", "rejected") or name in extra_responses[:index]:
-            raise InputError(f"--probe-responses {name}: read already; name other columns")
-
-
-# --- the forms of a row ---
-
-
-def prompt_and_responses(row: Row, extra: Sequence[str] = ()) -> tuple[Text, dict[str, Text]]:
-    """The prompt and the named responses of a row in any of the forms.
-
-    Raises
-    ------
-    Unusable
-        The row is well formed but holds no preference.
-    InputError
-        A field is missing or of the wrong kind.
-    """
-    names = ["chosen", "rejected", *extra]
-    responses = {name: _field(row, name) for name in names}
-    prompt = _field(row, "prompt") if row.get("prompt") is not None else None
-    if responses["chosen"] == responses["rejected"]:
-        raise Unusable("identical responses")
-    if prompt is not None:
-        prompt, responses = _explicit_prompt(prompt, responses)
-    elif all(isinstance(value, list) for value in responses.values()):
-        prompt, responses = _shared_messages(responses)
-    elif all(isinstance(value, str) for value in responses.values()):
-        prompt, responses = _shared_text(responses)
-    else:
-        raise InputError("fields 'chosen' and 'rejected' mix text and messages, and there is no 'prompt'")
-    for name, response in responses.items():
-        if not _spoken(response).strip():
-            raise Unusable("empty response" if name in ("chosen", "rejected") else "empty extra response")
-    return prompt, responses
-
-
-def _field(row: Row, name: str) -> Text:
-    if row.get(name) is None:
-        found = ", ".join(repr(key).strip("'") for key in row) or "no field"
-        raise InputError(f"no field '{name}' (the row has {found})")
-    value = row[name]
-    if isinstance(value, str):
-        return _checked(value, name)
-    if isinstance(value, dict):
-        return _messages([value], name)
-    if isinstance(value, list):
-        return _messages(value, name)
-    raise InputError(f"field '{name}' holds {kind(value)} where text or a list of messages belongs")
-
-
-def _messages(value: list[Any], name: str) -> list[Message]:
-    if not value:
-        raise InputError(f"field '{name}' is an empty list")
-    for index, message in enumerate(value):
-        where = f"field '{name}', message {index + 1}"
-        if not isinstance(message, dict):
-            raise InputError(f"{where}: {kind(message)} where a message with role and content belongs")
-        for key in ("role", "content"):
-            if not isinstance(message.get(key), str):
-                raise InputError(f"{where}: '{key}' holds {kind(message.get(key))} where text belongs")
-            _checked(message[key], name)
-    # Tables give every message every key; those without a value were not in the data.
-    return [{key: item for key, item in message.items() if item is not None} for message in value]
-
-
-def _checked(text: str, name: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise InputError(
-            f"field '{name}' holds half a character (a lone surrogate such as \\ud83d)"
-        ) from None
-    return text
-
-
-def _explicit_prompt(prompt: Text, responses: dict[str, Text]) -> tuple[Text, dict[str, Text]]:
-    if isinstance(prompt, str) and all(isinstance(value, str) for value in responses.values()):
-        return prompt, responses
-    chats = {
-        name: value if isinstance(value, list) else [{"role": "assistant", "content": value}]
-        for name, value in responses.items()
-    }
-    if isinstance(prompt, str):
-        prompt = _prompt_messages(prompt, chats)
-    if all(value[: len(prompt)] == prompt for value in chats.values()):
-        chats = {name: value[len(prompt) :] for name, value in chats.items()}
-    return prompt, _answers(chats)
-
-
-def _prompt_messages(prompt: str, chats: dict[str, list[Message]]) -> list[Message]:
-    """A text prompt beside message lists: the opening they share, where the prompt is a message of it."""
-    shared = chats["chosen"][: common_length(chats["chosen"], chats["rejected"])]
-    if any(message["role"] == "user" and message["content"] == prompt for message in shared):
-        return shared
-    return [{"role": "user", "content": prompt}]
-
-
-def common_length(one: Sequence[Any], other: Sequence[Any]) -> int:
-    """How many items (letters, messages, tokens) two sequences share at their beginning."""
-    shortest = min(len(one), len(other))
-    if one[:shortest] == other[:shortest]:  # for tokens nearly always so, and far faster than the loop
-        return shortest
-    return next(index for index, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
-
-
-def _shared_messages(responses: dict[str, Any]) -> tuple[Text, dict[str, Text]]:
-    prompt = responses["chosen"][: common_length(responses["chosen"], responses["rejected"])]
-    if not prompt:
-        raise InputError("no field 'prompt', and 'chosen' and 'rejected' share no message at their beginning")
-    for name, value in responses.items():
-        if value[: len(prompt)] != prompt:
-            raise InputError(
-                f"field '{name}' does not begin with the messages that 'chosen' and 'rejected' share"
-            )
-    return prompt, _answers({name: value[len(prompt) :] for name, value in responses.items()})
-
-
-def _answers(chats: dict[str, list[Message]]) -> dict[str, Text]:
-    if any(message["role"] != "assistant" for value in chats.values() for message in value):
-        raise Unusable("response holds another speaker's turn")
-    return dict(chats)
-
-
-def _shared_text(responses: dict[str, Any]) -> tuple[Text, dict[str, Text]]:
-    chosen, rejected = responses["chosen"], responses["rejected"]
-    prompt = _transcript_prompt(chosen, rejected) or _common_text(chosen, rejected)
-    if not prompt.strip():
-        raise InputError("no field 'prompt', and 'chosen' and 'rejected' share no beginning")
-    for name, value in responses.items():
-        if not value.startswith(prompt):
-            raise InputError(
-                f"field '{name}' does not begin with the text that 'chosen' and 'rejected' share"
-            )
-    return prompt, {name: value.removeprefix(prompt) for name, value in responses.items()}
-
-
-def _transcript_prompt(chosen: str, rejected: str) -> str:
-    """Of two HH-RLHF transcripts what they share, to its last ``Assistant:``; of other texts nothing."""
-    if not all(text.lstrip().startswith("Human:") and HH_ANSWER in text for text in (chosen, rejected)):
-        return ""
-    before, answer, _ = chosen[: common_length(chosen, rejected)].rpartition(HH_ANSWER)
-    prompt = before + answer
-    if not answer or any(HH_QUESTION in text[len(prompt) :] for text in (chosen, rejected)):
-        raise Unusable("transcripts part before the last turn")
-    return prompt
-
-
-def _common_text(chosen: str, rejected: str) -> str:
-    """The beginning two texts share, back to the start of the word in which they part.
-
-    The space before that word goes with it, as it does in the tokens of most models.
-    """
-    shared = chosen[: common_length(chosen, rejected)]
-    rests = [text[len(shared) :] for text in (chosen, rejected)]
-    if not all(rests):  # one text continues the other: a response is empty, and is dropped as such
-        return shared
-    if any(re.match(r"\w", rest) for rest in rests):
-        shared = re.sub(r"\w+\Z", "", shared)
-    return shared.removesuffix(" ")
-
-
-def _spoken(text: Text) -> str:
-    return text if isinstance(text, str) else "".join(message["content"] for message in text)
+            raise InputError(f"--probe-responses {quoted(name)}: read already; name other columns")
+    for target in columns:
+        if target not in TARGETS:
+            raise InputError(f"--columns {quoted(target)}: name columns for {', '.join(TARGETS)} only")

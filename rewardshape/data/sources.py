@@ -1,33 +1,38 @@
-"""Where rows come from: files, saved datasets, the hub. One generator per form, each a row at a time.
+"""Where rows come from: files, saved datasets, the hub, tables in memory. One generator each, a row at a time.
 
 A source yields ``(number, row)``: the line of the file where the form has lines, else the row, both counted
 from 1. A row that cannot be parsed is yielded as an `InputError`, so that the reader decides whether it ends
-there or goes on; what makes the whole source unreadable is raised. What the rows mean lies in `preferences`.
+there or goes on; what makes the whole source unreadable is raised. What the rows mean lies in `forms`.
 """
 
 from __future__ import annotations
 
 import csv
 import gzip
+import io
 import json
+import math
 import os.path
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import IO, Any
 
+from rewardshape.data.messages import kind, loads, quoted
 from rewardshape.errors import InputError
 
 Row = dict[str, Any]
 Rows = Iterator[tuple[int, Row | InputError]]
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")  # owner/name, and :split
+COMPRESSED = (".gz", ".zst")
 UTF8_MARK, UTF16_MARKS = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
 
 
 def read_rows(source: str) -> Rows:
-    """Rows of one source: a JSONL, JSON, CSV or Parquet file, a folder saved by `datasets`, or a hub id."""
+    """Rows of one source: a file of a form in `FORMS`, a folder saved by `datasets`, or a hub id."""
     path = Path(source)
     try:
         if path.is_dir():
@@ -37,9 +42,14 @@ def read_rows(source: str) -> Rows:
         elif is_hub_id(source):
             yield from _hub_rows(source)
         else:
-            raise InputError(f"{source}: no such file")
+            raise InputError(f"{printable(source)}: no such file")
     except (OSError, EOFError, zlib.error) as error:  # the last two: a broken gzip file
-        raise InputError(f"{source}: cannot be read ({_reason(error)})") from error
+        raise InputError(f"{printable(source)}: cannot be read ({_reason(error)})") from error
+
+
+def printable(path: str) -> str:
+    """A path that can be written as UTF-8: bytes of a name that are no UTF-8 are escaped."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def labels(sources: Sequence[str]) -> dict[str, str]:
@@ -55,7 +65,7 @@ def labels(sources: Sequence[str]) -> dict[str, str]:
     depth = {source: 2 if source in hub else 1 for source in sources}
 
     def label(source: str) -> str:
-        return "/".join(whole[source].parts[-depth[source] :])
+        return printable("/".join(whole[source].parts[-depth[source] :]))
 
     while shared := _repeated([label(source) for source in sources]):
         for source in sources:
@@ -73,15 +83,16 @@ def is_hub_id(source: str) -> bool:
 
 
 def _form_name(path: Path) -> str:
-    """The suffix that says the form, `.gz` aside; empty where it says none we read."""
-    suffix = Path(path.stem).suffix if path.suffix.lower() == ".gz" else path.suffix
+    """The suffix that says the form, that of a compression aside; empty where it says none we read."""
+    suffix = Path(path.stem).suffix if path.suffix.lower() in COMPRESSED else path.suffix
     return suffix.lower() if suffix.lower() in FORMS else ""
 
 
 def _form_of(path: Path) -> Callable[[Path], Rows]:
     if not (form := _form_name(path)):
         raise InputError(
-            f"{path}: unknown kind of file; give {', '.join(FORMS)} (the text forms also as .gz)"
+            f"{printable(str(path))}: unknown kind of file; give {', '.join(FORMS)} "
+            f"(the text forms also as {' or '.join(COMPRESSED)})"
         )
     return FORMS[form]
 
@@ -96,7 +107,14 @@ def _reason(error: BaseException) -> str:
 
 
 def _open(path: Path) -> IO[bytes]:
-    return gzip.open(path, "rb") if path.suffix.lower() == ".gz" else open(path, "rb")  # type: ignore[return-value]
+    suffix = path.suffix.lower()
+    if suffix == ".gz":
+        return gzip.open(path, "rb")  # type: ignore[return-value]
+    if suffix == ".zst":
+        import pyarrow
+
+        return io.BufferedReader(pyarrow.CompressedInputStream(pyarrow.OSFile(str(path)), "zstd"))  # type: ignore[type-var]
+    return open(path, "rb")
 
 
 def _text(line: bytes) -> str:
@@ -121,12 +139,15 @@ def _jsonl_rows(path: Path) -> Rows:
 
 def _parsed(line: bytes) -> Row | InputError:
     try:
-        return _object(json.loads(_text(line)))
+        return _object(loads(_text(line)))
     except InputError as error:
         return error
     except json.JSONDecodeError as error:
         return InputError(f"not JSON: {error.msg} (column {error.colno})")
-    except (ValueError, RecursionError) as error:  # a number of 5,000 digits, a thousand brackets
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # a key twice, a number of 5,000 digits, a thousand brackets
         return InputError(f"not JSON that can be read: {_reason(error)}")
 
 
@@ -135,27 +156,47 @@ def _object(row: Any) -> Row | InputError:
 
 
 def _json_rows(path: Path) -> Rows:
-    """One JSON list of rows; many files named .json hold one object a line, and are read as such."""
+    """A JSON document; many files named .json hold one object a line, and are read as such."""
     with _open(path) as file:
-        content = file.read().removeprefix(UTF8_MARK)
-    if not content.lstrip().startswith(b"["):
+        content = file.read().removeprefix(UTF8_MARK).strip()
+    first, *further = content.split(b"\n", 1)
+    if not content.startswith((b"[", b"{")) or (further and isinstance(_parsed(first), dict)):
         yield from _jsonl_rows(path)
         return
     try:
-        table = json.loads(_text(content))
+        document = loads(_text(content))
     except json.JSONDecodeError as error:
         raise InputError(f"{path}:{error.lineno}: not JSON: {error.msg} (column {error.colno})") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON that can be read: {_reason(error)}") from None
-    yield from enumerate(map(_object, table), start=1)
+    yield from enumerate(map(_object, _table_in(document)), start=1)
 
 
-def _csv_rows(path: Path) -> Rows:
+def _table_in(document: Any) -> list[Any]:
+    """The rows of a JSON document: a list, a list under one key, columns as pandas writes them, or one row."""
+    if isinstance(document, list):
+        return document
+    lists = [
+        value
+        for value in document.values()
+        if isinstance(value, list) and value and all(isinstance(item, dict) for item in value)
+    ]
+    if len(lists) == 1 and not {"chosen", "prompt", "messages", "conversations"} & document.keys():
+        return [item["row"] if set(item) >= {"row_idx", "row"} else item for item in lists[0]]
+    columns = list(document.values())
+    if columns and all(isinstance(column, dict) and "0" in column for column in columns):
+        return [{name: document[name].get(index) for name in document} for index in columns[0]]
+    return [document]
+
+
+def _csv_rows(path: Path, delimiter: str = ",") -> Rows:
     csv.field_size_limit(2**31 - 1)  # the standard limit, 128 KiB, is less than a long conversation
     with _open(path) as file:
-        reader = csv.reader(_csv_lines(path, file), strict=True)
+        reader = csv.reader(_csv_lines(path, file), strict=True, delimiter=delimiter)
         try:
             names = next(reader, [])
+            for name in _repeated([name for name in names if name]):
+                raise InputError(f"{path}:1: column '{quoted(name)}' stands twice in the head line")
             number = reader.line_num + 1  # where the next record starts: a cell may hold line breaks
             for cells in reader:
                 if cells:
@@ -163,6 +204,10 @@ def _csv_rows(path: Path) -> Rows:
                 number = reader.line_num + 1
         except csv.Error as error:
             raise InputError(f"{path}:{reader.line_num}: not CSV: {error}") from None
+
+
+def _tsv_rows(path: Path) -> Rows:
+    return _csv_rows(path, delimiter="\t")
 
 
 def _csv_lines(path: Path, file: IO[bytes]) -> Iterator[str]:
@@ -174,22 +219,43 @@ def _csv_lines(path: Path, file: IO[bytes]) -> Iterator[str]:
 
 
 def _csv_row(names: list[str], cells: list[str]) -> Row | InputError:
-    """Cells are text; one that holds a JSON list of messages becomes that list."""
     if len(cells) > len(names):
         return InputError(f"{len(cells)} cells, but the head line has {len(names)} names")
-    row: Row = dict(zip(names, cells, strict=False))
-    for name, cell in row.items():
-        if re.match(r"\s*\[\s*\{\s*['\"](role|content)['\"]\s*:", cell):
-            try:
-                row[name] = json.loads(cell)
-            except (ValueError, RecursionError):
-                return InputError(
-                    f"field '{name}' looks like a message list but is not JSON; save it as JSONL"
-                )
-    return row
+    return dict(zip(names, cells, strict=False))
 
 
 # --- tables ---
+
+
+def is_table(data: Any) -> bool:
+    """Whether `data` holds rows itself, rather than saying where they are."""
+    if isinstance(data, str | PathLike):
+        return False
+    if isinstance(data, list | tuple):
+        return bool(data) and not isinstance(data[0], str | PathLike)
+    return True
+
+
+def table_rows(table: Any) -> Rows:
+    """Rows of a list of dicts, a `pandas.DataFrame` or a `datasets.Dataset`, numbered from 1."""
+    if isinstance(table, dict):
+        raise InputError(f"data: has the splits {', '.join(map(quoted, table))}; give one of them")
+    if hasattr(table, "to_dict") and hasattr(table, "columns"):
+        table = ({str(name): _plain(cell) for name, cell in row.items()} for row in table.to_dict("records"))
+    try:
+        rows = iter(table)
+    except TypeError:
+        raise InputError(f"data: {kind(table)} where paths or a table of rows belong") from None
+    yield from enumerate(map(_object, rows), start=1)
+
+
+def _plain(cell: Any) -> Any:
+    """A cell of a data frame without numpy's types, and None where it is missing."""
+    if hasattr(cell, "tolist"):
+        cell = cell.tolist()
+    if isinstance(cell, list):
+        return [_plain(item) for item in cell]
+    return None if isinstance(cell, float) and math.isnan(cell) else cell
 
 
 def _parquet_rows(path: Path) -> Rows:
@@ -239,21 +305,11 @@ def _one_split(tables: Any, name: str, mark: str) -> Iterable[Row]:
     return next(iter(tables.values()))
 
 
-def kind(value: Any) -> str:
-    """What a JSON value is, in words for an error line."""
-    if value is None:
-        return "nothing (null)"
-    if isinstance(value, bool):
-        return "true or false"
-    if isinstance(value, int | float):
-        return "a number"
-    names: dict[type, str] = {str: "text", list: "a list", dict: "an object"}
-    return names.get(type(value), f"a {type(value).__name__}")
-
-
 FORMS: dict[str, Callable[[Path], Rows]] = {
     ".jsonl": _jsonl_rows,
+    ".ndjson": _jsonl_rows,
     ".json": _json_rows,
     ".csv": _csv_rows,
+    ".tsv": _tsv_rows,
     ".parquet": _parquet_rows,
 }

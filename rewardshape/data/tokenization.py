@@ -2,96 +2,46 @@
 
 Encoding a response alone gives other tokens than the tail of prompt + response (leading-space marks, merges,
 an added BOS), so only joined texts are encoded. The prompt is the part on which the encoding of the prompt
-alone and those of all joined texts agree; where a merge crosses the boundary it ends before the merged token,
-and the pair is counted. The tokenizer is passed in; nothing here imports transformers.
+alone and those of prompt + chosen and prompt + rejected agree; where a merge crosses the boundary it ends before the
+merged token, and the pair is counted. The tokenizer is passed in; nothing here imports transformers.
 """
 
 from __future__ import annotations
 
-import os.path
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, NamedTuple
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
 
-from rewardshape.data.preferences import Pair, Unusable, common_length, counted, dropped_dict, dropped_parts
+from rewardshape.data.messages import Unusable, common_length, quoted, shared_beginning
+from rewardshape.data.preferences import Pair
+from rewardshape.data.reports import EncodeReport
+from rewardshape.data.templates import ChatTemplate, Joined, chat_template, concatenated
 from rewardshape.errors import InputError
 
 BATCH = 512  # pairs given to the tokenizer at once
+SLACK = 64  # tokens that a text is longer than its limit where it is cut before tokenisation
+TRAINED = ("chosen", "rejected")
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedPair:
-    """Token ids of a prompt and of its responses; the model reads prompt_ids + a response."""
+    """Token ids of a prompt and of its responses; the model reads prompt_ids + a response.
+
+    `prompt_id` is that of the `Pair`: it names the prompt as the data has it, before it was cut. Where none is
+    given it is made of the token ids.
+    """
 
     pair_id: str
     prompt_ids: list[int]
     responses: dict[str, list[int]]
+    prompt_id: str = ""
 
-
-@dataclass
-class EncodeReport:
-    """What tokenisation did: ``pairs_in == pairs + all dropped``.
-
-    Attributes
-    ----------
-    pairs_in, pairs : int
-        Pairs given and pairs kept.
-    dropped : dict
-        Reason to the pair_ids dropped for it.
-    bad_rows : list of str
-        The error line of each pair that the chat template refused and that was skipped.
-    boundary_merges : int
-        Pairs whose prompt ends earlier than encoded alone, because the joined texts differ there.
-    prompts_truncated, prompt_tokens_lost, responses_truncated, response_tokens_lost : int
-        How many lost tokens to the limits, and how many tokens (an end token not appended counts).
-    end_token : bool
-        Whether responses end with the end token.
-    """
-
-    pairs_in: int = 0
-    pairs: int = 0
-    dropped: dict[str, list[str]] = field(default_factory=dict)
-    bad_rows: list[str] = field(default_factory=list)
-    boundary_merges: int = 0
-    prompts_truncated: int = 0
-    prompt_tokens_lost: int = 0
-    responses_truncated: int = 0
-    response_tokens_lost: int = 0
-    end_token: bool = True
-
-    def count(self, merged: bool, prompt_lost: int, responses_lost: Sequence[int]) -> None:
-        """Add a kept pair: whether a merge crossed its boundary, and the tokens it lost."""
-        self.boundary_merges += merged
-        self.prompts_truncated += prompt_lost > 0
-        self.prompt_tokens_lost += prompt_lost
-        self.responses_truncated += sum(lost > 0 for lost in responses_lost)
-        self.response_tokens_lost += sum(responses_lost)
-
-    def summary(self) -> str:
-        """One line for people."""
-        parts = [f"{counted(self.pairs, 'pair')} tokenised", *dropped_parts(self.dropped)]
-        if self.bad_rows:
-            parts.append(
-                f"{counted(len(self.bad_rows), 'malformed row')} skipped (first: {self.bad_rows[0]})"
-            )
-        for noun, number, lost in (
-            ("prompt", self.prompts_truncated, self.prompt_tokens_lost),
-            ("response", self.responses_truncated, self.response_tokens_lost),
-        ):
-            if number:
-                parts.append(f"{counted(number, noun)} truncated, {counted(lost, 'token')} lost")
-        if self.boundary_merges:
-            parts.append(f"{counted(self.boundary_merges, 'prompt')} cut short by a merge into the response")
-        return "; ".join(parts)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; of long lists the first ten."""
-        return {
-            **vars(self),
-            "dropped": dropped_dict(self.dropped),
-            "bad_rows": {"count": len(self.bad_rows), "first": self.bad_rows[:10]},
-        }
+    def __post_init__(self) -> None:
+        if not self.prompt_id:
+            name = hashlib.sha256(repr(self.prompt_ids).encode()).hexdigest()[:16]
+            object.__setattr__(self, "prompt_id", name)
 
 
 def encode_pairs(
@@ -102,6 +52,9 @@ def encode_pairs(
     max_response_tokens: int | None,
     end_token: bool = True,
     chat_template: str | None = None,
+    template_arguments: Mapping[str, Any] | None = None,
+    template_opening: Literal["response", "prompt"] = "response",
+    vocabulary: int | None = None,
     skip_bad_rows: bool = False,
 ) -> tuple[list[EncodedPair], EncodeReport]:
     """Tokenise pairs as trainers do.
@@ -122,6 +75,13 @@ def encode_pairs(
         template closes with a special token of its own is left as the template has it.
     chat_template : str, optional
         A Jinja template, or the path of a file that holds one; else the tokenizer's own is used.
+    template_arguments : mapping, optional
+        Further arguments of the chat template, such as ``{"enable_thinking": False}``.
+    template_opening : "response" or "prompt"
+        Where tokens count that the template puts before the content of a response (an empty think block): with the
+        response, as trainers have it, or with the prompt, so that only the content is measured and trained.
+    vocabulary : int, optional
+        How many token ids the model embeds; one beyond them is refused here, by name.
     skip_bad_rows : bool
         Count and skip a pair that the chat template refuses instead of stopping at it.
 
@@ -133,8 +93,9 @@ def encode_pairs(
     Raises
     ------
     InputError
-        Limits below 1; messages without a chat template, or a template that fails; a tokenizer without end
-        token; no pair left.
+        Limits below 1; messages without a chat template, or a template that fails or does not end; an argument that
+        the template does not know; a tokenizer without end token, or with ids that the model does not embed; no pair
+        left.
 
     Examples
     --------
@@ -142,11 +103,12 @@ def encode_pairs(
     ... # doctest: +SKIP
     """
     pairs = list(pairs)
-    rules = _Rules(tokenizer, max_prompt_tokens, max_response_tokens, end_token)
-    template = _chat_template(pairs, tokenizer, chat_template)
-    report, encoded = EncodeReport(pairs_in=len(pairs), end_token=end_token), []
+    rules = _Rules(tokenizer, max_prompt_tokens, max_response_tokens, end_token, template_opening)
+    template = _template(pairs, tokenizer, chat_template, template_arguments)
+    report, encoded = EncodeReport(pairs_in=len(pairs), end_token=end_token, opening_in=template_opening), []
     for start in range(0, len(pairs), BATCH):
-        texts = list(_texts(pairs[start : start + BATCH], tokenizer, template, report, skip_bad_rows))
+        some = pairs[start : start + BATCH]
+        texts = [_cut(text, rules, report) for text in _texts(some, template, report, skip_bad_rows)]
         for text, ids in zip(texts, _token_ids(texts, tokenizer, rules), strict=True):
             try:
                 encoded.append(_encode(text, ids, rules, report))
@@ -155,25 +117,46 @@ def encode_pairs(
     report.pairs = len(encoded)
     if not encoded:
         raise InputError(f"no pair left after tokenisation ({report.summary()})")
+    if vocabulary is not None:
+        _check_ids(encoded, vocabulary, tokenizer)
     return encoded, report
+
+
+_template = chat_template  # `encode_pairs` has an argument of this name
 
 
 class _Rules:
     """What holds for every pair: the limits, and the special tokens at either end of a text."""
 
-    def __init__(self, tokenizer: Any, max_prompt: int | None, max_response: int | None, end_token: bool):
+    def __init__(
+        self,
+        tokenizer: Any,
+        max_prompt: int | None,
+        max_response: int | None,
+        end_token: bool,
+        opening_in: str,
+    ):
         for flag, limit in (("--max-prompt-tokens", max_prompt), ("--max-response-tokens", max_response)):
             if limit is not None and limit < 1:
                 raise InputError(f"{flag} {limit}: at least 1 token is needed")
         if end_token and tokenizer.eos_token_id is None:
             raise InputError("the tokenizer has no end token (eos_token); pass --no-end-token")
+        if opening_in not in ("response", "prompt"):
+            raise InputError(f"--template-opening {opening_in}: response or prompt")
+        self.tokenizer = tokenizer
         self.max_prompt, self.max_response = max_prompt, max_response
+        self.opening_in_prompt = opening_in == "prompt"
         self.bos: int | None = tokenizer.bos_token_id
         self.eos: int | None = tokenizer.eos_token_id if end_token else None
         self.opening, self.closing = _added_tokens(tokenizer)
         self.special_texts = tuple(
             str(token) for token in tokenizer.added_tokens_decoder.values() if token.special
         )
+
+    @cached_property
+    def longest_token(self) -> int:
+        """Letters of the longest token, so that a text of n tokens has at most n times as many."""
+        return max(map(len, self.tokenizer.get_vocab()))
 
 
 def _added_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
@@ -186,84 +169,79 @@ def _added_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
     return [], []
 
 
-class _Joined(NamedTuple):
-    """The texts of a pair: the prompt alone, and the prompt with each response."""
-
-    pair_id: str
-    is_chat: bool
-    prompt: str
-    joined: dict[str, str]
+def _check_ids(encoded: Sequence[EncodedPair], vocabulary: int, tokenizer: Any) -> None:
+    for pair in encoded:
+        largest = max(max(ids) for ids in (pair.prompt_ids, *pair.responses.values()))
+        if largest >= vocabulary:
+            token = quoted(tokenizer.convert_ids_to_tokens(largest))
+            raise InputError(
+                f"{pair.pair_id}: token '{token}' has the id {largest}, but the model embeds ids below {vocabulary} "
+                "only; tokenizer and model do not belong together, or tokens were added and the model not resized"
+            )
 
 
 def _texts(
-    pairs: Iterable[Pair], tokenizer: Any, template: str | None, report: EncodeReport, skip_bad_rows: bool
-) -> Iterator[_Joined]:
+    pairs: Iterable[Pair], template: ChatTemplate, report: EncodeReport, skip_bad_rows: bool
+) -> Iterator[Joined]:
+    has_template = bool(template.tokenizer.chat_template)
     for pair in pairs:
+        report.text_pairs += has_template and not pair.is_chat
         try:
-            yield _rendered(pair, tokenizer, template) if pair.is_chat else _concatenated(pair)
+            yield template.joined(pair) if pair.is_chat else concatenated(pair)
         except InputError as problem:
             if not skip_bad_rows:
                 raise InputError(f"{problem}; mend the row or pass --skip-bad-rows") from None
             report.bad_rows.append(str(problem))
 
 
-def _concatenated(pair: Pair) -> _Joined:
-    joined = {name: f"{pair.prompt}{response}" for name, response in pair.responses.items()}
-    return _Joined(pair.pair_id, False, str(pair.prompt), joined)
-
-
-def _rendered(pair: Pair, tokenizer: Any, template: str | None) -> _Joined:
-    def render(messages: Any, ask: bool) -> str:
-        return tokenizer.apply_chat_template(
-            messages, chat_template=template, tokenize=False, add_generation_prompt=ask
-        )
-
-    try:
-        prompt = render(pair.prompt, True)
-        joined = {name: render([*pair.prompt, *response], False) for name, response in pair.responses.items()}
-    except Exception as error:  # a template is a program of its own: it may raise anything
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(f"{pair.pair_id}: the chat template refuses these messages ({reason})") from error
-    return _Joined(pair.pair_id, True, prompt, joined)
-
-
-def _chat_template(pairs: Sequence[Pair], tokenizer: Any, chat_template: str | None) -> str | None:
-    """The text of the template to use, None for the tokenizer's own."""
-    if chat_template is None:
-        chat = next((pair for pair in pairs if pair.is_chat), None)
-        if chat is not None and not tokenizer.chat_template:
-            raise InputError(
-                f"{chat.pair_id}: chat messages, but the tokenizer has no chat template; "
-                "give one with --chat-template"
-            )
-        return None
-    if os.path.isfile(chat_template):
-        try:
-            return Path(chat_template).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"--chat-template {chat_template}: cannot be read as UTF-8 text") from error
-    if "{" not in chat_template:
-        raise InputError(f"--chat-template {chat_template}: no such file, and not a Jinja template")
-    return chat_template
+def _cut(text: Joined, rules: _Rules, report: EncodeReport) -> Joined:
+    """Texts far over their limits without what would be lost anyway: to tokenise 50 MB takes minutes."""
+    longest = max(len(joined) for joined in text.joined.values())
+    if rules.max_prompt is None or rules.max_response is None or longest < 100_000:
+        return text
+    prompt_room, response_room = (
+        (limit + SLACK) * rules.longest_token for limit in (rules.max_prompt, rules.max_response)
+    )
+    end = len(shared_beginning(text.prompt, *text.joined.values()))
+    start = max(0, end - prompt_room)
+    stop = end + len(text.opening) + response_room
+    if not start and longest <= stop:
+        return text
+    report.cut_before += 1
+    first = rules.tokenizer.bos_token or ""
+    bos = first if start and text.is_chat and text.prompt.startswith(first) else ""
+    return text._replace(
+        prompt=bos + text.prompt[start:],
+        joined={name: bos + joined[start:stop] for name, joined in text.joined.items()},
+    )
 
 
 class _Ids(NamedTuple):
-    """The token ids of the texts of a pair."""
+    """The token ids of the texts of a pair; `opened` of the prompt with the opening of the template."""
 
     prompt: list[int]
+    opened: list[int]
     joined: dict[str, list[int]]
 
 
-def _token_ids(texts: Sequence[_Joined], tokenizer: Any, rules: _Rules) -> Iterator[_Ids]:
+def _token_ids(texts: Sequence[Joined], tokenizer: Any, rules: _Rules) -> Iterator[_Ids]:
     chat_ids = _batch_ids([text for text in texts if text.is_chat], tokenizer, add_special_tokens=False)
     plain_ids = _batch_ids([text for text in texts if not text.is_chat], tokenizer, add_special_tokens=True)
     for text in texts:
         ids = chat_ids if text.is_chat else (_single_ends(one, rules) for one in plain_ids)
-        yield _Ids(next(ids), {name: next(ids) for name in text.joined})
+        prompt, opened = next(ids), next(ids) if text.opening else []
+        yield _Ids(prompt, opened, {name: next(ids) for name in text.joined})
 
 
-def _batch_ids(texts: Sequence[_Joined], tokenizer: Any, *, add_special_tokens: bool) -> Iterator[list[int]]:
-    flat = [one for text in texts for one in (text.prompt, *text.joined.values())]
+def _opened(text: Joined) -> list[str]:
+    """The prompt with the opening, where there is one."""
+    if not text.opening:
+        return []
+    return [shared_beginning(text.prompt, *(text.joined[name] for name in TRAINED)) + text.opening]
+
+
+def _batch_ids(texts: Sequence[Joined], tokenizer: Any, *, add_special_tokens: bool) -> Iterator[list[int]]:
+    flat = [one for text in texts for one in (text.prompt, *_opened(text), *text.joined.values())]
     if not flat:
         return iter(())
     encoding = tokenizer(
@@ -283,12 +261,19 @@ def _single_ends(ids: list[int], rules: _Rules) -> list[int]:
     return ids[opening:] if opening and ids[opening : 2 * opening] == rules.opening else ids
 
 
-def _encode(text: _Joined, ids: _Ids, rules: _Rules, report: EncodeReport) -> EncodedPair:
-    boundary = min(common_length(ids.prompt, joined) for joined in ids.joined.values())
-    prompt = ids.prompt[:boundary]
+def _encode(text: Joined, ids: _Ids, rules: _Rules, report: EncodeReport) -> EncodedPair:
+    if text.silent:
+        raise Unusable("response of which the chat template writes nothing")
+    boundary = min(common_length(ids.prompt, ids.joined[name]) for name in TRAINED)
+    opened = min([len(ids.opened), *(common_length(ids.opened, ids.joined[name]) for name in TRAINED)])
+    end = max(boundary, opened) if rules.opening_in_prompt else boundary
+    prompt = ids.joined["chosen"][:end]
     if not prompt:
         raise Unusable("no prompt token")
-    whole = {name: joined[boundary:] for name, joined in ids.joined.items()}
+    whole = {name: joined[end:] for name, joined in ids.joined.items() if joined[:end] == prompt}
+    retokenised = [name for name in ids.joined if name not in whole]
+    whole |= {name: _from_the_boundary(text, name, prompt, ids, rules) for name in retokenised}
+    whole = {name: whole[name] for name in text.joined}
     if not all(whole.values()):
         raise Unusable("no response token")
     if rules.eos is not None:
@@ -299,15 +284,55 @@ def _encode(text: _Joined, ids: _Ids, rules: _Rules, report: EncodeReport) -> En
     if kept["chosen"] == kept["rejected"]:
         cut = kept["chosen"] != whole["chosen"] or kept["rejected"] != whole["rejected"]
         raise Unusable("identical responses after truncation" if cut else "identical response tokens")
-    report.count(
-        merged=boundary < len(ids.prompt),
-        prompt_lost=len(prompt) - len(kept_prompt),
-        responses_lost=[len(whole[name]) - len(kept[name]) for name in whole],
-    )
-    return EncodedPair(text.pair_id, kept_prompt, kept)
+    report.count_lost(len(prompt) - len(kept_prompt), [len(whole[name]) - len(kept[name]) for name in whole])
+    _count_kept(text, opened - boundary, boundary < len(ids.prompt), bool(retokenised), report)
+    return EncodedPair(text.pair_id, kept_prompt, kept, text.prompt_id)
 
 
-def _with_end(response: list[int], text: _Joined, name: str, rules: _Rules) -> list[int]:
+def _count_kept(text: Joined, opening: int, short: bool, retokenised: bool, report: EncodeReport) -> None:
+    """What a reader of the report should know of a pair that was kept."""
+    rewritten = not all(text.joined[name].startswith(text.prompt) for name in TRAINED)
+    report.prompts_rewritten += short and rewritten
+    report.boundary_merges += short and not rewritten
+    report.further_retokenised += retokenised
+    if opening > 0:
+        report.opening = text.opening
+        report.opening_pairs += 1
+        report.opening_tokens += opening
+    for key in text.passed_over:
+        report.passed_over[key] = report.passed_over.get(key, 0) + 1
+
+
+def _from_the_boundary(text: Joined, name: str, prompt: list[int], ids: _Ids, rules: _Rules) -> list[int]:
+    """The tokens of a further response after the prompt of the trained pair, where its own tokens reach into it.
+
+    The rest of its text is encoded behind a letter that does not merge with it, and that letter is taken off again.
+    What is watched must not move the boundary of what is trained.
+    """
+    tokenizer = rules.tokenizer
+    if tokenizer.is_fast:
+        marks = tokenizer(
+            text.joined["chosen"],
+            add_special_tokens=not text.is_chat,
+            return_offsets_mapping=True,
+            verbose=False,
+        )
+        shift = common_length(marks["input_ids"][::-1], ids.joined["chosen"][::-1])
+        first = len(marks["input_ids"]) - shift + len(prompt) - (len(ids.joined["chosen"]) - shift)
+        rest = text.joined[name][marks["offset_mapping"][first][0] :]
+        for letter in ("\n", ":", "a"):
+            alone, behind = (
+                tokenizer(letters, add_special_tokens=False)["input_ids"]
+                for letters in (letter, letter + rest)
+            )
+            found = behind[len(alone) :]
+            same = tokenizer.decode(prompt + found) == tokenizer.decode(ids.joined[name])
+            if behind[: len(alone)] == alone and same:
+                return found
+    raise Unusable("further response whose first token reaches into the prompt")
+
+
+def _with_end(response: list[int], text: Joined, name: str, rules: _Rules) -> list[int]:
     closed = response[-1] == rules.eos
     if text.is_chat:  # a template may close a turn with a token of its own, and a line break after it
         closed = closed or text.joined[name].rstrip().endswith(rules.special_texts)

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from rewardshape.data import Pair, fingerprint, read_preferences
-from rewardshape.data.preferences import Unusable, prompt_and_responses
+from rewardshape.data.messages import Unusable
+from rewardshape.data.prompts import read_row
 from rewardshape.errors import InputError
 
 
@@ -25,6 +26,11 @@ def assistant(content):
 def write_jsonl(path: Path, rows) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
+
+
+def prompt_and_responses(given, extra=()):
+    reading = read_row(given, extra)
+    return reading.prompt, reading.responses
 
 
 def row(n=0, **changes):
@@ -150,7 +156,7 @@ def test_message_keys_without_a_value_are_left_out_and_others_kept():
         (row(rejected=" \n\t"), "empty response"),
         (row(chosen="same", rejected="same"), "identical responses"),
         ({"chosen": "2+2? 4", "rejected": "2+2? 4"}, "identical responses"),
-        ({"chosen": "2+2? 4", "rejected": "2+2?"}, "empty response"),
+        ({"chosen": "2+2? 4", "rejected": "2+2?"}, "one text continues the other, and there is no prompt"),
         ({"chosen": [user("a"), assistant("b")], "rejected": [user("a")]}, "empty response"),
         ({"chosen": [user("a"), assistant(" ")], "rejected": [user("a"), assistant("c")]}, "empty response"),
         (
@@ -195,7 +201,7 @@ def test_a_row_without_a_preference_is_dropped_with_its_reason(tmp_path, given, 
         ),
         (row(chosen=[{"content": "b"}]), "field 'chosen', message 1: 'role' holds nothing (null) where text"),
         (
-            row(chosen={"from": "gpt", "value": "b"}),
+            row(chosen={"from": None, "value": "b"}),
             "message 1: 'role' holds nothing (null) where text belongs",
         ),
         (row(rejected="half \ud83d"), "field 'rejected' holds half a character"),

@@ -96,7 +96,7 @@ def test_python_lists_in_csv_cells_are_not_taken_for_text(tmp_path):
 
     pd.DataFrame(CHATS).to_csv(tmp_path / "a.csv", index=False)
     with pytest.raises(
-        InputError, match=r"a\.csv:2: field 'prompt' looks like a message list but is not JSON"
+        InputError, match=r"a\.csv:2: field 'chosen' looks like a message list but is not JSON"
     ):
         read_preferences(tmp_path / "a.csv")
 
@@ -226,7 +226,7 @@ BROKEN = {  # file name: (content, what the one line must say after the path)
     "digits.jsonl": (b'{"prompt": ' + b"9" * 5000 + b"}", ":1: not JSON that can be read"),
     "deep.jsonl": (b"[" * 200_000, ":1: not JSON that can be read"),
     "line3.json": (b'[{"prompt": "a"},\n\n{"prompt": b}]', r":3: not JSON: Expecting value \(column 12\)"),
-    "object.json": (b'{\n"prompt": "a"\n}', ":1: not JSON"),
+    "object.json": (b'{\n"prompt": "a"\n}', r":1: no field 'chosen' \(the row has prompt\); name the columns"),
     "item.json": (b'[{"prompt":"a","chosen":"b","rejected":"c"}, 7]', ":2: a number where a row"),
     "latin.json": (b'["\xe9"]', ": not JSON that can be read: not UTF-8"),
     "utf16.json": ("[]".encode("utf-16"), ":1: UTF-16 text"),
@@ -252,7 +252,7 @@ BROKEN = {  # file name: (content, what the one line must say after the path)
     "plain.jsonl.gz": (GOOD, r": cannot be read \(Not a gzipped file"),
     "short.jsonl.gz": (gzip.compress(GOOD * 1000)[:-20], r": cannot be read \("),
     "torn.jsonl.gz": (gzip.compress(os.urandom(4000))[:20] + b"x" * 4000, r": cannot be read \("),
-    "pairs.txt": (GOOD, r": unknown kind of file; give \.jsonl, \.json, \.csv, \.parquet"),
+    "pairs.txt": (GOOD, r": unknown kind of file; give \.jsonl, \.ndjson, \.json, \.csv, \.tsv, \.parquet"),
     "pairs.gz": (GOOD, ": unknown kind of file"),
 }
 

@@ -298,7 +298,8 @@ def test_a_template_that_asks_otherwise_than_it_answers_ends_the_prompt_where_th
     encoded, report = encode_one(BUILT["chat"], ASKED, YES, NO, chat_template=template)
     assert BUILT["chat"].decode(encoded.prompt_ids).endswith("<|assistant|>\n")
     assert BUILT["chat"].decode(encoded.responses["chosen"]) == "Yes</s>\n"
-    assert report.boundary_merges == 1
+    assert (report.boundary_merges, report.prompts_rewritten) == (0, 1)
+    assert "the prompt of 1 pair ends where the chat template writes it otherwise" in report.summary()
 
 
 def test_a_template_comes_from_tokenizer_text_or_file(tmp_path):

@@ -1,0 +1,435 @@
+"""The forms that a row of preference data has: a table of what recognises each and what reads it.
+
+A form finds three things in a row: the prompt (or none, where the responses hold it), the chosen and the rejected
+response. It takes them out of `Cells`, which remembers the columns that were read. Where the prompt ends is
+decided later (`prompts`), for all forms alike.
+
+The shapes were taken from the data sets and trainers that the names speak of; docs/data.md shows a row of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from rewardshape.data.messages import Message, Text, Unusable, kind, loads, quoted, said
+from rewardshape.errors import InputError
+
+Row = dict[str, Any]
+
+# A prompt stands in the first of these that says something.
+PROMPT_COLUMNS = ("prompt", "instruction", "question", "query", "input")
+# These hold a conversation: the prompt, unless the responses repeat it.
+CONVERSATION_COLUMNS = ("messages", "conversations", "conversation", "context", "history")
+TARGETS = ("prompt", "chosen", "rejected", "system", "tools")
+HOW_TO_NAME = "name the columns, as --columns prompt=… chosen=… rejected=…"
+
+
+class MissingColumn(InputError):
+    """A row without a column that every form it could have needs."""
+
+
+class Cells:
+    """A row that is being read.
+
+    Parameters
+    ----------
+    row : dict
+        As the file has it.
+    columns : mapping, optional
+        What ``--columns`` names: ``{"prompt": "instruction"}`` puts the column `instruction` in the place of `prompt`.
+
+    Attributes
+    ----------
+    row : dict
+        With the named columns in their places.
+    read : set of str
+        The columns that were taken out so far.
+    remarks : list of str
+        What was done to the cells that a reader of the report should know.
+    """
+
+    def __init__(self, row: Row, columns: Mapping[str, str] | None = None):
+        self.given, self.columns = row, columns or {}
+        self.row = row
+        self.read: set[str] = set()
+        self.remarks: list[str] = []
+        for target, name in self.columns.items():
+            if name not in row:
+                raise MissingColumn(
+                    f"no field '{quoted(name)}', which --columns names as {target} ({self.names()})"
+                )
+        if self.columns:
+            others = {name: value for name, value in row.items() if name not in self.columns.values()}
+            self.row = {**others, **{target: row[name] for target, name in self.columns.items()}}
+
+    def not_read(self) -> list[str]:
+        """The columns of the file that nothing was taken from."""
+        read = {self.columns.get(name, name) for name in self.read}
+        return [name for name in self.given if name not in read]
+
+    def holds(self, name: str) -> bool:
+        """Whether there is something in this column."""
+        value = self.row.get(name)
+        return value is not None and value != "" and value != []
+
+    def value(self, name: str) -> Any:
+        """The cell as it stands, None where there is none."""
+        self.read.add(name)
+        return self.row.get(name)
+
+    def said(self, name: str) -> Text:
+        """The text or messages of a cell that must be there."""
+        if self.value(name) is None:
+            raise MissingColumn(f"no field '{quoted(name)}' ({self.names()})")
+        text, encoded = said(self.row[name], name)
+        if encoded and "messages decoded from JSON text" not in self.remarks:
+            self.remarks.append("messages decoded from JSON text")
+        return text
+
+    def text(self, name: str) -> str:
+        """The cell, which must be a text."""
+        text = self.said(name)
+        if not isinstance(text, str):
+            raise InputError(f"field '{name}' holds messages where text belongs")
+        return text
+
+    def names(self) -> str:
+        return f"the row has {', '.join(map(quoted, self.given)) or 'no field'}"
+
+
+class Parts(NamedTuple):
+    """The three things that a form finds in a row; no prompt where the responses hold it."""
+
+    prompt: Text | None
+    chosen: Text
+    rejected: Text
+
+
+@dataclass(frozen=True)
+class Form:
+    """One form of row.
+
+    Attributes
+    ----------
+    name : str
+        What the report calls it.
+    columns : tuple of str
+        It is recognised by these: none may be absent or null.
+    reads : callable
+        `Cells` to `Parts`; raises `InputError` where a cell is of the wrong kind, `Unusable` where the row holds no
+        preference.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    reads: Callable[[Cells], Parts]
+
+    def recognises(self, cells: Cells) -> bool:
+        return all(cells.row.get(name) is not None for name in self.columns)
+
+
+def form_of(cells: Cells) -> Form:
+    """The form of a row; the plain one where none is recognised, since its errors name what is missing."""
+    return next((form for form in FORMS if form.recognises(cells)), PLAIN)
+
+
+def parse_columns(words: Sequence[str]) -> dict[str, str]:
+    """``["prompt=instruction", "chosen=good"]`` as a mapping.
+
+    Raises
+    ------
+    InputError
+        A word without ``=``, a target that does not exist, or one that is named twice.
+    """
+    columns: dict[str, str] = {}
+    for word in words:
+        target, equals, name = word.partition("=")
+        if not equals or not name or target not in TARGETS:
+            raise InputError(
+                f"--columns {quoted(word)}: write TARGET=COLUMN, TARGET one of {', '.join(TARGETS)}"
+            )
+        if target in columns:
+            raise InputError(f"--columns {quoted(word)}: {target} is named twice")
+        columns[target] = name
+    return columns
+
+
+# --- the prompt ---
+
+
+def _prompt(cells: Cells, *responses: Text) -> Text | None:
+    """The prompt of a row whose responses have columns of their own."""
+    for name in PROMPT_COLUMNS:
+        if cells.holds(name):
+            return _with_history(cells, _with_input(cells, name))
+    if cells.value("prompt") is not None:  # there, and empty
+        return cells.said("prompt")
+    asked = any(isinstance(text, list) and any(m["role"] == "user" for m in text) for text in responses)
+    for name in () if asked else CONVERSATION_COLUMNS:
+        if cells.holds(name):
+            return cells.said(name)
+    return None
+
+
+def _with_input(cells: Cells, name: str) -> Text:
+    """Of an instruction, what it is to be carried out on, on a line of its own."""
+    prompt = cells.said(name)
+    if name != "instruction" or "input" not in cells.row or not isinstance(prompt, str):
+        return prompt
+    further = cells.said("input") if cells.holds("input") else cells.value("input")
+    return f"{prompt}\n{further}" if further else prompt
+
+
+def _with_history(cells: Cells, prompt: Text) -> Text:
+    """Before a prompt, the earlier turns that a `history` of (question, answer) pairs holds."""
+    history = cells.row.get("history")
+    turns = isinstance(history, list) and all(
+        isinstance(turn, list | tuple) and len(turn) == 2 and all(isinstance(text, str) for text in turn)
+        for turn in history
+    )
+    if not turns:
+        return prompt
+    earlier = [
+        {"role": role, "content": text}
+        for turn in cells.value("history")
+        for role, text in zip(("user", "assistant"), turn, strict=True)
+    ]
+    if not earlier:
+        return prompt
+    return [*earlier, *(prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}])]
+
+
+# --- forms with a chosen and a rejected response ---
+
+
+def _two(chosen: str, rejected: str) -> Callable[[Cells], Parts]:
+    def reads(cells: Cells) -> Parts:
+        responses = cells.said(chosen), cells.said(rejected)
+        return Parts(_prompt(cells, *responses), *responses)
+
+    return reads
+
+
+def _swift(rejected: str) -> Callable[[Cells], Parts]:
+    """ms-swift: the last turn of `messages` is the chosen response."""
+
+    def reads(cells: Cells) -> Parts:
+        messages = cells.said("messages")
+        if isinstance(messages, str) or len(messages) < 2:
+            raise InputError("field 'messages' holds no question and answer")
+        return Parts(messages[:-1], messages[-1:], cells.said(rejected))
+
+    return reads
+
+
+def _openai(cells: Cells) -> Parts:
+    given = cells.value("input")
+    if not isinstance(given, dict) or "messages" not in given:
+        raise InputError(f"field 'input' holds {kind(given)} where an object with 'messages' belongs")
+    if given.get("tools") and not cells.holds("tools"):
+        cells.row = {**cells.row, "tools": given["tools"]}
+    prompt, _ = said(given["messages"], "input.messages")
+    return Parts(prompt, cells.said("preferred_output"), cells.said("non_preferred_output"))
+
+
+# --- two responses, and a word on which is better ---
+
+FIRST = ("model_a", "a", "response_a", "first")
+SECOND = ("model_b", "b", "response_b", "second")
+TIE = ("tie", "tie (bothbad)", "both_bad", "bothbad", "both bad")
+
+
+def _winner(name: str) -> Callable[[Cells], bool]:
+    """Whether the first is better, by a word for the winner."""
+
+    def first(cells: Cells) -> bool:
+        word = str(cells.value(name)).strip().lower()
+        if word in TIE:
+            raise Unusable("no preference (a tie)")
+        if word not in (*FIRST, *SECOND):
+            raise InputError(
+                f"field '{name}' holds {quoted(cells.row[name])}, and which response that prefers is not known; "
+                "known are model_a, model_b, a, b and tie"
+            )
+        return word in FIRST
+
+    return first
+
+
+def _number(cells: Cells, name: str) -> float:
+    value = cells.value(name)
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise InputError(f"field '{name}' holds {kind(value)} where a number belongs") from None
+
+
+def _numbered(name: str, first: float, second: float) -> Callable[[Cells], bool]:
+    """Whether the first is better, by the number for it."""
+
+    def is_first(cells: Cells) -> bool:
+        number = _number(cells, name)
+        if number not in (first, second):
+            if first < number < second or second < number < first:
+                raise Unusable("no preference (a tie)")
+            raise InputError(f"field '{name}' holds {number:g}; {first:g} or {second:g} belongs there")
+        return number == first
+
+    return is_first
+
+
+def _strength(name: str) -> Callable[[Cells], bool]:
+    """Whether the first is better: below zero it is, at zero there is no preference."""
+
+    def first(cells: Cells) -> bool:
+        if (strength := _number(cells, name)) == 0:
+            raise Unusable("no preference (a tie)")
+        return strength < 0
+
+    return first
+
+
+def _higher(first_score: str, second_score: str) -> Callable[[Cells], bool]:
+    def first(cells: Cells) -> bool:
+        one, other = _number(cells, first_score), _number(cells, second_score)
+        if one == other:
+            raise Unusable("no preference (a tie)")
+        return one > other
+
+    return first
+
+
+def _either(first: str, second: str, first_is_better: Callable[[Cells], bool]) -> Callable[[Cells], Parts]:
+    def reads(cells: Cells) -> Parts:
+        responses = cells.said(first), cells.said(second)
+        chosen, rejected = responses if first_is_better(cells) else responses[::-1]
+        return Parts(_prompt(cells, *responses), chosen, rejected)
+
+    return reads
+
+
+def _arena_turns(cells: Cells) -> Parts:
+    """The Arena's table of questions and answers: each cell a JSON list, one text a turn."""
+    lists = {name: _texts(cells, name) for name in ("prompt", "response_a", "response_b")}
+    if len({len(texts) for texts in lists.values()}) > 1:
+        raise InputError("fields 'prompt', 'response_a' and 'response_b' hold unequal numbers of turns")
+    sides = [_conversation(lists["prompt"], lists[name]) for name in ("response_a", "response_b")]
+    if _number(cells, "winner_model_a") == _number(cells, "winner_model_b"):
+        raise Unusable("no preference (a tie)")
+    cells.read.add("winner_tie")
+    chosen, rejected = sides if _number(cells, "winner_model_a") else sides[::-1]
+    return Parts(None, chosen, rejected)
+
+
+def _texts(cells: Cells, name: str) -> list[str]:
+    value = cells.value(name)
+    if isinstance(value, str):
+        try:
+            value = loads(value)
+        except (ValueError, RecursionError):
+            value = [value]
+    if not isinstance(value, list) or not value or not all(isinstance(text, str) for text in value):
+        raise InputError(f"field '{name}' holds no list of texts, one a turn")
+    return value
+
+
+def _conversation(questions: list[str], answers: list[str]) -> list[Message]:
+    return [
+        {"role": role, "content": text}
+        for turn in zip(questions, answers, strict=True)
+        for role, text in zip(("user", "assistant"), turn, strict=True)
+    ]
+
+
+# --- many responses, ranked ---
+
+
+def _ranked(answers: str, text: str, score: str, *, best: Callable[..., Any]) -> Callable[[Cells], Parts]:
+    """Of many responses the best and the worst; `best` is min for ranks, max for scores."""
+
+    def reads(cells: Cells) -> Parts:
+        found = cells.value(answers)
+        rated = [
+            (float(answer[score]), answer[text])
+            for answer in (found if isinstance(found, list) else [])
+            if isinstance(answer, dict) and isinstance(answer.get(score), int | float) and answer.get(text)
+        ]
+        if len(rated) < 2:
+            raise InputError(f"field '{answers}' holds no two answers with '{text}' and '{score}'")
+        high, low = best(rated, key=_score), (max if best is min else min)(rated, key=_score)
+        if high[0] == low[0]:
+            raise Unusable("no preference (a tie)")
+        texts = [said(answer, answers)[0] for _, answer in (high, low)]
+        return Parts(_prompt(cells), *texts)
+
+    return reads
+
+
+def _score(rated: tuple[float, Any]) -> float:
+    return rated[0]
+
+
+# --- no pairs ---
+
+
+def _unpaired(what: str) -> Callable[[Cells], Parts]:
+    def reads(cells: Cells) -> Parts:
+        raise InputError(f"{what}, so there is no pair to compare ({cells.names()})")
+
+    return reads
+
+
+PLAIN = Form("prompt, chosen, rejected", ("chosen", "rejected"), _two("chosen", "rejected"))
+_KTO = _unpaired("unpaired data: one response a row with a label, as for KTO")
+_RATED = _unpaired("unpaired data: one response a row with its ratings")
+_SINGLE = _unpaired("one response a row, as for supervised fine-tuning")
+
+FORMS: tuple[Form, ...] = (
+    PLAIN,
+    Form("chosen_response, rejected_response", ("chosen_response", "rejected_response"),
+         _two("chosen_response", "rejected_response")),
+    Form("LLaMA-Factory chosen_messages", ("chosen_messages", "rejected_messages"),
+         _two("chosen_messages", "rejected_messages")),
+    Form("ms-swift messages, rejected_response", ("messages", "rejected_response"), _swift("rejected_response")),
+    Form("ms-swift messages, rejected_messages", ("messages", "rejected_messages"), _swift("rejected_messages")),
+    Form("response, rejected_response", ("response", "rejected_response"), _two("response", "rejected_response")),
+    Form("OpenAI preferred_output", ("preferred_output", "non_preferred_output"), _openai),
+    Form("Stack Exchange response_j, response_k", ("response_j", "response_k"), _two("response_j", "response_k")),
+    Form("Nectar, best and worst of the answers", ("prompt", "answers"),
+         _ranked("answers", "answer", "rank", best=min)),
+    Form("UltraFeedback, best and worst of the completions", ("instruction", "completions"),
+         _ranked("completions", "response", "overall_score", best=max)),
+    Form("SHP", ("human_ref_A", "human_ref_B", "labels"),
+         _either("human_ref_A", "human_ref_B", _numbered("labels", 1, 0))),
+    Form("PKU-SafeRLHF by better_response_id", ("response_0", "response_1", "better_response_id"),
+         _either("response_0", "response_1", _numbered("better_response_id", 0, 1))),
+    Form("HelpSteer2 by preference_strength", ("response_1", "response_2", "preference_strength"),
+         _either("response_1", "response_2", _strength("preference_strength"))),
+    Form("HelpSteer3 by overall_preference", ("response1", "response2", "overall_preference"),
+         _either("response1", "response2", _strength("overall_preference"))),
+    Form("Arena conversations by winner", ("conversation_a", "conversation_b", "winner"),
+         _either("conversation_a", "conversation_b", _winner("winner"))),
+    Form("Arena turns by winner", ("prompt", "response_a", "response_b", "winner_model_a", "winner_model_b"),
+         _arena_turns),
+    Form("response_a, response_b by winner", ("response_a", "response_b", "winner"),
+         _either("response_a", "response_b", _winner("winner"))),
+    Form("response_a, response_b by label", ("response_a", "response_b", "label"),
+         _either("response_a", "response_b", _winner("label"))),
+    Form("AlpacaEval outputs by preference", ("output_1", "output_2", "preference"),
+         _either("output_1", "output_2", _numbered("preference", 1, 2))),
+    Form("answer_0, answer_1 by score", ("answer_0", "answer_1", "score_0", "score_1"),
+         _either("answer_0", "answer_1", _higher("score_0", "score_1"))),
+    Form("KTO", ("completion", "label"), _KTO),
+    Form("KTO", ("messages", "label"), _KTO),
+    Form("KTO", ("messages", "kto_tag"), _KTO),
+    Form("KTO", ("conversations", "kto_tag"), _KTO),
+    Form("KTO", ("response", "label"), _KTO),
+    Form("ratings", ("prompt", "response", "helpfulness"), _RATED),
+    Form("ratings", ("prompt", "response", "score"), _RATED),
+    Form("ratings", ("prompt", "response", "rating"), _RATED),
+    Form("single", ("prompt", "completion"), _SINGLE),
+    Form("single", ("prompt", "response"), _SINGLE),
+    Form("single", ("instruction", "output"), _SINGLE),
+)  # fmt: skip

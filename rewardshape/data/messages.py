@@ -1,0 +1,217 @@
+"""What a cell of a row says: a text, or chat messages, in the ways that files write them.
+
+Messages come out as ``{"role", "content", …}`` with the roles that chat templates know, whatever the file calls
+them: ``from`` / ``value`` pairs, text in content parts, one message without its list, a list encoded as JSON text.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from rewardshape.errors import InputError
+
+Message = dict[str, Any]
+Text = str | list[Message]
+
+ROLES = {
+    "human": "user",
+    "prompter": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "model": "assistant",
+    "bot": "assistant",
+    "observation": "tool",
+    "function_response": "tool",
+}
+TEMPLATE_ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
+ROLE_KEYS, CONTENT_KEYS = ("role", "from"), ("content", "value")
+
+# What may stand in the place of content: a turn that only calls a tool, or only thinks.
+PAYLOADS = ("tool_calls", "function_call", "reasoning_content", "reasoning", "thinking")
+
+_MESSAGE_LIKE = re.compile(r"\s*(\[\s*)?\{\s*(['\"])(role|content|from|value)\2\s*:")
+
+
+class Unusable(Exception):
+    """A well-formed row that holds no preference; its text is the reason under which it is counted."""
+
+
+class NotSingleKeys(ValueError):
+    """A JSON object that has one key twice."""
+
+
+def loads(text: str) -> Any:
+    """`json.loads` that refuses an object with one key twice: which of the two is meant, nobody knows."""
+    return json.loads(text, object_pairs_hook=_single_keys)
+
+
+def _single_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise NotSingleKeys(f"key {quoted(twice)} stands twice in one object")
+    return found
+
+
+def quoted(name: Any) -> str:
+    """A name from a file, fit for one line of a terminal: control characters escaped.
+
+    >>> quoted("two\\nlines")
+    'two\\\\nlines'
+    """
+    text = str(name)
+    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
+
+
+def kind(value: Any) -> str:
+    """What a JSON value is, in words for an error line."""
+    if value is None:
+        return "nothing (null)"
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, int | float):
+        return "a number"
+    names: dict[type, str] = {str: "text", list: "a list", dict: "an object"}
+    return names.get(type(value), f"a {type(value).__name__}")
+
+
+def common_length(one: Sequence[Any], other: Sequence[Any]) -> int:
+    """How many items (letters, messages, tokens) two sequences share at their beginning."""
+    low, high = 0, min(len(one), len(other))
+    while low < high:  # halves are compared whole, which is far faster than item by item
+        middle = (low + high + 1) // 2
+        if one[low:middle] == other[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def shared_beginning(first: str, *others: str) -> str:
+    """The letters with which all of these texts begin."""
+    return first[: min(common_length(first, other) for other in others)]
+
+
+def said(value: Any, name: str) -> tuple[Text, bool]:
+    """The text or the messages in a cell, and whether the messages were encoded as JSON text.
+
+    Raises
+    ------
+    InputError
+        The cell holds neither, or a message in it is malformed.
+    """
+    encoded = isinstance(value, str) and bool(_MESSAGE_LIKE.match(value))
+    if encoded:
+        value = _decoded(value, name)
+    if isinstance(value, str):
+        return checked(value, name), False
+    if isinstance(value, dict):
+        return _messages([value], name), encoded
+    if isinstance(value, list):
+        return _messages(value, name), encoded
+    raise InputError(f"field '{name}' holds {kind(value)} where text or a list of messages belongs")
+
+
+def checked(text: str, name: str) -> str:
+    """The text, or an error where it holds half a character."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InputError(
+            f"field '{name}' holds half a character (a lone surrogate such as \\ud83d)"
+        ) from None
+    return text
+
+
+def _decoded(text: str, name: str) -> Any:
+    try:
+        value = loads(text)
+    except (ValueError, RecursionError):
+        if text.lstrip().startswith("{"):  # no list: most likely prose or code that opens with a brace
+            return text
+        raise InputError(
+            f"field '{name}' looks like a message list but is not JSON; save it as JSONL"
+        ) from None
+    messages = value if isinstance(value, list) else [value]
+    spoken = all(
+        isinstance(item, dict) and _first(item, ROLE_KEYS) and _first(item, CONTENT_KEYS) for item in messages
+    )
+    return value if spoken else text
+
+
+def _first(message: Message, keys: Sequence[str]) -> str | None:
+    return next((key for key in keys if key in message), None)
+
+
+def _messages(value: list[Any], name: str) -> list[Message]:
+    if not value:
+        raise InputError(f"field '{name}' is an empty list")
+    return [_message(item, f"field '{name}', message {index}", name) for index, item in enumerate(value, 1)]
+
+
+def _message(item: Any, where: str, name: str) -> Message:
+    if not isinstance(item, dict):
+        raise InputError(f"{where}: {kind(item)} where a message with role and content belongs")
+    # Tables give every message every key; those without a value were not in the data.
+    message = _without_nulls(item)
+    role_key, content_key = _first(message, ROLE_KEYS) or "role", _first(message, CONTENT_KEYS) or "content"
+    role, content = message.pop(role_key, None), message.pop(content_key, None)
+    if not isinstance(role, str):
+        raise InputError(f"{where}: '{role_key}' holds {kind(role)} where text belongs")
+    if role.lower() == "function_call" and isinstance(content, str):
+        return {"role": "assistant", "content": "", "tool_calls": [_tool_call(content, where)], **message}
+    if content is None and any(message.get(key) for key in PAYLOADS):
+        return {"role": _role(role), "content": None, **message}
+    return {"role": _role(role), "content": checked(_content(content, content_key, where), name), **message}
+
+
+def _role(role: str) -> str:
+    lower = role.strip().lower()
+    return ROLES.get(lower, lower if lower in TEMPLATE_ROLES else role)
+
+
+def _content(content: Any, key: str, where: str) -> str:
+    """Text as it stands; of a list of text parts, the parts joined."""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list) or not content:
+        raise InputError(f"{where}: '{key}' holds {kind(content)} where text belongs")
+    parts = []
+    for part in content:
+        text = part.get("text", part.get("value")) if isinstance(part, dict) else part
+        if isinstance(part, dict) and part.get("type", "text") not in ("text", "input_text", "output_text"):
+            raise InputError(
+                f"{where}: a content part of type {quoted(part['type'])}; only text can be measured"
+            )
+        if not isinstance(text, str):
+            raise InputError(f"{where}: a content part holds {kind(text)} where text belongs")
+        parts.append(text)
+    return "".join(parts)
+
+
+def _tool_call(content: str, where: str) -> dict[str, Any]:
+    try:
+        call = loads(content)
+        return {"type": "function", "function": {"name": call["name"], "arguments": call["arguments"]}}
+    except (ValueError, RecursionError, KeyError, TypeError):
+        raise InputError(f"{where}: a function call that is no JSON with name and arguments") from None
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
+
+
+def spoken(text: Text) -> str:
+    """The letters that a response says, of messages the contents and what stands in their place."""
+    if isinstance(text, str):
+        return text
+    return "".join(
+        (message["content"] or "") + "".join(str(message[key]) for key in PAYLOADS if message.get(key))
+        for message in text
+    )
