@@ -219,7 +219,10 @@ def _swift(rejected: str) -> Callable[[Cells], Parts]:
         messages = cells.said("messages")
         if isinstance(messages, str) or len(messages) < 2:
             raise InputError("field 'messages' holds no question and answer")
-        return Parts(messages[:-1], messages[-1:], cells.said(rejected))
+        other = cells.said(rejected)
+        if isinstance(other, list) and other[0]["role"] != "assistant":  # a conversation of its own
+            return Parts(None, messages, other)
+        return Parts(messages[:-1], messages[-1:], other)
 
     return reads
 

@@ -21,7 +21,7 @@ from rewardshape.data.forms import HOW_TO_NAME, TARGETS, MissingColumn, Row
 from rewardshape.data.messages import Message, Text, Unusable, quoted
 from rewardshape.data.prompts import Reading, read_row
 from rewardshape.data.reports import ReadReport
-from rewardshape.data.sources import Rows, is_hub_id, is_table, labels, read_rows, table_rows
+from rewardshape.data.sources import Rows, is_hub_id, is_table, labels, printable, read_rows, table_rows
 from rewardshape.errors import InputError
 
 __all__ = ["Message", "Pair", "ReadReport", "Text", "fingerprint", "read_preferences"]
@@ -144,7 +144,7 @@ def _sources(data: Any) -> list[_Source]:
     for index, path in enumerate(whole):
         if path in whole[:index]:
             raise InputError(f"--data: {paths[index]} is given twice")
-    return [_Source(path, label, read_rows(path)) for path, label in labels(paths).items()]
+    return [_Source(printable(path), label, read_rows(path)) for path, label in labels(paths).items()]
 
 
 def _pairs(

@@ -42,7 +42,9 @@ def read_rows(source: str) -> Rows:
         elif is_hub_id(source):
             yield from _hub_rows(source)
         else:
-            raise InputError(f"{printable(source)}: no such file")
+            raise InputError(f"{source}: no such file")
+    except InputError as error:  # it names the file, and that name may be no UTF-8
+        raise InputError(printable(str(error))) from error.__cause__
     except (OSError, EOFError, zlib.error) as error:  # the last two: a broken gzip file
         raise InputError(f"{printable(source)}: cannot be read ({_reason(error)})") from error
 
@@ -91,7 +93,7 @@ def _form_name(path: Path) -> str:
 def _form_of(path: Path) -> Callable[[Path], Rows]:
     if not (form := _form_name(path)):
         raise InputError(
-            f"{printable(str(path))}: unknown kind of file; give {', '.join(FORMS)} "
+            f"{path}: unknown kind of file; give {', '.join(FORMS)} "
             f"(the text forms also as {' or '.join(COMPRESSED)})"
         )
     return FORMS[form]

@@ -262,6 +262,8 @@ def _single_ends(ids: list[int], rules: _Rules) -> list[int]:
 
 
 def _encode(text: Joined, ids: _Ids, rules: _Rules, report: EncodeReport) -> EncodedPair:
+    for key in text.passed_over:
+        report.passed_over[key] = report.passed_over.get(key, 0) + 1
     if text.silent:
         raise Unusable("response of which the chat template writes nothing")
     boundary = min(common_length(ids.prompt, ids.joined[name]) for name in TRAINED)
@@ -299,8 +301,6 @@ def _count_kept(text: Joined, opening: int, short: bool, retokenised: bool, repo
         report.opening = text.opening
         report.opening_pairs += 1
         report.opening_tokens += opening
-    for key in text.passed_over:
-        report.passed_over[key] = report.passed_over.get(key, 0) + 1
 
 
 def _from_the_boundary(text: Joined, name: str, prompt: list[int], ids: _Ids, rules: _Rules) -> list[int]:

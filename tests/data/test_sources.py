@@ -33,9 +33,9 @@ def jsonl(rows, end="\n"):
     return "".join(json.dumps(row, ensure_ascii=False) + end for row in rows).encode()
 
 
-def write_csv(path, rows):
+def write_csv(path, rows, delimiter=","):
     with open(path, "w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, ["chosen", "prompt", "rejected"])
+        writer = csv.DictWriter(file, ["chosen", "prompt", "rejected"], delimiter=delimiter)
         writer.writeheader()
         writer.writerows(
             {k: v if isinstance(v, str) else json.dumps(v) for k, v in row.items()} for row in rows
@@ -49,7 +49,27 @@ def write_parquet(path, rows):
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
 
 
+def zstd(content):
+    import pyarrow
+
+    sink = pyarrow.BufferOutputStream()
+    with pyarrow.CompressedOutputStream(sink, "zstd") as stream:
+        stream.write(content)
+        stream.flush()
+    return bytes(sink.getvalue())
+
+
 WRITERS = {
+    "pairs.ndjson": lambda path, rows: path.write_bytes(jsonl(rows)),
+    "pairs.tsv": lambda path, rows: write_csv(path, rows, delimiter="\t"),
+    "pairs.jsonl.zst": lambda path, rows: path.write_bytes(zstd(jsonl(rows))),
+    "pairs.csv.gz": lambda path, rows: (
+        write_csv(path, rows) or path.write_bytes(gzip.compress(path.read_bytes()))
+    ),
+    "wrapped.json": lambda path, rows: path.write_text(json.dumps({"version": 2, "data": rows}, indent=1)),
+    "viewer.json": lambda path, rows: path.write_text(
+        json.dumps({"features": [], "rows": [{"row_idx": i, "row": row} for i, row in enumerate(rows)]})
+    ),
     "pairs.jsonl": lambda path, rows: path.write_bytes(jsonl(rows)),
     "crlf.jsonl": lambda path, rows: path.write_bytes(jsonl(rows, end="\r\n")),
     "mark.jsonl": lambda path, rows: path.write_bytes(b"\xef\xbb\xbf" + jsonl(rows)),
@@ -81,8 +101,9 @@ def test_pandas_files_are_read(tmp_path, rows):
     frame = pd.DataFrame(rows)
     frame.to_json(tmp_path / "a.jsonl", orient="records", lines=True)
     frame.to_json(tmp_path / "b.json", orient="records")
+    frame.to_json(tmp_path / "columns.json")
     frame.to_parquet(tmp_path / "c.parquet")
-    names = ["a.jsonl", "b.json", "c.parquet"]
+    names = ["a.jsonl", "b.json", "columns.json", "c.parquet"]
     if rows is TEXTS:
         frame.to_csv(tmp_path / "d.csv")
         names.append("d.csv")
@@ -226,7 +247,10 @@ BROKEN = {  # file name: (content, what the one line must say after the path)
     "digits.jsonl": (b'{"prompt": ' + b"9" * 5000 + b"}", ":1: not JSON that can be read"),
     "deep.jsonl": (b"[" * 200_000, ":1: not JSON that can be read"),
     "line3.json": (b'[{"prompt": "a"},\n\n{"prompt": b}]', r":3: not JSON: Expecting value \(column 12\)"),
-    "object.json": (b'{\n"prompt": "a"\n}', r":1: no field 'chosen' \(the row has prompt\); name the columns"),
+    "object.json": (
+        b'{\n"prompt": "a"\n}',
+        r":1: no field 'chosen' \(the row has prompt\); name the columns",
+    ),
     "item.json": (b'[{"prompt":"a","chosen":"b","rejected":"c"}, 7]', ":2: a number where a row"),
     "latin.json": (b'["\xe9"]', ": not JSON that can be read: not UTF-8"),
     "utf16.json": ("[]".encode("utf-16"), ":1: UTF-16 text"),
@@ -295,6 +319,90 @@ def test_unparsable_rows_are_skipped_where_asked(tmp_path):
     where = [line.removeprefix(str(tmp_path)).split(": ")[0] for line in report.bad_rows]
     assert where == ["/a.jsonl:2", "/a.jsonl:3", "/a.jsonl:4", "/a.csv:2"]
     assert report.summary().startswith("7 rows read, 3 pairs kept; 4 malformed rows skipped (first: ")
+
+
+@pytest.mark.parametrize("rows", [TEXTS, CHATS], ids=["texts", "messages"])
+def test_rows_in_memory_are_read(tmp_path, rows):
+    import datasets
+    import pandas as pd
+
+    pd.DataFrame(rows).to_parquet(tmp_path / "a.parquet")
+    tables = {
+        "list": rows,
+        "dataset": datasets.Dataset.from_list(rows),
+        "frame": pd.DataFrame(rows),
+        "frame with numpy arrays": pd.read_parquet(tmp_path / "a.parquet"),
+        "generator": (row for row in rows),
+    }
+    for name, table in tables.items():
+        pairs, report = read_preferences(table)
+        assert [{"prompt": pair.prompt, **pair.responses} for pair in pairs] == rows, name
+        assert pairs[0].pair_id == "data:1"
+        assert report.sources == {"data": 3}
+
+
+def test_cells_missing_from_a_frame_are_missing(tmp_path):
+    import pandas as pd
+
+    frame = pd.DataFrame([{**TEXTS[0], "system": None}, {**TEXTS[2], "rejected": float("nan")}])
+    with pytest.raises(InputError, match=r"^data:2: no field 'rejected'"):
+        read_preferences(frame)
+    assert read_preferences(frame, skip_bad_rows=True)[0][0].prompt == "Größe?"
+
+
+def test_what_is_no_table_is_one_line():
+    import datasets
+
+    table = datasets.Dataset.from_list(TEXTS)
+    with pytest.raises(InputError, match="data: has the splits train, test; give one of them"):
+        read_preferences(datasets.DatasetDict({"train": table, "test": table}))
+    with pytest.raises(InputError, match="data: a number where paths or a table of rows belong"):
+        read_preferences(7)
+    with pytest.raises(InputError, match="data:2: a number where a row"):
+        read_preferences([TEXTS[0], 7])
+    with pytest.raises(InputError, match="no file given"):
+        read_preferences([])
+
+
+def test_a_name_given_twice_is_refused_wherever_it_hides_a_value(tmp_path):
+    (tmp_path / "a.csv").write_text("prompt,chosen,chosen,rejected\na,b,c,d\n")
+    with pytest.raises(InputError, match=r"a\.csv:1: column 'chosen' stands twice in the head line"):
+        read_preferences(tmp_path / "a.csv")
+    twice = '{"prompt": "a", "chosen": "b", "chosen": "c", "rejected": "d"}'
+    for name, content in (("a.jsonl", twice), ("a.json", f"[{twice}]")):
+        (tmp_path / name).write_text(content)
+        with pytest.raises(InputError, match=rf"{name}.*: key chosen stands twice in one object"):
+            read_preferences(tmp_path / name)
+
+
+def test_a_name_that_is_no_utf8_gives_ids_that_can_be_written(tmp_path):
+    path = os.fsencode(tmp_path) + b"/\xff.jsonl"
+    with open(path, "wb") as file:
+        file.write(GOOD)
+    pairs, report = read_preferences(os.fsdecode(path))
+    assert pairs[0].pair_id == r"\xff.jsonl:1"
+    json.dumps([pairs[0].pair_id, report.to_dict()], ensure_ascii=False).encode()
+    with open(path, "wb") as file:
+        file.write(b"{")
+    with pytest.raises(InputError) as caught:
+        read_preferences(os.fsdecode(path))
+    str(caught.value).encode()
+
+
+def test_a_name_beyond_what_a_disk_allows_is_one_line(tmp_path):
+    with pytest.raises(InputError, match=r"cannot be read \(File name too long\)$"):
+        read_preferences(tmp_path / ("x" * 256 + ".jsonl"))
+
+
+def test_a_line_of_50_megabytes_is_read_in_seconds(tmp_path):
+    import time
+
+    row = {"prompt": "a b " * 12_500_000, "chosen": "c", "rejected": "d"}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row))
+    start = time.process_time()
+    pairs, _ = read_preferences(tmp_path / "a.jsonl")
+    assert len(pairs[0].prompt) == 50_000_000
+    assert time.process_time() - start < 8
 
 
 def test_long_cells_are_read(tmp_path):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from rewardshape.data import Pair, encode_pairs, read_preferences
+from rewardshape.data import EncodedPair, Pair, encode_pairs, read_preferences
 from rewardshape.errors import InputError
 
 CHAT = (
@@ -368,6 +368,136 @@ def test_texts_and_chats_mix_and_keep_their_order():
     alone = {id(one): encode_pairs([one], tokenizer, **limits)[0][0] for one in (chat, text)}
     assert together == [alone[id(one)] for one in [text, chat, text, chat, chat] * 300]
     assert list(together[0].responses) == ["chosen", "rejected", "third"]
+
+
+# --- what is watched does not touch what is trained ---
+
+
+def test_a_further_response_never_moves_the_boundary_of_the_trained_pair():
+    tokenizer = BUILT["with BOS"]
+    alone, _ = encode_one(tokenizer, "Is it so? ab", "#Yes", "#No")
+    watched, report = encode_pairs(
+        [pair("Is it so? ab", "#Yes", "#No", other="ab#", third=" so")],
+        tokenizer,
+        max_prompt_tokens=None,
+        max_response_tokens=None,
+    )
+    assert tokenizer.tokenize("abab") == ["abab"]  # the tokenizer would merge the response with its prompt
+    assert watched[0].prompt_ids == alone.prompt_ids
+    assert {name: watched[0].responses[name] for name in ("chosen", "rejected")} == alone.responses
+    assert tokenizer.decode(watched[0].prompt_ids + watched[0].responses["other"]) == "<s>Is it so? abab#</s>"
+    assert list(watched[0].responses) == ["chosen", "rejected", "other", "third"]
+    assert report.further_retokenised == 1
+    assert report.boundary_merges == 0
+
+
+@settings(deadline=None)
+@given(prompt=texts, chosen=texts, rejected=texts, other=texts)
+@pytest.mark.parametrize("name", ["plain", "with BOS"])
+def test_watching_any_text_leaves_the_trained_tokens_as_they_are(name, prompt, chosen, rejected, other):
+    tokenizer = BUILT[name]
+    limits = {"max_prompt_tokens": None, "max_response_tokens": None}
+    try:
+        (alone,), _ = encode_pairs([pair(prompt, chosen, rejected)], tokenizer, **limits)
+    except InputError:
+        return
+    try:
+        (watched,), _ = encode_pairs([pair(prompt, chosen, rejected, other=other)], tokenizer, **limits)
+    except InputError as error:  # what cannot be watched is dropped and counted, never shifted
+        assert "no response token" in str(error) or "reaches into the prompt" in str(error)  # noqa: PT017
+        return
+    assert watched.prompt_ids == alone.prompt_ids
+    assert {name: watched.responses[name] for name in alone.responses} == alone.responses
+    whole = tokenizer.decode(watched.prompt_ids + watched.responses["other"], skip_special_tokens=True)
+    assert whole == prompt + other
+
+
+# --- ids of prompts, ids of tokens ---
+
+
+def test_the_prompt_id_is_that_of_the_prompt_in_the_data():
+    pairs = [
+        Pair("a:1", "Is it so? Yes", {"chosen": "#a", "rejected": "#b"}),
+        Pair("a:2", "Is it so? Yes", {"chosen": "#c", "rejected": "#d"}),
+        Pair("a:3", "Was it so? Yes", {"chosen": "#c", "rejected": "#d"}),
+    ]
+    encoded, _ = encode_pairs(pairs, BUILT["plain"], max_prompt_tokens=1, max_response_tokens=None)
+    assert [found.prompt_id for found in encoded] == [one.prompt_id for one in pairs]
+    assert encoded[0].prompt_ids == encoded[2].prompt_ids  # cut, they are the same
+    assert encoded[0].prompt_id == encoded[1].prompt_id != encoded[2].prompt_id
+    import hashlib
+
+    assert encoded[0].prompt_id == hashlib.sha256(b'"Is it so? Yes"').hexdigest()[:16]
+    made = EncodedPair("x", [1, 2], {})
+    assert (
+        made.prompt_id
+        == EncodedPair("y", [1, 2], {"chosen": [3]}).prompt_id
+        != EncodedPair("x", [12], {}).prompt_id
+    )
+
+
+def test_an_id_that_the_model_does_not_embed_is_named():
+    tokenizer = byte_level()
+    tokenizer.add_tokens(["<new>"])
+    limits = {"max_prompt_tokens": None, "max_response_tokens": None}
+    pairs = [pair("Is it so?", "#Yes", "#<new>")]
+    size = len(tokenizer)
+    assert encode_pairs(pairs, tokenizer, vocabulary=size, **limits)
+    with pytest.raises(
+        InputError,
+        match=rf"^a\.jsonl:1: token '<new>' has the id {size - 1}, but the model embeds ids below {size - 1} only",
+    ):
+        encode_pairs(pairs, tokenizer, vocabulary=size - 1, **limits)
+
+
+# --- texts far over the limits ---
+
+
+@pytest.mark.parametrize("name", ["plain", "with BOS", "chat"])
+def test_texts_far_over_the_limits_keep_the_tokens_they_would_have(name):
+    tokenizer = BUILT[name]
+    texts = ["Is it so? yes no " * 20_000, "#Yes it is. " * 20_000, "#No, not. " * 20_000]
+    if name == "chat":
+        texts = [
+            [{"role": role, "content": text}]
+            for role, text in zip(("user", *["assistant"] * 2), texts, strict=True)
+        ]
+    found, report = encode_one(tokenizer, *texts, max_prompt_tokens=50, max_response_tokens=40)
+    assert report.cut_before == 1
+    assert "far over the limits were cut before tokenisation" in report.summary()
+    whole, _ = encode_one(tokenizer, *texts)
+    assert (
+        found.prompt_ids
+        == whole.prompt_ids[:1] * (whole.prompt_ids[0] == BOS)
+        + whole.prompt_ids[-50 + (whole.prompt_ids[0] == BOS) :]
+    )
+    assert found.responses == {response: ids[:40] for response, ids in whole.responses.items()}
+
+
+def test_50_megabytes_are_tokenised_in_seconds(shared):
+    import time
+
+    tokenizer = AutoTokenizer.from_pretrained(shared / "checkpoints" / "stories260K")
+    start = time.process_time()
+    encode_one(
+        tokenizer,
+        "once upon a time " * 3_000_000,
+        " yes",
+        " no",
+        max_prompt_tokens=256,
+        max_response_tokens=9,
+    )
+    assert time.process_time() - start < 5
+
+
+def test_texts_beside_a_chat_template_are_counted():
+    _, report = encode_one(BUILT["chat"], "Is it so?", " Yes", " No")
+    assert report.text_pairs == 1
+    assert (
+        "1 pair of texts, joined as they stand: the tokenizer's chat template is not applied"
+        in report.summary()
+    )
+    assert encode_one(BUILT["plain"], "Is it so?", " Yes", " No")[1].text_pairs == 0
 
 
 # --- as trainers do ---

@@ -1,0 +1,406 @@
+"""Each form of public preference data gives the pair that its documentation says is in it; nothing else does."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from rewardshape.data import parse_columns, read_preferences
+from rewardshape.data.forms import FORMS
+from rewardshape.data.messages import Unusable
+from rewardshape.data.prompts import read_row
+from rewardshape.errors import InputError
+
+GUIDE = Path(__file__).resolve().parents[2] / "docs" / "data.md"
+
+
+def user(content):
+    return {"role": "user", "content": content}
+
+
+def assistant(content, **further):
+    return {"role": "assistant", "content": content, **further}
+
+
+SKY, YES, NO = [user("Sky?")], [assistant("Yes")], [assistant("No")]
+TEXTS, CHATS = ("Sky?", "Yes", "No"), (SKY, YES, NO)
+
+# Column names and the meaning of the verdicts are those of the data cards of these sets; each row is of one person's
+# hand. A second row turns the verdict round where there is one.
+ROWS = {
+    "rasbt": (
+        {"instruction": "Do", "input": "it", "output": "x", "rejected": "No", "chosen": "Yes"},
+        ("Do\nit", "Yes", "No"),
+    ),
+    "instruction": ({"instruction": "Sky?", "chosen": "Yes", "rejected": "No"}, TEXTS),
+    "instruction, empty input": ({"instruction": "Sky?", "input": "", "chosen": "Yes", "rejected": "No"}, TEXTS),
+    "Intel Orca": (
+        {"system": "Be kind.", "question": "Sky?", "chosen": "Yes", "rejected": "No"},
+        ("Be kind.\nSky?", "Yes", "No"),
+    ),
+    "Argilla Orca": ({"system": "", "input": "Sky?", "chosen": "Yes", "rejected": "No", "order": [1, 0]}, TEXTS),
+    "Argilla": ({"instruction": "Sky?", "chosen_response": "Yes", "rejected_response": "No"}, TEXTS),
+    "system beside messages": ({"system": "S", "prompt": "Sky?", "chosen": YES, "rejected": NO},
+                               ([{"role": "system", "content": "S"}, *SKY], YES, NO)),
+    "UltraFeedback H4": (
+        {"prompt": "Sky?", "prompt_id": "7", "chosen": SKY + YES, "rejected": SKY + NO, "messages": SKY + YES,
+         "score_chosen": 8.0, "score_rejected": 5.0},
+        CHATS,
+    ),
+    "UltraFeedback": (
+        {"instruction": "Sky?", "completions": [
+            {"response": "Maybe", "overall_score": 5.0}, {"response": "No", "overall_score": 1.0},
+            {"response": "Yes", "overall_score": 9.0}]},
+        TEXTS,
+    ),
+    "Nectar": (
+        {"prompt": "Sky?", "answers": [
+            {"answer": "No", "rank": 3.0}, {"answer": "Yes", "rank": 1.0}, {"answer": "Maybe", "rank": 2.0}]},
+        TEXTS,
+    ),
+    "SHP, first": ({"history": "Sky?", "human_ref_A": "Yes", "human_ref_B": "No", "labels": 1}, TEXTS),
+    "SHP, second": ({"history": "Sky?", "human_ref_A": "No", "human_ref_B": "Yes", "labels": 0}, TEXTS),
+    "PKU, first": ({"prompt": "Sky?", "response_0": "Yes", "response_1": "No", "better_response_id": 0,
+                    "safer_response_id": 1}, TEXTS),
+    "PKU, second": ({"prompt": "Sky?", "response_0": "No", "response_1": "Yes", "better_response_id": 1}, TEXTS),
+    "HelpSteer2, first": ({"prompt": "Sky?", "response_1": "Yes", "response_2": "No", "preference_strength": -2},
+                          TEXTS),
+    "HelpSteer2, second": ({"prompt": "Sky?", "response_1": "No", "response_2": "Yes", "preference_strength": 1},
+                           TEXTS),
+    "HelpSteer3": ({"context": SKY, "response1": "Yes", "response2": "No", "overall_preference": -3}, CHATS),
+    "Arena": ({"conversation_a": SKY + NO, "conversation_b": SKY + YES, "winner": "model_b"}, CHATS),
+    "Arena, turns": (
+        {"prompt": '["Sky?"]', "response_a": '["Yes"]', "response_b": '["No"]', "winner_model_a": 1,
+         "winner_model_b": 0, "winner_tie": 0}, CHATS),
+    "Arena, content parts": (
+        {"conversation_a": [user([{"type": "text", "text": "Sky?"}]), assistant([{"type": "text", "text": "Yes"}])],
+         "conversation_b": SKY + NO, "winner": "model_a"}, CHATS),
+    "two responses and a label": ({"question": "Sky?", "response_a": "No", "response_b": "Yes", "label": "B"}, TEXTS),
+    "AlpacaEval": ({"instruction": "Sky?", "output_1": "No", "output_2": "Yes", "preference": 2}, TEXTS),
+    "WebGPT": ({"question": "Sky?", "answer_0": "Yes", "answer_1": "No", "score_0": 0.5, "score_1": -0.5}, TEXTS),
+    "Stack Exchange": ({"question": "Sky?", "response_j": "Yes", "response_k": "No"}, TEXTS),
+    "OpenAI": (
+        {"input": {"messages": SKY, "tools": [], "parallel_tool_calls": True}, "preferred_output": YES,
+         "non_preferred_output": NO}, CHATS),
+    "ShareGPT": (
+        {"conversations": [{"from": "human", "value": "Sky?"}], "chosen": {"from": "gpt", "value": "Yes"},
+         "rejected": {"from": "gpt", "value": "No"}}, CHATS),
+    "ShareGPT, whole conversations": (
+        {"chosen": [{"from": "human", "value": "Sky?"}, {"from": "gpt", "value": "Yes"}],
+         "rejected": [{"from": "human", "value": "Sky?"}, {"from": "gpt", "value": "No"}]}, CHATS),
+    "ShareGPT, roles and values mixed": (
+        {"conversation": [{"from": "user", "content": "Sky?"}], "chosen": {"role": "model", "value": "Yes"},
+         "rejected": {"role": "Assistant", "content": "No"}}, CHATS),
+    "LLaMA-Factory alpaca with history": (
+        {"instruction": "Sky?", "input": "", "history": [["Hi", "Hello"]], "chosen": "Yes", "rejected": "No"},
+        ([user("Hi"), assistant("Hello"), *SKY], YES, NO)),
+    "LLaMA-Factory v1": (
+        {"chosen_messages": [{"role": "user", "content": [{"type": "text", "value": "Sky?"}], "loss_weight": 0.0},
+                             {"role": "assistant", "content": [{"type": "text", "value": "Yes"}]}],
+         "rejected_messages": [{"role": "user", "content": [{"type": "text", "value": "Sky?"}], "loss_weight": 0.0},
+                               {"role": "assistant", "content": [{"type": "text", "value": "No"}]}]},
+        ([user("Sky?") | {"loss_weight": 0.0}], YES, NO)),
+    "ms-swift": ({"messages": SKY + YES, "rejected_response": "No"}, CHATS),
+    "ms-swift, messages": ({"messages": SKY + YES, "rejected_messages": SKY + NO}, CHATS),
+    "ms-swift, query": ({"query": "Sky?", "response": "Yes", "rejected_response": "No"}, TEXTS),
+    "Axolotl": ({"messages": SKY, "chosen": YES[0], "rejected": NO[0]}, CHATS),
+    "messages as JSON": ({name: json.dumps(value) for name, value in
+                          zip(("prompt", "chosen", "rejected"), CHATS, strict=True)}, CHATS),
+    "one message as JSON": ({"prompt": "Sky?", "chosen": json.dumps(YES[0]), "rejected": json.dumps(NO[0])}, CHATS),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_row_of_this_form_holds_this_pair(name):
+    row, (prompt, chosen, rejected) = ROWS[name]
+    reading = read_row(row)
+    assert reading.prompt == prompt
+    assert reading.responses == {"chosen": chosen, "rejected": rejected}
+    assert sorted(reading.read + reading.not_read) == sorted(row)
+
+
+def test_every_form_of_the_table_has_a_row_here_or_is_no_pair():
+    tried = {read_row(row).form for row, _ in ROWS.values()}
+    pairs = [form.name for form in FORMS if form.name not in ("KTO", "ratings", "single")]
+    assert set(pairs) == tried | {"response_a, response_b by winner"}  # the same reader as `by label`
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"conversation_a": SKY + YES, "conversation_b": SKY + NO, "winner": "tie (bothbad)"},
+        {"prompt": "Sky?", "response_1": "a", "response_2": "b", "preference_strength": 0},
+        {"instruction": "Sky?", "output_1": "a", "output_2": "b", "preference": 1.5},
+        {"question": "Sky?", "answer_0": "a", "answer_1": "b", "score_0": 0.0, "score_1": 0.0},
+        {"prompt": "Sky?", "answers": [{"answer": "a", "rank": 1}, {"answer": "b", "rank": 1}]},
+    ],
+)
+def test_a_tie_is_dropped_as_one(row):
+    with pytest.raises(Unusable, match=r"no preference \(a tie\)"):
+        read_row(row)
+
+
+@pytest.mark.parametrize(
+    ("row", "what"),
+    [
+        ({"prompt": "a", "completion": "b", "label": True}, "unpaired data: .* as for KTO"),
+        ({"messages": SKY + YES, "label": False}, "unpaired data: .* as for KTO"),
+        ({"prompt": "a", "response": "b", "helpfulness": 4}, "unpaired data: .* ratings"),
+        (
+            {"instruction": "a", "input": "", "output": "b"},
+            "one response a row, as for supervised fine-tuning",
+        ),
+        ({"prompt": "a", "completion": "b"}, "one response a row, as for supervised fine-tuning"),
+    ],
+)
+def test_data_without_pairs_is_named_as_such(tmp_path, row, what):
+    (tmp_path / "a.jsonl").write_text((json.dumps(row) + "\n") * 3, encoding="utf-8")
+    with pytest.raises(InputError, match=rf"a\.jsonl:1: {what}, so there is no pair to compare") as caught:
+        read_preferences(tmp_path / "a.jsonl")
+    assert "--skip-bad-rows" not in str(caught.value)  # it would not help
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        (
+            {"history": "a", "human_ref_A": "b", "human_ref_B": "c", "labels": "x"},
+            "'labels' holds text where a number",
+        ),
+        (
+            {"history": "a", "human_ref_A": "b", "human_ref_B": "c", "labels": 2},
+            "'labels' holds 2; 1 or 0 belongs",
+        ),
+        (
+            {"prompt": "a", "response_a": "b", "response_b": "c", "label": 1},
+            "'label' holds 1, and which response",
+        ),
+        ({"messages": YES, "rejected_response": "No"}, "'messages' holds no question and answer"),
+        (
+            {"input": "a", "preferred_output": YES, "non_preferred_output": NO},
+            "'input' holds text where an object",
+        ),
+        ({"prompt": "a", "answers": [{"answer": "b", "rank": 1}]}, "'answers' holds no two answers"),
+        (
+            {"prompt": "<image>?", "images": ["a.png"], "chosen": "b", "rejected": "c"},
+            "'images' holds what is no text",
+        ),
+        (
+            {"prompt": [user([{"type": "image"}])], "chosen": "b", "rejected": "c"},
+            "content part of type image; only text can be measured",
+        ),
+        ({"prompt": SKY, "tools": "{", "chosen": YES, "rejected": NO}, "'tools' holds text that is no JSON"),
+        (
+            {
+                "system": "a",
+                "prompt": [{"role": "system", "content": "b"}, *SKY],
+                "chosen": YES,
+                "rejected": NO,
+            },
+            "two system texts that differ",
+        ),
+    ],
+)
+def test_what_cannot_be_read_is_named(row, problem):
+    with pytest.raises(InputError, match=problem):
+        read_row(row)
+
+
+# --- no invented prompt ---
+
+
+ASKED_ELSEWHERE = {"ask": "What is the capital?", "chosen": "It is Paris", "rejected": "It is Rome"}
+
+
+def test_texts_that_share_a_beginning_get_no_prompt_from_it_where_another_column_could_hold_one(tmp_path):
+    """659 of 1,100 rows of a public file once became pairs whose prompts held no instruction."""
+    path = tmp_path / "a.jsonl"
+    path.write_text((json.dumps(ASKED_ELSEWHERE) + "\n") * 2, encoding="utf-8")
+    with pytest.raises(InputError, match=r"a\.jsonl:1: no prompt is known .*--columns prompt=ask") as caught:
+        read_preferences(path)
+    assert "--skip-bad-rows" not in str(caught.value)
+    with pytest.raises(InputError, match="no usable row"):
+        read_preferences(path, skip_bad_rows=True)
+    pairs, _ = read_preferences(path, columns={"prompt": "ask"})
+    assert pairs[0].prompt == "What is the capital?"
+    pairs, report = read_preferences(path, columns={"chosen": "chosen", "rejected": "rejected"})
+    assert (pairs[0].prompt, report.columns_not_read) == ("It is", {"ask": 2})
+    assert report.remarks == {"prompt taken from the beginning that the responses share": 2}
+
+
+@pytest.mark.parametrize("further", [{"id": "a7"}, {"score": 3.5}, {"source": "hh"}, {"system": "Be kind."}])
+def test_a_column_that_cannot_hold_a_prompt_does_not_stop_the_shared_beginning(further):
+    reading = read_row({**further, "chosen": "Sky? It is", "rejected": "Sky? It was"})
+    assert reading.prompt.endswith("Sky? It")
+
+
+def test_transcripts_hold_their_prompt_whatever_stands_beside_them():
+    row = {
+        "note": "two words",
+        "chosen": "\n\nHuman: a\n\nAssistant: b",
+        "rejected": "\n\nHuman: a\n\nAssistant: c",
+    }
+    assert read_row(row).prompt == "\n\nHuman: a\n\nAssistant:"
+
+
+# --- no doubled prompt ---
+
+
+def test_a_prompt_that_the_responses_repeat_is_taken_out_and_counted(tmp_path):
+    whole = "\n\nHuman: Sky?\n\nAssistant:"
+    rows = [
+        {"prompt": "Q: Sky? A:", "chosen": "Q: Sky? A: Yes", "rejected": "Q: Sky? A: No"},
+        {"prompt": whole, "chosen": whole + " Yes", "rejected": whole + " No"},
+        {"prompt": "Sky?", "chosen": whole + " Yes", "rejected": whole + " No"},
+        {"prompt": "Sky?", "chosen": " Yes", "rejected": " No"},
+        {
+            "prompt": "Sky?",
+            "chosen": "Sky? Yes",
+            "rejected": "No",
+        },  # one answer that repeats the question is an answer
+    ]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    pairs, report = read_preferences(tmp_path / "a.jsonl")
+    assert [pair.prompt for pair in pairs] == ["Q: Sky? A:", whole, whole, "Sky?", "Sky?"]
+    assert [pair.responses["chosen"] for pair in pairs] == [" Yes"] * 4 + ["Sky? Yes"]
+    assert report.remarks == {"prompt taken out of the responses that repeated it": 3}
+    assert "prompt taken out of the responses that repeated it (3 pairs)" in report.summary()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "before"),
+    [
+        ("Sky?", [user("Sky?\n")]),
+        ([user("Sky? ")], [user("Sky?")]),
+        ([user("Sky?")], [{"role": "system", "content": "S"}, user("Sky?")]),
+        ([user("Sky?")], [user("Sky?"), assistant("Where?"), user("Here.")]),
+        ([user("a"), assistant("b"), user("Sky?")], [user("Sky?")]),
+    ],
+)
+def test_messages_that_repeat_the_prompt_or_its_end_give_it_up(prompt, before):
+    reading = read_row({"prompt": prompt, "chosen": before + YES, "rejected": before + NO})
+    longer = before if isinstance(prompt, str) or len(before) >= len(prompt) else prompt
+    assert reading.prompt == longer
+    assert reading.responses == {"chosen": YES, "rejected": NO}
+
+
+# --- every column accounted for ---
+
+
+def test_every_column_is_read_or_listed(tmp_path):
+    row = {"system": "S", "tools": [{"name": "w"}], "weight": 0, "prompt": SKY, "chosen": YES, "rejected": NO}
+    (tmp_path / "a.jsonl").write_text((json.dumps(row) + "\n") * 3, encoding="utf-8")
+    pairs, report = read_preferences(tmp_path / "a.jsonl")
+    assert pairs[0].prompt == [{"role": "system", "content": "S"}, *SKY]
+    assert pairs[0].tools == [{"name": "w"}]
+    assert report.columns_not_read == {"weight": 3}
+    assert set(report.columns_read) == {"system", "tools", "prompt", "chosen", "rejected"}
+    assert report.summary().endswith(
+        "system message put before the prompt (3 pairs); columns not read: weight"
+    )
+    assert report.to_dict()["columns_not_read"] == {"weight": 3}
+
+
+def test_tools_beside_texts_are_not_read():
+    assert read_row({"prompt": "a", "tools": [{"name": "w"}], "chosen": "b", "rejected": "c"}).not_read == [
+        "tools"
+    ]
+
+
+def test_tools_may_be_json_text_or_stand_in_the_input_of_openai():
+    tools = [{"type": "function", "function": {"name": "w"}}]
+    openai = {"input": {"messages": SKY, "tools": tools}, "preferred_output": YES, "non_preferred_output": NO}
+    for row in ({"prompt": SKY, "tools": json.dumps(tools), "chosen": YES, "rejected": NO}, openai):
+        assert read_row(row).tools == tools
+
+
+def test_names_of_columns_cannot_write_to_the_terminal(tmp_path):
+    row = {"prompt": "a", "chosen": "b", "rejected": "c", "\x1b]0;x\x07": 1}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    assert "\x1b" not in read_preferences(tmp_path / "a.jsonl")[1].summary()
+
+
+# --- --columns ---
+
+
+def test_columns_are_named_by_hand():
+    row = {"q": "Sky?", "prompt": "other", "good": "Yes", "bad": "No", "alt": "Maybe"}
+    columns = parse_columns(["prompt=q", "chosen=good", "rejected=bad"])
+    reading = read_row(row, ["alt"], columns)
+    assert (reading.prompt, reading.responses) == (
+        "Sky?",
+        {"chosen": "Yes", "rejected": "No", "alt": "Maybe"},
+    )
+    assert reading.not_read == ["prompt"]
+    assert reading.read == ["q", "good", "bad", "alt"]
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["instruction"], "write TARGET=COLUMN"),
+        (["prompt="], "write TARGET=COLUMN"),
+        (["promt=a"], "TARGET one of prompt, chosen, rejected, system, tools"),
+        (["prompt=a", "prompt=b"], "prompt is named twice"),
+    ],
+)
+def test_columns_that_make_no_sense_are_refused(words, problem):
+    with pytest.raises(InputError, match=problem):
+        parse_columns(words)
+
+
+def test_a_column_that_is_not_there_is_named_with_those_that_are(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"a": "b", "c": "d"}\n', encoding="utf-8")
+    with pytest.raises(
+        InputError,
+        match=r"no field 'x', which --columns names as prompt \(the row has a, c\); name the columns",
+    ):
+        read_preferences(tmp_path / "a.jsonl", columns={"prompt": "x"})
+
+
+def test_a_remedy_is_advised_only_where_it_helps(tmp_path):
+    """Skipping rows helps against a bad row, not against a file that is all of another form."""
+    good, bad = {"prompt": "a", "chosen": "b", "rejected": "c"}, {"prompt": "a", "good": "b", "bad": "c"}
+    for name, rows, helps in (
+        ("one", [good, bad], True),
+        ("first", [bad, good], True),
+        ("all", [bad] * 5, False),
+    ):
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        with pytest.raises(InputError, match="no field 'chosen'") as caught:
+            read_preferences(path)
+        assert ("--skip-bad-rows" in str(caught.value)) == helps
+        assert ("--columns" in str(caught.value)) != helps
+
+
+# --- messages ---
+
+
+def test_a_turn_that_only_calls_a_tool_is_a_response():
+    call = {"type": "function", "function": {"name": "w", "arguments": {"c": "Oslo"}}}
+    for content in ("", None):
+        row = {"prompt": SKY, "chosen": [assistant(content, tool_calls=[call])], "rejected": NO}
+        assert read_row(row).responses["chosen"] == [assistant(content, tool_calls=[call])]
+    sharegpt = {"from": "function_call", "value": '{"name": "w", "arguments": {"c": "Oslo"}}'}
+    row = {"prompt": SKY, "chosen": [sharegpt], "rejected": NO}
+    assert read_row(row).responses["chosen"] == [assistant("", tool_calls=[call])]
+
+
+@pytest.mark.parametrize(
+    "text", ['{"role": 1}', '{"key": "value"}', "[1, 2]", '{"role": "x", unquoted}', "{ }"]
+)
+def test_texts_that_only_look_like_messages_stay_texts(text):
+    reading = read_row({"prompt": "a", "chosen": text, "rejected": "c"})
+    assert reading.responses["chosen"] == text
+
+
+def test_the_guide_shows_a_row_of_every_form():
+    text = GUIDE.read_text(encoding="utf-8")
+    shown = [json.loads(line) for block in re.findall(r"```json\n(.*?)```", text, re.DOTALL) for line in
+             block.splitlines()]  # fmt: skip
+    forms = {read_row(row).form for row in shown}
+    assert forms >= {form.name for form in FORMS} - {"KTO", "ratings", "single"}
