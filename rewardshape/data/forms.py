@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from rewardshape.data.messages import Message, Text, Unusable, kind, loads, quoted, said
+from rewardshape.data.messages import Message, Text, Unusable, kind, loads, said
 from rewardshape.errors import InputError
 
 Row = dict[str, Any]
@@ -57,9 +57,7 @@ class Cells:
         self.remarks: list[str] = []
         for target, name in self.columns.items():
             if name not in row:
-                raise MissingColumn(
-                    f"no field '{quoted(name)}', which --columns names as {target} ({self.names()})"
-                )
+                raise MissingColumn(f"no field '{name}', which --columns names as {target} ({self.names()})")
         if self.columns:
             others = {name: value for name, value in row.items() if name not in self.columns.values()}
             self.row = {**others, **{target: row[name] for target, name in self.columns.items()}}
@@ -82,7 +80,7 @@ class Cells:
     def said(self, name: str) -> Text:
         """The text or messages of a cell that must be there."""
         if self.value(name) is None:
-            raise MissingColumn(f"no field '{quoted(name)}' ({self.names()})")
+            raise MissingColumn(f"no field '{name}' ({self.names()})")
         text, encoded = said(self.row[name], name)
         if encoded and "messages decoded from JSON text" not in self.remarks:
             self.remarks.append("messages decoded from JSON text")
@@ -96,7 +94,7 @@ class Cells:
         return text
 
     def names(self) -> str:
-        return f"the row has {', '.join(map(quoted, self.given)) or 'no field'}"
+        return f"the row has {', '.join(map(str, self.given)) or 'no field'}"
 
 
 class Parts(NamedTuple):
@@ -147,11 +145,9 @@ def parse_columns(words: Sequence[str]) -> dict[str, str]:
     for word in words:
         target, equals, name = word.partition("=")
         if not equals or not name or target not in TARGETS:
-            raise InputError(
-                f"--columns {quoted(word)}: write TARGET=COLUMN, TARGET one of {', '.join(TARGETS)}"
-            )
+            raise InputError(f"--columns {word}: write TARGET=COLUMN, TARGET one of {', '.join(TARGETS)}")
         if target in columns:
-            raise InputError(f"--columns {quoted(word)}: {target} is named twice")
+            raise InputError(f"--columns {word}: {target} is named twice")
         columns[target] = name
     return columns
 
@@ -253,7 +249,7 @@ def _winner(name: str) -> Callable[[Cells], bool]:
             raise Unusable("no preference (a tie)")
         if word not in (*FIRST, *SECOND):
             raise InputError(
-                f"field '{name}' holds {quoted(cells.row[name])}, and which response that prefers is not known; "
+                f"field '{name}' holds {cells.row[name]}, and which response that prefers is not known; "
                 "known are model_a, model_b, a, b and tie"
             )
         return word in FIRST

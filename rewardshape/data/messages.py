@@ -53,18 +53,8 @@ def _single_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise NotSingleKeys(f"key {quoted(twice)} stands twice in one object")
+        raise NotSingleKeys(f"key {twice} stands twice in one object")
     return found
-
-
-def quoted(name: Any) -> str:
-    """A name from a file, fit for one line of a terminal: control characters escaped.
-
-    >>> quoted("two\\nlines")
-    'two\\\\nlines'
-    """
-    text = str(name)
-    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
 
 
 def kind(value: Any) -> str:
@@ -184,9 +174,7 @@ def _content(content: Any, key: str, where: str) -> str:
     for part in content:
         text = part.get("text", part.get("value")) if isinstance(part, dict) else part
         if isinstance(part, dict) and part.get("type", "text") not in ("text", "input_text", "output_text"):
-            raise InputError(
-                f"{where}: a content part of type {quoted(part['type'])}; only text can be measured"
-            )
+            raise InputError(f"{where}: a content part of type {part['type']}; only text can be measured")
         if not isinstance(text, str):
             raise InputError(f"{where}: a content part holds {kind(text)} where text belongs")
         parts.append(text)

@@ -18,11 +18,11 @@ from os import PathLike, fspath
 from typing import Any, NamedTuple
 
 from rewardshape.data.forms import HOW_TO_NAME, TARGETS, MissingColumn, Row
-from rewardshape.data.messages import Message, Text, Unusable, quoted
+from rewardshape.data.messages import Message, Text, Unusable
 from rewardshape.data.prompts import Reading, read_row
 from rewardshape.data.reports import ReadReport
-from rewardshape.data.sources import Rows, is_hub_id, is_table, labels, printable, read_rows, table_rows
-from rewardshape.errors import InputError
+from rewardshape.data.sources import Rows, is_hub_id, is_table, labels, read_rows, table_rows
+from rewardshape.errors import InputError, printable
 
 __all__ = ["Message", "Pair", "ReadReport", "Text", "fingerprint", "read_preferences"]
 
@@ -215,7 +215,7 @@ def _canonical(content: Any) -> bytes:
 def _check_names(extra_responses: Sequence[str], columns: Mapping[str, str]) -> None:
     for index, name in enumerate(extra_responses):
         if name in ("prompt", "chosen", "rejected") or name in extra_responses[:index]:
-            raise InputError(f"--probe-responses {quoted(name)}: read already; name other columns")
+            raise InputError(f"--probe-responses {name}: read already; name other columns")
     for target in columns:
         if target not in TARGETS:
-            raise InputError(f"--columns {quoted(target)}: name columns for {', '.join(TARGETS)} only")
+            raise InputError(f"--columns {target}: name columns for {', '.join(TARGETS)} only")

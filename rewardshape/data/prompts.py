@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rewardshape.data.forms import Cells, Parts, Row, form_of
-from rewardshape.data.messages import Message, Text, Unusable, common_length, kind, loads, quoted, spoken
+from rewardshape.data.messages import Message, Text, Unusable, common_length, kind, loads, spoken
 from rewardshape.errors import InputError
 
 HH_QUESTION, HH_ANSWER = "\n\nHuman:", "\n\nAssistant:"
@@ -135,7 +135,7 @@ def _refuse_other_prompts(cells: Cells) -> None:
     """
     could = [name for name in cells.not_read() if _could_be_a_prompt(cells.given[name])]
     if could and not cells.columns and not set(could) <= set(SYSTEM_COLUMNS):
-        named = quoted(next(name for name in could if name not in SYSTEM_COLUMNS))
+        named = next(name for name in could if name not in SYSTEM_COLUMNS)
         raise InputError(
             f"no prompt is known in this row ({cells.names()}); name it, as --columns prompt={named}, or say "
             "--columns chosen=chosen rejected=rejected where the beginning that the two share is the prompt"

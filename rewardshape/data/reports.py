@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rewardshape.data.forms import PLAIN
-from rewardshape.data.messages import quoted
 from rewardshape.data.prompts import Reading
+from rewardshape.errors import printable
 
 
 @dataclass
@@ -77,7 +77,7 @@ class ReadReport:
             parts.append(f"read {', '.join(others)}")
         parts += [f"{remark} ({counted(number, 'pair')})" for remark, number in self.remarks.items()]
         if self.columns_not_read:
-            parts.append(f"columns not read: {', '.join(map(quoted, self.columns_not_read))}")
+            parts.append(f"columns not read: {', '.join(map(printable, self.columns_not_read))}")
         return "; ".join(parts)
 
     def to_dict(self) -> dict[str, Any]:
@@ -195,11 +195,11 @@ class EncodeReport:
         if self.opening_pairs:
             yield (
                 f"in {counted(self.opening_pairs, 'pair')} the chat template opens each response with "
-                f"'{quoted(self.opening)}' ({counted(self.opening_tokens, 'token')} in all), "
+                f"'{printable(self.opening)}' ({counted(self.opening_tokens, 'token')} in all), "
                 f"counted as {self.opening_in}"
             )
         for key, number in self.passed_over.items():
-            yield f"the chat template passes over {quoted(key)} of {counted(number, 'pair')}"
+            yield f"the chat template passes over {printable(key)} of {counted(number, 'pair')}"
         if self.text_pairs:
             yield (
                 f"{counted(self.text_pairs, 'pair')} of texts, joined as they stand: the tokenizer's chat template is "

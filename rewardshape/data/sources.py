@@ -20,8 +20,8 @@ from os import PathLike
 from pathlib import Path
 from typing import IO, Any
 
-from rewardshape.data.messages import kind, loads, quoted
-from rewardshape.errors import InputError
+from rewardshape.data.messages import kind, loads
+from rewardshape.errors import InputError, printable
 
 Row = dict[str, Any]
 Rows = Iterator[tuple[int, Row | InputError]]
@@ -43,15 +43,8 @@ def read_rows(source: str) -> Rows:
             yield from _hub_rows(source)
         else:
             raise InputError(f"{source}: no such file")
-    except InputError as error:  # it names the file, and that name may be no UTF-8
-        raise InputError(printable(str(error))) from error.__cause__
     except (OSError, EOFError, zlib.error) as error:  # the last two: a broken gzip file
-        raise InputError(f"{printable(source)}: cannot be read ({_reason(error)})") from error
-
-
-def printable(path: str) -> str:
-    """A path that can be written as UTF-8: bytes of a name that are no UTF-8 are escaped."""
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        raise InputError(f"{source}: cannot be read ({_reason(error)})") from error
 
 
 def labels(sources: Sequence[str]) -> dict[str, str]:
@@ -198,7 +191,7 @@ def _csv_rows(path: Path, delimiter: str = ",") -> Rows:
         try:
             names = next(reader, [])
             for name in _repeated([name for name in names if name]):
-                raise InputError(f"{path}:1: column '{quoted(name)}' stands twice in the head line")
+                raise InputError(f"{path}:1: column '{name}' stands twice in the head line")
             number = reader.line_num + 1  # where the next record starts: a cell may hold line breaks
             for cells in reader:
                 if cells:
@@ -241,7 +234,7 @@ def is_table(data: Any) -> bool:
 def table_rows(table: Any) -> Rows:
     """Rows of a list of dicts, a `pandas.DataFrame` or a `datasets.Dataset`, numbered from 1."""
     if isinstance(table, dict):
-        raise InputError(f"data: has the splits {', '.join(map(quoted, table))}; give one of them")
+        raise InputError(f"data: has the splits {', '.join(map(str, table))}; give one of them")
     if hasattr(table, "to_dict") and hasattr(table, "columns"):
         table = ({str(name): _plain(cell) for name, cell in row.items()} for row in table.to_dict("records"))
     try:

@@ -18,7 +18,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rewardshape.data.messages import PAYLOADS, Message, loads, quoted, shared_beginning
+from rewardshape.data.messages import PAYLOADS, Message, loads, shared_beginning
 from rewardshape.data.preferences import Pair
 from rewardshape.errors import InputError
 
@@ -66,11 +66,9 @@ def parse_template_arguments(words: Sequence[str]) -> dict[str, Any]:
     for word in words:
         name, equals, value = word.partition("=")
         if not equals or not name.isidentifier():
-            raise InputError(
-                f"--template-argument {quoted(word)}: write NAME=VALUE, as enable_thinking=false"
-            )
+            raise InputError(f"--template-argument {word}: write NAME=VALUE, as enable_thinking=false")
         if name in arguments:
-            raise InputError(f"--template-argument {quoted(word)}: {name} is given twice")
+            raise InputError(f"--template-argument {word}: {name} is given twice")
         try:
             arguments[name] = loads(value)
         except (ValueError, RecursionError):
@@ -106,7 +104,7 @@ class ChatTemplate:
         except Exception as error:  # a template is a program of its own: it may raise anything
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise InputError(
-                f"{pair.pair_id}: the chat template refuses these messages ({quoted(reason)})"
+                f"{pair.pair_id}: the chat template refuses these messages ({reason})"
             ) from error
 
     def _joined(self, pair: Pair) -> Joined:

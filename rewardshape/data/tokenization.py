@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
-from rewardshape.data.messages import Unusable, common_length, quoted, shared_beginning
+from rewardshape.data.messages import Unusable, common_length, shared_beginning
 from rewardshape.data.preferences import Pair
 from rewardshape.data.reports import EncodeReport
 from rewardshape.data.templates import ChatTemplate, Joined, chat_template, concatenated
@@ -173,7 +173,7 @@ def _check_ids(encoded: Sequence[EncodedPair], vocabulary: int, tokenizer: Any) 
     for pair in encoded:
         largest = max(max(ids) for ids in (pair.prompt_ids, *pair.responses.values()))
         if largest >= vocabulary:
-            token = quoted(tokenizer.convert_ids_to_tokens(largest))
+            token = tokenizer.convert_ids_to_tokens(largest)
             raise InputError(
                 f"{pair.pair_id}: token '{token}' has the id {largest}, but the model embeds ids below {vocabulary} "
                 "only; tokenizer and model do not belong together, or tokens were added and the model not resized"

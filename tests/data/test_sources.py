@@ -380,7 +380,7 @@ def test_a_name_that_is_no_utf8_gives_ids_that_can_be_written(tmp_path):
     with open(path, "wb") as file:
         file.write(GOOD)
     pairs, report = read_preferences(os.fsdecode(path))
-    assert pairs[0].pair_id == r"\xff.jsonl:1"
+    assert pairs[0].pair_id == r"\udcff.jsonl:1"
     json.dumps([pairs[0].pair_id, report.to_dict()], ensure_ascii=False).encode()
     with open(path, "wb") as file:
         file.write(b"{")
