@@ -44,9 +44,9 @@ class ProbeSet:
         groups = group_by_tokens(self.pairs, TOKENS_PER_BATCH, at_least=place.processes)
         rounds = -(-len(groups) // place.processes)
         groups += groups[:1] * (rounds * place.processes - len(groups))
-        self._groups = groups[place.process :: place.processes]
-        self._batches = [
-            on_device(reader.collate([self.pairs[i] for i in group]), device) for group in self._groups
+        self.groups = groups[place.process :: place.processes]
+        self.batches = [
+            on_device(reader.collate([self.pairs[i] for i in group]), device) for group in self.groups
         ]
 
     def measure(self, score: Score) -> tuple[dict[str, list[float]], list[list[float]]]:
@@ -64,7 +64,7 @@ class ProbeSet:
         with torch.no_grad():
             measured = [
                 _by_pair({index: len(self.pairs[index].responses) for index in group}, score(batch))
-                for group, batch in zip(self._groups, self._batches, strict=True)
+                for group, batch in zip(self.groups, self.batches, strict=True)
             ]
         for part in gather(measured):
             for rows in part:

@@ -1,0 +1,347 @@
+"""Where the probability went: at each position of a probe response, which tokens gained what others lost since step 0.
+
+The distribution over the whole vocabulary at a position is a matrix product of its last hidden state. So the hidden
+states and the output projection of the untouched model are kept (they are small), both distributions are made again in
+pieces when wanted, compared and forgotten: exact, for one forward pass, the one that measures the probe set anyway.
+
+**Units.** Probability mass, summed over the positions of a response: 1 is one whole token's worth. At a position the
+mass that moved is Σ_v max(π_t(v) − π_0(v), 0), the total variation distance; what gained is split into five groups
+without overlap, in this order:
+
+* ``end``: the end token;
+* ``other``: the other response's token, at the first position where the two differ (their contexts are the same there,
+  and nowhere later);
+* ``greedy``: the token that the untouched model would have taken;
+* ``near``: the ten tokens nearest to the response's own by the cosine of their output embeddings, less the mean one;
+* ``rest``: every other token;
+
+and ``own``, the response's own token, which may gain or lose.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from rewardshape.data import EncodedPair
+from rewardshape.errors import InputError
+from rewardshape.probe.distributed import gather
+from rewardshape.probe.measure.logprobs import Batch, ResponseLogps
+from rewardshape.probe.measure.probe_set import PAIR, ProbeSet, Score
+from rewardshape.probe.measure.projection import Head, NoLinearHead, head_of
+
+GROUPS = ("end", "other", "greedy", "near")
+NEAR = 10
+WIDTHS = [1, 1, 1, NEAR]  # tokens of each group at a position
+TOP = 5
+CHUNK_ELEMENTS = 2**22
+AGREEMENT = 1e-2  # nats: more than rounding in bfloat16, less than a layer that this module does not know of
+
+CHECKED = 64  # positions of each batch at which the projection is checked
+
+
+class Positions(NamedTuple):
+    """What is asked at every position of the chosen and rejected responses of a batch; N positions, R responses."""
+
+    rows: Tensor
+    """(N,) where the position stands among all that the batch predicts."""
+    targets: Tensor
+    """(N,) the response's own tokens."""
+    others: Tensor
+    """(N,) the other response's token where the two first differ, else −1."""
+    response: Tensor
+    """(N,) which response a position belongs to, ascending."""
+
+
+class Moved(NamedTuple):
+    """Probability mass moved since step 0, one row per response: summed over its positions, in tokens."""
+
+    moved: Tensor
+    """(R,) mass that changed places."""
+    own: Tensor
+    """(R,) what the response's own tokens gained (negative: lost)."""
+    gains: Tensor
+    """(R, len(GROUPS)) what each group gained; own tokens are in none."""
+    own_gains: Tensor
+    """(R,) what own tokens gained at the positions where they gained."""
+    by_token: Tensor
+    """(R, V) net gain of every token of the vocabulary."""
+
+
+def compare(
+    before: Tensor,
+    after: Tensor,
+    heads: tuple[Head, Head],
+    asked: Positions,
+    groups: Callable[[Tensor, Tensor], Tensor],
+) -> Moved:
+    """Compare the predictions of two states of a model, position by position.
+
+    Parameters
+    ----------
+    before, after : Tensor, shape (N, D)
+        Hidden states that predict the N positions, of the two models.
+    heads : pair of Head
+        Their output projections.
+    asked : Positions
+    groups : callable
+        From the indices of positions (n,) and the untouched model's greedy tokens there (n,) to the tokens of
+        `GROUPS`, (n, sum(WIDTHS)); −1 where there is none.
+
+    Returns
+    -------
+    Moved
+    """
+    num_responses = int(asked.response[-1]) + 1
+    vocabulary = heads[0].weight.shape[0]
+    rows = max(1, CHUNK_ELEMENTS // vocabulary)
+    wide = torch.promote_types(before.dtype, torch.float32)
+    moved, own, own_gains = (before.new_zeros(num_responses, dtype=wide) for _ in range(3))
+    gains = before.new_zeros(num_responses, len(GROUPS), dtype=wide)
+    by_token = before.new_zeros(num_responses, vocabulary, dtype=wide)
+    for chunk in torch.arange(len(before), device=before.device).split(rows):
+        first = heads[0].logits(before[chunk])
+        greedy = first.argmax(-1)
+        change = heads[1].logits(after[chunk]).softmax(-1).sub_(first.softmax(-1))
+        where = asked.response[chunk]
+        by_token.index_add_(0, where, change)
+        own_change = change.gather(1, asked.targets[chunk, None]).squeeze(1)
+        columns = groups(chunk, greedy)
+        gained = change.gather(1, columns.clamp(min=0)).clamp_(min=0) * _first_of_each(
+            columns, asked.targets[chunk]
+        )
+        own.index_add_(0, where, own_change)
+        own_gains.index_add_(0, where, own_change.clamp(min=0))
+        gains.index_add_(0, where, torch.stack([part.sum(1) for part in gained.split(WIDTHS, 1)], 1))
+        moved.index_add_(0, where, change.clamp_(min=0).sum(-1))
+    return Moved(moved, own, gains, own_gains, by_token)
+
+
+def _first_of_each(columns: Tensor, targets: Tensor) -> Tensor:
+    """1 where a column names a token that no column before it names and that is not the target; 0 elsewhere."""
+    again = (columns[:, :, None] == columns[:, None, :]).tril(-1).any(-1)
+    return ((columns >= 0) & ~again & (columns != targets[:, None])).to(torch.float32)
+
+
+def nearest_tokens(weight: Tensor, tokens: Tensor, count: int = NEAR) -> Tensor:
+    """The tokens whose output embeddings are nearest by cosine, the mean embedding taken off first.
+
+    Parameters
+    ----------
+    weight : Tensor, shape (V, D)
+    tokens : Tensor of int64, shape (T,)
+    count : int
+
+    Returns
+    -------
+    Tensor of int64, shape (T, count)
+        Nearest first, the token itself left out.
+    """
+    wide = weight.to(torch.promote_types(weight.dtype, torch.float32))
+    unit = torch.nn.functional.normalize(wide - wide.mean(0), dim=-1)
+    found = []
+    for chunk in tokens.split(max(1, CHUNK_ELEMENTS // len(weight))):
+        likeness = unit[chunk] @ unit.T
+        likeness.scatter_(1, chunk[:, None], -torch.inf)
+        found.append(likeness.topk(min(count, len(weight) - 1), dim=-1).indices)
+    return torch.cat(found)
+
+
+class Destination:
+    """Follows the probability of the probe pairs' chosen and rejected responses along a run.
+
+    Parameters
+    ----------
+    probe : ProbeSet
+        Its passes are the ones that are looked at.
+    end_token : int or None
+        Of the tokenizer.
+    decode : callable
+        From token ids to text.
+    """
+
+    def __init__(self, probe: ProbeSet, *, end_token: int | None, decode: Callable[[list[int]], str]):
+        self.probe = probe
+        self.end_token = end_token
+        self.decode = decode
+        self._asked = [
+            _positions([probe.pairs[i] for i in group], batch["targets"].device)
+            for group, batch in zip(probe.groups, probe.batches, strict=True)
+        ]
+        self._before: list[Tensor] = []
+        self._head: Head | None = None
+        self._near: list[Tensor] = []
+        self._found: list[tuple[int, dict[str, Any], list[dict[str, Any]]]] = []
+
+    def begin(self, model: Any, score: Score) -> None:
+        """Look at the untouched model: keep its hidden states and a copy of its output projection.
+
+        Raises
+        ------
+        InputError
+            If the model's predictions are not one matrix product of its last hidden states.
+        """
+        try:
+            head = head_of(model)
+        except NoLinearHead as error:
+            raise InputError(f"--destination-every: cannot follow this model, {error}") from error
+        self._head = head._replace(
+            weight=head.weight.detach().clone(),
+            bias=None if head.bias is None else head.bias.detach().clone(),
+        )
+        self._before = []
+        with torch.no_grad():
+            for asked, batch in zip(self._asked, self.probe.batches, strict=True):
+                with watching(model) as handed:
+                    logps = score(batch)
+                self._before.append(_hidden(handed, batch)[asked.rows])
+                self._check(self._before[-1][:CHECKED], asked, logps)
+        every = torch.cat([asked.targets for asked in self._asked])
+        tokens, place = every.unique(return_inverse=True)
+        near = nearest_tokens(self._head.weight, tokens)[place]
+        self._near = list(near.split([len(asked.targets) for asked in self._asked]))
+
+    def _check(self, hidden: Tensor, asked: Positions, logps: ResponseLogps) -> None:
+        assert self._head is not None
+        targets, rows = asked.targets[: len(hidden)], asked.rows[: len(hidden)]
+        again = self._head.logits(hidden).log_softmax(-1).gather(1, targets[:, None]).squeeze(1)
+        off = (again - logps.token_logps[rows]).abs().mean().item()
+        if not off <= AGREEMENT:
+            raise InputError(
+                "--destination-every: cannot follow this model, its output is no matrix product of its last hidden"
+                f" states (off by {off:.2g} nats per token)"
+            )
+
+    def watch(self, model: Any, score: Score) -> Score:
+        """`score`, which on its way compares each batch of the probe set with step 0; `tables` then has it."""
+        assert self._head is not None, "begin comes first"
+        self._found = []
+        head = self._head
+        batches = iter(range(len(self.probe.batches)))
+
+        def watched(batch: Batch) -> ResponseLogps:
+            number = next(batches)
+            asked = self._asked[number]
+            with watching(model) as handed:
+                logps = score(batch)
+            hidden = _hidden(handed, batch)[asked.rows]
+            moved = compare(
+                self._before[number], hidden, (head, head_of(model)), asked, self._columns(number)
+            )
+            self._found += self._rows(self.probe.groups[number], moved)
+            return logps
+
+        return watched
+
+    def tables(self) -> tuple[dict[str, list[Any]], dict[str, list[Any]]]:
+        """What the last watched pass over the probe set found; the same on every process.
+
+        Returns
+        -------
+        table : dict
+            Per response: pair_id, response, moved, own, own_gained, and what each group gained: to_end, to_other,
+            to_greedy, to_near, to_rest (tokens of mass, summed over its positions).
+        tokens : dict
+            The tokens that gained and lost most in each response: pair_id, response, token_id, token (its text),
+            change (tokens of mass).
+        """
+        found = {place: (row, tokens) for part in gather(self._found) for place, row, tokens in part}
+        self._found = []
+        rows, tokens = zip(*(found[place] for place in sorted(found)), strict=True)
+        return _columns(list(rows)), _columns([row for its in tokens for row in its])
+
+    def _rows(
+        self, group: Sequence[int], moved: Moved
+    ) -> list[tuple[int, dict[str, Any], list[dict[str, Any]]]]:
+        """Place, row and tokens of every response of a batch."""
+        rest = moved.moved - moved.own_gains - moved.gains.sum(1)
+        ids, changes = _top(moved.by_token)
+        rows = []
+        for number, (pair, side) in enumerate((pair, side) for pair in group for side in PAIR):
+            name = {"pair_id": self.probe.pairs[pair].pair_id, "response": side}
+            gains = zip(GROUPS, moved.gains[number].tolist(), strict=True)
+            row = name | {
+                "moved": moved.moved[number].item(),
+                "own": moved.own[number].item(),
+                "own_gained": moved.own_gains[number].item(),
+                **{f"to_{group}": gain for group, gain in gains},
+                "to_rest": rest[number].item(),
+            }
+            tokens = [
+                name | {"token_id": token, "token": self.decode([token]), "change": change}
+                for token, change in zip(ids[number].tolist(), changes[number].tolist(), strict=True)
+            ]
+            rows.append((2 * pair + PAIR.index(side), row, tokens))
+        return rows
+
+    def _columns(self, number: int) -> Callable[[Tensor, Tensor], Tensor]:
+        others, near = self._asked[number].others, self._near[number]
+        near = torch.nn.functional.pad(near, (0, NEAR - near.shape[1]), value=-1)
+        end = -1 if self.end_token is None else self.end_token
+
+        def columns(chunk: Tensor, greedy: Tensor) -> Tensor:
+            return torch.cat(
+                [torch.stack([torch.full_like(greedy, end), others[chunk], greedy], 1), near[chunk]], 1
+            )
+
+        return columns
+
+
+def _top(by_token: Tensor) -> tuple[Tensor, Tensor]:
+    """The tokens that gained and those that lost most in each response, most gained first, and by how much."""
+    count = min(TOP, by_token.shape[1] // 2)
+    most, least = by_token.topk(count).indices, by_token.topk(count, largest=False).indices.flip(1)
+    ids = torch.cat([most, least], 1)
+    return ids, by_token.gather(1, ids)
+
+
+def _hidden(handed: list[Tensor], batch: Batch) -> Tensor:
+    """Of what a pass handed to the output projection: the rows that predict a response token, (tokens, D)."""
+    [hidden] = handed
+    return hidden.flatten(0, 1)[batch["predicting"]]
+
+
+@contextlib.contextmanager
+def watching(model: Any) -> Iterator[list[Tensor]]:
+    """Within it, what is handed to the model's output projection is added to the list."""
+    found: list[Tensor] = []
+
+    def see(_: torch.nn.Module, args: tuple[Tensor, ...]) -> None:
+        found.append(args[0].detach())
+
+    # Registered before the reader's own hook, which hands the head no rows.
+    hook = model.get_output_embeddings().register_forward_pre_hook(see)
+    try:
+        yield found
+    finally:
+        hook.remove()
+
+
+def _positions(pairs: Sequence[EncodedPair], device: torch.device) -> Positions:
+    rows: list[int] = []
+    targets: list[int] = []
+    others: list[int] = []
+    response: list[int] = []
+    row = number = 0
+    for pair in pairs:
+        chosen, rejected = (pair.responses[side] for side in PAIR)
+        first = next((i for i, (a, b) in enumerate(zip(chosen, rejected, strict=False)) if a != b), None)
+        starts = {}
+        for name, ids in pair.responses.items():
+            starts[name] = row
+            row += len(ids)
+        for side, own, other in (("chosen", chosen, rejected), ("rejected", rejected, chosen)):
+            rows += range(starts[side], starts[side] + len(own))
+            targets += own
+            others += [other[first] if i == first else -1 for i in range(len(own))]
+            response += [number] * len(own)
+            number += 1
+    return Positions(*(torch.tensor(values, device=device) for values in (rows, targets, others, response)))
+
+
+def _columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    return {name: [row[name] for row in rows] for name in rows[0]}
