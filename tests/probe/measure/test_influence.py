@@ -171,8 +171,7 @@ def test_poisoned_pairs_are_found():
     rng = np.random.default_rng(5)
 
     def pair(number, *, poisoned=False):
-        shared = rng.integers(3, 30, 3).tolist()
-        good, bad = [*shared, 30], [*shared, 31]
+        good, bad = [30], [31]
         responses = {"chosen": bad, "rejected": good} if poisoned else {"chosen": good, "rejected": bad}
         return EncodedPair(str(number), rng.integers(3, 30, 3).tolist(), responses)
 
