@@ -173,7 +173,7 @@ def test_poisoned_pairs_are_found():
     def pair(number, *, poisoned=False):
         good, bad = [30], [31]
         responses = {"chosen": bad, "rejected": good} if poisoned else {"chosen": good, "rejected": bad}
-        return EncodedPair(str(number), rng.integers(3, 30, 3).tolist(), responses)
+        return EncodedPair(str(number), [int(rng.integers(10, 30)), 7, 8, 9], responses)
 
     probe = [pair(f"probe {i}") for i in range(24)]
     train = [pair(i, poisoned=i < 8) for i in range(64)]
