@@ -17,6 +17,10 @@ a probe set and no training batch.
 probe set is: after update t. Its ``predicted_…``, ``descent_…`` and ``moved_…`` columns are about update t: what the
 gradients before it predict of the change from step t − 1 to t, and that change. Step 0 lacks them.
 
+``destination`` and ``destination_tokens`` say, with the weights after update t, where the probability of the probe
+responses went since step 0; ``influence`` what a step on each training pair would do to the probe set's chosen
+responses.
+
 Every table is a mapping from column name to a list; all lists of a table have one length. Log-probabilities
 are in nats, summed over the response tokens (the end token included where one was appended).
 """
@@ -85,6 +89,9 @@ class TraceWriter:
         probe: Table | None = None,
         geometry: Table | None = None,
         samples: Table | None = None,
+        destination: Table | None = None,
+        destination_tokens: Table | None = None,
+        influence: Table | None = None,
         tokens: Sequence[Sequence[float]] | None = None,
         seconds: float | None = None,
     ) -> None:
@@ -95,6 +102,9 @@ class TraceWriter:
             "probe": probe,
             "geometry": geometry,
             "samples": samples,
+            "destination": destination,
+            "destination_tokens": destination_tokens,
+            "influence": influence,
             "tokens": tokens,
         }
         self._write({"step": step, **{name: part for name, part in parts.items() if part is not None}})

@@ -17,8 +17,15 @@ from rewardshape.trace.folder import RunFolder
 from rewardshape.trace.format import FORMAT, read_lines
 from rewardshape.trace.run import Run, runs_of
 
-TABLES = ("steps", "responses", "geometry", "samples", "tokens")
-TEXT_COLUMNS = {"pair_id", "response", "split", "prompt_id", "text"}
+STEP_TABLES = (
+    "geometry",
+    "samples",
+    "destination",
+    "destination_tokens",
+    "influence",
+)  # one part of a step's record each
+TABLES = ("steps", "responses", *STEP_TABLES, "tokens")
+TEXT_COLUMNS = {"pair_id", "response", "split", "prompt_id", "text", "token"}
 RESPONSE_COLUMNS = ["run", "step", "split", "pair_id", "response", "logp_sum", "ref_logp_sum", "num_tokens"]
 
 
@@ -37,6 +44,13 @@ class Trace:
     geometry, samples, tokens : DataFrame
         Gram entries and CHES per probe pair; sampled responses with gold reward; per-token log-probs of probe
         responses where recorded (step, pair_id, response, position, logp). Empty where not asked for.
+    destination, destination_tokens : DataFrame
+        Where the probability of the probe responses went since step 0, by group of tokens (moved, own, own_gained,
+        to_end, to_other, to_greedy, to_near, to_rest: tokens of probability mass), and the tokens that gained and lost
+        most.
+    influence : DataFrame
+        What a step on each training pair alone would do to the probe set's chosen log-probs (nats per token and unit of
+        learning rate). Empty where not asked for.
     runs : list of Run
         The runs, in the order of their folders' names; each with its name, setting, manifest and folder.
     folder : Path
@@ -47,6 +61,9 @@ class Trace:
     responses: pd.DataFrame
     geometry: pd.DataFrame
     samples: pd.DataFrame
+    destination: pd.DataFrame
+    destination_tokens: pd.DataFrame
+    influence: pd.DataFrame
     tokens: pd.DataFrame
     runs: list[Run]
     folder: Path
@@ -129,8 +146,9 @@ def _read_tables(run: Run) -> dict[str, pd.DataFrame]:
         "responses": responses.reindex(
             columns=[*RESPONSE_COLUMNS[1:], *(c for c in responses.columns if c not in RESPONSE_COLUMNS)]
         ),
-        "geometry": _stack((r["geometry"], {"step": r["step"]}) for r in steps if r.get("geometry")),
-        "samples": _stack((r["samples"], {"step": r["step"]}) for r in steps if r.get("samples")),
+        **{
+            name: _stack((r[name], {"step": r["step"]}) for r in steps if r.get(name)) for name in STEP_TABLES
+        },
         "tokens": _concat([_token_table(r, probe_set) for r in steps if r.get("tokens")]),
     }
     for table in tables.values():

@@ -1,0 +1,279 @@
+r"""Did the answers get worse? Samples of a run, step 0 against now, judged by a gold reward.
+
+**Win rate.** For each prompt, every answer of now is set against every answer of step 0; a win counts 1, a tie ½, and
+the prompt's rate is the mean. Intervals are over prompts. Of two answers to one prompt only their order counts.
+
+**Length-controlled win rate**, after AlpacaEval 2 (arXiv 2404.04475, without the terms of instruction difficulty, which
+need many models): a logistic regression of the outcome on a constant and on tanh of the standardised difference in
+length,
+
+.. math:: P(\text{now wins}) = \sigma\big(\theta + \phi \tanh(\Delta / \operatorname{sd}(\Delta))\big),
+
+read at a difference of zero: σ(θ).
+
+**Choosing and judging apart.** Where a checkpoint is chosen by its gold reward, half of the prompts choose it and the
+other half judges it: the best of several noisy means is too good on the prompts that chose it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from scipy import optimize, special, stats
+
+from rewardshape.analysis.panels import run_label
+from rewardshape.analysis.resampling import CONFIDENCE
+from rewardshape.errors import InputError
+from rewardshape.trace import Run, Trace
+
+Harm = Literal["lost to worse answers", "lost to equally good ones", "answers got better", "cannot tell"]
+EQUIVALENCE = 0.1  # of win rate: answers that win between 40 % and 60 % are called equally good
+MIN_PROMPTS = 8
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a run's answers are worth now against step 0.
+
+    Attributes
+    ----------
+    word : str
+        One of `Harm`.
+    win_rate, low, high : float
+        Share of comparisons that the answers of now win (ties count half), 95 % over prompts.
+    length_controlled : float
+        The same at equal length; NaN where lengths do not vary or one side wins all.
+    num_prompts : int
+    step, first_step : int
+        What was compared with what.
+    """
+
+    word: Harm
+    win_rate: float
+    low: float
+    high: float
+    length_controlled: float
+    num_prompts: int
+    step: int
+    first_step: int
+
+    @property
+    def sentence(self) -> str:
+        """One line for page and terminal."""
+        rate = f"{self.win_rate:.0%} of comparisons won (95 % interval {self.low:.0%} to {self.high:.0%}"
+        return f"{self.word}: step {self.step} against step {self.first_step}, {rate}, {self.num_prompts} prompts)"
+
+
+def judge_generations(trace: Trace) -> pd.DataFrame:
+    """Every run's last answers against those of its first sampled step.
+
+    Returns
+    -------
+    DataFrame
+        One row per run: ``run``, ``setting``, ``alpha``, ``seed`` and the fields of `Judgement`.
+
+    Raises
+    ------
+    InputError
+        If the trace holds no samples with a gold reward.
+    """
+    rows = []
+    for run in _judged(trace):
+        samples = trace.samples[trace.samples["run"] == run.name]
+        steps = sorted(samples["step"].unique())
+        first, last = (samples[samples["step"] == step] for step in (steps[0], steps[-1]))
+        found = against(first, last)
+        rows.append({**run_label(run), **vars(found), "sentence": found.sentence})
+    return pd.DataFrame(rows)
+
+
+def against(first: pd.DataFrame, last: pd.DataFrame) -> Judgement:
+    """Judge the answers of one step against those of another.
+
+    Parameters
+    ----------
+    first, last : DataFrame
+        Rows of ``trace.samples`` of one step each: prompt_id, gold, num_tokens.
+    """
+    rates, outcomes, lengths = _comparisons(first, last)
+    mean = float(rates.mean()) if len(rates) else np.nan
+    low, high = _rate_interval(rates)
+    return Judgement(
+        word=_word(low, high, len(rates)),
+        win_rate=mean,
+        low=low,
+        high=high,
+        length_controlled=length_controlled_win_rate(outcomes, lengths),
+        num_prompts=len(rates),
+        step=int(last["step"].iloc[0]),
+        first_step=int(first["step"].iloc[0]),
+    )
+
+
+def _word(low: float, high: float, num_prompts: int) -> Harm:
+    if num_prompts < MIN_PROMPTS or not np.isfinite([low, high]).all():
+        return "cannot tell"
+    if high < 0.5:
+        return "lost to worse answers"
+    if low > 0.5:
+        return "answers got better"
+    if low > 0.5 - EQUIVALENCE and high < 0.5 + EQUIVALENCE:
+        return "lost to equally good ones"
+    return "cannot tell"
+
+
+def _comparisons(first: pd.DataFrame, last: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Win rate of every prompt, (prompts,); every comparison's outcome and difference in length, (comparisons,)."""
+    before, after = first.groupby("prompt_id", sort=False), last.groupby("prompt_id", sort=False)
+    rates, outcomes, lengths = [], [], []
+    for prompt in (name for name in before.groups if name in after.groups):
+        old, new = before.get_group(prompt), after.get_group(prompt)
+        margin = new["gold"].to_numpy(float)[:, None] - old["gold"].to_numpy(float)
+        won = (np.sign(margin) + 1) / 2
+        rates.append(won.mean())
+        outcomes.append(won.ravel())
+        lengths.append(
+            (new["num_tokens"].to_numpy(float)[:, None] - old["num_tokens"].to_numpy(float)).ravel()
+        )
+    if not rates:
+        return np.array([]), np.array([]), np.array([])
+    return np.array(rates), np.concatenate(outcomes), np.concatenate(lengths)
+
+
+def _rate_interval(rates: np.ndarray) -> tuple[float, float]:
+    """Student's t over prompts, kept within 0 and 1; where every prompt agrees, the rule of three's exact bound."""
+    count = len(rates)
+    if count < 2:
+        return np.nan, np.nan
+    spread = rates.std(ddof=1)
+    if spread == 0:
+        bound = 1 - ((1 - CONFIDENCE) / 2) ** (1 / count)
+        mean = rates[0]
+        return (max(mean - bound, 0.0), min(mean + bound, 1.0))
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, count - 1) * spread / np.sqrt(count)
+    return max(float(rates.mean() - half), 0.0), min(float(rates.mean() + half), 1.0)
+
+
+def length_controlled_win_rate(outcomes: np.ndarray, length_difference: np.ndarray) -> float:
+    """The win rate at equal length (module docstring), NaN where the regression has no finite answer.
+
+    Parameters
+    ----------
+    outcomes : array, shape (comparisons,)
+        1 won, ½ tied, 0 lost.
+    length_difference : array, shape (comparisons,)
+        Tokens of the answer of now less those of the other.
+    """
+    spread = float(np.std(length_difference)) if len(length_difference) else 0.0
+    if spread == 0 or np.ptp(outcomes) == 0:
+        return float(np.mean(outcomes)) if spread == 0 and len(outcomes) else np.nan
+    x = np.stack([np.ones_like(length_difference), np.tanh(length_difference / spread)], 1)
+
+    def loss(theta: np.ndarray) -> tuple[float, np.ndarray]:
+        z = x @ theta
+        value = np.mean(np.logaddexp(0, z) - outcomes * z)
+        return value, x.T @ (special.expit(z) - outcomes) / len(outcomes)
+
+    found = optimize.minimize(loss, np.zeros(2), jac=True, method="BFGS")
+    return float(special.expit(found.x[0])) if np.abs(found.x).max() < 20 else np.nan
+
+
+def generation_curve(trace: Trace) -> pd.DataFrame:
+    """What the samples of every step are like, whatever a gold reward says.
+
+    Returns
+    -------
+    DataFrame
+        One row per run and sampled step: ``run``, ``setting``, ``alpha``, ``seed``, ``step``, ``num_samples``;
+        ``num_tokens`` (mean), ``distinct_1``, ``distinct_2`` (distinct words and pairs of neighbouring words over all
+        of them, of all samples of the step; arXiv 1510.03055), ``repetition`` (mean share of a sample's pairs of words
+        that it has said before), ``kl`` (nats per response: mean log-ratio) and, where judged, ``gold`` and
+        ``win_rate`` against the first sampled step.
+    """
+    rows: list[dict[str, Any]] = []
+    for run in trace.runs:
+        samples = trace.samples[trace.samples["run"] == run.name] if len(trace.samples) else trace.samples
+        first = samples[samples["step"] == samples["step"].min()] if len(samples) else samples
+        for step, mine in samples.groupby("step") if len(samples) else ():
+            row: dict[str, Any] = {
+                **run_label(run),
+                "step": step,
+                "num_samples": len(mine),
+                "num_tokens": mine["num_tokens"].mean(),
+                "kl": (mine["logp_sum"] - mine["ref_logp_sum"]).mean(),
+                **_variety([str(text).split() for text in mine["text"]]),
+            }
+            if "gold" in mine and mine["gold"].notna().all():
+                rates = _comparisons(first, mine)[0]
+                row |= {"gold": mine["gold"].mean(), "win_rate": rates.mean() if len(rates) else np.nan}
+            rows.append(row)
+    if not rows:
+        raise InputError(f"{trace.folder}: no samples; run the probe with --sample-every K")
+    return pd.DataFrame(rows)
+
+
+def _variety(texts: list[list[str]]) -> dict[str, float]:
+    words = [word for text in texts for word in text]
+    pairs = [list(zip(text, text[1:], strict=False)) for text in texts]
+    every = [pair for its in pairs for pair in its]
+    repeated = [1 - len(set(its)) / len(its) for its in pairs if its]
+    return {
+        "distinct_1": len(set(words)) / len(words) if words else np.nan,
+        "distinct_2": len(set(every)) / len(every) if every else np.nan,
+        "repetition": float(np.mean(repeated)) if repeated else np.nan,
+    }
+
+
+def chosen_checkpoint(trace: Trace, *, seed: int = 0) -> pd.DataFrame:
+    """The best sampled step of every run by gold, chosen on one half of the prompts and judged on the other.
+
+    Returns
+    -------
+    DataFrame
+        One row per run: ``run``, ``setting``, ``alpha``, ``seed``, ``step`` (chosen), ``gold`` and ``gold_start``
+        (mean on the judging half, chosen step and first step), ``gain`` with ``…_low`` and ``…_high`` (paired over the
+        judging prompts), ``gold_of_choice`` (mean on the choosing half: too good) and ``num_prompts`` that judged.
+    """
+    rows = []
+    for run in _judged(trace):
+        samples = trace.samples[trace.samples["run"] == run.name]
+        means = samples.groupby(["prompt_id", "step"])["gold"].mean().unstack("step").dropna()
+        drawn = np.random.default_rng(seed).permutation(len(means))
+        choosing, judging = means.iloc[drawn[: len(drawn) // 2]], means.iloc[drawn[len(drawn) // 2 :]]
+        step = choosing.mean().idxmax()
+        gains = (judging[step] - judging[judging.columns[0]]).to_numpy(float)
+        low, high = _mean_interval(gains)
+        rows.append(
+            {
+                **run_label(run),
+                "step": int(step),
+                "gold": judging[step].mean(),
+                "gold_start": judging[judging.columns[0]].mean(),
+                "gain": gains.mean() if len(gains) else np.nan,
+                "gain_low": low,
+                "gain_high": high,
+                "gold_of_choice": choosing[step].mean(),
+                "num_prompts": len(judging),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _mean_interval(values: np.ndarray) -> tuple[float, float]:
+    if len(values) < 2:
+        return np.nan, np.nan
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    return float(values.mean() - half), float(values.mean() + half)
+
+
+def _judged(trace: Trace) -> list[Run]:
+    samples = trace.samples
+    if samples.empty or "gold" not in samples or samples["gold"].isna().all():
+        raise InputError(
+            f"{trace.folder}: no samples with a gold reward; run the probe with --sample-every K and --gold"
+        )
+    names = set(samples.loc[samples["gold"].notna(), "run"])
+    return [run for run in trace.runs if run.name in names]
