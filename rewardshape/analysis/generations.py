@@ -18,6 +18,7 @@ other half judges it: the best of several noisy means is too good on the prompts
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -217,7 +218,7 @@ def generation_curve(trace: Trace) -> pd.DataFrame:
 
 def _variety(texts: list[list[str]]) -> dict[str, float]:
     words = [word for text in texts for word in text]
-    pairs = [list(zip(text, text[1:], strict=False)) for text in texts]
+    pairs = [list(pairwise(text)) for text in texts]
     every = [pair for its in pairs for pair in its]
     repeated = [1 - len(set(its)) / len(its) for its in pairs if its]
     return {
@@ -243,7 +244,7 @@ def chosen_checkpoint(trace: Trace, *, seed: int = 0) -> pd.DataFrame:
         means = samples.groupby(["prompt_id", "step"])["gold"].mean().unstack("step").dropna()
         drawn = np.random.default_rng(seed).permutation(len(means))
         choosing, judging = means.iloc[drawn[: len(drawn) // 2]], means.iloc[drawn[len(drawn) // 2 :]]
-        step = choosing.mean().idxmax()
+        step: Any = choosing.mean().idxmax()
         gains = (judging[step] - judging[judging.columns[0]]).to_numpy(float)
         low, high = _mean_interval(gains)
         rows.append(

@@ -47,7 +47,7 @@ def _of_run(trace: Trace, run: Run) -> pd.DataFrame:
     visits, rate, size = visits[known], rate[known], size[known]
     # The weights before update t are those after update t − 1.
     place = np.abs(wide.index.to_numpy()[None] - (visits["step"].to_numpy() - 1)[:, None]).argmin(axis=1)
-    at = wide.to_numpy(float)[place, wide.columns.get_indexer(visits["pair_id"])]
+    at = wide.to_numpy(float)[place, wide.columns.get_indexer(pd.Index(visits["pair_id"]))]
     table = pd.DataFrame({"pair_id": visits["pair_id"].to_numpy(), "influence": rate / size * at})
     summed = (
         table.groupby("pair_id", sort=False)["influence"].agg(visits="size", influence="sum").reset_index()

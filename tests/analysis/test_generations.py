@@ -1,0 +1,173 @@
+"""Whether answers got worse: win rates by hand, by statsmodels, and over many simulations with known truth."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import statsmodels.api as sm
+
+from rewardshape.analysis.generations import (
+    against,
+    chosen_checkpoint,
+    generation_curve,
+    judge_generations,
+    length_controlled_win_rate,
+)
+from rewardshape.errors import InputError
+from rewardshape.trace import read_trace
+
+
+def answers(step, gold, *, prompts=None, tokens=10):
+    count = len(gold)
+    return pd.DataFrame(
+        {
+            "step": step,
+            "prompt_id": [f"p{i}" for i in range(count)] if prompts is None else prompts,
+            "gold": gold,
+            "num_tokens": tokens,
+        }
+    )
+
+
+def test_win_rate_by_hand():
+    """Prompt a: 1 of 4 comparisons won, 1 tied; prompt b: 2 of 2 won."""
+    first = answers(0, [1.0, 3.0, 0.0], prompts=["a", "a", "b"])
+    last = answers(9, [1.0, 2.0, 1.0, 2.0], prompts=["a", "a", "b", "b"])
+    found = against(first, last)
+    assert found.win_rate == pytest.approx(((0.5 + 1 + 0 + 0) / 4 + 1) / 2)
+    assert (found.step, found.first_step, found.num_prompts) == (9, 0, 2)
+    assert found.word == "cannot tell"  # two prompts
+
+
+def simulated(rng, effect, prompts=128, each=2):
+    """Two steps of answers whose quality differs by `effect` standard deviations; prompts differ in difficulty."""
+    hard = rng.normal(size=prompts)
+    steps = []
+    for step, shift in ((0, 0.0), (1, effect)):
+        gold = hard[:, None] + shift + rng.normal(size=(prompts, each))
+        steps.append(answers(step, gold.ravel(), prompts=np.repeat([f"p{i}" for i in range(prompts)], each)))
+    return against(*steps)
+
+
+def test_words_are_right_at_their_rates():
+    """No change is called better or worse in 5 % at most; a clear change is seen; equally good needs many prompts."""
+    rng = np.random.default_rng(0)
+    none = [simulated(rng, 0.0).word for _ in range(300)]
+    assert np.mean([word in ("lost to worse answers", "answers got better") for word in none]) <= 0.08
+    assert np.mean([simulated(rng, -0.6).word == "lost to worse answers" for _ in range(100)]) > 0.95
+    assert np.mean([simulated(rng, 0.6).word == "answers got better" for _ in range(100)]) > 0.95
+    assert {simulated(rng, 0.0, prompts=1000).word for _ in range(20)} <= {
+        "lost to equally good ones",
+        "cannot tell",
+    } | {
+        "answers got better",
+        "lost to worse answers",
+    }
+    assert (
+        np.mean([simulated(rng, 0.0, prompts=1000).word == "lost to equally good ones" for _ in range(40)])
+        > 0.85
+    )
+    assert simulated(rng, 0.0, prompts=10).word == "cannot tell"
+
+
+def test_interval_covers_the_true_rate():
+    """Of two normals one effect apart, P(now wins) = Φ(effect/√2)."""
+    from scipy.stats import norm
+
+    rng = np.random.default_rng(1)
+    truth = norm.cdf(0.5 / np.sqrt(2))
+    found = [simulated(rng, 0.5, prompts=64, each=1) for _ in range(400)]
+    covered = np.mean([one.low <= truth <= one.high for one in found])
+    assert 0.92 <= covered <= 0.98
+
+
+def test_length_control_is_the_logistic_regression_of_statsmodels(rng):
+    lengths = rng.normal(5, 20, size=400)
+    chance = 1 / (1 + np.exp(-(0.4 + 1.2 * np.tanh(lengths / lengths.std()))))
+    outcomes = (rng.random(400) < chance).astype(float)
+    fit = sm.GLM(
+        outcomes, sm.add_constant(np.tanh(lengths / lengths.std())), family=sm.families.Binomial()
+    ).fit()
+    expected = 1 / (1 + np.exp(-fit.params[0]))
+    assert length_controlled_win_rate(outcomes, lengths) == pytest.approx(expected, abs=1e-5)
+
+
+def test_wins_by_length_alone_vanish_under_length_control(rng):
+    lengths = rng.normal(30, 30, size=4000)  # now longer, and the judge likes length
+    outcomes = (rng.random(4000) < 1 / (1 + np.exp(-1.5 * np.tanh(lengths / lengths.std())))).astype(float)
+    assert outcomes.mean() > 0.65
+    assert length_controlled_win_rate(outcomes, lengths) == pytest.approx(0.5, abs=0.05)
+
+
+def test_equal_lengths_leave_the_plain_rate_and_one_sided_wins_have_no_finite_answer():
+    assert length_controlled_win_rate(np.array([1.0, 0.0, 1.0]), np.zeros(3)) == pytest.approx(2 / 3)
+    assert np.isnan(length_controlled_win_rate(np.ones(3), np.array([1.0, 2.0, 3.0])))
+
+
+@pytest.fixture
+def write_samples(write_run, tmp_path):
+    def write(samples, name="run", alpha=0.25):
+        sums = {"chosen": np.full((len(samples), 3), -4.0), "rejected": np.full((len(samples), 3), -5.0)}
+        objective = {"name": "alphapo", "parameters": {"alpha": alpha, "beta": 2.5, "gamma": 0.25}}
+        return write_run(
+            tmp_path / name,
+            sums,
+            num_tokens={"chosen": np.full(3, 4), "rejected": np.full(3, 4)},
+            steps=sorted(samples),
+            samples=samples,
+            objective=objective,
+        )
+
+    return write
+
+
+def table(gold, texts=None, tokens=4):
+    count = len(gold)
+    return {
+        "prompt_id": [f"p{i}" for i in range(count)],
+        "text": texts or ["a b"] * count,
+        "num_tokens": [tokens] * count,
+        "logp_sum": [-3.0] * count,
+        "ref_logp_sum": [-3.5] * count,
+        "gold": gold,
+    }
+
+
+def test_variety_of_a_step_by_hand(write_samples):
+    texts = ["a b a b", "a c"]
+    curve = generation_curve(
+        read_trace(write_samples({0: table([1.0, 2.0], texts), 5: table([0.0, 3.0], texts)}))
+    )
+    row = curve.iloc[0]
+    assert row["distinct_1"] == pytest.approx(3 / 6)  # a, b, c of six words
+    assert row["distinct_2"] == pytest.approx(3 / 4)  # ab, ba, ac of ab, ba, ab, ac
+    assert row["repetition"] == pytest.approx((1 / 3 + 0) / 2)
+    assert row["kl"] == pytest.approx(0.5)
+    assert curve["win_rate"].tolist() == [0.5, 0.5]
+
+
+def test_the_checkpoint_is_judged_on_prompts_that_did_not_choose_it(write_samples):
+    """Gold is pure noise at 12 steps: the choosing half looks better than the start, the judging half does not."""
+    rng = np.random.default_rng(3)
+    samples = {step: table(rng.normal(size=64).tolist()) for step in range(12)}
+    trace = read_trace(write_samples(samples))
+    rows = [chosen_checkpoint(trace, seed=seed).iloc[0] for seed in range(40)]
+    assert np.mean([row["gold_of_choice"] for row in rows]) > 0.15
+    assert abs(np.mean([row["gold"] for row in rows])) < 0.1
+
+
+def test_runs_are_judged_by_name(write_samples, tmp_path):
+    rng = np.random.default_rng(4)
+    for name, alpha, shift in (("worse", 0.0, -2.0), ("same", 1.0, 0.0)):
+        start = rng.normal(size=40)
+        write_samples({0: table(start.tolist()), 9: table((start + shift).tolist())}, f"sweep/{name}", alpha)
+    found = judge_generations(read_trace(tmp_path / "sweep")).set_index("run")
+    assert found.loc["worse", "word"] == "lost to worse answers"
+    assert "step 9 against step 0" in found.loc["worse", "sentence"]
+
+
+def test_without_samples_or_gold_it_says_what_to_add(write_samples):
+    ungraded = table([1.0, 2.0]) | {"gold": [None, None]}
+    with pytest.raises(InputError, match="--sample-every K and --gold"):
+        judge_generations(read_trace(write_samples({0: ungraded})))
