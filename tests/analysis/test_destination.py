@@ -20,17 +20,15 @@ MASSES = {
     "to_other": [0.2, 0, 0, 0],
     "to_greedy": [0, 0.5, 0, 0.1],
     "to_near": [0.1, 0, 0, 0],
+    "to_rest": [0.4, 0.0, 0.1, 0.2],
+    "own_gained": [0.1, 0, 0, 0],
 }
 
 
 @pytest.fixture
 def trace(tmp_path):
     table = {"pair_id": PROBE["pair_id"], "response": PROBE["response"], **MASSES}
-    table |= {"to_rest": [0.4, 0.0, 0.1, 0.2], "own": [-0.7, -0.5, -0.3, -0.3], "own_gained": [0.1, 0, 0, 0]}
-    table["moved"] = (
-        np.sum([table[f"to_{name}"] for name in ("end", "other", "greedy", "near", "rest")], 0)
-        + table["own_gained"]
-    )
+    table |= {"own": [-0.7, -0.5, -0.3, -0.3], "moved": np.sum(list(MASSES.values()), 0)}
     tokens = {
         "pair_id": ["a", "a", "b", "b", "a"],
         "response": ["chosen"] * 4 + ["rejected"],

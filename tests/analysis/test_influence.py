@@ -49,7 +49,7 @@ def folder(tmp_path):
 
 
 def test_each_visit_counts_by_its_rate_its_batch_and_the_nearest_measurement(folder):
-    """x: 0.1/2·1 at update 1, then 0.2/1·5 (weights before update 3 are nearer to step 3 than to 0); y: 0.1/2·(−2), 0.2·(−2)."""
+    """x: 0.1/2·1, then 0.2·5, the weights before update 3 being nearer to step 3 than to 0; y: 0.1/2·(−2), 0.2·(−2)."""
     table = pair_influence(read_trace(folder)).set_index("pair_id")
     assert table.loc["x", "influence"] == pytest.approx(0.05 + 1.0)
     assert table.loc["y", "influence"] == pytest.approx(-0.1 - 0.4)
