@@ -8,8 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from rewardshape.analysis.choosing import suggest
-from rewardshape.theory import Gram, objective
+from rewardshape.theory import objective
 
 
 def best_of(call: Callable[[], object], repeats: int) -> float:
@@ -33,23 +32,6 @@ def main() -> None:
         made = objective(name)
         spent = best_of(lambda made=made: made.weights(s_w, s_l), options.repeats)  # type: ignore[misc]
         print(f"weights, {name:8s} {options.pairs:>9,d} pairs: {spent:7.1f} ms")
-    few_w, few_l = s_w[:100_000], s_l[:100_000]
-    gram = Gram(1.0, 1.1, 1.5)
-    for target in ({"target_margin": 0.0}, {"target_gap": 0.5}):
-        spent = best_of(
-            lambda target=target: suggest(  # type: ignore[misc]
-                few_w,
-                few_l,
-                alpha=np.linspace(-0.5, 1, 10),
-                beta=np.linspace(1, 10, 10),
-                gamma=np.linspace(0, 3, 10),
-                saturated_below=0.05,
-                gram=gram,
-                **target,
-            ),
-            options.repeats,
-        )
-        print(f"suggest, {next(iter(target))}, {len(few_w):,d} pairs × 1,000 settings: {spent:7.1f} ms")
 
 
 if __name__ == "__main__":

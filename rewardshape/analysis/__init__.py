@@ -19,7 +19,6 @@ _HOMES = {
     "panels": ["Panel", "probe_panels", "run_objective"],
     "overoptimization": ["best_of_n_curve", "fitted_curves", "gold_curve", "turning_points"],
     "cause": ["condition_agreement", "fall_condition", "movement_split", "prediction_quality", "predictions"],
-    "choosing": ["Suggestion", "suggest"],
     "forecast": ["forecast_end"],
     "comparison": ["compare", "compare_at_equal", "over_seeds"],
 }

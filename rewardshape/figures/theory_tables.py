@@ -7,17 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rewardshape.theory.dynamics import (
-    Gram,
-    displacement_at_margin,
-    flow,
-    gradient_magnitude,
-    path,
-    softmax_flow,
-    stopping_point,
-)
+from rewardshape.theory.at_margin import displacement_at_margin, point_at_margin
+from rewardshape.theory.dynamics import Gram, flow, gradient_magnitude, path
 from rewardshape.theory.objectives import Objective, Pairwise, objective
 from rewardshape.theory.shapes import Alpha, ChiSquared, JensenShannon, LogOdds, Shape
+from rewardshape.theory.softmax import softmax_flow
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -149,7 +143,7 @@ def phase_portrait(
         }
         parts.append(pd.DataFrame({"alpha": alpha} | field))
         for number, (s_w, s_l) in enumerate(starts):
-            end_w, end_l = stopping_point(alpha, gram, s_w, s_l, margin=0.0, beta=beta, gamma=gamma)
+            end_w, end_l = point_at_margin(alpha, gram, s_w, s_l, margin=0.0, beta=beta, gamma=gamma)
             end = min(end_w - end_l, s_w - s_l + 6.0)
             line_w, line_l = path(alpha, gram, s_w, s_l, np.linspace(s_w - s_l, end, points))
             line = {"kind": "path", "line": number, "s_w": line_w, "s_l": line_l}

@@ -6,23 +6,30 @@
 - links ℓ: `Logistic`, `Smoothed`, `Hinge`, `Squared`, `Exponential`, `Sigmoid`, `Linear`, `ReverseKL`,
   `LogRatioModulated`
 - where a pair goes (with its `Gram` matrix): `flow`, `chosen_falls`, `weight_ratio`, `turning_gap`, `stall_gap`,
-  `path`, `integrated_path`, `stopping_point`, `displacement_at_margin`, `alpha_sensitivity`, `effective_beta`,
-  `gradient_magnitude`, `softmax_flow`
+  `path`, `integrated_path`, `gradient_magnitude`; at a given margin: `point_at_margin`, `displacement_at_margin`,
+  `break_even_score`, `alpha_sensitivity`, `effective_beta`, `remaining_pull`, `margin_at_pull`; exactly, on a small
+  vocabulary: `softmax_flow`
 """
 
-from rewardshape.theory.dynamics import (
-    Gram,
+from rewardshape.theory.at_margin import (
+    Sensitivity,
     alpha_sensitivity,
-    chosen_falls,
+    break_even_score,
     displacement_at_margin,
     effective_beta,
+    margin_at_pull,
+    point_at_margin,
+    remaining_pull,
+)
+from rewardshape.theory.dynamics import (
+    Gram,
+    Stall,
+    chosen_falls,
     flow,
     gradient_magnitude,
     integrated_path,
     path,
-    softmax_flow,
     stall_gap,
-    stopping_point,
     turning_gap,
     weight_ratio,
 )
@@ -52,6 +59,7 @@ from rewardshape.theory.objectives import (
 from rewardshape.theory.presets import Preset, preset, preset_names
 from rewardshape.theory.scores import Responses
 from rewardshape.theory.shapes import Alpha, ChiSquared, JensenShannon, LogOdds, Shape
+from rewardshape.theory.softmax import softmax_flow
 
 __all__ = [
     "Alpha",
@@ -72,12 +80,15 @@ __all__ = [
     "Preset",
     "Responses",
     "ReverseKL",
+    "Sensitivity",
     "Shape",
     "Sigmoid",
     "Smoothed",
     "Squared",
+    "Stall",
     "Sum",
     "alpha_sensitivity",
+    "break_even_score",
     "chosen_falls",
     "displacement_at_margin",
     "effective_beta",
@@ -85,15 +96,17 @@ __all__ = [
     "gradient_magnitude",
     "integrated_path",
     "load_objective",
+    "margin_at_pull",
     "objective",
     "objective_names",
     "path",
+    "point_at_margin",
     "preset",
     "preset_names",
     "register",
+    "remaining_pull",
     "softmax_flow",
     "stall_gap",
-    "stopping_point",
     "turning_gap",
     "weight_ratio",
 ]

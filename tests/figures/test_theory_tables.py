@@ -42,7 +42,7 @@ def test_threshold_of_the_docs_decides_whether_alpha_helps():
     fall = (a - b) / (a + c - 2 * b) * m - m / 2  # from the start to the mean of the scores where α = 0 stops
     for mean, sign in ((-0.9 * threshold, -1), (-1.1 * threshold, 1)):
         parts = alpha_sensitivity(ENTANGLED, mean - fall, mean - fall, margin=0.0, beta=1.0, gamma=m)
-        assert np.sign(parts.stopping + parts.bending) == sign
+        assert np.sign(parts.shortening + parts.bending) == sign
 
 
 def test_with_a_reference_a_positive_alpha_displaces_more():
@@ -55,7 +55,7 @@ def test_with_a_reference_a_positive_alpha_displaces_more():
     p, q, m = a - b, c - b, 0.2
     parts = alpha_sensitivity(ENTANGLED, 0.0, 0.0, margin=0.0, beta=1.0, gamma=m)
     of_docs = m**2 * (p**2 - 2 * p * q - b * (p + q)) / (2 * (p + q) ** 2)
-    assert parts.stopping + parts.bending == pytest.approx(of_docs, rel=1e-12)
+    assert parts.shortening + parts.bending == pytest.approx(of_docs, rel=1e-12)
 
 
 def test_displacement_vanishes_for_large_alpha_where_a_pair_starts_level():

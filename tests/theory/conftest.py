@@ -1,4 +1,4 @@
-"""Random batches, and TRL's own loss code fed with log-probabilities instead of a language model.
+"""Random batches, TRL's own loss code fed with log-probabilities instead of a language model, integrated pairs.
 
 `DPOTrainer._compute_loss` and `CPOTrainer.cpo_loss` run as installed; only the model, whose forward pass would
 make the log-probabilities, is a table of them.
@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections import defaultdict
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from scipy.integrate import solve_ivp
 
 from rewardshape.theory import Responses
 
@@ -23,6 +25,17 @@ def make_batch():
 @pytest.fixture(scope="session")
 def cpo_trainer_losses():
     return _cpo_trainer_losses
+
+
+@pytest.fixture(scope="session")
+def trajectory():
+    """Where a pair goes, integrated: ``trajectory(alpha, gram, s_w, s_l, arrives)``."""
+    return _follow
+
+
+@pytest.fixture(scope="session")
+def random_pairs():
+    return _random_pairs
 
 
 class Table(torch.nn.Module):
@@ -133,3 +146,46 @@ def _cpo_trainer_losses(chosen, rejected, *, loss_type, beta, gamma=0.0, alpha=0
 
 def _same(value):
     return value
+
+
+_LENGTH = 400.0  # nats of path after which a pair is taken to go on for ever
+
+
+def _follow(alpha, gram, s_w, s_l, arrives):
+    """An independent account of where a pair goes: its equations of motion, integrated along the length of the path.
+
+    It shares nothing with the closed forms: neither their parametrisation nor their weights. The slopes of the alpha
+    family are written out, divided by the larger of the two, so that nothing over- or underflows. Returns the point
+    at which ``arrives(s_w, s_l)`` passes 0, or None where the pair never gets there.
+    """
+    a, b, c = gram
+    if arrives(s_w, s_l) == 0:
+        return s_w, s_l
+
+    def direction(_, s):
+        top = np.max(-alpha * s)
+        w_w, w_l = np.exp(-alpha * s - top)
+        v = np.array([w_w * a - w_l * b, w_w * b - w_l * c])
+        return v / np.hypot(*v)
+
+    def arrived(_, s):
+        return arrives(*s)
+
+    arrived.terminal = True
+    done = solve_ivp(
+        direction, (0, _LENGTH), [s_w, s_l], method="LSODA", rtol=1e-11, atol=1e-12, events=arrived
+    )
+    return tuple(done.y_events[0][0]) if done.status == 1 else None
+
+
+def _random_pairs(seed, count):
+    """α, Gram matrix and scores; half of the pairs with gradients of cosine up to 0.99999, most nearly level."""
+    rng = np.random.default_rng(seed)
+    for k in range(count):
+        a = rng.uniform(0.3, 3)
+        c = a * np.exp(rng.uniform(-0.5, 0.5))
+        cosine = 1 - 10 ** rng.uniform(-5, 0) if k % 2 else rng.uniform(-0.9, 0.95)
+        alpha = float(rng.choice([-2, -1, -0.25, 0, 0.25, 1, 2]))
+        s_w = -rng.uniform(0.2, 2.5)
+        s_l = s_w + (rng.normal() * 0.05 if k % 3 else rng.uniform(-1, 1))
+        yield alpha, (a, cosine * np.sqrt(a * c), c), s_w, s_l

@@ -16,18 +16,14 @@ from rewardshape.theory import (
     Gram,
     JensenShannon,
     LogOdds,
-    alpha_sensitivity,
     chosen_falls,
-    displacement_at_margin,
-    effective_beta,
     flow,
     gradient_magnitude,
     integrated_path,
     objective,
     path,
-    softmax_flow,
+    point_at_margin,
     stall_gap,
-    stopping_point,
     turning_gap,
 )
 
@@ -60,11 +56,11 @@ class TestPathAgainstIntegratedFlow:
             np.testing.assert_allclose(ours_w, s_w, atol=2e-8)
             np.testing.assert_allclose(ours_l, s_l, atol=2e-8)
 
-    def test_stopping_point_is_where_integrated_flow_has_that_margin(self, alpha, gram):
+    def test_point_at_margin_is_where_integrated_flow_has_that_margin(self, alpha, gram):
         made = objective("alphapo", alpha=alpha, beta=1.3, gamma=0.4)
         s_w, s_l = integrated_flow(made, -1.0, -1.3, gram, np.linspace(0.1, 2, 5))
         margins = made.margin(s_w, s_l)
-        ours_w, ours_l = stopping_point(alpha, gram, -1.0, -1.3, margin=margins, beta=1.3, gamma=0.4)
+        ours_w, ours_l = point_at_margin(alpha, gram, -1.0, -1.3, margin=margins, beta=1.3, gamma=0.4)
         np.testing.assert_allclose(ours_w, s_w, atol=2e-8)
         np.testing.assert_allclose(ours_l, s_l, atol=2e-8)
 
@@ -128,6 +124,35 @@ def test_integrated_path_says_where_it_stalls():
     assert stall_gap(1.5, gram).gap == pytest.approx(np.log(0.4 / 0.1) / 1.5)
     with pytest.raises(InputError, match=r"stalls near a gap of 0\.92"):
         integrated_path(Alpha(1.5), gram, -1.0, -1.2, [2.0])
+
+
+class TestReach:
+    """`path` answers for the points that a pair comes to, and for no others."""
+
+    def test_every_answer_is_a_point_of_the_integrated_flow_and_every_nan_is_never_reached(
+        self, trajectory, random_pairs
+    ):
+        never = 0
+        for alpha, gram, s_w, s_l in random_pairs(seed=5, count=60):
+            for gap in (s_w - s_l + 0.4, s_w - s_l - 0.4):
+                truth = trajectory(alpha, gram, s_w, s_l, lambda w, low, gap=gap: w - low - gap)
+                ours = path(alpha, Gram(*gram), s_w, s_l, gap)
+                if truth is None:
+                    never += 1
+                    assert np.isnan(ours).all(), (alpha, gram, s_w, s_l, gap)
+                else:
+                    np.testing.assert_allclose(ours, truth, rtol=1e-6, atol=1e-7)
+        assert 40 < never < 90
+
+    def test_a_gap_that_lies_behind_the_pair_is_not_reached(self):
+        """The gap of this pair shrinks: both responses rise, the rejected one faster."""
+        gram, start = Gram(1.317, 1.755, 2.353), (-2.6184, -0.5477)
+        rise = flow(objective("alphapo", alpha=1.0, beta=2.5, gamma=0.25), *start, gram)
+        assert rise[1] > rise[0] > 0
+        assert np.isnan(path(1.0, gram, *start, -1.0)).all()
+        with pytest.raises(InputError, match="does not grow"):
+            integrated_path(Alpha(1.0), gram, *start, [-1.0])
+        assert path(1.0, gram, *start, -2.5)[0] > start[0]
 
 
 scores, overlaps = st.floats(-4, -0.05), st.floats(-0.95, 0.95)
@@ -218,37 +243,6 @@ def test_repelling_stall_lets_an_unordered_pair_drift_apart():
     assert made.margin(s_w[1], s_l[1]) > made.margin(s_w[0], s_l[0])
 
 
-@settings(max_examples=40, deadline=None)
-@given(gram=grams(), s_w=scores, s_l=scores, target=st.floats(0.05, 1.5))
-def test_sensitivity_is_the_derivative_of_displacement_at_equal_margin(gram, s_w, s_l, target):
-    assume(s_w - s_l < target)
-    options = {"margin": target - 0.5, "beta": 1.0, "gamma": 0.5}
-    up, down = displacement_at_margin(np.array([1e-4, -1e-4]), gram, s_w, s_l, **options)
-    parts = alpha_sensitivity(gram, s_w, s_l, **options)
-    assert parts.stopping + parts.bending == pytest.approx((up - down) / 2e-4, rel=1e-4, abs=1e-6)
-
-
-@settings(max_examples=40, deadline=None)
-@given(alpha=st.floats(-2, 2), s_w=scores, s_l=scores)
-def test_effective_beta_gives_alpha_zero_the_same_margin(alpha, s_w, s_l):
-    made = objective("alphapo", alpha=alpha, beta=2.0, gamma=0.0)
-    plain = objective("simpo", beta=float(effective_beta(alpha, s_w, s_l, beta=2.0)), gamma=0.0)
-    assert plain.margin(s_w, s_l) == pytest.approx(made.margin(s_w, s_l), rel=1e-12)
-
-
-def test_stopping_point_is_the_start_where_the_margin_is_there_already():
-    assert stopping_point(0.5, Gram(1.0, 0.5, 1.0), -1.0, -3.0, margin=0.0, beta=1.0, gamma=0.5) == (
-        -1.0,
-        -3.0,
-    )
-
-
-def test_bounded_reward_reaches_a_target_beyond_its_bound_only_above_probability_one():
-    """α = −1 and β = 1 bound the margin by 1: the path gets there only with s_w > 0, which no probability has."""
-    s_w, _ = stopping_point(-1.0, Gram(1.0, 0.2, 1.0), -1.0, -1.2, margin=0.0, beta=1.0, gamma=1.2)
-    assert s_w > 0
-
-
 class TestLimitsInAlpha:
     """The content of AlphaPO's Theorem 3.1, for scores below 0."""
 
@@ -285,44 +279,3 @@ class TestLimitsInAlpha:
         gram = Gram(up @ up, up @ down, down @ down)
         ours = gradient_magnitude(0.5, -1.0, -1.2, beta=2.5, gamma=0.25, gram=gram)
         assert ours == pytest.approx(np.linalg.norm(w_l * down - w_w * up), rel=1e-13)
-
-
-class TestSoftmaxModel:
-    @pytest.fixture
-    def features(self, rng):
-        """40 responses; chosen and rejected are near each other, as two answers of one policy are."""
-        x = rng.normal(size=(40, 12))
-        x[1] = 0.75 * x[0] + 0.85 * x[1]
-        return x
-
-    def test_flow_is_gradient_descent_on_the_loss(self, features):
-        made = objective("alphapo", alpha=0.5, beta=1.0, gamma=0.5)
-        theta, rate = np.zeros(12), 1e-4
-        for _ in range(2000):
-            logits = features @ theta
-            logp = logits - np.logaddexp.reduce(logits)
-            w_w, w_l = made.weights(logp[0], logp[1])
-            mean = np.exp(logp) @ features
-            theta += rate * (w_w * (features[0] - mean) - w_l * (features[1] - mean))
-        logits = features @ theta
-        end = softmax_flow(made, features, 0, 1, np.array([0.0, 0.2]))
-        np.testing.assert_allclose(end["logp_chosen"][-1], logits[0] - np.logaddexp.reduce(logits), atol=2e-3)
-
-    @pytest.mark.parametrize("alpha", [-0.5, 0.0, 0.5])
-    def test_gram_entries_are_those_of_the_score_gradients(self, features, alpha):
-        out = softmax_flow(objective("alphapo", alpha=alpha), features, 0, 1, np.linspace(0, 0.1, 2))
-        centred = features - features.mean(0)
-        np.testing.assert_allclose(out["gram_wl"][0], centred[0] @ centred[1])
-
-    @pytest.mark.parametrize("alpha", [-0.5, 0.0, 0.5])
-    def test_fixed_gram_path_is_exact_to_first_order(self, features, alpha):
-        out = softmax_flow(
-            objective("alphapo", alpha=alpha, beta=1.0), features, 0, 1, np.array([0.0, 1e-4, 2e-4])
-        )
-        gram = Gram(out["gram_ww"][0], out["gram_wl"][0], out["gram_ll"][0])
-        gap = out["logp_chosen"] - out["logp_rejected"]
-        ours, _ = path(alpha, gram, out["logp_chosen"][0], out["logp_rejected"][0], gap)
-        moved = out["logp_chosen"] - out["logp_chosen"][0]
-        errors = np.abs(ours - out["logp_chosen"])[1:]
-        assert np.all(errors < 1e-2 * np.abs(moved[1:]))
-        assert errors[1] / errors[0] == pytest.approx(4, rel=0.2)  # the error is of second order
