@@ -16,11 +16,11 @@ _HOMES = {
         "margin_curve",
     ],
     "pairs": ["pair_correlations", "pairs_table"],
-    "panels": ["Panel", "probe_panels", "run_objective"],
+    "panels": ["Panel", "probe_panels", "run_objective", "settings_table"],
     "overoptimization": ["best_of_n_curve", "fitted_curves", "gold_curve", "turning_points"],
     "cause": ["condition_agreement", "fall_condition", "movement_split", "prediction_quality", "predictions"],
     "forecast": ["forecast_end"],
-    "comparison": ["compare", "compare_at_equal", "over_seeds"],
+    "comparison": ["compare", "compare_at_equal", "difference_curves", "over_seeds"],
 }
 _PUBLIC = {name: f"rewardshape.analysis.{home}" for home, names in _HOMES.items() for name in names}
 

@@ -21,6 +21,7 @@ from rewardshape.analysis.resampling import (
     mean_interval,
     percentile_interval,
     resampled_means,
+    share_interval,
 )
 from rewardshape.errors import InputError
 from rewardshape.trace import Trace
@@ -93,6 +94,70 @@ def _compare_panels(first: Panel, second: Panel, seed: int) -> pd.DataFrame:
             "share_lower": (difference < 0).mean(axis=1),
         }
     )
+
+
+def difference_curves(trace: Trace, *, baseline: str | None = None, seed: int = 0) -> pd.DataFrame:
+    """How far every setting of a sweep stands above its baseline at every step, pair by pair.
+
+    Parameters
+    ----------
+    trace : Trace
+        A sweep: runs from one checkpoint on one probe set.
+    baseline : str, optional
+        A setting, such as ``"alpha=0"``; left out: the α nearest to 0, or else the first setting.
+
+    Returns
+    -------
+    DataFrame
+        One row per other setting, response and step: ``setting``, ``alpha``, ``baseline`` (its label), ``num_seeds``,
+        ``step``, ``response`` and ``difference`` (nats per token: this setting's change since step 0 minus the
+        baseline's) with ``difference_low`` and ``difference_high``: 95 % over pairs where there is one
+        seed, else over seeds (Student's t, the runs of one seed paired).
+
+    Raises
+    ------
+    InputError
+        If there is one setting only, `baseline` is none of them, or the runs share no probe pair.
+    """
+    by_setting: dict[str, dict[Any, Any]] = {}
+    for run in trace.runs:
+        by_setting.setdefault(run.setting, {})[run.seed] = run
+    if len(by_setting) < 2:
+        raise InputError("one setting only: nothing to set it against")
+    base = _base_setting(by_setting) if baseline is None else baseline
+    if base not in by_setting:
+        raise InputError(f"no setting {baseline!r}: there are {', '.join(by_setting)}")
+    tables = []
+    for setting, runs in by_setting.items():
+        seeds = [s for s in runs if s in by_setting[base]]
+        if setting == base or not seeds:
+            continue
+        compared = [
+            compare(trace.run(by_setting[base][s].name), trace.run(runs[s].name), seed=seed) for s in seeds
+        ]
+        run = runs[seeds[0]]
+        label = {"setting": setting, "alpha": run.alpha, "baseline": by_setting[base][seeds[0]].setting_label}
+        tables.append(_mean_over_seeds(compared).assign(**label, num_seeds=len(seeds)))
+    if not tables:
+        raise InputError("no seed is common to a setting and its baseline, so nothing can be paired")
+    return pd.concat(tables, ignore_index=True)
+
+
+def _base_setting(by_setting: dict[str, dict[Any, Any]]) -> str:
+    alphas = {setting: next(iter(runs.values())).alpha for setting, runs in by_setting.items()}
+    known = {setting: abs(alpha) for setting, alpha in alphas.items() if np.isfinite(alpha)}
+    return min(known, key=lambda setting: known[setting]) if known else next(iter(by_setting))
+
+
+def _mean_over_seeds(compared: list[pd.DataFrame]) -> pd.DataFrame:
+    columns = ["step", "response", "difference", "difference_low", "difference_high"]
+    if len(compared) == 1:
+        return compared[0][columns]
+    grouped = pd.concat(compared).groupby(["response", "step"], sort=False)["difference"]
+    found = grouped.agg(difference="mean", error="sem", count="size").reset_index()
+    half = found["error"] * stats.t.ppf((1 + CONFIDENCE) / 2, found["count"] - 1)
+    found["difference_low"], found["difference_high"] = found["difference"] - half, found["difference"] + half
+    return found[columns]
 
 
 class _Run(NamedTuple):
@@ -238,7 +303,9 @@ def _row_at(run: _Run, axis: Axis, value: float, seed: int) -> tuple[dict[str, A
         low, high = percentile_interval(resampled_change[name])
         row |= {name: _at(change.mean(axis=1)[None], place)[0], f"{name}_low": low, f"{name}_high": high}
     row["logp_margin_gain"] = row["chosen_change"] - row["rejected_change"]
-    row["share_fallen"] = (_at(run.chosen.T, place) < 0).mean()
+    fallen = (_at(run.chosen.T, place) < 0).sum()
+    low, high = share_interval(fallen, len(run.pair_ids))
+    row |= {"share_fallen": fallen / len(run.pair_ids), "share_fallen_low": low, "share_fallen_high": high}
     row["accuracy"] = _at(run.accuracy[None], place)[0]
     for name in map(str, run.samples.columns):
         row[name] = np.interp(step, run.samples.index, run.samples[name], left=np.nan, right=np.nan)

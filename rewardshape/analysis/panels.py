@@ -58,6 +58,16 @@ def run_label(run: Run) -> dict[str, Any]:
     return {"run": run.name, "setting": run.setting, "alpha": run.alpha, "seed": run.seed}
 
 
+def settings_table(trace: Trace) -> pd.DataFrame:
+    """What tells the runs apart, one row per run: ``run``, ``setting``, ``alpha``, ``seed``, and what else varies.
+
+    Examples
+    --------
+    >>> curve.merge(settings_table(trace)[["run", "beta"]], on="run")      # doctest: +SKIP
+    """
+    return pd.DataFrame([{**run.values, **run_label(run)} for run in trace.runs])
+
+
 def probe_panels(trace: Trace) -> Iterator[Panel]:
     """Every response of every run's probe set as arrays.
 

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from rewardshape.analysis import (
     compare_at_equal,
+    difference_curves,
     displacement_curve,
     displacement_summary,
     pair_correlations,
@@ -23,7 +24,7 @@ from rewardshape.analysis import (
 from rewardshape.analysis.overoptimization import best_of_n_curve, fitted_curves, gold_curve, turning_points
 from rewardshape.errors import InputError
 from rewardshape.plotting import cause, displacement, overoptimization, sweep
-from rewardshape.plotting.style import BOTH_COLUMNS, COLUMN_WIDTH, style
+from rewardshape.plotting.style import BOTH_COLUMNS, COLUMN_WIDTH, RESPONSE_COLORS, plain, style
 from rewardshape.trace import Trace
 
 TABLES = {
@@ -76,8 +77,11 @@ def _responses(trace: Trace) -> Figure:
 
 
 def _sweep(trace: Trace) -> Figure:
-    figure = plt.figure(figsize=(BOTH_COLUMNS, 2.5))
-    sweep.plot_sweep(displacement_curve(trace))
+    figure, axes = plt.subplots(1, 3, figsize=(BOTH_COLUMNS, 2.3), width_ratios=[1, 1, 1])
+    axes[1].sharey(axes[0])
+    sweep.plot_sweep(displacement_curve(trace), axes[:2])
+    sweep.plot_difference(difference_curves(trace), axes[2])
+    axes[2].set_title("chosen, paired difference", color=RESPONSE_COLORS["chosen"])
     return figure
 
 
@@ -88,16 +92,27 @@ def _trajectories(trace: Trace) -> Figure:
 
 
 def _final(trace: Trace) -> Figure:
-    figure = plt.figure(figsize=(COLUMN_WIDTH, 3.4))
-    sweep.plot_final_displacement(displacement_summary(trace))
+    figure, axes = plt.subplots(2, 1, figsize=(COLUMN_WIDTH, 3.4), sharex=True, height_ratios=[2, 1])
+    sweep.plot_final_displacement(displacement_summary(trace), axes)
     return figure
 
 
 def _equal_margin(trace: Trace) -> Figure:
-    figure, axes = plt.subplots(1, 2, figsize=(BOTH_COLUMNS, 2.5))
+    figure, axes = plt.subplots(1, 3, figsize=(BOTH_COLUMNS, 2.4))
     rows = compare_at_equal(trace, "logp_margin")
     sweep.plot_at_equal(rows, axes[0])
-    sweep.plot_fallen_at_equal(rows, axes[1])
+    at, _, common = axes[0].get_xlabel().partition(", ")
+    reached = rows[rows["reached"]]
+    if len(reached) and reached["setting"].is_unique:
+        base = reached.loc[reached["alpha"].abs().fillna(np.inf).idxmin(), "run"]
+        sweep.plot_paired_at_equal(compare_at_equal(trace, "logp_margin", baseline=str(base)), axes[1])
+        [label] = [run.label for run in trace.runs if run.name == base]
+        axes[1].set_ylabel(f"chosen above that of {plain(label)}\n(nats per token, paired)")
+    else:
+        axes[1].set_axis_off()
+    sweep.plot_fallen_at_equal(rows, axes[2])
+    axes[0].set_xlabel(at)
+    figure.suptitle(common, fontsize="medium")
     return figure
 
 
@@ -144,18 +159,22 @@ PICTURES = {
     "responses": Picture(
         _responses,
         "Every kind of response measured on the probe set, and the greedy response at the positions of the chosen "
-        "one: where the probability goes while chosen and rejected move.",
+        "one: where the probability goes while chosen and rejected move. One colour for each kind: like the chosen, "
+        "like the rejected, irrelevant, random. Bands: 95 % over pairs, of chosen and rejected.",
         several=False,
     ),
     "sweep": Picture(
         _sweep,
-        "Chosen (left) and rejected (right) log-probability over the steps, one line per α.",
+        "Change of chosen (left) and rejected (middle) log-probability over the steps, one line per setting; bands: "
+        "95 % over the pairs of each run alone. Right: how far the chosen responses of each setting stand above those "
+        "of the setting named at the axis, pair by pair; these bands tell whether two settings differ.",
         several=True,
     ),
     "trajectories": Picture(
         _trajectories,
-        "Training as a path in the plane of log-prob margin and chosen log-probability, by α. A path that falls to "
-        "the right buys its margin with the probability of the chosen response.",
+        "Training as a path in the plane of log-prob margin and chosen log-probability. Ring: step 0; ticks: equal "
+        "numbers of steps; dot: the last step. A path that falls to the right buys its margin with the probability of "
+        "the chosen response. Of several settings: on the dashed line all have the same margin.",
     ),
     "final": Picture(
         _final,
@@ -165,36 +184,42 @@ PICTURES = {
     ),
     "equal_margin": Picture(
         _equal_margin,
-        "Change of the chosen log-probability and share of pairs fallen against α, each run at the step where its "
-        "log-prob margin has grown by the same amount: what is left of the effect of α once its effect on the speed "
-        "is taken out.",
+        "Each run at the step where its log-prob margin has grown by the same amount: what is left of the effect of α "
+        "once its effect on the speed is taken out. Left: change of the chosen log-probability. Middle: how far above "
+        "the setting named at the axis it stands, pair by pair. Right: share of pairs whose chosen response fell. "
+        "Bars: 95 % over pairs.",
         several=True,
     ),
     "predicted_vs_measured": Picture(
         _predicted,
         "What first-order theory predicts for the score of each probe response in one optimiser step, against what "
-        "was measured after it.",
+        "was measured after it. Both axes are straight near zero and logarithmic beyond. On the line the prediction is "
+        "right.",
         several=False,
         table="geometry",
     ),
     "ches_vs_displacement": Picture(
         _ches,
         "Do similar pairs fall further? Change of each pair's chosen log-probability against its length-normalised "
-        "CHES score (hidden-state similarity, arXiv:2410.08847) and against the edit distance of its responses.",
+        "CHES score (hidden-state similarity, arXiv:2410.08847) and against the edit distance of its responses. "
+        "Diamonds: means of fifths of the pairs, ± 2 standard errors.",
         several=False,
         table="geometry",
     ),
     "gold": Picture(
         _gold,
         "Over-optimization of one run: gold reward of sampled responses against the distance from the reference, "
-        "with both published fits, the peak, and best-of-n sampling from the reference as the baseline; below, the "
-        "objective's own implicit reward of the same samples.",
+        "with both published fits (the preferred one thick; a triangle marks its peak where it has one within the run) "
+        "and best-of-n sampling from the reference as the baseline; below, the objective's own implicit reward of the "
+        "same samples. Bars: 95 % over prompts, and √ of KL ± 2 standard errors.",
         several=False,
         table="samples",
     ),
     "gold_sweep": Picture(
         _gold_sweep,
-        "Gold reward of sampled responses against the distance from the reference, by α.",
+        "Gold reward of sampled responses against the distance from the reference, by α, with 95 % intervals over "
+        "prompts. Lines: the form of smaller AIC for each run, dashed for d(a − bd), solid for d(a − b ln d), as far "
+        "as the distances that the fit finds, which is short of points that sampling error has pushed outwards.",
         several=True,
         table="samples",
     ),
@@ -221,7 +246,19 @@ def draw(name: str, trace: Trace, folder: Path) -> list[Path]:
     """
     picture = PICTURES[name]
     picture.check(trace)
-    return save(lambda: picture.draw(one_run(trace) if picture.several is False else trace), folder / name)
+    return save(lambda: picture_of(picture, trace), folder / name)
+
+
+def picture_of(picture: Picture, trace: Trace) -> Figure:
+    """A picture drawn from a trace; one that shows one run of several says which."""
+    if picture.several is not False or len(trace.runs) == 1:
+        return picture.draw(trace)
+    one = one_run(trace)
+    figure = picture.draw(one)
+    figure.suptitle(
+        plain(next(run.label for run in trace.runs if run.name == one.runs[0].name)), fontsize="medium"
+    )
+    return figure
 
 
 def save(figure_of: Callable[[], Figure], stem: Path) -> list[Path]:

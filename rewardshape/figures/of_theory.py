@@ -37,16 +37,18 @@ def _reward_slopes() -> Figure:
 
 
 def _gradient_weights() -> Figure:
-    figure, axes = plt.subplots(1, 2, figsize=(BOTH_COLUMNS, 2.9), sharey=True)
+    figure, axes = plt.subplots(1, 3, figsize=(BOTH_COLUMNS, 2.3), sharey=True)
     weights = tables.weight_map()
-    for ax, response in zip(axes, ("chosen", "rejected"), strict=True):
-        theory.plot_weight_map(weights, ax, response=response)
-    axes[1].set_ylabel("")
+    for ax, response in zip(axes, ("chosen", "rejected"), strict=False):
+        theory.plot_weight_map(weights, ax, response=response, bar=response == "rejected")
+    theory.plot_weight_ratio(weights, axes[2], overlap=tables.OVERLAP)
+    for ax in axes[1:]:
+        ax.set_ylabel("")
     return figure
 
 
 def _gradient_magnitude() -> Figure:
-    figure, ax = plt.subplots(figsize=(COLUMN_WIDTH, 2.7))
+    figure, ax = plt.subplots(figsize=(COLUMN_WIDTH, 2.9))
     theory.plot_gradient_magnitude(tables.gradient_by_alpha(), ax)
     return figure
 
@@ -58,12 +60,13 @@ def _phase_portrait() -> Figure:
         theory.plot_phase_portrait(portrait, ax, alpha=alpha)
     for ax in axes[1:]:
         ax.set_ylabel("")
+    axes[1].legend(loc="upper left", fontsize="x-small", frameon=True, framealpha=0.9, edgecolor="none")
     return figure
 
 
 def _zoo() -> Figure:
     figure, ax = plt.subplots(figsize=(BOTH_COLUMNS, 3.2))
-    theory.plot_zoo(tables.zoo_curves(), ax)
+    theory.plot_zoo(tables.zoo_curves(), ax, overlap=tables.OVERLAP)
     return figure
 
 
@@ -86,27 +89,36 @@ THEORY = {
     ),
     "gradient_weights": TheoryFigure(
         _gradient_weights,
-        "Gradient weights of AlphaPO (α = 0.25, β = 2.5, γ = 0.25) over the scores of the two responses: how hard the "
-        "chosen one is pulled up (left) and the rejected one pushed down (right). Dashed: equal scores.",
+        "Gradient weights of AlphaPO (α = 0.25, β = 2.5, γ = 0.25) over the scores of the two responses, on one "
+        "scale: how hard the chosen one is pulled up (left), the rejected one pushed down (middle), and their ratio "
+        "(right). White, dashed: equal scores. Black: where the ratio is b/a = 1.1; below it that pair's chosen "
+        "response falls.",
     ),
     "gradient_magnitude": TheoryFigure(
         _gradient_magnitude,
-        "Gradient magnitude of the AlphaPO loss against α for three pairs. Large |α| of either sign switches off "
-        "pairs that are in order; a pair in the wrong order (dotted) is pushed ever harder by positive α.",
+        "Gradient magnitude of the AlphaPO loss (β = 2.5, γ = 0.25) against α for three pairs with Gram matrix "
+        "a = 1, b = 1.1, c = 1.5. Large |α| of either sign switches off pairs that are in order; a pair in the wrong "
+        "order (dash-dotted) is pushed ever harder by positive α.",
     ),
     "phase_portrait": TheoryFigure(
         _phase_portrait,
-        "Where a pair of similar responses goes (Gram matrix a = 1, b = 1.1, c = 1.5): flow, paths from several "
-        "starts, and the contour at which the margin is met. α bends the paths and moves the contour.",
+        "Where a pair of similar responses goes (Gram matrix a = 1, b = 1.1, c = 1.5; β = 2.5, γ = 1): the flow, with "
+        "longer arrows where it is faster; paths from several starts (rings); and, dashed, the contour z = 0 at which "
+        "the margin γ is met and the paths end. A ring without a path has met it from the start. Dotted: equal "
+        "scores. α bends the paths and moves the contour.",
     ),
     "zoo": TheoryFigure(
         _zoo,
-        "The objectives of the field on one axis: ratio of the chosen to the rejected gradient weight against the gap "
-        "of their scores. Below b/a of a pair (gradient overlap), the chosen response falls.",
+        "Published objectives on one axis: ratio of the chosen to the rejected gradient weight against the gap of "
+        "their scores, at a mean score of −2 nats. Below the dashed line, b/a = 1.1 (the overlap of a pair's "
+        "gradients), that pair's chosen response falls. Lines break where a weight jumps or changes sign, and those of "
+        "log-probs (AlphaPO, SimPO) end where one would exceed 0.",
     ),
     "displacement_theory": TheoryFigure(
         _displacement_theory,
-        "Displacement of the chosen response that the path theorem predicts at equal margin, and at equal gap, "
-        "against α, for pairs of three log-probabilities.",
+        "Displacement of the chosen response that the path theorem predicts against α, for pairs that start level at "
+        "three log-probabilities (a = 1, b = 1.1, c = 1.5; β = 2.5, γ = 1). Lines end where a log-prob would exceed 0. "
+        "Equal margin: each α is followed until its own margin is γ, where training stops. Equal gap (dotted): all are "
+        "followed until the two scores stand γ/β apart; there a larger α always costs more.",
     ),
 }

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 ALPHAS = (-1.0, -0.5, 0.0, 0.25, 1.0)
 ENTANGLED = Gram(1.0, 1.1, 1.5)
 """A pair whose gradients overlap so far that b > a: at α = 0 the chosen response falls."""
+OVERLAP = ENTANGLED[1] / ENTANGLED[0]
+"""b/a of that pair."""
 ZOO = (
+    "alphapo",
+    "simpo",
     "dpo",
     "cdpo",
     "slic",
@@ -33,7 +37,9 @@ ZOO = (
     "dpop",
     "bco",
 )
-"""Objectives on one score, the summed log-ratio, that fit one axis."""
+"""Objectives whose weights depend on the two scores alone, so that they fit one axis."""
+
+REFERENCE_FREE = ("alphapo", "simpo")  # of the zoo: their scores are log-probs, at most 0
 
 
 def shape_curves(alphas: Sequence[float] = ALPHAS, points: int = 201) -> pd.DataFrame:
@@ -122,12 +128,13 @@ def phase_portrait(
     """Flow field, paths and stopping contour in the (s_w, s_l) plane for several α.
 
     Columns: alpha, kind (``field``, ``path``, ``contour``, ``stop``), line (number of the path), s_w, s_l,
-    ds_w, ds_l (the field's direction, of length 1). The contour and the stops are where the margin z is 0.
+    ds_w, ds_l (the field's direction, of length 1), speed (of the field).
+    The contour and the stops are where the margin z is 0.
     """
     import pandas as pd
 
-    axis = np.linspace(-3.0, -0.1, 13)
-    grid_w, grid_l = (grid.ravel() for grid in np.meshgrid(axis, axis))
+    across, up = np.linspace(-3.0, -0.1, 11), np.linspace(-3.5, -0.1, 13)
+    grid_w, grid_l = (grid.ravel() for grid in np.meshgrid(across, up))
     parts = []
     for alpha in alphas:
         made = objective("alphapo", alpha=alpha, beta=beta, gamma=gamma)
@@ -140,6 +147,7 @@ def phase_portrait(
             "s_l": grid_l,
             "ds_w": ds_w / length,
             "ds_l": ds_l / length,
+            "speed": length,
         }
         parts.append(pd.DataFrame({"alpha": alpha} | field))
         for number, (s_w, s_l) in enumerate(starts):
@@ -174,8 +182,8 @@ def _satisfied(made: Objective, s_w: np.ndarray) -> dict[str, np.ndarray]:
 def zoo_curves(names: Sequence[str] = ZOO, points: int = 161) -> pd.DataFrame:
     """Objectives on one axis: their weights against the gap, at two mean log-ratios.
 
-    Columns objective, gap (s_w − s_l, nats), middle (½(s_w + s_l)), weight_chosen, weight_rejected, ratio. Weights
-    are divided by β, with β = 1, so that all objectives stand on one scale.
+    Columns objective, gap (s_w − s_l, nats), middle (½(s_w + s_l)), weight_chosen, weight_rejected, ratio. β is 1 for
+    all, so that they stand on one scale; NaN where a log-prob would exceed 0.
     """
     import pandas as pd
 
@@ -185,9 +193,12 @@ def zoo_curves(names: Sequence[str] = ZOO, points: int = 161) -> pd.DataFrame:
         options: dict[str, Any] = {"beta": 1.0}
         options |= {"penalty": 1.0} if name == "dpop" else {}
         options |= {"reference_point": 0.0} if name == "kto" else {}
+        options |= {"gamma": 0.0} if name in REFERENCE_FREE else {}
         made = objective(name, **options)
         for middle in (0.0, -2.0):
-            w_w, w_l = made.weights(middle + gap / 2, middle - gap / 2)
+            s_w, s_l = middle + gap / 2, middle - gap / 2
+            inside = np.maximum(s_w, s_l) <= 0 if name in REFERENCE_FREE else np.full(points, True)
+            w_w, w_l = (np.where(inside, w, np.nan) for w in made.weights(s_w, s_l))
             with np.errstate(all="ignore"):
                 ratio = np.where(np.abs(w_l) > 1e-12, w_w / w_l, np.nan)
             columns = {

@@ -1,22 +1,29 @@
 """Why pairs moved. Takes the tables of `rewardshape.analysis.cause` and of `pair_correlations`.
 
-Intervals are 95 % over pairs. Every function returns its Axes, neither saves nor shows, and leaves the style alone.
+Intervals are 95 % over pairs. Every function returns its Axes, neither saves nor shows.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from rewardshape.errors import InputError
-from rewardshape.plotting.style import CHOSEN, NEUTRAL, RESPONSE_COLORS, plain
+from rewardshape.numbers import number, shortest
+from rewardshape.plotting.axes import axis, require_one_run, step_axis, styled, zero_line
+from rewardshape.plotting.style import CHOSEN, GOLD, NEUTRAL, OTHERS, PROXY, RESPONSE_COLORS, looks, plain
 
-PART_COLORS = {"straight": "#009E73", "shape": "#CC79A7", "drift": "#E69F00", "rest": "#B8BCC0"}
+PART_LOOKS = {
+    "straight": (GOLD, "-"),
+    "shape": (PROXY, "-."),
+    "drift": (OTHERS[2], ":"),
+    "rest": (NEUTRAL, "--"),
+}
 
 
+@styled
 def plot_predicted_vs_measured(
     predictions: pd.DataFrame,
     quality: pd.DataFrame | None = None,
@@ -35,8 +42,8 @@ def plot_predicted_vs_measured(
     predictor : str
         ``update``, ``descent`` or ``own pair``.
     """
-    ax = plt.gca() if ax is None else ax
-    _require_one_run(predictions)
+    ax = axis(ax)
+    require_one_run(predictions)
     points = predictions[predictions["predictor"] == predictor]
     if points.empty:
         raise InputError(f"no predictor {predictor!r}: choose {', '.join(predictions['predictor'].unique())}")
@@ -46,17 +53,37 @@ def plot_predicted_vs_measured(
             of_side = quality.query("predictor == @predictor and response == @side and level == 'pair'").iloc[
                 0
             ]
-            label += f": R² = {of_side['r_squared']:.2f}, slope {of_side['slope']:.2f}".replace("-", "−")
+            label += f": R² = {number(of_side['r_squared'], 2)}, slope {number(of_side['slope'], 2)}"
         color = RESPONSE_COLORS[str(side)]
         ax.plot(rows["predicted"], rows["measured"], "o", color=color, alpha=0.5, mew=0, ms=3, label=label)
-    low, high = points["measured"].min(), points["measured"].max()
+    both = points[["predicted", "measured"]].to_numpy(float)
+    low, high = both.min(), both.max()
     ax.plot([low, high], [low, high], color=NEUTRAL, linewidth=0.8, zorder=0)
     ax.set(xlabel="predicted change in one step (nats)", ylabel="measured change in one step (nats)")
-    ax.locator_params(nbins=5)
+    _spread(ax, both)
     ax.legend(loc="upper left", handletextpad=0.2)
     return ax
 
 
+def _spread(ax: Axes, values: np.ndarray) -> None:
+    """Both axes straight up to the median size of a change, logarithmic beyond: no outlier hides the rest."""
+    middle = float(np.median(np.abs(values)))
+    if middle <= 0:
+        return
+    straight = float(10.0 ** np.round(np.log10(middle)))
+    decades = [straight * 10.0**k for k in range(int(np.ceil(np.log10(np.abs(values).max() / straight))) + 1)]
+    for scale, place in ((ax.set_xscale, ax.xaxis), (ax.set_yscale, ax.yaxis)):
+        scale("symlog", linthresh=straight, linscale=1.0)
+        place.set_major_locator(FixedLocator([*(-tick for tick in reversed(decades)), 0, *decades]))
+        place.set_major_formatter(FuncFormatter(lambda tick, _: shortest(tick)))
+        place.set_minor_locator(NullLocator())
+    edge = 1.3 * np.abs(values).max()
+    low, high = (-edge if values.min() < 0 else 0), (edge if values.max() > 0 else 0)
+    ax.set(xlim=(low, high), ylim=(low, high))
+    ax.tick_params(axis="x", labelrotation=30)
+
+
+@styled
 def plot_correlations(correlations: dict[str, pd.DataFrame], ax: Axes | None = None) -> Axes:
     """What tells which chosen responses fall: rank correlations with their change, for one or several sets of pairs.
 
@@ -67,19 +94,26 @@ def plot_correlations(correlations: dict[str, pd.DataFrame], ax: Axes | None = N
     correlations : dict
         Name of a set of pairs → `pair_correlations` of one run on it.
     """
-    ax = plt.gca() if ax is None else ax
+    ax = axis(ax)
     tables = {name: table[table["change"] == "chosen_change"] for name, table in correlations.items()}
     labels = {str(row.descriptor): str(row.label) for table in tables.values() for row in table.itertuples()}
     known = list(labels)
-    colors = sns.color_palette("colorblind", len(tables))
+    marks = looks(len(tables))
     ax.axvline(0, color=NEUTRAL, linewidth=0.7, linestyle=":", zorder=0)
     for k, (name, table) in enumerate(tables.items()):
-        _require_one_run(table)
+        require_one_run(table)
         found = table.set_index("descriptor").reindex(known)
         height = np.arange(len(known)) + 0.24 * (k - (len(tables) - 1) / 2)
         bars = found["rho"] - found["rho_low"], found["rho_high"] - found["rho"]
         ax.errorbar(
-            found["rho"], height, xerr=bars, fmt="o", ms=3, color=colors[k], linewidth=1, label=plain(name)
+            found["rho"],
+            height,
+            xerr=bars,
+            fmt=marks[k]["marker"],
+            ms=3,
+            color=marks[k]["color"],
+            linewidth=1,
+            label=plain(name),
         )
     ax.set(
         xlabel="Spearman's ρ with the change\nof the chosen response",
@@ -93,6 +127,7 @@ def plot_correlations(correlations: dict[str, pd.DataFrame], ax: Axes | None = N
     return ax
 
 
+@styled
 def plot_entanglement(condition: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """What chosen responses did against b/a over w_w/w_l: where that exceeds 1, a step on the pair alone lowers it.
 
@@ -103,8 +138,8 @@ def plot_entanglement(condition: pd.DataFrame, ax: Axes | None = None) -> Axes:
     condition : DataFrame
         As `fall_condition` returns it, of one run; its first measured step is drawn.
     """
-    ax = plt.gca() if ax is None else ax
-    _require_one_run(condition)
+    ax = axis(ax)
+    require_one_run(condition)
     first = condition[condition["step"] == condition["step"].min()]
     ax.plot(
         first["overlap"] / first["weight_ratio"], first["change"], "o", color=CHOSEN, alpha=0.6, mew=0, ms=3.5
@@ -124,6 +159,7 @@ def plot_entanglement(condition: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return ax
 
 
+@styled
 def plot_split(split: pd.DataFrame, ax: Axes | None = None, *, response: str = "chosen") -> Axes:
     """Mean movement of a score and the parts it is made of, over the steps of one run.
 
@@ -132,10 +168,10 @@ def plot_split(split: pd.DataFrame, ax: Axes | None = None, *, response: str = "
     split : DataFrame
         As `movement_split` returns it, of one run.
     """
-    ax = plt.gca() if ax is None else ax
-    _require_one_run(split)
+    ax = axis(ax)
+    require_one_run(split)
     rows = split[split["response"] == response]
-    ax.axhline(0, color=NEUTRAL, linewidth=0.7, linestyle=":", zorder=0)
+    zero_line(ax)
     ax.plot(
         rows["step"],
         rows["measured"],
@@ -143,14 +179,15 @@ def plot_split(split: pd.DataFrame, ax: Axes | None = None, *, response: str = "
         linewidth=1.8,
         label=f"{response}, measured",
     )
-    for part, color in PART_COLORS.items():
-        ax.plot(rows["step"], rows[part], color=color, linestyle="--" if part == "rest" else "-", label=part)
-    ax.set(xlabel="step", ylabel="change of the mean score\nsince step 0 (nats)")
-    ax.margins(x=0)
+    for part, (color, dashes) in PART_LOOKS.items():
+        ax.plot(rows["step"], rows[part], color=color, linestyle=dashes, label=part)
+    ax.set(ylabel="change of the mean score\nsince step 0 (nats)")
+    step_axis(ax)
     ax.legend(loc="best")
     return ax
 
 
+@styled
 def plot_similarity(answers: pd.DataFrame, ax: Axes | None = None, *, x: str = "overlap") -> Axes:
     """How far a chosen answer moved against how much the rejected one resembles it; one line of points per answer.
 
@@ -159,27 +196,21 @@ def plot_similarity(answers: pd.DataFrame, ax: Axes | None = None, *, x: str = "
     answers : DataFrame
         ``chosen``, ``rejected`` (texts), ``change`` (of the chosen, nats) and the column `x`, one row per run.
     """
-    ax = plt.gca() if ax is None else ax
-    ax.axhline(0, color=NEUTRAL, linewidth=0.7, linestyle=":", zorder=0)
-    colors = sns.color_palette("colorblind", answers["chosen"].nunique())
-    for color, (chosen, rows) in zip(colors, answers.groupby("chosen", sort=False), strict=True):
+    ax = axis(ax)
+    zero_line(ax)
+    marks = looks(answers["chosen"].nunique())
+    for mark, (chosen, rows) in zip(marks, answers.groupby("chosen", sort=False), strict=True):
         ax.plot(
             rows[x],
             rows["change"],
-            "o",
+            mark["marker"],
             ms=4,
             mew=0,
             alpha=0.8,
-            color=color,
+            color=mark["color"],
             label=plain(str(chosen).strip()),
         )
     labels = {"overlap": "gradient overlap $b/a$ at step 0", "cosine": "cosine of the two output embeddings"}
     ax.set(xlabel=labels.get(x, x), ylabel="change of the chosen answer (nats)")
     ax.legend(title="chosen answer", loc="best", handletextpad=0.2)
     return ax
-
-
-def _require_one_run(table: pd.DataFrame) -> None:
-    runs = table["run"].unique()
-    if len(runs) != 1:
-        raise InputError(f"this figure shows one run, the table holds {len(runs)}: pick one with table.query")

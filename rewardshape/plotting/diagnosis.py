@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
 
+from rewardshape.plotting.axes import axis, step_axis, styled
 from rewardshape.plotting.style import CHOSEN, NEUTRAL, REJECTED
 
 FEW_ROWS = 60  # up to here every row gets a marker
 
 
+@styled
 def plot_fall(
     curve: pd.DataFrame,
     ax: Axes | None = None,
@@ -35,7 +35,7 @@ def plot_fall(
     steps : str
         What the steps count.
     """
-    ax = plt.subplots()[1] if ax is None else ax
+    ax = axis(ax)
     marker = "." if len(curve) <= FEW_ROWS else None
     ax.axhline(0, color=NEUTRAL, linewidth=0.8)
     if limit is not None:
@@ -53,13 +53,13 @@ def plot_fall(
     )  # fmt: skip
     if onset is not None:
         ax.axvline(onset, color=CHOSEN, linestyle=":", linewidth=1, label=f"fall begins: {steps} {onset:g}")
-    ax.set_xlabel(steps)
     ax.set_ylabel(f"above {baseline.split(' (')[0]} ({unit})")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    step_axis(ax, steps)
     ax.legend(fontsize="x-small", frameon=True, framealpha=0.8, edgecolor="none")
     return ax
 
 
+@styled
 def plot_progress(
     table: pd.DataFrame, ax: Axes | None = None, *, best: float | None = None, steps: str = "step"
 ) -> Axes:
@@ -74,7 +74,7 @@ def plot_progress(
     best : float, optional
         Step of the best held-out measure.
     """
-    ax = plt.subplots()[1] if ax is None else ax
+    ax = axis(ax)
     for split, style in (("train", ":"), ("eval", "-")):
         rows = table[table["split"] == split]
         if "loss" in rows and rows["loss"].notna().any():
@@ -93,11 +93,11 @@ def plot_progress(
         margin.set_ylabel("margin (reward units), dashed", color=NEUTRAL)
     if best is not None:
         ax.axvline(best, color="black", linewidth=0.6, alpha=0.6, label=f"best held out: {steps} {best:g}")
-    ax.set(xlabel=steps, ylabel="loss")
+    ax.set_ylabel("loss")
     if not _logged(table, "loss") and _logged(table, "logp_greedy"):
         ax.plot(table["step"], table["logp_greedy"], color=NEUTRAL, label="most likely tokens")
         ax.set_ylabel("log-probability (nats)")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    step_axis(ax, steps)
     if ax.get_legend_handles_labels()[0]:
         ax.legend(fontsize="x-small", frameon=True, framealpha=0.8, edgecolor="none")
     return ax

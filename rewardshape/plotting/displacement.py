@@ -1,22 +1,24 @@
 """One run: what its probe set did. Takes the tables of `rewardshape.analysis.displacement`.
 
-Intervals are 95 % over pairs. Every function returns its Axes, neither saves nor shows, and leaves the style alone.
+Intervals are 95 % over pairs. Every function returns its Axes and neither saves nor shows.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 import pandas as pd
-import seaborn as sns
-from matplotlib import font_manager
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from scipy.optimize import isotonic_regression
 
 from rewardshape.errors import InputError
-from rewardshape.plotting.style import NEUTRAL, RESPONSE_COLORS, plain
+from rewardshape.numbers import number
+from rewardshape.plotting.axes import axis, label_ends, require_one_run, step_axis, styled, zero_line
+from rewardshape.plotting.style import DASHES, OTHERS, RESPONSE_COLORS, plain
 
 
+@styled
 def plot_displacement(curve: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Chosen and rejected log-prob of the probe set over the steps of one run.
 
@@ -28,8 +30,8 @@ def plot_displacement(curve: pd.DataFrame, ax: Axes | None = None) -> Axes:
     curve : DataFrame
         As `displacement_curve` returns it, of one run.
     """
-    ax = plt.gca() if ax is None else ax
-    _require_one_run(curve)
+    ax = axis(ax)
+    require_one_run(curve)
     for response in ("chosen", "rejected"):
         rows = curve[curve["response"] == response]
         color = RESPONSE_COLORS[response]
@@ -44,12 +46,13 @@ def plot_displacement(curve: pd.DataFrame, ax: Axes | None = None) -> Axes:
             linewidth=0,
         )
         ax.axhline(start, color=color, linewidth=0.7, linestyle=":", zorder=0)
-    ax.set(xlabel="step", ylabel="log-prob of the probe set\n(nats per token)")
-    ax.margins(x=0)
-    _label_ends(ax)
+    ax.set(ylabel="log-prob of the probe set\n(nats per token)")
+    step_axis(ax)
+    label_ends(ax)
     return ax
 
 
+@styled
 def plot_responses(curve: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Where the mass went: change of every probe response over the steps of one run.
 
@@ -61,24 +64,27 @@ def plot_responses(curve: pd.DataFrame, ax: Axes | None = None) -> Axes:
     curve : DataFrame
         As `displacement_curve` returns it, of one run.
     """
-    ax = plt.gca() if ax is None else ax
-    _require_one_run(curve)
-    others = [name for name in curve["response"].unique() if name not in RESPONSE_COLORS]
-    colors = RESPONSE_COLORS | dict(zip(others, sns.husl_palette(len(others), s=0.65, l=0.55), strict=True))
-    ax.axhline(0, color=NEUTRAL, linewidth=0.7, linestyle=":", zorder=0)
+    ax = axis(ax)
+    require_one_run(curve)
+    groups = response_groups(curve["response"].unique())
+    zero_line(ax)
     for response, rows in curve.groupby("response", sort=False):
-        ax.plot(
-            rows["step"], rows["logp_mean_change"], color=colors[str(response)], label=plain(str(response))
-        )
+        name = plain(str(response).replace("_", " "))
+        ax.plot(rows["step"], rows["logp_mean_change"], label=name, **groups[str(response)])
+        if str(response) in RESPONSE_COLORS:
+            low, high = rows["logp_mean_change_low"], rows["logp_mean_change_high"]
+            band = RESPONSE_COLORS[str(response)]
+            ax.fill_between(rows["step"], low, high, color=band, alpha=0.13, linewidth=0)
     chosen = curve[curve["response"] == "chosen"]
     if "greedy_mean_change" in chosen:
         ax.plot(chosen["step"], chosen["greedy_mean_change"], color="black", linestyle="--", label="greedy")
-    ax.set(xlabel="step", ylabel="change in log-prob\nsince step 0 (nats per token)")
-    ax.margins(x=0)
-    _label_ends(ax)
+    ax.set(ylabel="change in log-prob\nsince step 0 (nats per token)")
+    step_axis(ax)
+    label_ends(ax)
     return ax
 
 
+@styled
 def plot_descriptor(
     pairs: pd.DataFrame, descriptor: str, ax: Axes | None = None, *, correlations: pd.DataFrame | None = None
 ) -> Axes:
@@ -101,17 +107,19 @@ def plot_descriptor(
     """
     if descriptor not in pairs:
         raise InputError(f"no descriptor {descriptor!r} for these pairs: choose {', '.join(pairs.columns)}")
-    ax = plt.gca() if ax is None else ax
-    _require_one_run(pairs)
-    ax.axhline(0, color=NEUTRAL, linewidth=0.7, linestyle=":", zorder=0)
+    ax = axis(ax)
+    require_one_run(pairs)
+    zero_line(ax)
     ax.plot(pairs[descriptor], pairs["chosen_change"], "o", color=RESPONSE_COLORS["chosen"], alpha=0.6, mew=0)
+    _bin_means(ax, pairs[descriptor].to_numpy(float), pairs["chosen_change"].to_numpy(float))
     label = descriptor.replace("_", " ")
     if correlations is not None:
         found = correlations.query("descriptor == @descriptor and change == 'chosen_change'")
-        for row in found.itertuples():
-            label = str(row.label)
-            text = f"Spearman ρ = {row.rho:.2f} [{row.rho_low:.2f}, {row.rho_high:.2f}]"
-            ax.text(1, 1.02, text.replace("-", "−"), transform=ax.transAxes, ha="right", va="bottom")
+        for row in found.to_dict("records"):
+            label = str(row["label"])
+            low, high = number(row["rho_low"], 2), number(row["rho_high"], 2)
+            text = f"Spearman ρ = {number(row['rho'], 2)} [{low}, {high}]"
+            ax.text(1, 1.02, text, transform=ax.transAxes, ha="right", va="bottom")
     ax.set(
         xlabel=label,
         ylabel="change of the chosen response\n(nats per token)",
@@ -119,34 +127,51 @@ def plot_descriptor(
     return ax
 
 
-def _require_one_run(table: pd.DataFrame) -> None:
-    runs = table["run"].unique()
-    if len(runs) != 1:
-        raise InputError(f"this figure shows one run, the table holds {len(runs)}: pick one with table.query")
+BINS = 5  # groups of equally many pairs
 
 
-def _label_ends(ax: Axes) -> None:
-    """Write each line's name at its right end, pushed apart where they would overlap."""
-    named = [line for line in ax.get_lines() if not str(line.get_label()).startswith("_")]
-    ends = np.array([np.asarray(line.get_xydata())[-1] for line in named])
-    order = np.argsort(ends[:, 1])
-    size = font_manager.FontProperties(size=plt.rcParams["legend.fontsize"]).get_size_in_points()
-    low, high = ax.get_ylim()
-    gap = 1.15 * size / 72 * (high - low) / (ax.bbox.height / ax.figure.dpi)
-    for i, height in zip(order, _apart(ends[order, 1], gap), strict=True):
-        ax.annotate(
-            str(named[i].get_label()),
-            (ends[i, 0], height),
-            xytext=(3, 0),
-            textcoords="offset points",
-            color=named[i].get_color(),
-            fontsize=size,
-            va="center",
-            annotation_clip=False,
-        )
+def _bin_means(ax: Axes, x: np.ndarray, y: np.ndarray) -> None:
+    """The mean over each fifth of the pairs, with two standard errors: what a cloud of points hides."""
+    known = np.isfinite(x) & np.isfinite(y)
+    order = np.argsort(x[known], kind="stable")
+    groups = [group for group in np.array_split(order, BINS) if len(group) > 1]
+    if not groups:
+        return
+    places = [x[known][group].mean() for group in groups]
+    means = [y[known][group].mean() for group in groups]
+    errors = [2 * y[known][group].std(ddof=1) / np.sqrt(len(group)) for group in groups]
+    ax.errorbar(places, means, yerr=errors, fmt="D-", color="black", markersize=3, capsize=2, linewidth=0.9)
 
 
-def _apart(heights: np.ndarray, gap: float) -> np.ndarray:
-    """The nearest heights (least squares, in order) that keep `gap` between neighbours."""
-    offset = gap * np.arange(len(heights))
-    return isotonic_regression(heights - offset).x + offset
+KINDS = {
+    "chosen": ("chosen",),
+    "rejected": ("rejected", "reject"),
+    "irrelevant": ("irr",),
+    "random": ("random",),
+}
+KIND_COLORS = {
+    "chosen": "#56B4E9",
+    "rejected": "#E69F00",
+    "irrelevant": OTHERS[0],
+    "random": OTHERS[1],
+    "": "#8C6D31",
+}
+
+
+def response_groups(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Colour, dashes and width of every response: one colour for each kind, dashes within it.
+
+    Chosen and rejected have their own. Others take the colour of the kind their name begins with: like the chosen one,
+    like the rejected one, irrelevant, random, or none of these.
+    """
+    looks: dict[str, dict[str, Any]] = {}
+    counted: dict[str, int] = {}
+    for name in map(str, names):
+        if name in RESPONSE_COLORS:
+            looks[name] = {"color": RESPONSE_COLORS[name], "linewidth": 1.8, "linestyle": "-"}
+            continue
+        kind = next((kind for kind, starts in KINDS.items() if name.startswith(starts)), "")
+        dashes = DASHES[counted.get(kind, 0) % len(DASHES)]
+        counted[kind] = counted.get(kind, 0) + 1
+        looks[name] = {"color": KIND_COLORS[kind], "linewidth": 1.0, "linestyle": dashes}
+    return looks

@@ -1,16 +1,17 @@
 """Over-optimization in pictures. Takes the tables of `rewardshape.analysis.overoptimization`.
 
-The horizontal axis is always the distance from the reference, √KL. Every function returns its Axes, neither saves
-nor shows, and leaves the style alone.
+The horizontal axis is always the distance from the reference, √KL. Every function returns its Axes and neither
+saves nor shows.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
+from rewardshape.numbers import parameter
+from rewardshape.plotting.axes import axis, styled
 from rewardshape.plotting.style import GOLD, NEUTRAL, PROXY, alpha_color
 
 DISTANCE_LABEL = "√KL to the reference (nats$^{1/2}$ per response)"
@@ -18,6 +19,7 @@ FORM_LABELS = {"best_of_n": "fit $d(a - bd)$", "policy_gradient": r"fit $d(a - b
 FORM_STYLES = {"best_of_n": "--", "policy_gradient": "-"}
 
 
+@styled
 def plot_gold(
     curve: pd.DataFrame,
     fits: pd.DataFrame | None = None,
@@ -40,7 +42,7 @@ def plot_gold(
     best_of_n : DataFrame, optional
         As `best_of_n_curve` returns it: what picking the best of n reference samples earns.
     """
-    ax = plt.gca() if ax is None else ax
+    ax = axis(ax)
     _draw_points(curve, "gold", GOLD, ax)
     if fitted is not None:
         for form, line in fitted.groupby("form", sort=False):
@@ -71,6 +73,7 @@ def plot_gold(
     return ax
 
 
+@styled
 def plot_proxy(curve: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """The objective's own implicit reward of the samples of one run, on the axis of `plot_gold`.
 
@@ -81,13 +84,15 @@ def plot_proxy(curve: pd.DataFrame, ax: Axes | None = None) -> Axes:
     curve : DataFrame
         As `gold_curve` returns it, of one run.
     """
-    ax = plt.gca() if ax is None else ax
+    ax = axis(ax)
     _draw_points(curve, "proxy", PROXY, ax)
-    ax.plot(curve["sqrt_kl"], curve["proxy"], color=PROXY, linewidth=0.8)
+    along = curve.sort_values("sqrt_kl")
+    ax.plot(along["sqrt_kl"], along["proxy"], color=PROXY, linewidth=0.8)
     ax.set(xlabel=DISTANCE_LABEL, ylabel="implicit reward $r$\nof the samples")
     return ax
 
 
+@styled
 def plot_gold_sweep(curves: pd.DataFrame, fitted: pd.DataFrame | None = None, ax: Axes | None = None) -> Axes:
     """Gold reward of every run of a sweep against the distance from the reference, by α.
 
@@ -96,19 +101,23 @@ def plot_gold_sweep(curves: pd.DataFrame, fitted: pd.DataFrame | None = None, ax
     curves : DataFrame
         As `gold_curve` returns it for a sweep.
     fitted : DataFrame, optional
-        As `fitted_curves` returns it; the preferred form of every run is drawn.
+        As `fitted_curves` returns it; the preferred form of every run is drawn, in the dashes of `plot_gold`.
     """
-    ax = plt.gca() if ax is None else ax
+    ax = axis(ax)
     labelled: set[float] = set()
     for run, curve in curves.sort_values(["alpha", "run", "step"]).groupby("run", sort=False):
         alpha = curve["alpha"].iloc[0]
         color = NEUTRAL if np.isnan(alpha) else alpha_color(alpha)
-        label = None if alpha in labelled else f"α = {alpha:g}".replace("-", "−")
+        label = None if alpha in labelled else parameter("alpha", float(alpha))
         labelled.add(alpha)
         ax.plot(curve["sqrt_kl"], curve["gold"], "o", color=color, markersize=2.5, label=label)
+        ax.vlines(
+            curve["sqrt_kl"], curve["gold_low"], curve["gold_high"], color=color, linewidth=0.5, alpha=0.6
+        )
         if fitted is not None:
             line = fitted[(fitted["run"] == run) & fitted["preferred"]]
-            ax.plot(line["sqrt_kl"], line["gold"], color=color)
+            form = FORM_STYLES[str(line["form"].iloc[0])] if len(line) else "-"
+            ax.plot(line["sqrt_kl"], line["gold"], form, color=color)
     ax.set(xlabel=DISTANCE_LABEL, ylabel="gold reward")
     ax.legend()
     return ax
@@ -126,8 +135,8 @@ def _draw_points(curve: pd.DataFrame, name: str, color: str, ax: Axes) -> None:
         fmt="o",
         markersize=3,
         color=color,
-        elinewidth=0.6,
-        alpha=0.8,
+        elinewidth=0.5,
+        alpha=0.6,
     )
 
 

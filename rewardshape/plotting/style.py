@@ -3,28 +3,75 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 import matplotlib.pyplot
 import numpy as np
+from matplotlib.colors import to_hex
 
 CHOSEN = "#0072B2"  # blue and vermilion of the Okabe-Ito palette: told apart by the colour-blind and in grey
-REJECTED = "#D55E00"
+REJECTED = "#D55E00"  # these two for the two responses of a pair, and for nothing else
 NEUTRAL = "#5F6368"
 GOLD = "#009E73"  # bluish green and purple of the same palette: gold reward, and the implicit one of the objective
 PROXY = "#CC79A7"
 RESPONSE_COLORS = {"chosen": CHOSEN, "rejected": REJECTED}
+OTHERS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
+DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))
+MARKERS = "osD^vP"
 COLUMN_WIDTH = 3.4  # inches: one column of a two-column paper
 BOTH_COLUMNS = 2 * COLUMN_WIDTH
 STYLE = Path(__file__).with_name("rewardshape.mplstyle")
 ALPHA_LIMIT = 2.0  # |α| at which the α map reaches its ends
 
+Use = Literal["notebook", "paper", "talk"]
+USES: dict[str, dict[str, Any]] = {
+    "notebook": {},
+    "paper": {
+        "font.family": "STIXGeneral",
+        "mathtext.fontset": "stix",
+        "font.size": 9, "axes.labelsize": 9, "axes.titlesize": 9,
+        "xtick.labelsize": 8, "ytick.labelsize": 8, "legend.fontsize": 8,
+    },
+    "talk": {
+        "font.size": 12, "axes.labelsize": 12, "axes.titlesize": 12,
+        "xtick.labelsize": 10, "ytick.labelsize": 10, "legend.fontsize": 10,
+        "figure.figsize": (6.4, 4.2), "lines.linewidth": 2.4, "lines.markersize": 6, "axes.linewidth": 1.1,
+    },
+}  # fmt: skip
 
-def alpha_color(alpha: float) -> tuple[float, ...]:
-    """Colour of one α: an ordered map from dark (negative α) to light (positive α), the same in every figure."""
+
+def alpha_color(alpha: float, *, dark: bool = False) -> tuple[float, ...]:
+    """Colour of one α: an ordered map from dark (negative α) to light (positive α), the same in every figure.
+
+    With `dark`, for a dark page: the same order, from the part of the map that stands out there.
+    """
     position = 0.5 + 0.5 * np.clip(np.arcsinh(3 * alpha) / np.arcsinh(3 * ALPHA_LIMIT), -1, 1)
-    return matplotlib.colormaps["plasma"](0.02 + 0.83 * position)
+    low, high = (0.35, 1.0) if dark else (0.02, 0.85)
+    return matplotlib.colormaps["plasma"](low + (high - low) * position)
+
+
+def ordered_colors(count: int, *, dark: bool = False) -> list[tuple[float, ...]]:
+    """Colours of settings that have no α of their own, in order."""
+    low, high = (0.35, 1.0) if dark else (0.0, 0.85)
+    return [matplotlib.colormaps["viridis"](place) for place in np.linspace(low, high, max(count, 2))[:count]]
+
+
+def looks(count: int) -> list[dict[str, Any]]:
+    """Colour, dashes and marker of things that are neither chosen nor rejected: told apart without colour too."""
+    return [
+        {
+            "color": OTHERS[i % len(OTHERS)],
+            "linestyle": DASHES[(i + i // len(OTHERS)) % len(DASHES)],
+            "marker": MARKERS[i % len(MARKERS)],
+        }
+        for i in range(count)
+    ]
+
+
+def hex_color(color: Any) -> str:
+    """A colour as ``#rrggbb``."""
+    return to_hex(color[:3] if isinstance(color, tuple) else color)
 
 
 def plain(name: str) -> str:
@@ -32,8 +79,21 @@ def plain(name: str) -> str:
     return f"\u200b{name}".replace("$", r"\$") if name.startswith("_") else name.replace("$", r"\$")
 
 
-def style() -> Any:
-    """Context manager that applies the project's style sheet: ``with style(): …``."""
+def style(use: Use = "notebook") -> Any:
+    """Context manager that applies the project's style sheet: ``with style("paper"): …``.
+
+    Parameters
+    ----------
+    use : {"notebook", "paper", "talk"}
+        On a screen; in the Times-like letters of a paper, for one column; large, for a slide.
+
+    Raises
+    ------
+    ValueError
+        For any other use.
+    """
+    if use not in USES:
+        raise ValueError(f"no style {use!r}: choose {', '.join(USES)}")
     # Loads the backend, which switches a notebook's interactive mode on: within, the end of the context would undo it.
     matplotlib.pyplot.draw_if_interactive()
-    return matplotlib.pyplot.style.context(STYLE)
+    return matplotlib.pyplot.style.context([STYLE, USES[use]])

@@ -11,12 +11,25 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.ticker import PercentFormatter
 
-from rewardshape.numbers import parameter
-from rewardshape.plotting.style import CHOSEN, NEUTRAL, RESPONSE_COLORS, alpha_color, plain
+from rewardshape.errors import InputError
+from rewardshape.numbers import number, parameter
+from rewardshape.plotting.axes import axis, label_ends, panels, step_axis, styled, zero_line
+from rewardshape.plotting.style import (
+    BOTH_COLUMNS,
+    CHOSEN,
+    COLUMN_WIDTH,
+    DASHES,
+    NEUTRAL,
+    RESPONSE_COLORS,
+    alpha_color,
+    ordered_colors,
+    plain,
+)
+
+MOST_LABELS = 7  # lines named at their ends; more of them go into a legend
 
 
 class _Setting(NamedTuple):
@@ -32,11 +45,11 @@ def _settings(table: pd.DataFrame) -> list[_Setting]:
     if np.isfinite(alphas).all() and len(set(alphas)) == len(alphas):
         ordered = sorted(zip(alphas, groups, strict=True), key=lambda item: item[0])
         return [_Setting(parameter("alpha", a), alpha_color(a), a, g[1]) for a, g in ordered]
-    colors = sns.color_palette("viridis", len(groups))
+    colors = ordered_colors(len(groups))
     return [_Setting(plain(name), colors[i], i, rows) for i, (name, rows) in enumerate(groups)]
 
 
-def _lines(ax: Axes, setting: _Setting, x: str, y: str) -> None:
+def _lines(ax: Axes, setting: _Setting, x: str, y: str, linestyle: Any = "-") -> None:
     """Every seed thin and their mean on top; a single seed is its own mean."""
     seeds = [rows for _, rows in setting.rows.groupby("run", sort=False)]
     if len(seeds) > 1:
@@ -44,13 +57,15 @@ def _lines(ax: Axes, setting: _Setting, x: str, y: str) -> None:
             ax.plot(rows[x], rows[y], color=setting.color, linewidth=0.5, alpha=0.5)
     values = list(dict.fromkeys(["step", x, y]))
     mean = setting.rows[values].groupby("step", as_index=False).mean()
-    ax.plot(mean[x], mean[y], color=setting.color, label=setting.label)
+    ax.plot(mean[x], mean[y], color=setting.color, label=setting.label, linestyle=linestyle)
 
 
+@styled
 def plot_sweep(curve: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
     """Change of the chosen (left) and the rejected response (right) over the steps, by α.
 
-    The band, drawn for settings with a single seed, is the interval over pairs.
+    The band, drawn for settings with a single seed, is the interval over pairs of that run alone; whether two settings
+    differ, `plot_difference` shows.
 
     Parameters
     ----------
@@ -58,46 +73,161 @@ def plot_sweep(curve: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Seque
         As `displacement_curve` returns it, of several runs.
     axes : two Axes, optional
     """
-    axes = plt.gcf().subplots(1, 2, sharey=True) if axes is None else axes
+    axes = panels(axes, 1, 2, (BOTH_COLUMNS, 2.5), sharey=True)
     for ax, response in zip(axes, ("chosen", "rejected"), strict=True):
-        ax.axhline(0, color=NEUTRAL, linewidth=0.7, linestyle=":", zorder=0)
+        zero_line(ax)
         for setting in _settings(curve[curve["response"] == response]):
             rows = setting.rows
             _lines(ax, setting, "step", "logp_mean_change")
             if rows["run"].nunique() == 1:
                 low, high = rows["logp_mean_change_low"], rows["logp_mean_change_high"]
-                ax.fill_between(rows["step"], low, high, color=setting.color, alpha=0.15, linewidth=0)
-        ax.set_xlabel("step")
+                ax.fill_between(rows["step"], low, high, color=setting.color, alpha=0.08, linewidth=0)
+        step_axis(ax)
         ax.set_title(response, color=RESPONSE_COLORS[response])
-        ax.margins(x=0)
     axes[0].set_ylabel("change in log-prob\nsince step 0 (nats per token)")
+    _name_lines(axes[-1])
+    return axes
+
+
+@styled
+def plot_difference(differences: pd.DataFrame, ax: Axes | None = None, *, response: str = "chosen") -> Axes:
+    """How far every setting stands above or below the baseline, pair by pair: what a sweep is run for.
+
+    What the pairs have in common cancels, so these bands tell whether two settings differ; those of two separate
+    curves do not.
+
+    Parameters
+    ----------
+    differences : DataFrame
+        As `difference_curves` returns it.
+    """
+    ax = axis(ax)
+    rows = differences[differences["response"] == response]
+    for setting in _settings(rows):
+        ax.plot(setting.rows["step"], setting.rows["difference"], color=setting.color, label=setting.label)
+        low, high = setting.rows["difference_low"], setting.rows["difference_high"]
+        ax.fill_between(setting.rows["step"], low, high, color=setting.color, alpha=0.2, linewidth=0)
+    zero_line(ax)
+    step_axis(ax)
+    base = plain(str(rows["baseline"].iloc[0]))
+    ax.set_ylabel(f"{response} log-prob above\nthat of {base} (nats per token)")
+    _name_lines(ax)
+    return ax
+
+
+def _name_lines(ax: Axes) -> None:
+    if len(ax.get_legend_handles_labels()[1]) <= MOST_LABELS:
+        label_ends(ax)
+    else:
+        ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), ncols=1)
+
+
+@styled
+def plot_grid(
+    curve: pd.DataFrame,
+    axes: Sequence[Axes] | None = None,
+    *,
+    hue: str = "alpha",
+    col: str | None = None,
+    row: str | None = None,
+    response: str = "chosen",
+    value: str = "logp_mean_change",
+) -> Sequence[Axes]:
+    """Small multiples of a sweep over several things: one panel for each value of `col` and `row`, colours by `hue`.
+
+    Seeds are drawn thin under their mean.
+
+    Parameters
+    ----------
+    curve : DataFrame
+        As `displacement_curve` returns it, with the columns named by `hue`, `col` and `row` (`settings_table` has
+        every value by which the runs of a trace differ).
+    axes : sequence of Axes, optional
+        One for each panel, row by row.
+
+    Raises
+    ------
+    InputError
+        If the table has no such column.
+    """
+    for name in (hue, col, row):
+        if name is not None and name not in curve:
+            raise InputError(
+                f"no column {name!r} to tell panels or colours by: merge settings_table(trace) in first"
+            )
+    shown = curve[curve["response"] == response]
+    columns = [None] if col is None else sorted(shown[col].unique())
+    rows = [None] if row is None else sorted(shown[row].unique())
+    size = (max(BOTH_COLUMNS, 1.7 * len(columns)), 1.6 * len(rows) + 0.6)
+    axes = panels(axes, len(rows), len(columns), size, sharex=True, sharey=True)
+    hues = sorted(shown[hue].unique())
+    numeric = hue == "alpha" and np.isfinite(hues).all()
+    colors = [alpha_color(h) for h in hues] if numeric else ordered_colors(len(hues))
+    places = [(r, c) for r in rows for c in columns]
+    for ax, (r, c) in zip(axes, places, strict=True):
+        here = shown
+        for name, wanted in ((row, r), (col, c)):
+            here = here if name is None else here[here[name] == wanted]
+        zero_line(ax)
+        for i, (h, color) in enumerate(zip(hues, colors, strict=True)):
+            lines = here[here[hue] == h]
+            if len(lines):
+                label = parameter(hue, h) if isinstance(h, int | float) else plain(str(h))
+                dashes = "-" if numeric else DASHES[i % len(DASHES)]
+                _lines(ax, _Setting(label, color, i, lines), "step", value, linestyle=dashes)
+        title = [parameter(name, v) for name, v in ((row, r), (col, c)) if name is not None]
+        ax.set_title(plain(", ".join(title)))
+        step_axis(ax)
+        ax.label_outer()
+    axes[0].set_ylabel(f"change of {response}\n(nats per token)")
     axes[0].legend(loc="best")
     return axes
 
 
+@styled
 def plot_trajectory(curve: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Paths in the plane of margin and chosen log-prob, by α: the price at which each α buys its margin.
 
     Both axes are means over the probe set in nats per token, on one scale for every objective. The ring is step 0,
-    the dot the last step. Falling to the right: the margin grows while the chosen response loses probability.
+    the dot the last step, ticks between are at equal numbers of steps. On the dashed line all have gained as
+    much margin as the one that gained least. Falling to the right: the margin grows while the
+    chosen response loses probability.
 
     Parameters
     ----------
     curve : DataFrame
         As `displacement_curve` returns it, of one run or several.
     """
-    ax = plt.gca() if ax is None else ax
+    ax = axis(ax)
     for setting in _settings(_plane(curve)):
         _lines(ax, setting, "logp_margin", "chosen")
         path = np.asarray(ax.get_lines()[-1].get_xydata())
-        ax.plot(*path[-1], "o", color=setting.color)
-        ax.plot(*path[0], "o", markerfacecolor="white", markeredgecolor=NEUTRAL, zorder=3)
+        marks = path[np.unique(np.linspace(0, len(path) - 1, STEP_MARKS).round().astype(int))[1:-1]]
+        ax.plot(*marks.T, "|", color=setting.color, markersize=5, label="_steps")
+        ax.plot(*path[-1], "o", color=setting.color, label="_end")
+        ax.plot(*path[0], "o", markerfacecolor="white", markeredgecolor=NEUTRAL, zorder=3, label="_start")
+    _equal_margin_line(ax)
     ax.set(
         xlabel="chosen − rejected log-prob (nats per token)",
         ylabel="chosen log-prob\n(nats per token)",
     )
     ax.legend(loc="best")
     return ax
+
+
+STEP_MARKS = 6  # of a path: its ends, and four ticks at equal numbers of steps between
+
+
+def _equal_margin_line(ax: Axes) -> None:
+    """The margin that every path reaches: along this line they are to be compared."""
+    ends = [
+        np.asarray(line.get_xydata())[:, 0]
+        for line in ax.get_lines()
+        if not str(line.get_label()).startswith("_")
+    ]
+    common = min(float(end.max()) for end in ends)
+    if len(ends) > 1 and common > max(float(end[0]) for end in ends):
+        ax.axvline(common, color=NEUTRAL, linewidth=0.7, linestyle="--", zorder=0, label="equal margin")
 
 
 def _plane(curve: pd.DataFrame) -> pd.DataFrame:
@@ -108,6 +238,7 @@ def _plane(curve: pd.DataFrame) -> pd.DataFrame:
     return wide
 
 
+@styled
 def plot_final_displacement(summary: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
     """At the end of each run: change of chosen and rejected (above) and share of pairs fallen (below), against α.
 
@@ -119,23 +250,24 @@ def plot_final_displacement(summary: pd.DataFrame, axes: Sequence[Axes] | None =
         As `displacement_summary` returns it.
     axes : two Axes, optional
     """
-    if axes is None:
-        axes = plt.gcf().subplots(2, 1, sharex=True, height_ratios=[2, 1])
+    axes = panels(axes, 2, 1, (COLUMN_WIDTH, 3.4), sharex=True, height_ratios=[2, 1])
     settings = _settings(summary)
     changes, shares = axes
-    changes.axhline(0, color=NEUTRAL, linewidth=0.7, linestyle=":", zorder=0)
+    zero_line(changes)
     for response in ("chosen", "rejected"):
         _points(changes, settings, f"{response}_change", RESPONSE_COLORS[response], response)
     _points(shares, settings, "share_fallen", RESPONSE_COLORS["chosen"], "chosen")
     changes.set_ylabel("change in log-prob\n(nats per token)")
     changes.legend(loc="best")
-    shares.set(ylabel="share of\npairs fallen", ylim=(-0.03, 1.03))
+    shares.set_ylabel("share of\npairs fallen")
+    shares.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     for ax in axes:
         _settings_axis(ax, settings)
         ax.label_outer()
     return axes
 
 
+@styled
 def plot_at_equal(rows: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Change of the chosen response at equal margin, equal KL or equal step, against α.
 
@@ -147,15 +279,15 @@ def plot_at_equal(rows: pd.DataFrame, ax: Axes | None = None) -> Axes:
     rows : DataFrame
         As `compare_at_equal` returns it.
     """
-    ax = plt.gca() if ax is None else ax
+    ax = axis(ax)
     value = rows["value"].iloc[0]
     common = {
         "logp_margin": f"margin gain {value:.2g} nats per token",
         "kl": f"KL {value:.2g} nats",
-        "step": f"step {value:g}",
+        "step": f"step {number(value, 0)}",
     }[rows["axis"].iloc[0]]
     settings = _settings(rows[rows["reached"]])
-    ax.axhline(0, color=NEUTRAL, linewidth=0.7, linestyle=":", zorder=0)
+    zero_line(ax)
     _points(ax, settings, "chosen_change", RESPONSE_COLORS["chosen"], "chosen")
     ax.set_ylabel("change in chosen log-prob\n(nats per token)")
     _settings_axis(ax, settings)
@@ -163,23 +295,42 @@ def plot_at_equal(rows: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return ax
 
 
+@styled
+def plot_paired_at_equal(rows: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """How far above the baseline's the chosen responses stand at equal margin, KL or step, paired, against α.
+
+    Bars are the interval over pairs of the difference: every resample holds the same pairs in both runs.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        As `compare_at_equal` returns it with a `baseline`.
+    """
+    ax = axis(ax)
+    settings = _settings(rows[rows["reached"]])
+    zero_line(ax)
+    _points(ax, settings, "difference", CHOSEN, "chosen")
+    ax.set_ylabel("chosen above the baseline's\n(nats per token, paired)")
+    _settings_axis(ax, settings)
+    return ax
+
+
+@styled
 def plot_fallen_at_equal(rows: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Share of pairs whose chosen response fell, at equal margin, KL or step, against α.
+
+    Bars are the 95 % Wilson interval over pairs.
 
     Parameters
     ----------
     rows : DataFrame
         As `compare_at_equal` returns it.
     """
-    ax = plt.gca() if ax is None else ax
+    ax = axis(ax)
     settings = _settings(rows[rows["reached"]])
-    for setting in settings:
-        ax.plot(
-            [setting.place] * len(setting.rows), setting.rows["share_fallen"], "o", color=CHOSEN, alpha=0.45
-        )
-    means = [setting.rows["share_fallen"].mean() for setting in settings]
-    ax.plot([setting.place for setting in settings], means, "o-", color=CHOSEN, linewidth=0.9)
-    ax.set(ylabel="share of pairs whose\nchosen response fell", ylim=(-0.03, 1.03))
+    _points(ax, settings, "share_fallen", CHOSEN, "chosen")
+    ax.set_ylabel("share of pairs whose\nchosen response fell")
+    ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     _settings_axis(ax, settings)
     return ax
 
@@ -188,6 +339,9 @@ def _points(ax: Axes, settings: list[_Setting], name: str, color: str, label: st
     several = any(len(setting.rows) > 1 for setting in settings)
     look = {"alpha": 0.45, "markersize": 2, "capsize": 0} if several else {"capsize": 2}
     for x, row in _seed_places(settings):
+        if f"{name}_low" not in row:
+            ax.plot(x, row[name], "o", color=color, alpha=look.get("alpha", 1.0), markersize=2)
+            continue
         bar = [[row[name] - row[f"{name}_low"]], [row[f"{name}_high"] - row[name]]]
         ax.errorbar(x, row[name], yerr=np.clip(bar, 0, None), fmt="o", color=color, elinewidth=0.9, **look)
     places = [setting.place for setting in settings]

@@ -13,17 +13,22 @@ from matplotlib.colors import same_color
 
 from rewardshape.analysis import (
     compare_at_equal,
+    difference_curves,
     displacement_curve,
     displacement_summary,
     pair_correlations,
     pairs_table,
+    settings_table,
 )
 from rewardshape.errors import InputError
-from rewardshape.plotting.displacement import _apart, plot_descriptor, plot_displacement, plot_responses
+from rewardshape.plotting.axes import _apart
+from rewardshape.plotting.displacement import plot_descriptor, plot_displacement, plot_responses
 from rewardshape.plotting.style import CHOSEN, REJECTED, alpha_color, style
 from rewardshape.plotting.sweep import (
     plot_at_equal,
+    plot_difference,
     plot_final_displacement,
+    plot_grid,
     plot_sweep,
     plot_trajectory,
 )
@@ -92,10 +97,11 @@ def test_run_shows_levels_with_the_interval_of_their_change(run):
 
 def test_responses_are_named_at_their_ends_without_overlap(run):
     ax = plot_responses(displacement_curve(run))
-    names = {text.get_text(): text.xy[1] for text in ax.texts}
+    names = {text.get_text(): text.xy[1] for text in ax.texts if text.get_text()}
     assert set(names) == {"chosen", "rejected", "rephrased", "shuffled", "greedy"}
     ax.figure.canvas.draw()
-    boxes = sorted((text.get_window_extent() for text in ax.texts), key=lambda box: box.y0)
+    named = [text for text in ax.texts if text.get_text()]  # the others are leaders
+    boxes = sorted((text.get_window_extent() for text in named), key=lambda box: box.y0)
     assert all(lower.y0 + 0.6 * lower.height <= upper.y0 for lower, upper in itertools.pairwise(boxes))
 
 
@@ -107,7 +113,7 @@ def test_labels_move_apart_no_more_than_needed():
 def test_descriptor_plot_shows_every_pair_and_its_correlation(run):
     pairs = pairs_table(run)
     ax = plot_descriptor(pairs, "initial_logp_margin", correlations=pair_correlations(pairs))
-    points = ax.get_lines()[-1]
+    points = next(item for item in ax.get_lines() if len(item.get_xdata()) == PAIRS)
     np.testing.assert_array_equal(points.get_xdata(), pairs["initial_logp_margin"])
     np.testing.assert_array_equal(points.get_ydata(), pairs["chosen_change"])
     rho = pairs[["initial_logp_margin", "chosen_change"]].corr("spearman").iloc[0, 1]
@@ -127,8 +133,7 @@ def test_a_figure_of_one_run_refuses_a_sweep(sweep):
 def test_sweep_orders_and_colours_by_alpha(sweep):
     curve = displacement_curve(sweep)
     chosen, rejected = plot_sweep(curve)
-    labels = [text.get_text() for text in chosen.get_legend().get_texts()]
-    assert labels == ["α = −0.5", "α = 0", "α = 1"]
+    assert {text.get_text() for text in rejected.texts} - {""} == {"α = −0.5", "α = 0", "α = 1"}
     for ax, response in ((chosen, "chosen"), (rejected, "rejected")):
         rows = curve[(curve["response"] == response) & (curve["alpha"] == 1)]
         np.testing.assert_array_equal(line(ax, "α = 1").get_ydata(), rows["logp_mean_change"])
@@ -174,6 +179,52 @@ def test_equal_margin_names_what_is_equal(sweep):
     np.testing.assert_allclose(line(ax, "chosen").get_ydata(), rows["chosen_change"])
 
 
+def test_difference_is_pair_by_pair_against_alpha_0(sweep):
+    ax = plot_difference(difference_curves(sweep))
+    by_run = {}
+    for run in sweep.runs:
+        rows = sweep.run(run.name).responses.query("split == 'probe' and response == 'chosen'")
+        wide = rows.pivot(index="step", columns="pair_id", values="logp_sum") / 8
+        by_run[run.alpha] = wide - wide.loc[0]
+    expected = (by_run[1.0] - by_run[0.0]).mean(axis=1)
+    np.testing.assert_allclose(line(ax, "α = 1").get_ydata(), expected, atol=1e-9)
+    assert "α = 0" in ax.get_ylabel()
+    assert len(ax.collections) == 2  # a band for each of the others, none for the baseline
+
+
+def test_grid_has_a_panel_for_every_value_and_a_colour_for_every_alpha(write_run, tmp_path):
+    for alpha, beta in itertools.product((0.0, 1.0), (1.0, 2.0, 4.0)):
+        folder = write(write_run, tmp_path / f"{alpha}-{beta}", alpha=alpha)
+        stated = json.loads((folder / "run.json").read_text())
+        stated["objective"]["parameters"]["beta"] = beta
+        (folder / "run.json").write_text(json.dumps(stated))
+    trace = read_trace(tmp_path)
+    curve = displacement_curve(trace).merge(settings_table(trace)[["run", "beta"]], on="run")
+    axes = plot_grid(curve, col="beta")
+    assert [ax.get_title() for ax in axes] == ["β = 1", "β = 2", "β = 4"]
+    rows = curve.query("alpha == 1 and beta == 4 and response == 'chosen'")
+    np.testing.assert_allclose(line(axes[2], "α = 1").get_ydata(), rows["logp_mean_change"])
+    with pytest.raises(InputError, match="merge settings_table"):
+        plot_grid(curve, col="gamma_ratio")
+
+
+def test_without_axes_the_style_is_applied_and_nothing_is_cut_off(sweep):
+    """README's own snippet: a plot function, then savefig."""
+    axes = plot_sweep(displacement_curve(sweep))
+    figure = axes[0].figure
+    figure.canvas.draw()
+    for ax in axes:
+        box = ax.get_tightbbox()
+        assert min(box.x0, box.y0) >= 0
+        assert box.x1 <= figure.bbox.x1
+        assert box.y1 <= figure.bbox.y1
+    assert axes[0].yaxis.label.get_fontsize() == 8
+    assert all(float(tick).is_integer() for tick in axes[0].get_xticks())
+    with style("talk"):
+        ax = plot_trajectory(displacement_curve(sweep))
+    assert ax.yaxis.label.get_fontsize() == 12
+
+
 def test_runs_without_alpha_are_told_apart_by_name(write_run, tmp_path):
     for name in ("dpo", "simpo"):
         folder = write(write_run, tmp_path / name)
@@ -181,8 +232,8 @@ def test_runs_without_alpha_are_told_apart_by_name(write_run, tmp_path):
         manifest = (folder / "run.json").read_text()
         stated = json.loads(manifest) | {"objective": {"name": name, "parameters": parameters}}
         (folder / "run.json").write_text(json.dumps(stated))
-    ax, _ = plot_sweep(displacement_curve(read_trace(tmp_path)))
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["dpo", "simpo"]
+    _, ax = plot_sweep(displacement_curve(read_trace(tmp_path)))
+    assert {text.get_text() for text in ax.texts} - {""} == {"dpo", "simpo"}
 
 
 def test_drawing_leaves_the_global_style_alone(sweep):

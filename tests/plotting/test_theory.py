@@ -35,7 +35,7 @@ def test_slopes_are_drawn_on_a_logarithmic_axis():
 def test_weight_map_shows_the_weights_of_the_response(response):
     weights = tables.weight_map(points=7)
     ax = draw.plot_weight_map(weights, response=response)
-    shown = np.asarray(ax.collections[0].get_array()).reshape(7, 7)
+    shown = np.asarray(ax.images[0].get_array()).reshape(7, 7)
     np.testing.assert_allclose(shown.ravel(), weights[f"weight_{response}"])
 
 
@@ -50,15 +50,45 @@ def test_phase_portrait_shows_field_paths_and_contour_of_one_alpha():
     ax = draw.plot_phase_portrait(portrait, alpha=0.0)
     here = portrait[portrait.alpha == 0.0]
     contour = here[here.kind == "contour"]
-    np.testing.assert_array_equal(lines(ax)["z = 0"].get_ydata(), contour.s_l)
+    np.testing.assert_array_equal(lines(ax)["z = 0: margin met"].get_ydata(), contour.s_l)
     assert len(ax.collections) == 1  # the arrows
     assert len(ax.lines) == 1 + 2 * 5 + 1  # the contour, five paths with their starts, the diagonal
 
 
 def test_zoo_draws_coinciding_objectives_as_one_line():
     drawn = lines(draw.plot_zoo(tables.zoo_curves(points=31)))
-    assert "dpo, cdpo, slic, ipo, gpo_exponential, exo" in drawn
-    np.testing.assert_allclose(next(iter(drawn.values())).get_ydata(), 1.0)
+    together = next(label for label in drawn if label.startswith("SimPO"))
+    assert together == "SimPO, DPO, cDPO, SLiC, IPO, GPO (exponential), EXO"
+    heights = drawn[together].get_ydata()
+    np.testing.assert_allclose(heights[np.isfinite(heights)], 1.0)
+
+
+def test_zoo_breaks_its_lines_where_a_weight_changes_sign_or_jumps():
+    """NCA's chosen weight is negative for large gaps; DPOP's ratio steps from 1 + λ to 1: neither is a slope."""
+    drawn = lines(draw.plot_zoo(tables.zoo_curves(points=161)))
+    gap, ratio = drawn["NCA"].get_data()
+    assert np.isnan(ratio[gap > 5.6]).all()
+    dpop = drawn["DPOP"].get_ydata()
+    assert np.isnan(dpop).sum() == 1
+    assert set(np.round(dpop[np.isfinite(dpop)], 9)) == {1.0, 2.0}
+
+
+def test_ratio_map_marks_the_overlap_below_which_the_chosen_response_falls():
+    """For the α family w_w/w_l = e^(−α(s_w − s_l)), so the line of ratio b/a is s_w − s_l = −ln(b/a)/α."""
+    ax = draw.plot_weight_ratio(tables.weight_map(points=41), overlap=1.1)
+    [line] = ax.collections[0].get_paths()
+    gap = line.vertices[:, 0] - line.vertices[:, 1]
+    np.testing.assert_allclose(gap, -np.log(1.1) / 0.25, atol=0.01)
+
+
+def test_legend_handles_show_a_full_period_of_every_dash():
+    """A dash-dotted line in a handle too short for its pattern looks solid."""
+    for ax in (draw.plot_rewards(tables.shape_curves(points=5)), draw.plot_zoo(tables.zoo_curves(points=9))):
+        for handle in ax.get_legend().legend_handles:
+            _, dashes = handle._unscaled_dash_pattern
+            if dashes:
+                length = np.ptp(handle.get_xdata())  # points
+                assert sum(dashes) * handle.get_linewidth() <= length, handle.get_label()
 
 
 def test_displacement_has_a_line_for_every_start_and_one_at_equal_gap():

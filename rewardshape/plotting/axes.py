@@ -1,0 +1,116 @@
+"""What the plot functions share: where they draw when no axes are given, labels at line ends, ticks of steps."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec, TypeVar
+
+import numpy as np
+import pandas as pd
+from matplotlib import font_manager
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+from scipy.optimize import isotonic_regression
+
+from rewardshape.errors import InputError
+from rewardshape.plotting.style import NEUTRAL, style
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def styled(plot: Callable[P, R]) -> Callable[P, R]:
+    """A plot function that is given no axes draws in a new figure, in the project's style.
+
+    Given axes keep the look of whoever made them, and so does a `style` already in force.
+    """
+    signature = inspect.signature(plot)
+    [name] = [known for known in ("ax", "axes") if known in signature.parameters]
+
+    @functools.wraps(plot)
+    def draw(*args: P.args, **kwargs: P.kwargs) -> R:
+        given = signature.bind(*args, **kwargs).arguments.get(name)
+        with style() if given is None and not _in_force() else contextlib.nullcontext():
+            return plot(*args, **kwargs)
+
+    return draw
+
+
+def _in_force() -> bool:
+    return bool(plt.rcParams["svg.hashsalt"] == "rewardshape")
+
+
+def axis(ax: Axes | None, size: tuple[float, float] | None = None) -> Axes:
+    """The axes given, or those of a new figure."""
+    return plt.subplots(figsize=size)[1] if ax is None else ax
+
+
+def panels(
+    axes: Sequence[Axes] | None, rows: int, columns: int, size: tuple[float, float] | None = None, **grid: Any
+) -> Sequence[Axes]:
+    """The axes given, or those of a new figure, row by row."""
+    if axes is not None:
+        return axes
+    return list(np.ravel(plt.subplots(rows, columns, figsize=size, squeeze=False, **grid)[1]))
+
+
+def require_one_run(table: pd.DataFrame) -> None:
+    """Refuse a table of several runs, for a figure that shows one."""
+    runs = table["run"].unique()
+    if len(runs) != 1:
+        raise InputError(f"this figure shows one run, the table holds {len(runs)}: pick one with table.query")
+
+
+def zero_line(ax: Axes) -> None:
+    """Where nothing has changed."""
+    ax.axhline(0, color=NEUTRAL, linewidth=0.7, linestyle=":", zorder=0)
+
+
+def step_axis(ax: Axes, label: str = "step") -> None:
+    """Steps along the bottom: whole numbers, no empty margin."""
+    ax.set_xlabel(label)
+    ax.margins(x=0)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+
+
+def label_ends(ax: Axes) -> None:
+    """Write each line's name at its right end, pushed apart where they would overlap, with a leader if moved."""
+    named = [line for line in ax.get_lines() if not str(line.get_label()).startswith("_")]
+    ends = np.array([np.asarray(line.get_xydata())[-1] for line in named])
+    order = np.argsort(ends[:, 1])
+    size = font_manager.FontProperties(size=plt.rcParams["legend.fontsize"]).get_size_in_points()
+    low, high = ax.get_ylim()
+    gap = 1.15 * size / 72 * (high - low) / (ax.bbox.height / ax.figure.dpi)
+    for i, height in zip(order, _apart(ends[order, 1], gap), strict=True):
+        moved = abs(height - ends[i, 1]) > 0.4 * gap
+        points = (ends[i, 1] - height) / gap * 1.15 * size
+        ax.annotate(
+            str(named[i].get_label()),
+            (ends[i, 0], height),
+            xytext=(12 if moved else 3, 0),
+            textcoords="offset points",
+            color=named[i].get_color(),
+            fontsize=size,
+            va="center",
+            annotation_clip=False,
+        )
+        if moved:
+            leader = {"arrowstyle": "-", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 0}
+            ax.annotate(
+                "",
+                (ends[i, 0], ends[i, 1]),
+                xytext=(11, -points),
+                textcoords="offset points",
+                arrowprops={**leader, "color": named[i].get_color()},
+                annotation_clip=False,
+            )
+
+
+def _apart(heights: np.ndarray, gap: float) -> np.ndarray:
+    """The nearest heights (least squares, in order) that keep `gap` between neighbours."""
+    offset = gap * np.arange(len(heights))
+    return isotonic_regression(heights - offset).x + offset
