@@ -1,7 +1,7 @@
 """What every objective does to a pair of responses, in closed form. Needs numpy; takes torch tensors.
 
 - objectives by name: `objective`, `objective_names`, `preset`, `preset_names`; what they take: `Responses`
-- one's own: `register`, `load_objective`
+- one's own: `compose`, `register`, `load_objective`; their parts are subclasses of `Shape` and `Link`
 - reward shapes φ: `Alpha`, `JensenShannon`, `ChiSquared`, `LogOdds`
 - links ℓ: `Logistic`, `Smoothed`, `Hinge`, `Squared`, `Exponential`, `Sigmoid`, `Linear`, `ReverseKL`,
   `LogRatioModulated`
@@ -51,13 +51,14 @@ from rewardshape.theory.objectives import (
     Pairwise,
     Pointwise,
     Sum,
+    compose,
     load_objective,
     objective,
     objective_names,
     register,
 )
 from rewardshape.theory.presets import Preset, preset, preset_names
-from rewardshape.theory.scores import Responses
+from rewardshape.theory.scores import Responses, Score
 from rewardshape.theory.shapes import Alpha, ChiSquared, JensenShannon, LogOdds, Shape
 from rewardshape.theory.softmax import softmax_flow
 
@@ -80,6 +81,7 @@ __all__ = [
     "Preset",
     "Responses",
     "ReverseKL",
+    "Score",
     "Sensitivity",
     "Shape",
     "Sigmoid",
@@ -90,6 +92,7 @@ __all__ = [
     "alpha_sensitivity",
     "break_even_score",
     "chosen_falls",
+    "compose",
     "displacement_at_margin",
     "effective_beta",
     "flow",

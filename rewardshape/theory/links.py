@@ -15,13 +15,15 @@ from rewardshape.theory._arrays import Array, apply, positive_part, sigmoid, sof
 
 
 class Link:
-    """Base of the links. Subclasses give formulas on an array namespace; the public methods take any array.
+    """Base of the links. The public methods take any array; ``compute_…`` are formulas on an array namespace ``xp``.
 
-    `formula` is ℓ(z) and `pull` is −ℓ′(z), as text, for the generated tables.
+    A subclass, which may be one's own, must give `compute_loss` and `compute_slope`.
     """
 
-    formula: ClassVar[str]
-    pull: ClassVar[str]
+    formula: ClassVar[str] = "ℓ(z)"
+    """ℓ(z) as text, for tables."""
+    pull: ClassVar[str] = "−ℓ′(z)"
+    """−ℓ′(z) as text."""
 
     def loss(self, z: Array) -> Array:
         """ℓ(z) for a margin `z` of any shape; same library, dtype and device out."""
@@ -40,32 +42,32 @@ class Link:
         return apply(self.compute_log_slope, z, what="the log-slope of the loss")
 
     def compute_loss(self, xp: Any, z: Array) -> Array:
+        """ℓ(z)."""
         raise NotImplementedError
 
     def compute_slope(self, xp: Any, z: Array) -> Array:
+        """ℓ′(z)."""
         raise NotImplementedError
 
     def compute_log_slope(self, xp: Any, z: Array) -> Array:
-        raise NotImplementedError
-
-    def compute_direction(self, xp: Any, z: Array) -> Array:
-        """−sign ℓ′(z): +1 where a larger margin lowers the loss, the float 1.0 where that is everywhere."""
-        return 1.0
-
-
-class _SignedLink(Link):
-    """A link whose slope can vanish or change sign."""
-
-    def compute_log_slope(self, xp: Any, z: Array) -> Array:
+        """log|ℓ′(z)|, −∞ where the slope is 0."""
         size = xp.abs(self.compute_slope(xp, z))
         return xp.where(size == 0, -xp.inf, xp.log(xp.where(size == 0, 1.0, size)))
 
     def compute_direction(self, xp: Any, z: Array) -> Array:
+        """−sign ℓ′(z): +1 where a larger margin lowers the loss, the float 1.0 where that is everywhere."""
         return -xp.sign(self.compute_slope(xp, z))
 
 
+class _Falling(Link):
+    """A loss that falls with every margin."""
+
+    def compute_direction(self, xp: Any, z: Array) -> Array:
+        return 1.0
+
+
 @dataclass(frozen=True)
-class Logistic(Link):
+class Logistic(_Falling):
     """ℓ(z) = softplus(−z) = −log σ(z), the Bradley-Terry likelihood of DPO, SimPO and AlphaPO.
 
     Examples
@@ -88,7 +90,7 @@ class Logistic(Link):
 
 
 @dataclass(frozen=True)
-class Smoothed(_SignedLink):
+class Smoothed(Link):
     """ℓ(z) = agree·softplus(−z) + flip·softplus(z): the logistic loss where some labels may be flipped.
 
     cDPO has agree = 1 − ε and flip = ε; robust DPO has agree = (1 − ε)/(1 − 2ε) and flip = −ε/(1 − 2ε), whose
@@ -108,7 +110,7 @@ class Smoothed(_SignedLink):
 
 
 @dataclass(frozen=True)
-class Hinge(_SignedLink):
+class Hinge(Link):
     """ℓ(z) = max(0, 1 − z), SLiC. At the kink the slope is that of the right side, 0."""
 
     formula: ClassVar[str] = "max(0, 1 − z)"
@@ -122,7 +124,7 @@ class Hinge(_SignedLink):
 
 
 @dataclass(frozen=True)
-class Squared(_SignedLink):
+class Squared(Link):
     """ℓ(z) = (z − c)², IPO and SPPO: pushes back once z has passed its target c."""
 
     target: float
@@ -137,7 +139,7 @@ class Squared(_SignedLink):
 
 
 @dataclass(frozen=True)
-class Exponential(Link):
+class Exponential(_Falling):
     """ℓ(z) = e^(−z), of generalised preference optimization."""
 
     formula: ClassVar[str] = "e^(−z)"
@@ -154,7 +156,7 @@ class Exponential(Link):
 
 
 @dataclass(frozen=True)
-class Sigmoid(Link):
+class Sigmoid(_Falling):
     """ℓ(z) = 1 − σ(z), of KTO and APO: saturates on both sides, so a hopeless response is left alone."""
 
     formula: ClassVar[str] = "1 − σ(z)"
@@ -171,7 +173,7 @@ class Sigmoid(Link):
 
 
 @dataclass(frozen=True)
-class Linear(Link):
+class Linear(_Falling):
     """ℓ(z) = −z: of a score, its plain negative log-likelihood."""
 
     formula: ClassVar[str] = "−z"
@@ -188,7 +190,7 @@ class Linear(Link):
 
 
 @dataclass(frozen=True)
-class ReverseKL(_SignedLink):
+class ReverseKL(Link):
     """ℓ(z) = KL((σ(z), σ(−z)) ‖ (1−ε, ε)), EXO's loss of a pair whose label is wrong with probability ε.
 
     Its slope σ(z)σ(−z)·(z − log((1−ε)/ε)) vanishes on both sides: where z is very negative, unlike in DPO, the
@@ -208,7 +210,7 @@ class ReverseKL(_SignedLink):
 
 
 @dataclass(frozen=True)
-class LogRatioModulated(_SignedLink):
+class LogRatioModulated(Link):
     """ℓ(z) = (1−m)·softplus(−z) + m·e^(−z), m = σ(z/τ): the loss that DiscoPOP discovered."""
 
     tau: float
@@ -257,7 +259,7 @@ class Flipped(Link):
 
 
 @dataclass(frozen=True)
-class Clipped(_SignedLink):
+class Clipped(Link):
     """ℓ(clip(z, −bound, bound)): a pair beyond the bound has slope 0, as χPO's analysis asks."""
 
     link: Link
@@ -277,6 +279,30 @@ class Clipped(_SignedLink):
     def compute_slope(self, xp: Any, z: Array) -> Array:
         inside = xp.abs(z) < self.bound
         return xp.where(inside, self.link.compute_slope(xp, xp.where(inside, z, 0.0)), 0.0 * z)
+
+
+@dataclass(frozen=True)
+class NoisyLabels(Link):
+    """ℓ_ε(z) = (1 − ε)·ℓ(z) + ε·ℓ(−z): any loss, where a share ε of the labels is taken to be wrong."""
+
+    link: Link
+    noise: float
+
+    @property
+    def formula(self) -> str:  # type: ignore[override]
+        return f"(1−ε)·[{self.link.formula}] + ε·[{_reflected(self.link.formula)}]"
+
+    @property
+    def pull(self) -> str:  # type: ignore[override]
+        return f"((1−ε)·[{self.link.pull}] − ε·[{_reflected(self.link.pull)}])"
+
+    def compute_loss(self, xp: Any, z: Array) -> Array:
+        return (1 - self.noise) * self.link.compute_loss(xp, z) + self.noise * self.link.compute_loss(xp, -z)
+
+    def compute_slope(self, xp: Any, z: Array) -> Array:
+        return (1 - self.noise) * self.link.compute_slope(xp, z) - self.noise * self.link.compute_slope(
+            xp, -z
+        )
 
 
 def _reflected(formula: str) -> str:

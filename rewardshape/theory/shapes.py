@@ -1,13 +1,17 @@
 """Reward shapes φ: how a response's score becomes its reward, r = β·φ(s).
 
-Every shape is increasing and answers five questions about a score s, in nats: its value φ(s) (`reward`), slope
-φ′(s), log-slope, curvature φ″(s), and the difference φ(s_w) − φ(s_l) of two scores without the cancellation that
-subtracting two rewards suffers. β, the margin γ and the loss live in `rewardshape.theory.objectives`.
+Every shape answers five questions about a score s, in nats: its value φ(s) (`reward`), slope φ′(s), log-slope,
+curvature φ″(s), and the difference φ(s_w) − φ(s_l) of two scores, which the shapes here give without the cancellation
+that subtracting two rewards suffers. β, the margin γ and the loss live in `rewardshape.theory.objectives`.
+
+A shape of one's own is a subclass of `Shape` with two formulas, `compute_reward` and `compute_slope`; docs/compose.md
+builds one and trains it.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -32,28 +36,44 @@ LOG_HUGE = 709.0  # below the logarithm of the largest float64
 
 
 class Shape:
-    """Base of the shapes. Subclasses give formulas on an array namespace; the public methods take any array.
+    """Base of the shapes. The public methods take any array; ``compute_…`` are formulas on an array namespace ``xp``.
 
-    `formula` is φ(s) and `slope_formula` φ′(s), as text, for the generated tables.
+    A subclass must give `compute_reward` and `compute_slope`. Everything else follows from them and is overridden
+    where more accuracy is to be had. A subclass that is a frozen dataclass of numbers, with a name that can be
+    imported, is rebuilt from a trace.
+
+    Examples
+    --------
+    >>> class Softsign(Shape):
+    ...     def compute_reward(self, xp, s):
+    ...         return s / (1 + xp.abs(s))
+    ...     def compute_slope(self, xp, s):
+    ...         return 1 / (1 + xp.abs(s)) ** 2
+    >>> round(Softsign().curvature(-1.0), 9)
+    0.25
     """
 
-    formula: ClassVar[str]
-    slope_formula: ClassVar[str]
+    formula: ClassVar[str] = "φ(s)"
+    """φ(s) as text, for tables."""
+    slope_formula: ClassVar[str] = "φ′(s)"
+    """φ′(s) as text."""
+    increasing: ClassVar[bool] = True
+    """Whether φ increases everywhere; where it does not, weights take the sign of the slope."""
 
     def reward(self, s: Array) -> Array:
         """φ(s), the reward at β = 1. `s` of any shape, in nats; same library, dtype and device out."""
         return self._apply(self.compute_reward, s, what="the reward")
 
     def difference(self, s_w: Array, s_l: Array) -> Array:
-        """φ(s_w) − φ(s_l), exact where the two scores nearly agree."""
+        """φ(s_w) − φ(s_l); for the shapes of this package exact where the two scores nearly agree."""
         return self._apply(self.compute_difference, s_w, s_l, what="the reward difference")
 
     def slope(self, s: Array) -> Array:
-        """φ′(s) > 0."""
+        """φ′(s)."""
         return self._apply(self.compute_slope, s, what="the slope")
 
     def log_slope(self, s: Array) -> Array:
-        """log φ′(s): finite where the slope itself over- or underflows."""
+        """log|φ′(s)|: for the shapes of this package finite where the slope itself over- or underflows."""
         return self._apply(self.compute_log_slope, s, what="the log-slope")
 
     def curvature(self, s: Array) -> Array:
@@ -61,31 +81,43 @@ class Shape:
         return self._apply(self.compute_curvature, s, what="the curvature")
 
     def bounds(self, *, reference: bool) -> tuple[Array, Array]:
-        """Infimum and supremum of φ over all scores: over s ≤ 0, or over every s where s has a reference."""
-        raise NotImplementedError
+        """Infimum and supremum of φ over all scores: over s ≤ 0, or over every s where s has a reference.
 
-    def _apply(self, function: Any, *scores: Array, what: str) -> Array:
+        Infinite where none is known.
+        """
+        return -np.inf, np.inf
+
+    def _apply(self, function: Callable[..., Array], *scores: Array, what: str) -> Array:
         numbers = not any(isinstance(value, np.ndarray) for value in vars(self).values())
         return apply(function, *scores, what=what, blocks=numbers)
 
     def compute_reward(self, xp: Any, s: Array) -> Array:
-        raise NotImplementedError
-
-    def compute_difference(self, xp: Any, s_w: Array, s_l: Array) -> Array:
-        raise NotImplementedError
-
-    def compute_log_slope(self, xp: Any, s: Array) -> Array:
+        """φ(s)."""
         raise NotImplementedError
 
     def compute_slope(self, xp: Any, s: Array) -> Array:
-        return xp.exp(self.compute_log_slope(xp, s))
+        """φ′(s)."""
+        raise NotImplementedError
+
+    def compute_difference(self, xp: Any, s_w: Array, s_l: Array) -> Array:
+        """φ(s_w) − φ(s_l), with its exact derivatives."""
+        return self._attach(xp, self.compute_reward(xp, s_w) - self.compute_reward(xp, s_l), s_w, s_l)
+
+    def compute_log_slope(self, xp: Any, s: Array) -> Array:
+        """log|φ′(s)|, −∞ where the slope is 0."""
+        size = xp.abs(self.compute_slope(xp, s))
+        return xp.where(size == 0, -xp.inf, xp.log(xp.where(size == 0, 1.0, size)))
 
     def compute_direction(self, xp: Any, s: Array) -> Array:
         """sign φ′(s): the float 1.0 where φ increases everywhere."""
-        return 1.0
+        return 1.0 if self.increasing else xp.sign(self.compute_slope(xp, s))
 
     def compute_curvature(self, xp: Any, s: Array) -> Array:
-        raise NotImplementedError
+        """φ″(s): unless overridden, the slope's difference quotient of fourth order, good to about ten digits."""
+        step = 1e-3 * xp.clip(xp.abs(s), 1.0, None)
+        near = self.compute_slope(xp, s + step) - self.compute_slope(xp, s - step)
+        far = self.compute_slope(xp, s + 2 * step) - self.compute_slope(xp, s - 2 * step)
+        return (8 * near - far) / (12 * step)
 
     def _attach(self, xp: Any, value: Array, s_w: Array, s_l: Array) -> Array:
         """The difference with its exact derivatives."""
@@ -97,8 +129,15 @@ class Shape:
         return with_gradient(xp, value, (s, self.compute_slope(xp, s)))
 
 
+class _Steep(Shape):
+    """A shape that knows the logarithm of its slope, which stays in range where the slope does not."""
+
+    def compute_slope(self, xp: Any, s: Array) -> Array:
+        return xp.exp(self.compute_log_slope(xp, s))
+
+
 @dataclass(frozen=True)
-class Alpha(Shape):
+class Alpha(_Steep):
     r"""The alpha family, φ_α(s) = (1 − e^(−αs))/α and φ_0(s) = s.
 
     .. math:: \varphi_\alpha(s) = \frac{1 - e^{-\alpha s}}{\alpha}, \qquad
@@ -194,7 +233,7 @@ def _decayed(xp: Any, x: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class JensenShannon(Shape):
+class JensenShannon(_Steep):
     """φ(s) = log 2 − softplus(−s), φ′ = σ(−s): bounded above by log 2, linear far below.
 
     References
@@ -228,7 +267,7 @@ class JensenShannon(Shape):
 
 
 @dataclass(frozen=True)
-class ChiSquared(Shape):
+class ChiSquared(_Steep):
     """φ(s) = s + e^s, φ′ = 1 + e^s: the χ² divergence mixed with KL, which is χPO's.
 
     References
@@ -260,7 +299,7 @@ class ChiSquared(Shape):
 
 
 @dataclass(frozen=True)
-class LogOdds(Shape):
+class LogOdds(_Steep):
     """φ(s) = s − log(1 − e^s), φ′ = 1/(1 − e^s): the log-odds of a probability e^s, so s ≤ 0.
 
     A probability of exactly 1, which float arithmetic makes of one near it, counts as the nearest below it.

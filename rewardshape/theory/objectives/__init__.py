@@ -5,6 +5,7 @@ each published objective as data, and `registry` makes them by name.
 """
 
 from rewardshape.theory.objectives.base import Objective, Sum
+from rewardshape.theory.objectives.compose import compose
 from rewardshape.theory.objectives.listwise import Listwise
 from rewardshape.theory.objectives.loading import load_objective
 from rewardshape.theory.objectives.pairwise import Pairwise
@@ -17,6 +18,7 @@ __all__ = [
     "Pairwise",
     "Pointwise",
     "Sum",
+    "compose",
     "load_objective",
     "objective",
     "objective_names",

@@ -80,9 +80,9 @@ class Pairwise(Objective):
 
 
 def _signed(pull: Array, slope: Array, size: Array) -> Array:
-    """The weight of that size; a sign that is a float is +1 throughout, and costs nothing."""
+    """The weight of that size; a sign that is the float 1.0 costs nothing."""
     for sign in (pull, slope):
-        if not isinstance(sign, float):
+        if not (isinstance(sign, float) and sign == 1.0):
             size = sign * size
     return size
 

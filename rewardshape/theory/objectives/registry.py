@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,7 @@ from rewardshape.errors import InputError
 from rewardshape.theory._arrays import callers_level
 from rewardshape.theory._check import nearest, number
 from rewardshape.theory.objectives.base import Objective, total
+from rewardshape.theory.objectives.compose import COMPOSED, compose
 from rewardshape.theory.objectives.declaration import Declaration, plain
 from rewardshape.theory.objectives.pairwise import Pairwise
 from rewardshape.theory.objectives.zoo import ZOO
@@ -32,7 +34,8 @@ def objective(name: str, **parameters: Any) -> Objective:
     ----------
     name : str
         ``"alphapo"``, ``"simpo"``, ``"dpo"``, …: see `rewardshape.theory.objective_names`; or ``"sum"``, with
-        `terms`, a list of ``{"weight", "name", "parameters"}``: what adding objectives makes.
+        `terms`, a list of ``{"weight", "name", "parameters"}``, which adding objectives makes, or ``"composed"``,
+        with the arguments of `compose`.
     **parameters
         The objective's own parameters, listed with their defaults, and whom these follow, in docs/objectives.md. A
         target margin is given as `gamma` or as `gamma_beta_ratio`, never both. `alpha`, `beta` and `gamma` may be
@@ -53,13 +56,18 @@ def objective(name: str, **parameters: Any) -> Objective:
     >>> objective("alphapo", alpha=0.0, beta=2.0, gamma=1.0).parameters
     {'alpha': 0.0, 'beta': 2.0, 'gamma': 1.0}
     """
-    if name == SUM:
-        return _sum(**parameters)
+    if name in _BUILT:
+        return _built(name, parameters)
     given = {key: value for key, value in parameters.items() if value is not None}
     if name in _OWN:
         return _named(name, _OWN[name](**given), given)
     if name not in REGISTRY:
-        raise InputError(nearest("objective", name, objective_names()))
+        own = (
+            f"; if it is code of your own, call load_objective({name!r}, …) or import what registers it first"
+            if ":" in str(name)
+            else ""
+        )
+        raise InputError(nearest("objective", name, objective_names()) + own)
     declared = REGISTRY[name]
     settled = declared.settle(given)
     made = _named(name, declared.build(**settled), settled)
@@ -72,8 +80,8 @@ def _named(name: str, made: Objective, parameters: dict[str, Any]) -> Objective:
 
 
 def objective_names() -> list[str]:
-    """All names that `objective` knows."""
-    return sorted([*REGISTRY, *_OWN, SUM])
+    """The names of all published objectives, and of those that `register` added."""
+    return sorted([*REGISTRY, *_OWN])
 
 
 def register(name: str, make: Callable[..., Objective]) -> None:
@@ -93,14 +101,14 @@ def register(name: str, make: Callable[..., Objective]) -> None:
     >>> round(objective("half_dpo", beta=1.0).loss(0.0, 0.0), 6)
     0.346574
     """
-    if name in REGISTRY or name == SUM:
+    if name in REGISTRY or name in _BUILT:
         raise InputError(f"{name!r} is a published objective; register your own under another name")
     if not callable(make):
         raise InputError(f"register({name!r}, …): give a function that makes the objective, got {make!r}")
     _OWN[name] = make
 
 
-def _sum(terms: list[dict[str, Any]] | None = None) -> Objective:
+def _sum(terms: list[dict[str, Any]]) -> Objective:
     if not terms:
         raise InputError("sum: give terms, a list of {weight, name, parameters}")
     return total(
@@ -109,6 +117,20 @@ def _sum(terms: list[dict[str, Any]] | None = None) -> Objective:
             for term in terms
         ]
     )
+
+
+_BUILT: dict[str, Callable[..., Objective]] = {SUM: _sum, COMPOSED: compose}
+"""What objectives that are made of others, or of parts, call themselves."""
+
+
+def _built(name: str, parameters: dict[str, Any]) -> Objective:
+    try:
+        inspect.signature(_BUILT[name]).bind(**parameters)
+    except TypeError as error:
+        raise InputError(f"{name}: {error}") from None
+    made = _BUILT[name](**parameters)
+    warn(made)
+    return made
 
 
 def warn(made: Objective) -> None:
