@@ -9,98 +9,36 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import pandas as pd
+from typing import Any
 
 from rewardshape.errors import InputError
-from rewardshape.logs.read import Log, read_logs
-from rewardshape.trace import RunFolder
-from rewardshape.verdict.judge import Verdict, judge
-from rewardshape.verdict.thresholds import BEYOND_NOISE
+from rewardshape.verdict.judge import Verdict, judge_all
+from rewardshape.verdict.sentences import how_sure, story
 
 WIDTH, TITLE = 96, 48
-MEANS = {
-    "displaced": "the chosen responses ended {depth} below {baseline}",
-    "recovered": "the chosen responses fell below {baseline} and came back",
-    "not displaced": "the chosen responses did not end below {baseline}",
-    "saturated": "the loss has vanished and nothing more is learnt",
-    "collapsed": "chosen fell, and the preference is no better than chance",
-    "not training": "nothing moves",
-    "undetermined": "the log does not let it be told",
-}
-
-
-class Case(NamedTuple):
-    """One run: its log and the verdict on it."""
-
-    log: Log
-    verdict: Verdict
-
-
-def diagnose(
-    path: str | Path, *, beta: float | None = None, columns: Mapping[str, str] | None = None
-) -> list[Case]:
-    """Read a log (or our own run or sweep folder) and judge every run in it.
-
-    Parameters
-    ----------
-    path : path
-    beta : float, optional
-        β, where you know it and the log does not let it be recovered.
-    columns : mapping, optional
-        For a plain CSV or JSONL, which column holds what: see `rewardshape.logs.read.read_logs`.
-
-    Raises
-    ------
-    InputError
-        If nothing in the path is understood.
-
-    Examples
-    --------
-    >>> for log, verdict in diagnose("trainer_state.json"):        # doctest: +SKIP
-    ...     print(verdict.verdict, verdict.depth_nats, verdict.onset_step)
-    """
-    path = Path(path)
-    record = RunFolder(path).trace
-    if record.is_file() or list(path.glob(f"*/{record.name}")):
-        # Only a run of ours needs the theory of its objective
-        from rewardshape.trace import read_trace
-        from rewardshape.verdict.run_logs import logs_of_trace
-
-        logs = logs_of_trace(read_trace(path))
-    else:
-        logs = read_logs(path, columns)
-    return [Case(log, judge(log, beta=beta)) for log in logs]
+FEW = 5  # steps that are named one by one
 
 
 # --- in words ----------------------------------------------------------------------------------------------------
 
 
-def report(case: Case) -> str:
+def report(verdict: Verdict) -> str:
     """The verdict in words, for a terminal."""
-    verdict, log = case.verdict, case.log
-    depth = f"{abs(verdict.depth):.3g} {verdict.unit}" if verdict.depth is not None else ""
-    means = MEANS[verdict.verdict].format(depth=depth, baseline=verdict.baseline or "their start")
-    counts = " and ".join(
-        f"{len(log.split(split))} {name} rows"
-        for split, name in (("eval", "evaluation"), ("train", "training"))
-        if len(log.split(split))
-    )
-    first, last = log.table["step"].min(), log.table["step"].max()
+    evidence = verdict.evidence
     parts = [
-        f"{verdict.name}  ({verdict.form}: {counts}, {log.counts}s {first:g} to {last:g})",
-        f"{verdict.verdict.upper()}: {means}.",
-        _part("What happened", [*_happened(verdict, log), *verdict.reasons]),
-        _part("How sure", _how_sure(verdict)),
+        f"{verdict.name}  ({evidence.form}: {evidence.rows})",
+        textwrap.fill(f"{verdict.word.upper()}: {verdict.sentence}", WIDTH + 4),
+        _part("What happened", story(verdict.word, evidence)),
+        _part("How sure", how_sure(verdict.word, verdict.how_sure, evidence)),
         _part("Found", _found(verdict)),
-        _part("Check", [*verdict.checks, *log.notes]),
-        _part("Cannot tell", verdict.cannot_tell),
+        _part("Check", list(evidence.checks)),
+        _part("Cannot tell", list(evidence.cannot_tell)),
         _part("What to try", verdict.advice),
     ]
     return "\n".join(part for part in parts if part)
@@ -117,95 +55,31 @@ def _part(title: str, sentences: list[str]) -> str:
     return "\n".join([f"{title}:", *lines])
 
 
-def _happened(verdict: Verdict, log: Log) -> list[str]:
-    if verdict.depth is None:
-        return []
-    counts, evaluated = log.counts, log.split("eval")
-    last_evaluation = evaluated.index[-1] if len(evaluated) else None
-    ends = "below" if verdict.depth > 0 else "above"
-    sentences = [
-        f"chosen ends {abs(verdict.depth):.3g} {verdict.unit} {ends} {verdict.baseline} ({verdict.basis})"
-    ]
-    if verdict.onset_step is not None:
-        logged = " (the first that is logged)" if verdict.onset_step == verdict.curve["step"].iloc[0] else ""
-        sentences.append(f"the fall begins at {counts} {verdict.onset_step:g}{logged}")
-    if verdict.deepest is not None and verdict.deepest > max(verdict.depth, 0) + (verdict.depth_noise or 0):
-        sentences.append(
-            f"the deepest point is {verdict.deepest:.3g} {verdict.unit} below, at {counts} {verdict.deepest_step:g}"
-        )
-    if verdict.highest is not None and verdict.highest > max(-verdict.depth, 0) + 2 * (
-        verdict.depth_noise or 0
-    ):
-        sentences.append(
-            f"before it fell, chosen rose: its highest point is {verdict.highest:.3g} {verdict.unit} above, at "
-            f"{counts} {verdict.highest_step:g}, {verdict.highest + verdict.depth:.3g} above where it ends"
-        )
-    rejected = verdict.curve["rejected"].dropna() if "rejected" in verdict.curve else pd.Series(dtype=float)
-    if len(rejected):
-        moved = float(rejected.iloc[-1])
-        sentences.append(f"rejected ends {abs(moved):.3g} {verdict.unit} {'below' if moved < 0 else 'above'}")
-    greedy = evaluated["logp_greedy"].dropna() if "logp_greedy" in evaluated else pd.Series(dtype=float)
-    if len(greedy) > 1:
-        moved = float(greedy.iloc[-1] - greedy.iloc[0])
-        sentences.append(
-            f"the log-probability of the most likely tokens {'rose' if moved > 0 else 'fell'} by {abs(moved):.3g} nats"
-            + (": what the other responses lost went there (the squeezing effect)" if moved > 0 else "")
-        )
-    names = {"margin": "margin", "accuracy": "accuracy", "loss": "loss"}
-    ends_at = [f"{name} {verdict.ends[key]:.3g}" for key, name in names.items() if key in verdict.ends]
-    if ends_at:
-        sentences.append("at the end: " + ", ".join(ends_at))
-    if verdict.over_optimized:
-        sentences.append(
-            f"over-optimized: the held-out loss was best at {counts} {verdict.best_step:g} and has risen since"
-        )
-    elif verdict.over_optimized is False and verdict.best_step == last_evaluation:
-        sentences.append("not over-optimized: the held-out loss is at its best at the end")
-    elif verdict.over_optimized is False:
-        sentences.append(
-            f"not over-optimized: the held-out loss was best at {counts} {verdict.best_step:g} and has not risen "
-            "beyond noise since"
-        )
-    return sentences
-
-
-def _how_sure(verdict: Verdict) -> list[str]:
-    if verdict.depth is None or verdict.depth_noise is None:
-        return []
-    return [
-        f"{verdict.confidence}: the noise of that number is {verdict.depth_noise:.2g} {verdict.unit}, and a fall "
-        f"counts from {BEYOND_NOISE:g} times the noise on"
-    ]
-
-
 def _found(verdict: Verdict) -> list[str]:
-    reference, found = verdict.reference, []
+    evidence = verdict.evidence
+    reference, found = evidence.reference, []
     spread = f" ± {reference.beta_spread:.1g}" if reference.beta_spread else ""
     if reference.beta is not None:
-        found.append(f"β = {reference.beta:.4g}{spread} ({verdict.beta_source})")
+        found.append(f"β = {reference.beta:.4g}{spread} ({evidence.beta_source})")
     if reference.free:
         found.append("there is no reference: rewards are β times the log-probabilities")
     if reference.chosen is not None:
         rejected = f", of rejected {reference.rejected:.2f}" if reference.rejected is not None else ""
         noise = f" ± {reference.spread:.1g}" if reference.spread else ""
+        unit = "nats per token" if evidence.per_token else "nats"
         found.append(
-            f"the reference's log-probability of chosen is {reference.chosen:.2f}{noise} nats{rejected}"
+            f"the reference's log-probability of chosen is {reference.chosen:.2f}{noise} {unit}{rejected}"
         )
-    if verdict.per_token is not None:
-        found.append(
-            f"log-probabilities are {'means per token' if verdict.per_token else 'sums over the response'}"
-        )
-    if verdict.nonfinite_steps:
-        series = ", ".join(verdict.nonfinite_series)
-        found.append(f"{series}: NaN or infinite at step {_few(verdict.nonfinite_steps)}")
-    if verdict.missing:
-        found.append(f"the log lacks {', '.join(verdict.missing)}")
+    if evidence.per_token is not None:
+        found.append(f"log-probabilities are {'means per token' if evidence.per_token else 'sums over the response'}")
+    if evidence.nonfinite_steps:
+        series, steps = ", ".join(evidence.nonfinite_series), evidence.nonfinite_steps
+        shown = ", ".join(f"{step:g}" for step in steps[:FEW])
+        more = f" and {len(steps) - FEW} more" if len(steps) > FEW else ""
+        found.append(f"{series}: NaN or infinite at {evidence.counts} {shown}{more}")
+    if evidence.missing:
+        found.append(f"the log lacks {', '.join(evidence.missing)}")
     return found
-
-
-def _few(steps: list[int | float]) -> str:
-    shown = ", ".join(f"{step:g}" for step in steps[:5])
-    return shown + (f" and {len(steps) - 5} more" if len(steps) > 5 else "")
 
 
 def _short(name: str) -> str:
@@ -215,11 +89,8 @@ def _short(name: str) -> str:
 # --- as a figure -------------------------------------------------------------------------------------------------
 
 
-def save_figure(cases: Sequence[Case], file: Path) -> Path:
+def save_figure(verdicts: Sequence[Verdict], file: Path) -> Path:
     """One row per run: chosen and rejected on the left, loss and margin on the right."""
-    import matplotlib
-
-    matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     from rewardshape.plotting.diagnosis import plot_fall, plot_progress
@@ -227,24 +98,22 @@ def save_figure(cases: Sequence[Case], file: Path) -> Path:
 
     with style():
         figure, axes = plt.subplots(
-            len(cases), 2, figsize=(8.6, 3.1 * len(cases)), squeeze=False, layout="constrained"
+            len(verdicts), 2, figsize=(8.6, 3.1 * len(verdicts)), squeeze=False, layout="constrained"
         )
-        for (fall, progress), (log, verdict) in zip(axes, cases, strict=True):
-            if verdict.curve.empty:
-                fall.text(
-                    0.5, 0.5, "the log does not say what\nchosen responses did", ha="center", va="center"
-                )
+        for (fall, progress), verdict in zip(axes, verdicts, strict=True):
+            evidence = verdict.evidence
+            if evidence.curve.empty:
+                fall.text(0.5, 0.5, "not told: what\nchosen responses did", ha="center", va="center")
                 fall.set_axis_off()
             else:
                 plot_fall(
-                    verdict.curve, fall, unit=verdict.unit or "", baseline=verdict.baseline, limit=verdict.limit,
-                    onset=verdict.onset_step, steps=log.counts,
+                    evidence.curve, fall, unit=evidence.unit, baseline=evidence.baseline,
+                    limit=None if evidence.exact else evidence.smallest_fall,
+                    onset=verdict.onset_step, steps=evidence.counts,
                 )  # fmt: skip
-            plot_progress(log.table, progress, best=verdict.best_step, steps=log.counts)
+            plot_progress(evidence.progress, progress, best=verdict.best_step, steps=evidence.counts)
             fall.set_title(
-                f"{_short(verdict.name.split(' · ')[-1])}: {verdict.verdict}",
-                loc="left",
-                fontsize="small",
+                f"{_short(verdict.name.split(' · ')[-1])}: {verdict.word}", loc="left", fontsize="small"
             )
         file.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(file, dpi=150)
@@ -312,20 +181,27 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m rewardshape.d
         return 2
     for path in arguments.paths:
         try:
-            cases = diagnose(path, beta=arguments.beta, columns=columns)
-            file = save_figure(cases, _figure_file(Path(path), arguments.output))
+            verdicts = list(judge_all(path, beta=arguments.beta, columns=columns).values())
+            file = save_figure(verdicts, _figure_file(Path(path), arguments.output))
         except (InputError, OSError) as error:
             print(f"error: {error}", file=sys.stderr)
             status = 2
             continue
-        found += [{**case.verdict.to_json(), "figure": str(file)} for case in cases]
+        found += [{**verdict.to_dict(), "figure": str(file)} for verdict in verdicts]
         if not arguments.json:
-            print("\n\n".join(report(case) for case in cases), f"\nFigure: {file}\n", sep="\n")
+            _say("\n\n".join(map(report, verdicts)) + f"\n\nFigure: {file}\n")
     if arguments.json and found:
-        print(
-            json.dumps(found[0] if len(found) == 1 else found, indent=2, ensure_ascii=False, allow_nan=False)
-        )
+        shown = found[0] if len(found) == 1 else found
+        _say(json.dumps(shown, indent=2, ensure_ascii=False, allow_nan=False))
     return status
+
+
+def _say(text: str) -> None:
+    """Print; a reader that has seen enough (``| head``) closes the pipe, which is no error."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _columns(pairs: Sequence[str]) -> dict[str, str]:

@@ -2,9 +2,8 @@
 
 Everything here reads the ``probe`` rows of a trace. A *change* is always "since step 0, the untouched
 checkpoint". Per-token values are the mean over pairs of each pair's own log-prob per token, so long
-responses count no more than short ones. Intervals are 95 % and resample pairs (seeded; the same resamples
-at every step and in every run of one probe set). They say how far the probe set stands for other pairs, not
-how far the seed of a run does: for that see `rewardshape.analysis.comparison`.
+responses count no more than short ones. Intervals are 95 % and over prompts (`mean_interval`). They say how far the
+probe set stands for other pairs, not how far the seed of a run does: for that see `rewardshape.analysis.comparison`.
 """
 
 from __future__ import annotations
@@ -73,20 +72,20 @@ def _panel_curve(panel: Panel, seed: int) -> pd.DataFrame:
         "response": panel.response,
         "num_pairs": num_pairs,
         "logp_sum": panel.sums["logp_sum"].mean(axis=1),
-        **_with_interval("logp_sum_change", panel.change(per_token=False), seed),
+        **_with_interval("logp_sum_change", panel.change(per_token=False), panel.prompt_ids, seed),
     }
     for name in panel.sums:
         kind = name.removesuffix("_sum").removesuffix("_logp")
         curve[f"{kind}_mean"] = (panel.sums[name] / panel.num_tokens).mean(axis=1)
-        curve |= _with_interval(f"{kind}_mean_change", panel.change(name), seed)
+        curve |= _with_interval(f"{kind}_mean_change", panel.change(name), panel.prompt_ids, seed)
     fallen = (panel.change() < 0).sum(axis=1)
     low, high = share_interval(fallen, num_pairs)
     curve |= {"share_fallen": fallen / num_pairs, "share_fallen_low": low, "share_fallen_high": high}
     return pd.DataFrame(curve)
 
 
-def _with_interval(name: str, values: np.ndarray, seed: int) -> dict[str, np.ndarray]:
-    low, high = mean_interval(values, seed=seed)
+def _with_interval(name: str, values: np.ndarray, prompts: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+    low, high = mean_interval(values, prompts, seed=seed)
     return {name: values.mean(axis=1), f"{name}_low": low, f"{name}_high": high}
 
 
@@ -115,8 +114,8 @@ def margin_curve(trace: Trace, *, seed: int = 0) -> pd.DataFrame:
             **run_label(chosen.run),
             "step": chosen.steps,
             "num_pairs": len(chosen.pair_ids),
-            **_with_interval("margin", reward_margins(goal, chosen, rejected), seed),
-            **_with_interval("logp_margin", logp_margins(chosen, rejected), seed),
+            **_with_interval("margin", reward_margins(goal, chosen, rejected), chosen.prompt_ids, seed),
+            **_with_interval("logp_margin", logp_margins(chosen, rejected), chosen.prompt_ids, seed),
             "accuracy": higher / len(chosen.pair_ids),
             "accuracy_low": low,
             "accuracy_high": high,
@@ -163,12 +162,12 @@ def displacement_phases(trace: Trace, *, seed: int = 0) -> pd.DataFrame:
             "response": panel.response,
             "num_pairs": len(panel.pair_ids),
             "steps": int(panel.steps[-1]),
-            "onset": _onset(panel.steps, *mean_interval(change, seed=seed)),
+            "onset": _onset(panel.steps, *mean_interval(change, panel.prompt_ids, seed=seed)),
             "depth_step": int(panel.steps[lowest]),
             "peak_step": int(panel.steps[highest]),
             "recovered_share": (mean[-1] - mean[lowest]) / -mean[lowest] if mean[lowest] < 0 else np.nan,
         }
-        low, high = mean_interval(np.stack(list(moments.values())), seed=seed)
+        low, high = mean_interval(np.stack(list(moments.values())), panel.prompt_ids, seed=seed)
         for i, name in enumerate(moments):
             row |= {name: moments[name].mean(), f"{name}_low": low[i], f"{name}_high": high[i]}
         rows.append(row)

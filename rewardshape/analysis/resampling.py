@@ -1,7 +1,8 @@
-"""Bootstrap over pairs, for many statistics at once.
+"""Intervals over prompts, for many statistics at once.
 
-One draw of pairs serves every step, every response and every run of the same probe set, so that differences
-between them are paired, and a whole curve costs one matrix product.
+Pairs of one prompt are no independent observations, so prompts are drawn, each with all its pairs; where every pair has
+a prompt of its own that is a draw of pairs. One draw serves every step, every response and every run of the same probe
+set, so that differences between them are paired, and a whole curve costs a few matrix products.
 """
 
 from __future__ import annotations
@@ -11,33 +12,92 @@ from scipy import stats
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
+# An interval for other prompts than those measured is not given from fewer.
+MIN_PROMPTS = 8
+# Beyond so many rows the shape of the resampled distribution is found at so many places and interpolated between them.
+MAX_ROWS = 400
 
 
 def draw_pairs(num_pairs: int, *, seed: int = 0) -> np.ndarray:
-    """Indices of the pairs in every bootstrap resample, shape (resamples, pairs).
+    """Indices of the pairs (or prompts) in every bootstrap resample, shape (resamples, pairs).
 
     The draws are those of ``scipy.stats.bootstrap`` with ``rng=numpy.random.default_rng(seed)``.
     """
     return np.random.default_rng(seed).integers(0, num_pairs, (RESAMPLES, num_pairs))
 
 
-def resampled_means(values: np.ndarray, *, seed: int = 0) -> np.ndarray:
-    """Means over pairs in every resample.
+def drawn_counts(num_prompts: int, *, seed: int = 0) -> np.ndarray:
+    """How often each prompt is in every resample, shape (resamples, prompts)."""
+    rows = np.arange(RESAMPLES)[:, None] * num_prompts
+    flat = (draw_pairs(num_prompts, seed=seed) + rows).ravel()
+    return np.bincount(flat, minlength=RESAMPLES * num_prompts).reshape(RESAMPLES, num_prompts).astype(float)
+
+
+def _by_prompt(values: np.ndarray, prompts: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Sums over the pairs of each prompt, (rows, prompts), and the number of pairs of each, (prompts,)."""
+    if prompts is None:
+        return values, np.ones(values.shape[-1])
+    codes = np.unique(prompts, return_inverse=True)[1]
+    member = np.zeros((len(codes), codes.max() + 1))
+    member[np.arange(len(codes)), codes] = 1
+    return values @ member, member.sum(axis=0)
+
+
+def num_prompts(values: np.ndarray, prompts: np.ndarray | None) -> int:
+    """How many prompts there are."""
+    return values.shape[-1] if prompts is None else len(np.unique(prompts))
+
+
+def resampled_means(values: np.ndarray, prompts: np.ndarray | None = None, *, seed: int = 0) -> np.ndarray:
+    """Means over pairs in every resample of the prompts.
 
     Parameters
     ----------
-    values : array, shape (steps, pairs)
+    values : array, shape (rows, pairs)
+    prompts : array, shape (pairs,), optional
+        Equal where pairs share a prompt; left out, every pair has its own.
     seed : int
-        Equal seeds and numbers of pairs draw equal resamples.
+        Equal seeds and numbers of prompts draw equal resamples.
 
     Returns
     -------
-    array, shape (resamples, steps)
+    array, shape (resamples, rows)
     """
-    num_pairs = values.shape[-1]
-    rows = np.arange(RESAMPLES)[:, None] * num_pairs
-    counts = np.bincount((draw_pairs(num_pairs, seed=seed) + rows).ravel(), minlength=RESAMPLES * num_pairs)
-    return (counts.reshape(RESAMPLES, num_pairs) / num_pairs) @ values.T
+    sums, sizes = _by_prompt(values, prompts)
+    counts = drawn_counts(len(sizes), seed=seed)
+    return np.asarray((counts @ sums.T) / (counts @ sizes)[:, None])
+
+
+def mean_error(values: np.ndarray, prompts: np.ndarray | None = None) -> np.ndarray:
+    """Standard error of the mean over pairs, one per row, with pairs of one prompt taken as dependent.
+
+    The variance of the ratio (sum over prompts of their sums) / (sum of their sizes), linearised, with the factor
+    n/(n − 1) for n prompts; with one pair a prompt that is ``scipy.stats.sem``.
+    """
+    sums, sizes = _by_prompt(values, prompts)
+    count, total = len(sizes), sizes.sum()
+    if count < 2:
+        return np.full(values.shape[0], np.nan)
+    left = sums - values.mean(axis=1, keepdims=True) * sizes
+    return np.asarray(np.sqrt(count / (count - 1) * (left**2).sum(axis=1)) / total)
+
+
+def studentised(values: np.ndarray, prompts: np.ndarray | None = None, *, seed: int = 0) -> np.ndarray:
+    """(mean − true mean) / standard error in every resample: the distribution that a t-statistic has under these data.
+
+    Returns
+    -------
+    array, shape (resamples, rows)
+    """
+    sums, sizes = _by_prompt(values, prompts)
+    left = sums - values.mean(axis=1, keepdims=True) * sizes  # sums to 0 over prompts
+    counts = drawn_counts(len(sizes), seed=seed)
+    total = (counts @ sizes)[:, None]
+    shift = (counts @ left.T) / total
+    squares = counts @ (left**2).T - 2 * shift * (counts @ (left * sizes).T) + shift**2 * (counts @ sizes**2)[:, None]
+    count = len(sizes)
+    error = np.sqrt(count / (count - 1) * np.maximum(squares, 0)) / total
+    return np.divide(shift, error, out=np.zeros_like(shift), where=error > 0)
 
 
 def percentile_interval(resampled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -47,27 +107,42 @@ def percentile_interval(resampled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return low, high
 
 
-def mean_interval(values: np.ndarray, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """95 % bootstrap interval of the mean over pairs, one per row; NaN where there is only one pair.
+def mean_interval(
+    values: np.ndarray, prompts: np.ndarray | None = None, *, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """95 % interval of the mean over pairs for other prompts like these, one per row.
+
+    The wider of two at each end: Student's t, which holds for heavy tails, and the studentised bootstrap over prompts
+    (Efron and Tibshirani 1993, chapter 12.5), which holds for skewed ones.
 
     Parameters
     ----------
-    values : array, shape (steps, pairs)
+    values : array, shape (rows, pairs)
+    prompts : array, shape (pairs,), optional
+        Equal where pairs share a prompt.
 
     Returns
     -------
-    low, high : arrays, shape (steps,)
+    low, high : arrays, shape (rows,)
+        NaN where there are fewer than `MIN_PROMPTS` prompts.
 
     Examples
     --------
-    >>> low, high = mean_interval(np.array([[1.0, 2.0, 3.0, 4.0]]))
-    >>> bool(low[0] < 2.5 < high[0])
+    >>> low, high = mean_interval(np.arange(10.0)[None])
+    >>> bool(low[0] < 4.5 < high[0])
     True
     """
-    if values.shape[-1] < 2:
-        unknown = np.full(values.shape[0], np.nan)
-        return unknown, unknown
-    return percentile_interval(resampled_means(values, seed=seed))
+    count = num_prompts(values, prompts)
+    if count < MIN_PROMPTS:
+        return np.full(values.shape[0], np.nan), np.full(values.shape[0], np.nan)
+    rows = np.arange(len(values))
+    shown = np.unique(np.linspace(0, len(values) - 1, min(len(values), MAX_ROWS)).round().astype(int))
+    low, high = percentile_interval(studentised(values[shown], prompts, seed=seed))
+    student = stats.t.ppf((1 + CONFIDENCE) / 2, count - 1)
+    low = np.minimum(np.interp(rows, shown, low), -student)
+    high = np.maximum(np.interp(rows, shown, high), student)
+    mean, error = values.mean(axis=1), mean_error(values, prompts)
+    return mean - high * error, mean - low * error
 
 
 def share_interval(counts: np.ndarray, total: int) -> tuple[np.ndarray, np.ndarray]:

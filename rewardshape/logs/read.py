@@ -22,9 +22,7 @@ from rewardshape.logs.names import SERIES
 from rewardshape.logs.rows import Rows
 from rewardshape.logs.source import Source
 
-__all__ = ["OWN_FORM", "Log", "read_logs"]
-
-OWN_FORM = "rewardshape run"  # the form of a log that was made of a trace of ours
+__all__ = ["Log", "read_logs"]
 
 UNDERSTOOD = (
     "a run folder of rewardshape, trainer_state.json, a model card's table, TRL or reference-DPO stdout, "

@@ -1,103 +1,101 @@
-"""What to try next, with the reason from the theory, for each verdict.
-
-The theory is one line: with gradient weights w_w and w_l and the Gram matrix (a, b, c) of the pair's gradients, a step
-moves the chosen score by η·(w_w·a − w_l·b). The chosen response falls when b/a > w_w/w_l, that is when chosen and
-rejected share so much gradient that pushing one down drags the other along.
-"""
+"""What to try next, for a word and what was measured beside it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rewardshape.logs.names import SERIES
+from rewardshape.verdict.evidence import Evidence
+from rewardshape.verdict.words import Word
 
-if TYPE_CHECKING:
-    from rewardshape.verdict.judge import Verdict
 
-_ADVICE = {
-    "displaced": [
-        "Measure before you mend: a margin loss allows chosen to fall, and the fall harms only if the probability goes "
-        "to worse answers. Sample a few prompts, or run `rewardshape probe` on your pairs.",
-        "Look at the pairs: chosen falls when its gradient overlaps the rejected one's by more than w_w/w_l (1 for DPO "
-        "and SimPO), so near-duplicates and pairs that differ in a few tokens drive it. Drop those with the highest "
-        "CHES score, or draw chosen and rejected further apart.",
-        "Lower the learning rate, train for fewer steps, or raise β: the path of (chosen, rejected) is fixed by the "
-        "pairs and the reward shape; these three only decide how far along it the run goes, and with a larger β the "
-        "same margin is reached sooner.",
-        "Add a likelihood term on the chosen response (rpo_alpha in TRL, pref_ftx in LLaMA-Factory, DPOP, CPO): it "
-        "raises w_w, so that w_w/w_l can exceed the overlap.",
-        "Bend the reward: with α below 0, w_w/w_l = e^-αΔ exceeds 1 once the pair is in order by Δ.",
-    ],
-    "recovered": [
-        "Nothing to mend at the end of the run. If you stop early or take a middle checkpoint, stay clear of the dip.",
-    ],
-    "not displaced": [
-        "Nothing to mend. If the margin is small, train longer or raise the learning rate, and watch the chosen "
-        "responses while you do.",
-    ],
-    "saturated": [
-        "Stop here or earlier: with the logistic link a pair's gradient is at most its loss, so these pairs teach no "
-        "more and further steps only drift.",
-        "If accuracy was near 1 from the start, the pairs are too easy: chosen and rejected differ by style, length or "
-        "source. Draw both from the model itself, or drop pairs that the reference already orders by a wide margin.",
-        "Raise γ or lower β, or take a link with a target (IPO's squared loss): a pair then keeps its gradient up to a "
-        "larger margin, or stops at a set one.",
-    ],
-    "collapsed": [
-        "Go back to a checkpoint before the fall: both responses have lost probability and their order is gone.",
-        "Lower the learning rate by a factor of 5 to 10, warm up for 10 % of the steps, and clip the gradient at 1: "
-        "one step too long leaves the region where the first-order picture holds.",
-        "Raise β (with a reference), or add a likelihood term on the chosen response: nothing else in the loss holds "
-        "the probabilities up.",
-        "Check the labels: where chosen and rejected are swapped in part of the data, the two parts pull against each "
-        "other.",
-    ],
-    "not training": [
-        "Check that parameters are trainable and that the optimiser has them: with frozen weights, inactive adapters "
-        "or a detached loss the gradient is exactly 0, whatever the accuracy says (it measures the start).",
-        "Check that chosen and rejected differ after truncation: if the prompt fills max_length, both are cut to the "
-        "same tokens, every margin is 0 and the gradients cancel.",
-        "Check the learning rate and its schedule, and bfloat16 weights at so small a rate that updates round away.",
-    ],
-    "undetermined": [
-        "Log rewards/chosen, rewards/rejected and logps/chosen on a fixed evaluation set, before the first step and "
-        "every few steps: a margin alone grows whether chosen rises or falls.",
-    ],
-}
-_NONFINITE = (
-    "NaN or infinity: an empty response after truncation gives 0/0 in a per-token mean, float16 overflows, and one bad "
-    "step poisons the weights. Find the first such step, skip empty rows, use bfloat16 and clip the gradient."
+def advice_for(word: Word, evidence: Evidence, *, gave_back: bool, fell: bool) -> list[str]:
+    """Sentences to act on, the most useful first."""
+    if word in (Word.BROKEN, Word.NOT_TRAINING):
+        return list(word.advice)
+    return [
+        *_stop(evidence),
+        *_peak(word, evidence, gave_back),
+        *_truncation(evidence),
+        *word.advice,
+        *_fall_too(word, fell),
+        *_measure(word, evidence),
+        *_not_finite(evidence),
+    ]
+
+
+def _stop(evidence: Evidence) -> list[str]:
+    held = evidence.held_out
+    if held is None or not (held.worse or held.above_start):
+        return []
+    if held.above_start:
+        return [
+            f"No checkpoint is better than the model before training by the {held.measure}: find out why (learning "
+            "rate, labels, the reference) before you take one."
+        ]
+    return [
+        f"Take the checkpoint of {evidence.counts} {held.best_step:g}: the {held.measure} was best there and has become "
+        "worse since."
+    ]
+
+
+def _peak(word: Word, evidence: Evidence, gave_back: bool) -> list[str]:
+    if not gave_back or word is Word.DISPLACED or evidence.highest is None:
+        return []
+    return [
+        f"Consider the checkpoint of {evidence.counts} {evidence.highest.step:g}: chosen peaked there and has been "
+        "falling since, which is displacement that has not yet reached the start."
+    ]
+
+
+def _truncation(evidence: Evidence) -> list[str]:
+    if not evidence.learning.ties or evidence.learning.ties <= 0.05:
+        return []
+    return ["Count the pairs whose two responses are the same after truncation, and raise max_length or drop them."]
+
+
+def _fall_too(word: Word, fell: bool) -> list[str]:
+    if word is not Word.SATURATED or not fell:
+        return []
+    return ["Chosen also lost probability; an earlier checkpoint has lost less of it at the same order of the pairs."]
+
+
+def _measure(word: Word, evidence: Evidence) -> list[str]:
+    """What to measure, where the word is weak for want of it."""
+    ours = evidence.num_pairs is not None
+    few = evidence.exact and ours
+    if word is Word.UNDETERMINED or (few and word in (Word.DISPLACED, Word.NOT_DISPLACED)):
+        return [_more(evidence)] if ours else [_LOG_MORE]
+    if word is Word.NOT_DISPLACED:
+        learnt = evidence.learning.accuracy
+        small = learnt is not None and learnt.last - learnt.first < 0.02 and learnt.last < 0.7
+        go_on = "Accuracy has hardly moved: train longer or raise the learning rate, and watch chosen while you do."
+        keep = "No sign of displacement: sample a few prompts before you call the run good."
+        return [go_on if small else keep]
+    if "evaluation rows" in evidence.missing:
+        return ["Hold out a fixed set of pairs and evaluate it from step 0: batches hide small changes."]
+    return []
+
+
+_LOG_MORE = (
+    "Log rewards/chosen, rewards/rejected and logps/chosen on a fixed evaluation set, before the first step and every "
+    "few steps: a margin alone grows whether chosen rises or falls."
 )
 
 
-def advice_for(verdict: Verdict) -> list[str]:
-    """Sentences to act on, the most useful first."""
-    advice = list(_ADVICE[verdict.verdict])
-    if verdict.over_optimized:
-        advice.insert(
-            0,
-            f"Take the checkpoint of step {verdict.best_step}: the held-out measure was best there and got worse while "
-            "the training margin went on growing.",
-        )
-    if verdict.verdict == "not displaced" and _fell_from_peak(verdict):
-        advice.insert(
-            0,
-            f"Consider the checkpoint of step {verdict.highest_step}: chosen peaked there and has been falling since, "
-            "which is displacement that has not yet reached the start.",
-        )
-    if set(verdict.nonfinite_series) & set(
-        SERIES.values()
-    ):  # not logits over masked entries, nor side series
-        advice.append(_NONFINITE)
-    if verdict.verdict in ("displaced", "not displaced") and "evaluation rows" in verdict.missing:
-        advice.append(
-            "Hold out a fixed set of pairs and evaluate it from step 0: batches hide small changes."
-        )
-    return advice
+def _more(evidence: Evidence) -> str:
+    prompts, seen = evidence.num_prompts or 1, evidence.smallest_fall
+    if seen is None:
+        return "Measure more probe pairs: an interval for other pairs takes at least 8 prompts (--probe-pairs 64)."
+    needed = int(-(-prompts * (seen / evidence.matters) ** 2 // 10) * 10)
+    return (
+        f"With about {max(needed, prompts + 10)} probe pairs a fall that matters would be seen four times in five "
+        f"(there were {prompts}): --probe-pairs {max(needed, prompts + 10)}."
+    )
 
 
-def _fell_from_peak(verdict: Verdict) -> bool:
-    if verdict.highest is None or verdict.depth is None or not verdict.depth_noise or verdict.highest <= 0:
-        return False
-    fall = verdict.highest + verdict.depth
-    return fall > 4 * verdict.depth_noise and fall > 0.25 * verdict.highest
+def _not_finite(evidence: Evidence) -> list[str]:
+    if not set(evidence.nonfinite_series) & set(SERIES.values()):  # not logits over masked entries, nor side series
+        return []
+    return [
+        "Find the first row that is NaN or infinite: an empty response after truncation gives 0/0 in a per-token mean, "
+        "and float16 overflows. Skip empty rows, use bfloat16 and clip the gradient."
+    ]

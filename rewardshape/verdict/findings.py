@@ -1,13 +1,12 @@
-"""What a run or a sweep shows, in words with their numbers, and what the theory says to try next.
+"""What a run or a sweep shows, for a page: the verdicts in a headline, what stands beside them, and what to try.
 
-A statement is made only where its 95 % interval bears it; where it does not, that is what is said. The theory is
-one line: a step moves the chosen score by η·(w_w·a − w_l·b), with w_w and w_l the gradient weights and (a, b, c)
-the Gram matrix of the pair's gradients, so a chosen response falls where b/a exceeds w_w/w_l.
+The word, interval and onset of a run are its `Verdict`'s; a statement about the pairs or about settings against each
+other is made only where its interval bears it, and where it does not, that is what is said.
 """
 
 from __future__ import annotations
 
-import math
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,17 +21,12 @@ from rewardshape.analysis.displacement import (
     summarise,
 )
 from rewardshape.analysis.pairs import DESCRIPTORS, pair_correlations, pairs_table
-from rewardshape.analysis.panels import chosen_and_rejected, pair_weights
 from rewardshape.numbers import interval, number, percents, shortest, signed
 from rewardshape.trace import Trace
-
-# Weights that shrank to a twentieth: under the logistic link the pair's loss is then a few hundredths of a nat.
-SATURATED = 0.05
-# An earlier stop is worth a word if at least this share of the fall came after accuracy stood where it ended.
-LATE_SHARE = 0.2
-# Pairs for a power of 0.8 over pairs whose interval just reaches zero: ((1.96 + 0.84) / 1.96)².
-POWER = 2.04
-
+from rewardshape.verdict.judge import Verdict, judge_all
+from rewardshape.verdict.sentences import story
+from rewardshape.verdict.thresholds import LATE_SHARE
+from rewardshape.verdict.words import Word
 
 @dataclass(frozen=True)
 class Findings:
@@ -60,9 +54,9 @@ class Tables:
         return {run.setting: run.setting_label for run in self.trace.runs}
 
     @cached_property
-    def weights(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Gradient weights of the probe pairs of every run: chosen and rejected, (steps, pairs)."""
-        return {pair[0].run.name: pair_weights(*pair) for pair in chosen_and_rejected(self.trace)}
+    def verdicts(self) -> dict[str, Verdict]:
+        """The judgement of every run."""
+        return judge_all(self.trace)
 
     @cached_property
     def curve(self) -> pd.DataFrame:
@@ -110,121 +104,11 @@ def findings(trace: Trace, tables: Tables | None = None) -> Findings:
     tables = tables or Tables(trace)
     if len(trace.runs) > 1:
         return _sweep_findings(tables)
-    row = tables.summary.iloc[0]
-    headline, sentence = _run_verdict(tables, row)
-    return Findings(headline, sentence, _run_advice(tables, row))
-
-
-def _run_verdict(tables: Tables, row: pd.Series) -> tuple[str, str]:
-    phases = tables.phases.query("response == 'chosen'").iloc[0]
-    fell = row["chosen_change_high"] < 0
-    recovered = phases["depth_high"] < 0 and phases["recovery_low"] > 0
-    sentences = [
-        f"After {row['step']} steps the chosen responses of the probe set stand {signed(row['chosen_change'])} nats"
-        f" per token from where they began (95 % interval {interval(row, 'chosen_change')},"
-        f" {row['num_pairs']} pairs), and {row['share_fallen']:.0%} of them fell.",
-        _rejected(tables, row),
-    ]
-    if fell and not pd.isna(phases["onset"]):
-        sentences.append(f"The fall is beyond its interval from step {phases['onset']} on.")
-    if recovered:
-        sentences.append(
-            f"It was deepest at step {phases['depth_step']} ({signed(phases['depth'])});"
-            f" {number(phases['recovery'])} of that came back."
-        )
-    if fell:
-        return "The chosen responses lost probability.", " ".join(sentences)
-    if _gave_back(phases):
-        sentences.append(
-            f"They had risen to {signed(phases['peak'])} at step {phases['peak_step']} and have lost"
-            f" {number(-phases['fall_from_peak'])} since (interval {interval(phases, 'fall_from_peak')})."
-        )
-        return "The chosen responses rose, then lost probability.", " ".join(sentences)
-    if row["chosen_change_low"] > 0:
-        return "The chosen responses gained probability.", " ".join(sentences)
-    if recovered:
-        return "The chosen responses fell and came back.", " ".join(sentences)
-    return "No displacement beyond the noise of this probe set.", " ".join(sentences)
-
-
-def _gave_back(phases: pd.Series) -> bool:
-    """Whether the mean rose beyond its interval, then lost a good part of it again, beyond that interval too."""
-    risen = phases["peak_low"] > 0 and phases["fall_from_peak_high"] < 0
-    return bool(risen and -phases["fall_from_peak"] > LATE_SHARE * phases["peak"])
-
-
-def _rejected(tables: Tables, row: pd.Series) -> str:
-    course = "grew" if row["rejected_change"] < row["chosen_change"] else "shrank"
-    accuracy = tables.margins["accuracy"]
-    return (
-        f"The rejected ones moved by {signed(row['rejected_change'])}, so the margin {course}; accuracy went from"
-        f" {accuracy.iloc[0]:.0%} to {accuracy.iloc[-1]:.0%}."
-    )
-
-
-def _run_advice(tables: Tables, row: pd.Series) -> list[str]:
-    if not math.isfinite(row["chosen_change_low"]):
-        return ["One probe pair has no interval. Measure at least 30 pairs: --probe-pairs 30."]
-    saturation = _saturation(tables, row["run"])
-    phases = tables.phases.query("response == 'chosen'").iloc[0]
-    if row["chosen_change_high"] >= 0 and _gave_back(phases):
-        return [
-            f"Consider the checkpoint of step {phases['peak_step']}, or --steps {phases['peak_step']}: from there on"
-            " the margin was bought with the probability of the chosen responses.",
-            *_weight_ratio(tables, row),
-            *_in_common(tables),
-            *saturation,
-        ]
-    if row["chosen_change_low"] > 0:
-        return [
-            "Nothing to mend in the chosen responses. If the margin is still small, train on and watch them.",
-            *saturation,
-        ]
-    if row["chosen_change_high"] >= 0:
-        return [_more_pairs(row), *saturation]
-    return [
-        *_weight_ratio(tables, row),
-        *_earlier_stop(tables),
-        *_in_common(tables),
-        *saturation,
-        "A lower learning rate or another β alone will not change the trade. With the pairs and the reward shape"
-        " given, they decide how far along its path a run goes. To leave the path, change α or the pairs, or add a"
-        " likelihood term on the chosen response.",
-    ]
-
-
-def _more_pairs(row: pd.Series) -> str:
-    if row["chosen_change"] == 0:
-        return "Nothing moved. Check that the learning rate is not 0."
-    half_width = (row["chosen_change_high"] - row["chosen_change_low"]) / 2
-    needed = math.ceil(POWER * row["num_pairs"] * (half_width / abs(row["chosen_change"])) ** 2 / 10) * 10
-    if needed > 20 * row["num_pairs"]:
-        return "The change is far within its interval. Train for more steps before you ask again."
-    return (
-        f"The interval holds zero. If the mean stays where it is, about {needed} probe pairs would tell it from zero"
-        f" four times in five (there were {row['num_pairs']}): --probe-pairs {needed}. Or train for more steps."
-    )
-
-
-def _weight_ratio(tables: Tables, row: pd.Series) -> list[str]:
-    chosen, rejected = tables.weights[row["run"]]
-    if not ((chosen > 0) & (rejected > 0)).all():
-        return []
-    ratio = np.median(chosen / rejected, axis=1)
-    alpha = row["alpha"]
-    if alpha > 0:
-        then = f"A smaller α raises the ratio for ordered pairs; at α = 0 it is 1. Try --alpha 0 {alpha:g}."
-    elif alpha == 0:
-        then = "A negative α raises the ratio above 1 once a pair is in order. Try --alpha -0.5 -0.25 0."
-    elif alpha < 0:
-        then = "α is negative already, so what is left is the overlap. Look at the pairs below."
-    else:
-        then = "A reward shape with α below 0 raises it. Try --objective alphapo --alpha -0.5 0."
-    return [
-        f"In the median pair the objective pulls the chosen response up {ratio[-1]:.2f} times as hard as it pushes"
-        f" the rejected one down (w_w/w_l; {ratio[0]:.2f} at step 0). A chosen response falls where the gradients of"
-        f" the pair overlap by more than that (b/a > w_w/w_l). {then}"
-    ]
+    [verdict] = tables.verdicts.values()
+    advice = list(verdict.advice)
+    if verdict.word in (Word.DISPLACED, Word.COLLAPSED):
+        advice += [*_earlier_stop(tables), *_in_common(tables)]
+    return Findings(verdict.sentence, " ".join(story(verdict.word, verdict.evidence)), advice)
 
 
 def _earlier_stop(tables: Tables) -> list[str]:
@@ -254,17 +138,6 @@ def _in_common(tables: Tables) -> list[str]:
     return [
         f"Pairs that are {descriptor.more} fell {'deeper' if negative else 'less'} (Spearman"
         f" ρ = {signed(row['rho'], 2)}, interval {interval(row, 'rho', 2)}).{then}"
-    ]
-
-
-def _saturation(tables: Tables, run: str) -> list[str]:
-    chosen, _ = tables.weights[run]
-    start, end = np.median(chosen[[0, -1]], axis=1)
-    if not 0 <= end < SATURATED * start:
-        return []
-    return [
-        f"The pairs are learnt: the median gradient weight fell to {end / start:.1%} of its start, so further steps"
-        " teach little. Stop here, raise γ, or use harder pairs."
     ]
 
 
@@ -314,14 +187,14 @@ def equal_margin_contrast(tables: Tables) -> Contrast | None:
 
 def _sweep_findings(tables: Tables) -> Findings:
     summary = tables.summary
-    fell, total = int((summary["chosen_change_high"] < 0).sum()), len(summary)
-    if fell == total:
-        runs = "both runs" if total == 2 else f"all {total} runs"
-        headline = f"The chosen responses lost probability in {runs}."
-    elif fell:
-        headline = f"The chosen responses lost probability in {fell} of {total} runs."
+    words = Counter(verdict.word for verdict in tables.verdicts.values())
+    total = len(summary)
+    if len(words) == 1:
+        [word] = words
+        headline = f"{'Both runs' if total == 2 else f'All {total} runs'}: {word}."
     else:
-        headline = f"In none of the {total} runs did the chosen responses fall beyond the noise."
+        told = ", ".join(f"{word} in {count}" for word, count in words.most_common())
+        headline = f"Of {total} runs: {told}."
     ordered = summary.sort_values("chosen_change")
     deepest, mildest = ordered.iloc[0], ordered.iloc[-1]
     shares = summary["share_fallen"]
@@ -333,10 +206,6 @@ def _sweep_findings(tables: Tables) -> Findings:
         f"At the last step they stand between {ends[0]} and {ends[1].replace(' nats per token', '')} from where they"
         f" began; {percents(shares.min(), shares.max())} of the pairs fell."
     )
-    chosen = tables.phases[tables.phases["response"] == "chosen"]
-    gave_back = sum(_gave_back(phases) for _, phases in chosen.iterrows())
-    if gave_back:
-        ending += f" In {gave_back} of {total} runs they rose first and have been losing probability since."
     if summary["setting"].nunique() == 1:  # repetitions of one setting: nothing to set side by side
         return Findings(headline, ending, _sweep_advice(tables, None))
     contrast = equal_margin_contrast(tables)
@@ -371,7 +240,7 @@ def _sweep_advice(tables: Tables, contrast: Contrast | None) -> list[str]:
             "These intervals are over the pairs of one run per setting. Before you rely on the order, repeat it:"
             " --seeds 5."
         )
-    return advice + _in_common(tables) + _saturation(tables, tables.deepest)
+    return advice + _in_common(tables)
 
 
 def _not_by_last_step(tables: Tables, contrast: Contrast) -> list[str]:

@@ -123,12 +123,6 @@ def find_reference(
     evaluated: pd.DataFrame, trained: pd.DataFrame, beta: float | None, settings: dict[str, Any]
 ) -> tuple[Reference, str | None]:
     """β and the reference, from the evaluation rows or (without a reference) from the training rows, and β's source."""
-    if "reference_free" in settings:  # a run of ours knows
-        free, own = (
-            settings["reference_free"],
-            (settings.get("reference_chosen"), settings.get("reference_rejected")),
-        )
-        return Reference(settings["beta"], 0.0, *own, 0.0, free=free), "stated in the manifest"
     found = recover_reference(evaluated, beta=beta) if len(evaluated) else Reference()
     if not found.holds and has(trained, "logp_chosen", "reward_chosen"):
         # Batches can show that there is no reference; a line through a few of them would be chance
@@ -147,8 +141,8 @@ def find_reference(
 def _looks_free(evaluated: pd.DataFrame, trained: pd.DataFrame, settings: dict[str, Any]) -> bool:
     """Without log-probabilities, signs that rewards are not measured from a reference.
 
-    ORPO logs log-odds; the log may state the loss; or both rewards are far from 0 in the first row, much further than
-    from each other.
+    ORPO logs log-odds; the log may state the loss; or both rewards are far below 0 in the first row (log-probabilities
+    are negative), much further than from each other.
     """
     if has(evaluated, "log_odds_chosen") or has(trained, "log_odds_chosen"):
         return True
@@ -157,9 +151,7 @@ def _looks_free(evaluated: pd.DataFrame, trained: pd.DataFrame, settings: dict[s
     if not has(trained, "reward_chosen", "reward_rejected"):
         return False
     first = trained[["reward_chosen", "reward_rejected"]].dropna().iloc[:1].to_numpy()
-    return bool(
-        first.size and np.abs(first).min() > FAR_FROM_ZERO and np.ptp(first) < np.abs(first).min() / 4
-    )
+    return bool(first.size and first.max() < -FAR_FROM_ZERO and np.ptp(first) < np.abs(first).min() / 4)
 
 
 def has(table: pd.DataFrame, *columns: str) -> bool:

@@ -125,10 +125,21 @@ def _loss_bound(table: pd.DataFrame) -> str | None:
     )
 
 
+def _has_another_term(table: pd.DataFrame) -> bool:
+    """Whether a likelihood term or log-odds (ORPO, CPO) stand beside the margin, so that the loss tells no γ."""
+    likelihood = "nll_loss" in table and bool((table["nll_loss"].fillna(0) > 0).any())
+    return likelihood or "log_odds_chosen" in table or "log_odds_ratio" in table
+
+
+def loss_is_logistic(table: pd.DataFrame) -> bool:
+    """Whether the loss of a run with a reference may be compared with ln 2, its value without training."""
+    return "kl" not in table and not _has_another_term(table) and _loss_bound(table) is None
+
+
 def target_margin(table: pd.DataFrame, beta: float | None) -> str | None:
     """The target margin γ that a reference-free logistic loss implies, in both of its conventions."""
-    if "nll_loss" in table and (table["nll_loss"].fillna(0) > 0).any():
-        return None  # ORPO and CPO add a likelihood term, after which the loss says nothing about γ
+    if _has_another_term(table):
+        return None
     rows = _columns(table, "loss", "margin")
     rows = rows[rows[:, 0] > 0]
     if not len(rows):

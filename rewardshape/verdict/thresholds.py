@@ -1,28 +1,39 @@
-"""Every threshold of the diagnosis with its reason. ``docs/diagnose.md`` lists them for users."""
+"""Every threshold of a judgement with its reason, each once. ``docs/diagnose.md`` lists them for users."""
 
 from __future__ import annotations
 
-# One row cannot show a change, and two cannot show a change and its noise unless it dwarfs their difference.
+# One row shows no change of batches; a fixed set against a known reference needs no second.
 MIN_ROWS = 2
-# "Beyond noise": this many standard errors, and never less than Student's t asks at 95 % of so few rows.
-BEYOND_NOISE = 2.0
-# A dip that was regained is one of many places where one could be seen, so it must stand out further.
-DIP_BEYOND_NOISE = 4.0
-# Displacement below a tenth of a nat changes the probability of a whole response by less than 10 %; per token a
-# hundredth of a nat is the same for a response of ten tokens. In reward units: what that is at the usual β = 0.1.
-SMALLEST = {"nats": 0.1, "nats per token": 0.01, "reward": 0.01}
+# A change is said where chance would show as much in this share of runs in which nothing moved (one-sided) …
+CHANCE_LIKELY = 0.025
+# … and is called clear where it would in this share.
+CHANCE_CLEAR = 0.003
+# The power with which "the smallest fall that would have been seen" would have been seen.
+POWER = 0.8
+# A tenth of a nat changes the probability of a whole response by less than 10 %: smaller falls get no word. Per token
+# that is a response of a hundred tokens (where lengths are known they are used), in rewards the usual β = 0.1.
+SMALLEST = {"nats": 0.1, "nats per token": 0.001, "reward": 0.01}
+# A response that lost three nats is a twentieth as likely. "Not displaced" is said only where a fall of this size would
+# have been seen; per token and in rewards as above.
+MATTERS = {"nats": 3.0, "nats per token": 0.03, "reward": 0.3}
+# Pairs that share a prompt are one independent observation. From so few no interval for other pairs is given.
+MIN_PROMPTS = 8
 # A run recovered when it is back within noise of its start, or has regained this share of its deepest fall.
 REGAINED = 0.8
-# The fall began where it first reached this share of its depth at the end (and the noise of a row), in the stretch that
-# never came back to the baseline.
+# A rise was given back where at least this share of it was lost again.
+GAVE_BACK = 0.2
+# The fall began where it first reached this share of its depth at the end, in the stretch that never came back.
 ONSET_SHARE = 0.05
 # Training rows are means over a few pairs each: compare means over this share of the run, of this many rows at least.
 WINDOW_SHARE, WINDOW_ROWS = 0.2, 3
-# The gradient of a logistic pair is its loss in the limit: |dℓ/dm| = 1 − e^−ℓ. A loss of 0.05 leaves 5 % of the pull
-# (a tenth of what the run began with), at a margin of about 5, where σ(5) = 99.3 %.
-SATURATED_LOSS, SATURATED_MARGIN, SATURATED_ACCURACY = 0.05, 5.0, 0.97
+# Saturated: so much of the gradient that the run began with is left. With the logistic link a pair's gradient is
+# 1 − e^−ℓ of the full one, a half at the start, so that this is a loss of 0.05 at a margin of about 5 (σ(5) = 99.3 %).
+SATURATED = 0.1
+SATURATED_MARGIN, SATURATED_ACCURACY = 5.0, 0.97
 # Chance is one half; two points above it are within the noise of an evaluation set of a few hundred pairs.
 CHANCE = 0.52
+# A preference collapses if it was there: accuracy once stood this far above where it ends.
+LOST_ACCURACY = 0.05
 # A loss that varies by less than a thousandth and rewards below a thousandth: rounding, not training.
 STILL_LOSS, STILL_REWARD = 1e-3, 1e-3
 STILL_SHARE = (
@@ -30,13 +41,21 @@ STILL_SHARE = (
 )
 # Without gradient norms, a run that is long enough to learn and whose loss stays at ln 2 with no trend learns nothing.
 STILL_ROWS, AT_LN2 = 8, 0.02
-# Log-probabilities of training batches vary with the batch; if a fall of this size could hide, nothing is decided.
-HIDEABLE = {"nats": 5.0, "nats per token": 0.05, "reward": 0.5}
-# The held-out loss got worse: above its minimum by this share and beyond its own noise, at the end of the run.
-WORSE_LOSS = 0.02
+# The held-out loss got worse: above its best by this share, beyond what its scatter explains; or by so much that the
+# scatter of no evaluation explains it.
+WORSE_LOSS, MUCH_WORSE_LOSS = 0.02, 0.25
+# Change points that a held-out curve is tried at, and runs without one that it is set against.
+CHANGE_POINTS, NULL_RUNS = 25, 999
 
-# A reward of one at the first logged rows, the same for both responses, is not what one step from a reference does.
+# A reward of one at the first logged rows is not what one step from a reference does.
 FAR_FROM_ZERO = 1.0
+# Rows that lie within this share of a run's steps, or within so many steps, tell where it began.
+FIRST_ROWS, FIRST_STEPS = 0.1, 10
 REFERENCE_FREE_LOSSES = ("simpo", "orpo", "cpo", "alphapo")
 # With so few evaluations and so many training rows, the training rows tell more.
 FEW_EVALUATIONS, MANY_ROWS = 3, 6
+# An earlier stop is worth a word if at least this share of the fall came after accuracy stood where it ended.
+LATE_SHARE = 0.2
+# A run is carried by single pairs where one pair owes this share of a step's whole gradient, or where the mean loss
+# is this many times the median one.
+CARRIED_SHARE, CARRIED_LOSS = 0.5, 5.0

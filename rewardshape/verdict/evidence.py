@@ -1,0 +1,180 @@
+"""What a judgement rests on: a small record, made from pairs or from rows, that the judge reads without asking which."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import pandas as pd
+
+from rewardshape.verdict.recovery import Reference
+from rewardshape.verdict.thresholds import MATTERS, SMALLEST
+
+Unit = Literal["nats", "nats per token", "reward"]
+Step = int | float
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change of a mean log-prob (or reward) against a baseline, negative where it fell.
+
+    Attributes
+    ----------
+    value : float
+    error : float or None
+        Standard error; 0 where the number is exact about the pairs it was measured on, None where it is not known.
+    low, high : float or None
+        95 % interval.
+    chance : float
+        How often chance alone would show as much, one-sided, in the direction of `value`; where the step was searched
+        for, with that search taken into account.
+    step : int or float, optional
+        Where it stands.
+    """
+
+    value: float
+    error: float | None = None
+    low: float | None = None
+    high: float | None = None
+    chance: float = 1.0
+    step: Step | None = None
+
+
+@dataclass(frozen=True)
+class Onset:
+    """The step by which the fall had begun, with its 95 % interval."""
+
+    step: Step
+    low: Step
+    high: Step
+
+
+@dataclass(frozen=True)
+class Course:
+    """A measure of learning at the start of a run, at its best and at its end."""
+
+    first: float
+    last: float
+    highest: float
+
+
+@dataclass(frozen=True)
+class Learning:
+    """How training went apart from the log-probs; None where it is not known.
+
+    Attributes
+    ----------
+    gradient_left : float or None
+        The share of the gradient that the run began with which is left at its end.
+    still : str or None
+        Why nothing is trained, if nothing is.
+    ties : float or None
+        Share of pairs whose two responses are the same to the trainer.
+    """
+
+    loss: Course | None = None
+    margin: Course | None = None
+    accuracy: Course | None = None
+    gradient_left: float | None = None
+    still: str | None = None
+    ties: float | None = None
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The measure that was not trained on: where it was best, and whether it has become worse since.
+
+    Attributes
+    ----------
+    measure : str
+    best_step : int or float
+    worse : bool or None
+        None where too little was logged to tell.
+    chance : float
+        How often a measure that never turns would look so.
+    above_start : bool
+        Whether it was never better than without training.
+    """
+
+    measure: str
+    best_step: Step
+    worse: bool | None = None
+    chance: float = 1.0
+    above_start: bool = False
+
+
+@dataclass(frozen=True)
+class Broken:
+    """Not finite from a step to the end."""
+
+    step: Step
+    series: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of one run.
+
+    Attributes
+    ----------
+    name, form : str
+        The run, and what it was read from.
+    unit : {"nats", "nats per token", "reward"}
+    basis, baseline : str
+        What was judged, against what.
+    chosen, rejected : Change or None
+        At the end, of the same window, so that their difference is the margin's change.
+    lowest, highest : Change or None
+        Of the chosen responses along the run.
+    regained, given_back : Change or None
+        From the lowest and from the highest point to the end.
+    exact : bool
+        Whether every number is exact about the pairs it was measured on (a fixed set against a known start).
+    num_pairs, num_prompts : int or None
+    onset : Onset or None
+        Of the fall, if there is one.
+    smallest_fall : float or None
+        The smallest fall that would have been seen, four times in five; positive.
+    matters, smallest : float
+        The fall that matters, and the smallest that gets a word, in `unit`.
+    curve : DataFrame
+        For drawing: step, chosen, smooth, rejected, above the baseline.
+    progress : DataFrame
+        For drawing: split, step, loss, margin.
+    """
+
+    name: str
+    form: str
+    unit: Unit = "nats"
+    basis: str = ""
+    baseline: str = ""
+    chosen: Change | None = None
+    rejected: Change | None = None
+    lowest: Change | None = None
+    highest: Change | None = None
+    regained: Change | None = None
+    given_back: Change | None = None
+    exact: bool = False
+    num_pairs: int | None = None
+    num_prompts: int | None = None
+    onset: Onset | None = None
+    smallest_fall: float | None = None
+    matters: float = MATTERS["nats"]
+    smallest: float = SMALLEST["nats"]
+    learning: Learning = field(default_factory=Learning)
+    held_out: HeldOut | None = None
+    broken: Broken | None = None
+    why_unknown: str = ""
+    counts: str = "step"
+    rows: str = ""
+    per_token: bool | None = None
+    reference: Reference = field(default_factory=Reference)
+    beta_source: str | None = None
+    nonfinite_steps: tuple[Step, ...] = ()
+    nonfinite_series: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    facts: tuple[str, ...] = ()
+    checks: tuple[str, ...] = ()
+    cannot_tell: tuple[str, ...] = ()
+    curve: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
+    progress: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)

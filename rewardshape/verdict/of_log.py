@@ -1,0 +1,361 @@
+"""Evidence from the rows of another trainer's log."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from rewardshape.logs.log import Log
+from rewardshape.logs.names import SERIES
+from rewardshape.verdict.evidence import Broken, Change, Course, Evidence, HeldOut, Learning, Onset, Step
+from rewardshape.verdict.recovery import Reference, find_reference, has, is_per_token
+from rewardshape.verdict.rows import (
+    Noise,
+    change_of,
+    exact_change,
+    noise_of,
+    onset_of_rows,
+    smallest_seen,
+    turned,
+    window,
+)
+from rewardshape.verdict.sanity import effective_scale, loss_is_logistic, sanity_checks
+from rewardshape.verdict.signal import Signal, chosen_signal, started_elsewhere
+from rewardshape.verdict.still import stands_still
+from rewardshape.verdict.thresholds import CHANCE, MATTERS, SATURATED_ACCURACY, SATURATED_MARGIN, SMALLEST
+
+NEEDED = (
+    "loss", "reward_chosen", "reward_rejected", "margin", "accuracy", "logp_chosen", "logp_rejected", "grad_norm",
+)  # fmt: skip
+# Rows of one sign that end a wobble about the baseline: chance gives as many in one run of thirty.
+SAME_SIGN = 5
+
+
+def evidence_of_log(log: Log, *, beta: float | None = None) -> Evidence:
+    """What the log of one run shows.
+
+    Parameters
+    ----------
+    log : Log
+    beta : float, optional
+        β where the user knows it; else it is recovered from a fixed evaluation set, or taken from the log's text.
+    """
+    evaluated, trained = log.split("eval"), log.split("train")
+    reference, source = find_reference(evaluated, trained, beta, log.settings)
+    per_token = log.settings.get("per_token", is_per_token(pd.concat([evaluated, trained])))
+    elsewhere = started_elsewhere(log, reference)
+    signal = chosen_signal(log, reference, per_token, elsewhere is not None)
+    rows = _progress_rows(evaluated, trained, signal)
+    learning = _learning(rows, trained, fixed=rows is evaluated)
+    found: dict[str, Any] = dict(
+        name=log.name,
+        form=log.form,
+        learning=learning,
+        held_out=_held_out(evaluated, trained, reference),
+        broken=_broken(log),
+        why_unknown=_why_unknown(log, signal),
+        counts=log.counts,
+        rows=_rows_in_words(log),
+        per_token=per_token,
+        reference=reference,
+        beta_source=source,
+        nonfinite_steps=tuple(sorted(set(log.nonfinite["step"]))),
+        nonfinite_series=tuple(sorted({SERIES.get(name, name) for name in log.nonfinite["series"]})),
+        missing=_missing(log),
+        facts=_facts(evaluated, reference, elsewhere),
+        checks=(*_checks(evaluated, trained, reference), *log.notes),
+        cannot_tell=_cannot_tell(signal, reference, evaluated),
+        progress=log.table,
+    )
+    if signal is not None:
+        found |= _levels(signal)
+    return Evidence(**found)
+
+
+# --- levels ------------------------------------------------------------------------------------------------------
+
+
+def _levels(signal: Signal) -> dict[str, Any]:
+    """Where the chosen responses end, how deep and how high they were, and what of it came back."""
+    values, width = signal.chosen, signal.width
+    noise = noise_of(values.to_numpy(float))
+    smooth = values.rolling(width, center=True, min_periods=1).mean() if width > 1 else values.copy()
+    smooth.iloc[-1] = values.iloc[-width:].mean()  # the end is the mean of the last window, not of half of one
+    exact = _is_exact(signal)
+    known = 1.0 if signal.known_zero else 2.0  # a baseline that is itself a row scatters as much as one
+    error = noise.error(width) * math.sqrt(known)
+    tries = 1.0 if exact else max(1.0, 2 * len(values) / width)
+    lowest, highest = int(smooth.to_numpy().argmin()), int(smooth.to_numpy().argmax())
+    end = float(smooth.iloc[-1])
+
+    def level(value: float, place: int, *, searched: bool, of_two: bool = False) -> Change:
+        step = _number(smooth.index[place])
+        if exact:
+            return exact_change(value, step=step)
+        of = noise.error(width) * math.sqrt(2) if of_two else error
+        return change_of(value, of, noise.freedom, tries=tries if searched else 1.0, step=step)
+
+    last = len(smooth) - 1
+    found: dict[str, Any] = {
+        "unit": signal.unit,
+        "basis": signal.basis,
+        "baseline": signal.baseline,
+        "matters": MATTERS[signal.unit],
+        "smallest": SMALLEST[signal.unit],
+        "exact": exact,
+        "chosen": level(end, last, searched=False),
+        "lowest": level(float(smooth.iloc[lowest]), lowest, searched=True),
+        "highest": level(float(smooth.iloc[highest]), highest, searched=True),
+        "regained": level(end - float(smooth.iloc[lowest]), lowest, searched=True, of_two=True),
+        "given_back": level(end - float(smooth.iloc[highest]), highest, searched=True, of_two=True),
+        "smallest_fall": SMALLEST[signal.unit] if exact else _seen(error, noise, SMALLEST[signal.unit]),
+        "onset": _onset(signal, noise, lowest, exact),
+        "curve": pd.DataFrame({"step": smooth.index, "chosen": values.to_numpy(), "smooth": smooth.to_numpy()}),
+    }
+    if signal.rejected is not None:
+        rejected = signal.rejected
+        found["curve"]["rejected"] = rejected.to_numpy()
+        their_noise = noise_of(rejected.to_numpy(float)).error(width) * math.sqrt(known)
+        value = float(rejected.iloc[-width:].mean())
+        found["rejected"] = exact_change(value) if exact else change_of(value, their_noise, noise.freedom)
+    return found
+
+
+def _is_exact(signal: Signal) -> bool:
+    """Whether the end is exact about the pairs it was measured on.
+
+    On a fixed set an evaluation has no noise: it is what that checkpoint does to these pairs. What may still be chance
+    is that a run that wobbles about its start ends on one side of it. So the numbers are taken as they stand where
+    all rows lie on one side of a known start, or the last rows of a longer run do, or where the change is so large
+    that no wobble gives it; else the scatter of the rows is taken for noise.
+    """
+    if signal.batches:
+        return False
+    values = signal.chosen.to_numpy(float)
+    end, large = values[-1], abs(values[-1]) >= MATTERS[signal.unit]
+    if not signal.known_zero:
+        return bool(len(values) > 1 and large and (values[1:] * end > 0).all())
+    agree = values * end > 0
+    return bool(agree.all() or (agree[-SAME_SIGN:].all() and len(values) >= SAME_SIGN) or large)
+
+
+def _seen(error: float, noise: Noise, smallest: float) -> float | None:
+    seen = smallest_seen(error, noise.freedom)
+    return max(seen, smallest) if math.isfinite(seen) else None
+
+
+def _number(step: Any) -> Step:
+    return int(step) if float(step).is_integer() else float(step)
+
+
+def _onset(signal: Signal, noise: Noise, lowest: int, exact: bool) -> Onset | None:
+    """When the fall began: between two evaluations of a fixed set, by a fitted ramp on batches."""
+    values = signal.chosen.to_numpy(float)
+    steps = signal.chosen.index.to_numpy(float)
+    if signal.batches and len(values) >= 2 * signal.width + 2:
+        return onset_of_rows(steps, values, noise)
+    stop = len(values) if values[-1] < 0 else lowest + 1
+    if values[stop - 1] >= 0:
+        return None
+    reached = values[:stop] <= 0.05 * values[stop - 1]
+    first = stop - int(np.argmin(reached[::-1])) if not reached.all() else 0
+    before = steps[first - 1] if first else (0.0 if signal.known_zero else steps[0])
+    return Onset(_number(steps[min(first, stop - 1)]), _number(min(before, steps[first])), _number(steps[first]))
+
+
+# --- learning ----------------------------------------------------------------------------------------------------
+
+
+def _progress_rows(evaluated: pd.DataFrame, trained: pd.DataFrame, signal: Signal | None) -> pd.DataFrame:
+    """The rows that tell how training went: those that the chosen responses were judged on, so that numbers add up."""
+    if signal is not None:
+        judged = trained if "training batches" in signal.basis else evaluated
+        other = evaluated if judged is trained else trained
+        return judged if has(judged, "loss") or not has(other, "loss") or len(judged) > 1 else other
+    rows = evaluated if len(evaluated) > 1 and has(evaluated, "loss") else trained
+    return rows if len(rows) else evaluated
+
+
+def _learning(rows: pd.DataFrame, trained: pd.DataFrame, *, fixed: bool) -> Learning:
+    courses = {name: _course(rows, name, fixed) for name in ("loss", "margin", "accuracy")}
+    if courses["margin"] is None and has(rows, "reward_chosen", "reward_rejected"):
+        gap = (rows["reward_chosen"] - rows["reward_rejected"]).to_frame("margin")
+        courses["margin"] = _course(gap, "margin", fixed)
+    scale = effective_scale(rows)
+    if courses["margin"] is not None and scale is not None and 0 < scale < 0.5:
+        margin = courses["margin"]  # logged as log-ratios, before β
+        courses["margin"] = Course(scale * margin.first, scale * margin.last, scale * margin.highest)
+    left = _gradient_left(courses["loss"], courses["margin"], courses["accuracy"])
+    return Learning(
+        **courses,
+        gradient_left=left,
+        still=stands_still(rows, trained),
+        ties=_ties(courses["loss"], courses["margin"], courses["accuracy"]),
+    )
+
+
+def _course(rows: pd.DataFrame, name: str, fixed: bool) -> Course | None:
+    values = rows[name].dropna() if name in rows else pd.Series(dtype=float)
+    if not len(values):
+        return None
+    width = 1 if fixed else window(len(values))
+    smooth = values.rolling(width).mean().dropna()
+    return Course(float(smooth.iloc[0]), float(values.iloc[-width:].mean()), float(smooth.max()))
+
+
+def _gradient_left(loss: Course | None, margin: Course | None, accuracy: Course | None) -> float | None:
+    """What is left of the gradient of a logistic pair, of the half that it starts with: 2(1 − e^−loss)."""
+    if loss is None or (margin is None and accuracy is None) or loss.last < 0:
+        return None
+    if margin is not None and margin.last < SATURATED_MARGIN:
+        return None
+    if accuracy is not None and accuracy.last < SATURATED_ACCURACY:
+        return None
+    return 2 * -math.expm1(-loss.last)
+
+
+def _ties(loss: Course | None, margin: Course | None, accuracy: Course | None) -> float | None:
+    """At most so many pairs are the same to the trainer: it counts only chosen > rejected as right."""
+    if margin is None or accuracy is None or accuracy.last > CHANCE:
+        return None
+    grown = margin.last > 0.1 and margin.last > margin.first and margin.last > 0.5 * margin.highest
+    learnt = loss is None or loss.last < math.log(2) - 0.02
+    return 1 - accuracy.last if grown and learnt else None
+
+
+# --- what was held out -------------------------------------------------------------------------------------------
+
+
+def _held_out(evaluated: pd.DataFrame, trained: pd.DataFrame, reference: Reference) -> HeldOut | None:
+    """Whether the held-out loss turned while training went on; accuracy or chosen name the best row without it."""
+    if has(evaluated, "loss"):
+        values = evaluated["loss"].dropna()
+        above = loss_is_logistic(evaluated) and reference.free is not True and values.min() > math.log(2)
+        above = above and has(evaluated, "margin") and evaluated["margin"].abs().max() > 0.01
+        grew = _grows(trained, "margin") or _grows(evaluated, "margin") or _grows(trained, "loss", -1)
+        found = turned("held-out loss", values.index.to_numpy(float), values.to_numpy(float), above_start=above)
+        if not grew and found.worse:
+            return HeldOut(found.measure, found.best_step, False, 1.0, above)
+        return found
+    for column in ("accuracy", "logp_chosen"):
+        if has(evaluated, column) and len(evaluated) > 1:
+            return HeldOut(SERIES[column], _number(evaluated[column].idxmax()))
+    return None
+
+
+def _grows(table: pd.DataFrame, column: str, sign: int = 1) -> bool:
+    values = table[column].dropna() if column in table else pd.Series(dtype=float)
+    return len(values) > 1 and sign * (float(values.iloc[-1]) - float(values.iloc[0])) > 0
+
+
+# --- what is wrong with the log ----------------------------------------------------------------------------------
+
+CORE = ("loss", "reward_chosen", "reward_rejected", "margin", "logp_chosen", "logp_rejected")
+
+
+def _broken(log: Log) -> Broken | None:
+    """From where on nothing is finite: the loss, or both rewards, or both log-probs, to the end of a split.
+
+    A row that lacks only the good or only the bad examples (KTO) has one side without numbers and is not broken.
+    """
+    for split in ("train", "eval"):
+        bad = log.nonfinite[log.nonfinite["split"] == split]
+        table = log.split(split)
+        since = {}
+        for series in set(bad["series"]) & set(CORE):
+            finite = table[series].dropna().index if series in table else pd.Index([])
+            after = bad.loc[bad["series"] == series, "step"]
+            after = after[after > finite[-1]] if len(finite) else after
+            if len(after):
+                since[series] = _number(after.min())
+        both = [{"reward_chosen", "reward_rejected"}, {"logp_chosen", "logp_rejected"}]
+        if {"loss", "margin"} & set(since) or any(pair <= set(since) for pair in both):
+            return Broken(min(since.values()), tuple(sorted(SERIES[series] for series in since)))
+    return None
+
+
+def _why_unknown(log: Log, signal: Signal | None) -> str:
+    """Why the chosen responses cannot be followed."""
+    if signal is None:
+        lost = sorted({SERIES[s] for s in log.nonfinite["series"] if s in ("reward_chosen", "logp_chosen")})
+        if lost:
+            return f"every value of {' and '.join(lost)} is NaN or infinite"
+        return "the log holds no rewards/chosen and no logps/chosen: only their difference, or the loss"
+    if len(signal.chosen) < 2 and not (signal.known_zero and not signal.batches):
+        return "the log holds one row with the chosen responses, which shows no change"
+    return ""
+
+
+def _rows_in_words(log: Log) -> str:
+    counts = " and ".join(
+        f"{len(log.split(split))} {name} rows"
+        for split, name in (("eval", "evaluation"), ("train", "training"))
+        if len(log.split(split))
+    )
+    return f"{counts}, {log.rows_are} {log.table['step'].min():g} to {log.table['step'].max():g}"
+
+
+def _missing(log: Log) -> tuple[str, ...]:
+    logged = {column for column in log.table if log.table[column].notna().any()} | set(log.nonfinite["series"])
+    missing = tuple(SERIES[series] for series in NEEDED if series not in logged)
+    return missing if len(log.split("eval")) else (*missing, "evaluation rows")
+
+
+def _facts(
+    evaluated: pd.DataFrame, reference: Reference, elsewhere: tuple[float, float] | None
+) -> tuple[str, ...]:
+    facts = []
+    if elsewhere is not None:
+        facts.append(
+            f"the first logged rewards are {elsewhere[0]:+.3g} and {elsewhere[1]:+.3g}, which a few steps do not give: "
+            "the reference is not the model that the run began with (an adapter that was not merged and is switched "
+            "off for the reference, another checkpoint, dropout or another precision), so the run is judged against "
+            "its own first rows"
+        )
+    greedy = evaluated["logp_greedy"].dropna() if "logp_greedy" in evaluated else pd.Series(dtype=float)
+    if len(greedy) > 1:
+        moved = float(greedy.iloc[-1] - greedy.iloc[0])
+        facts.append(
+            f"the log-probability of the most likely tokens {'rose' if moved > 0 else 'fell'} by {abs(moved):.3g} nats"
+            + (": what the other responses lost went there (the squeezing effect)" if moved > 0 else "")
+        )
+    if reference.beta == 0:
+        facts.append("β is 0: rewards are 0 whatever the log-probabilities do, and the loss teaches nothing")
+    return tuple(facts)
+
+
+def _checks(evaluated: pd.DataFrame, trained: pd.DataFrame, reference: Reference) -> list[str]:
+    checks: list[str] = []
+    for table, where in ((evaluated, "evaluation"), (trained, "training")):
+        for check in sanity_checks(table, reference_free=reference.free, beta=reference.beta):
+            if check not in [text.split(": ", 1)[1] for text in checks]:
+                checks.append(f"{where}: {check}")
+    return checks
+
+
+def _cannot_tell(signal: Signal | None, reference: Reference, evaluated: pd.DataFrame) -> tuple[str, ...]:
+    unknown = []
+    if signal is None:
+        unknown.append("whether the chosen responses lost probability: a margin grows as well when both fall")
+    elif signal.unit == "reward":
+        unknown.append("the depth in nats: β is not in the log, give it with --beta")
+    if signal is not None and signal.baseline.startswith("the first"):
+        unknown.append("what happened before the first logged row, which is taken for the start")
+    if signal is not None and signal.batches:
+        unknown.append("how a fixed set fared: training rows are of changing batches (evaluate every few steps)")
+    elif signal is not None:
+        unknown.append("how other pairs than those of the evaluation set fared")
+    if reference.holds is False and has(evaluated, "logp_chosen", "reward_chosen"):
+        unknown.append(
+            "the reference: logps − rewards/β is not constant, so the evaluated examples change or the reward is not "
+            "linear in the log-probability; the rewards themselves are used"
+        )
+    if not len(evaluated):
+        unknown.append("over-optimization: nothing held out is logged")
+    if not has(evaluated, "logp_greedy"):
+        unknown.append("where the lost probability went: that takes samples, or greedy log-probs of a probe set")
+    unknown.append("whether answers got worse: that takes samples")
+    return tuple(unknown)

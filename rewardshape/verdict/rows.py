@@ -1,0 +1,214 @@
+r"""What rows of a log can bear: levels of a noisy series with their error, when a fall began, whether a curve turned.
+
+Rows of training batches scatter, and successive rows may be correlated. A series is taken as a slow trend (straight
+pieces) plus noise whose successive values correlate by :math:`\rho` (AR(1), Box and Jenkins). The mean of the last w
+rows then has the variance :math:`\sigma^2/w\,[1 + 2\sum_{k<w}(1 - k/w)\rho^k]`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from rewardshape.verdict.evidence import Change, HeldOut, Onset
+from rewardshape.verdict.thresholds import (
+    CHANCE_LIKELY,
+    CHANGE_POINTS,
+    MUCH_WORSE_LOSS,
+    NULL_RUNS,
+    ONSET_SHARE,
+    POWER,
+    WINDOW_ROWS,
+    WINDOW_SHARE,
+    WORSE_LOSS,
+)
+
+# Straight pieces of the trend: one more for every so many rows, up to the number of windows in a run.
+ROWS_PER_PIECE, MAX_PIECES = 8, 5
+MAX_CORRELATION = 0.97
+MAX_KNOTS = 60  # places at which a fall may begin or end, in the search for its onset
+
+
+def window(num_rows: int) -> int:
+    """How many rows are averaged into one level."""
+    return min(max(WINDOW_ROWS, round(WINDOW_SHARE * num_rows)), max(1, num_rows // 2))
+
+
+@dataclass(frozen=True)
+class Noise:
+    """The noise of a series about its trend: standard deviation of a row, correlation of neighbours, degrees of freedom."""
+
+    deviation: float
+    correlation: float
+    freedom: float
+
+    def error(self, rows: int) -> float:
+        """Standard error of the mean of so many successive rows."""
+        return self.deviation * math.sqrt(inflation(self.correlation, rows) / rows)
+
+    def quantile(self, chance: float) -> float:
+        """How many standard errors chance passes with this probability."""
+        return float(stats.t.isf(chance, self.freedom))
+
+
+def inflation(correlation: float, rows: int) -> float:
+    """Variance of a mean of AR(1) rows over that of independent ones."""
+    lags = np.arange(1, rows)
+    return float(1 + 2 * ((1 - lags / rows) * correlation**lags).sum())
+
+
+def trend_columns(num_rows: int) -> np.ndarray:
+    """A continuous line of straight pieces as columns of a regression, (rows, 1 + pieces)."""
+    pieces = int(np.clip(num_rows // ROWS_PER_PIECE, 1, MAX_PIECES))
+    place = np.linspace(0, 1, num_rows)
+    return np.stack([np.ones(num_rows), *(np.maximum(place - k / pieces, 0) for k in range(pieces))], axis=1)
+
+
+def noise_of(values: np.ndarray) -> Noise:
+    """Noise about the trend. Correlation is corrected for what fitting the trend takes from it (Kendall 1954)."""
+    columns = trend_columns(len(values))
+    freedom = len(values) - columns.shape[1]
+    if freedom < 1:
+        return Noise(math.inf, 0.0, 1.0)
+    left = values - columns @ np.linalg.lstsq(columns, values, rcond=None)[0]
+    squares = float(left @ left)
+    if squares <= 1e-24 * max(1.0, float(values @ values)):
+        return Noise(0.0, 0.0, freedom)
+    found = float(left[1:] @ left[:-1]) / squares
+    # A fitted parameter costs each correlation about (1 + ρ)/n, and the estimate itself is low by 2ρ/n more.
+    size = len(values)
+    corrected = (found + columns.shape[1] / size) / max(1 - (columns.shape[1] + 2) / size, 0.2)
+    correlation = float(np.clip(corrected, 0.0, MAX_CORRELATION))
+    # The residuals of a fitted trend are smaller than the noise, the more so the longer the noise remembers.
+    independent = max(size * (1 - correlation) / (1 + correlation), columns.shape[1] + 1.0)
+    deviation = math.sqrt(squares / size * independent / (independent - columns.shape[1]))
+    return Noise(deviation, correlation, max(independent - columns.shape[1], 1.0))
+
+
+def change_of(value: float, error: float, freedom: float, *, tries: float = 1.0, step: float | None = None) -> Change:
+    """A change with its interval and the chance that it is none; `tries` places were looked at for it (Bonferroni)."""
+    if error == 0:
+        return exact_change(value, step=step)
+    chance = float(stats.t.sf(abs(value) / error, freedom)) if math.isfinite(error) else 1.0
+    half = error * float(stats.t.isf(0.025, freedom)) if math.isfinite(error) else math.inf
+    return Change(value, error, value - half, value + half, min(1.0, tries * chance), step)
+
+
+def exact_change(value: float, *, step: float | None = None) -> Change:
+    """A change that is exact about the pairs it was measured on."""
+    return Change(value, 0.0, value, value, 0.0 if value else 1.0, step)
+
+
+def smallest_seen(error: float, freedom: float) -> float:
+    """The fall that would have been said with the power `POWER`."""
+    return error * float(stats.t.isf(CHANCE_LIKELY, freedom) + stats.norm.ppf(POWER))
+
+
+# --- when a fall began -------------------------------------------------------------------------------------------
+
+
+def onset_of_rows(steps: np.ndarray, values: np.ndarray, noise: Noise) -> Onset | None:
+    """When a noisy series began to fall: level, then a ramp, then level, fitted by least squares.
+
+    The onset is where the ramp has fallen by `ONSET_SHARE` of its depth. Its interval holds the onsets of all ramps
+    that the data reject no more than the likelihood ratio of one parameter allows, with the variance of correlated
+    noise.
+    """
+    rows = len(values)
+    knots = np.unique(np.linspace(0, rows - 1, min(rows, MAX_KNOTS)).round().astype(int))
+    fits = [_ramps(values, knots)]
+    if len(knots) < rows:  # a finer search around the best ramp
+        start, end, misfit = fits[0]
+        spread = rows // MAX_KNOTS + 1
+        best = int(misfit.argmin())
+        near = np.concatenate(
+            [np.linspace(k - 2 * spread, k + 2 * spread, 24) for k in (start[best], end[best])]
+        )
+        fits.append(_ramps(values, np.unique(np.clip(near, 0, rows - 1).round().astype(int))))
+    start, end, misfit = (np.concatenate(parts) for parts in zip(*fits, strict=True))
+    if not len(misfit):
+        return None
+    begun = start + ONSET_SHARE * (end - start)
+    spread_of_noise = noise.deviation**2 * (1 + noise.correlation) / (1 - noise.correlation)
+    allowed = misfit <= misfit.min() + float(stats.f.isf(0.05, 1, max(noise.freedom, 1))) * spread_of_noise
+    place = [begun[misfit.argmin()], begun[allowed].min(), begun[allowed].max()]
+    at = np.interp(place, np.arange(rows), steps)
+    return Onset(*(float(step) for step in at))
+
+
+def _ramps(values: np.ndarray, knots: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Every falling ramp between two knots: where it starts, where it ends, and the squares it leaves."""
+    place = np.arange(len(values), dtype=float)
+    pairs = np.array([(i, j) for i in knots for j in knots if i < j], dtype=float)
+    if not len(pairs):
+        return np.empty(0), np.empty(0), np.empty(0)
+    start, end = pairs.T
+    misfit, fell = np.empty(len(pairs)), np.empty(len(pairs), bool)
+    centred = values - values.mean()
+    for block in np.array_split(np.arange(len(pairs)), max(1, len(pairs) * len(values) // 4_000_000)):
+        ramp = np.clip((place - start[block, None]) / (end - start)[block, None], 0, 1)
+        ramp -= ramp.mean(axis=1, keepdims=True)
+        along, size = ramp @ centred, (ramp**2).sum(axis=1)
+        misfit[block] = centred @ centred - along**2 / size
+        fell[block] = along < 0
+    return start[fell], end[fell], misfit[fell]
+
+
+# --- whether a held-out measure turned ---------------------------------------------------------------------------
+
+
+def turned(measure: str, steps: np.ndarray, values: np.ndarray, *, above_start: bool = False) -> HeldOut:
+    """Whether a measure that should fall (a held-out loss) got worse after its best row.
+
+    For every place at which it may have turned, a line that bends there is fitted; the largest t-statistic of the rise
+    after it is set against `NULL_RUNS` series without a trend whose noise is as correlated as that of this one. Of
+    fewer than five rows, or beside that, a rise by `MUCH_WORSE_LOSS` counts.
+    """
+    best = int(values.argmin())
+    rise = float(values[-1] - values[best])
+    much = rise > MUCH_WORSE_LOSS * abs(values[best]) and len(values) > 1
+    chance = 1.0
+    if len(values) >= 5:
+        noise = noise_of(values)
+        chance = _chance_of_turning(values, noise.correlation)
+        worse: bool | None = (chance <= 2 * CHANCE_LIKELY and rise > WORSE_LOSS * abs(values[best])) or much
+    else:
+        worse = True if much else None
+    return HeldOut(measure, _number(steps[best]), worse, 0.0 if much else chance, above_start)
+
+
+def _number(step: float) -> int | float:
+    return int(step) if float(step).is_integer() else float(step)
+
+
+def _chance_of_turning(values: np.ndarray, correlation: float) -> float:
+    rows = len(values)
+    shocks = np.random.default_rng(0).normal(size=(NULL_RUNS, rows))
+    null = np.empty_like(shocks)
+    null[:, 0] = shocks[:, 0]
+    for i in range(1, rows):
+        null[:, i] = correlation * null[:, i - 1] + math.sqrt(1 - correlation**2) * shocks[:, i]
+    found = _largest_rise(np.concatenate([values[None], null]))
+    return float((1 + (found[1:] >= found[0]).sum()) / (1 + NULL_RUNS))
+
+
+def _largest_rise(series: np.ndarray) -> np.ndarray:
+    """The largest t-statistic, over all bends, of the slope after the bend; one per row of `series`."""
+    rows = series.shape[1]
+    place = np.linspace(0, 1, rows)
+    bends = np.unique(np.linspace(0, rows - 3, min(rows - 2, CHANGE_POINTS)).round().astype(int))
+    largest = np.full(len(series), -np.inf)
+    for bend in bends:
+        after = np.maximum(place - place[bend], 0)
+        before = np.minimum(place - place[bend], 0)
+        columns = np.stack([np.ones(rows), after, before], axis=1) if bend else np.stack([np.ones(rows), after], 1)
+        inverse = np.linalg.pinv(columns.T @ columns)
+        slopes = series @ columns @ inverse
+        left = series - slopes @ columns.T
+        freedom = max(rows - columns.shape[1], 1)
+        error = np.sqrt(np.maximum((left**2).sum(axis=1), 1e-300) / freedom * inverse[1, 1])
+        largest = np.maximum(largest, slopes[:, 1] / error)
+    return largest

@@ -1,0 +1,221 @@
+"""The words of a judgement in sentences, for page and terminal."""
+
+from __future__ import annotations
+
+import math
+
+from rewardshape.numbers import number, signed
+from rewardshape.verdict.evidence import Change, Course, Evidence
+from rewardshape.verdict.thresholds import GAVE_BACK
+from rewardshape.verdict.words import Word
+
+
+def amount(value: float) -> str:
+    """A size with three significant digits.
+
+    Examples
+    --------
+    >>> amount(-0.012345), amount(12.345)
+    ('0.0123', '12.3')
+    """
+    return f"{abs(value):.3g}"
+
+
+def headline(word: Word, evidence: Evidence, reasons: tuple[str, ...]) -> str:
+    """The word with its number."""
+    chosen = evidence.chosen
+    if word in (Word.BROKEN, Word.NOT_TRAINING, Word.UNDETERMINED) or chosen is None:
+        return _sentence(f"{word.meaning}: {reasons[0]}" if reasons else word.meaning)
+    if word in (Word.SATURATED, Word.COLLAPSED):
+        return _sentence(f"{word.meaning}: {reasons[0]}; {_where(chosen, evidence)}")
+    if word is Word.RECOVERED and evidence.lowest is not None:
+        lowest = evidence.lowest
+        return _sentence(
+            f"the chosen responses fell {amount(lowest.value)} {evidence.unit} below {evidence.baseline} (at "
+            f"{evidence.counts} {lowest.step:g}) and came back; at the end they stand "
+            f"{_above_or_below(chosen.value, evidence)}{_interval(chosen, evidence)}"
+        )
+    if word is Word.NOT_DISPLACED:
+        return _sentence(_not_displaced(chosen, evidence))
+    return _sentence(_where(chosen, evidence))
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:] + ("" if text.endswith(".") else ".")
+
+
+def _where(chosen: Change, evidence: Evidence) -> str:
+    return f"the chosen responses ended {_above_or_below(chosen.value, evidence)}{_interval(chosen, evidence)}"
+
+
+def _above_or_below(value: float, evidence: Evidence) -> str:
+    if value == 0:
+        return f"exactly at {evidence.baseline}"
+    side = "below" if value < 0 else "above"
+    return f"{amount(value)} {evidence.unit} {side} {evidence.baseline}"
+
+
+def _interval(change: Change, evidence: Evidence) -> str:
+    if evidence.exact:
+        pairs = f" {evidence.num_pairs}" if evidence.num_pairs else ""
+        return f", exact for these{pairs} pairs"
+    if change.low is None or change.high is None or not math.isfinite(change.low):
+        return ""
+    over = f" over {evidence.num_prompts} prompts" if evidence.num_prompts else ""
+    digits = max(3, 1 - math.floor(math.log10(max(change.high - change.low, 1e-9))))
+    return f" (95 % interval{over}: {signed(change.low, digits)} to {signed(change.high, digits)})"
+
+
+def _not_displaced(chosen: Change, evidence: Evidence) -> str:
+    if chosen.value >= evidence.smallest and chosen.chance <= 0.025:
+        return f"{_where(chosen, evidence)}: they gained probability"
+    if evidence.exact:
+        return f"{_where(chosen, evidence)}: less than {amount(evidence.smallest)} {evidence.unit} gets no word"
+    seen = evidence.smallest_fall
+    power = f"; a fall of {amount(seen)} {evidence.unit} would have been seen four times in five" if seen else ""
+    return f"the chosen responses ended where they began{_interval(chosen, evidence)}{power}"
+
+
+def since_when_broken(evidence: Evidence) -> str:
+    """From where on nothing is finite."""
+    broken = evidence.broken
+    assert broken is not None
+    return f"{', '.join(broken.series)} not finite from {evidence.counts} {broken.step:g} to the end"
+
+
+def what_is_left(evidence: Evidence) -> str:
+    """How little gradient a saturated run has left."""
+    learning = evidence.learning
+    left = learning.gradient_left or 0.0
+    share = "less than 0.1 %" if left < 1e-3 else f"{left:.1%}"
+    margin = f" at a margin of {amount(learning.margin.last)}" if learning.margin is not None else ""
+    return f"{share} of the gradient that the run began with is left{margin}"
+
+
+def how_preference_was_lost(evidence: Evidence) -> str:
+    """From where to where accuracy, or else the margin, went."""
+    accuracy, margin = evidence.learning.accuracy, evidence.learning.margin
+    if accuracy is not None:
+        return f"accuracy was {accuracy.highest:.2f} and ends at {accuracy.last:.2f}"
+    assert margin is not None
+    return f"the mean margin was {amount(margin.highest)} and ends at {margin.last:.2g}"
+
+
+def what_could_hide(evidence: Evidence) -> str:
+    """How large a fall the noise could hide."""
+    seen, chosen = evidence.smallest_fall, evidence.chosen
+    at = f"{evidence.basis} stand at {signed(chosen.value)} {evidence.unit}" if chosen is not None else evidence.basis
+    if seen is None or not math.isfinite(seen):
+        return f"{at}, in too few rows to tell how much of it is chance"
+    hidden = max(seen, -chosen.low if chosen is not None and chosen.low is not None else 0.0)
+    return (
+        f"{at}{_interval(chosen, evidence) if chosen else ''}: a fall of {amount(hidden)} {evidence.unit} could hide in "
+        f"the scatter, and one of {amount(evidence.matters)} would matter"
+    )
+
+
+def story(word: Word, evidence: Evidence) -> list[str]:
+    """What else happened, one sentence each, none against the headline."""
+    lines = [*_fall(word, evidence), *_rise(evidence), *_rejected(evidence), *_progress(evidence), *evidence.facts]
+    return [_sentence(line) for line in [*lines, *_ties(evidence), *_held_out(evidence)]]
+
+
+def _fall(word: Word, evidence: Evidence) -> list[str]:
+    lines = []
+    onset, lowest, chosen = evidence.onset, evidence.lowest, evidence.chosen
+    if word.falls and onset is not None and chosen is not None and (chosen.value < 0 or word is Word.RECOVERED):
+        between = f" (95 % interval {onset.low:g} to {onset.high:g})" if onset.low < onset.high else ""
+        if evidence.exact and onset.low < onset.high:
+            between = f" (after {onset.low:g})"
+        lines.append(f"the fall had begun by {evidence.counts} {onset.step:g}{between}")
+    if word in (Word.DISPLACED, Word.SATURATED, Word.COLLAPSED) and lowest is not None and chosen is not None:
+        deeper = lowest.value < min(chosen.value, 0) - max(evidence.smallest, 2 * (chosen.error or 0))
+        if deeper and lowest.step != chosen.step:
+            lines.append(
+                f"the deepest point is {amount(lowest.value)} {evidence.unit} below, at {evidence.counts} "
+                f"{lowest.step:g}"
+            )
+    return lines
+
+
+def _rise(evidence: Evidence) -> list[str]:
+    highest, lost = evidence.highest, evidence.given_back
+    if highest is None or lost is None or highest.value < evidence.smallest or highest.chance > 0.025:
+        return []
+    if lost.chance > 0.025 or -lost.value <= GAVE_BACK * highest.value:
+        return []
+    return [
+        f"chosen had risen to {amount(highest.value)} {evidence.unit} above {evidence.baseline} at {evidence.counts} "
+        f"{highest.step:g}, and lost {amount(lost.value)} of it since"
+        if -lost.value <= highest.value
+        else f"before it fell, chosen had risen to {amount(highest.value)} {evidence.unit} above {evidence.baseline} at "
+        f"{evidence.counts} {highest.step:g}"
+    ]
+
+
+def _rejected(evidence: Evidence) -> list[str]:
+    chosen, rejected = evidence.chosen, evidence.rejected
+    if chosen is None or rejected is None:
+        return []
+    gap = chosen.value - rejected.value
+    return [
+        f"rejected ended {_above_or_below(rejected.value, evidence)}, so chosen minus rejected "
+        f"{'grew' if gap >= 0 else 'shrank'} by {amount(gap)}"
+    ]
+
+
+def _progress(evidence: Evidence) -> list[str]:
+    learning = evidence.learning
+    courses = {"loss": learning.loss, "margin": learning.margin, "accuracy": learning.accuracy}
+    known = [f"{name} {_course(course)}" for name, course in courses.items() if course is not None]
+    return [f"from start to end: {', '.join(known)}"] if known else []
+
+
+def _course(course: Course) -> str:
+    first, last = (f"{value:.3g}".replace("-", "−") for value in (course.first, course.last))
+    return f"{first} to {last}" if first != last else f"{last} throughout"
+
+
+def _ties(evidence: Evidence) -> list[str]:
+    ties = evidence.learning.ties
+    if not ties or ties <= 0.05:
+        return []
+    return [
+        f"up to {ties:.0%} of the pairs seem to be ties: accuracy counts chosen above rejected, and is no better than "
+        "chance while the margin grows. Are chosen and rejected the same after truncation, or duplicates?"
+    ]
+
+
+def _held_out(evidence: Evidence) -> list[str]:
+    held = evidence.held_out
+    if held is None:
+        return []
+    best = f"{evidence.counts} {held.best_step:g}"
+    if held.above_start:
+        return [f"the {held.measure} was never below what no training gives; it was best at {best}"]
+    if held.worse:
+        return [f"over-optimized: the {held.measure} was best at {best} and has become worse since"]
+    if held.worse is False:
+        return [f"not over-optimized: the {held.measure} was best at {best} and has not risen beyond chance since"]
+    return []
+
+
+def how_sure(word: Word, grade: str, evidence: Evidence) -> list[str]:
+    """What the grade means for the word that was said."""
+    chosen = evidence.chosen
+    if word in (Word.BROKEN, Word.NOT_TRAINING, Word.SATURATED) or chosen is None or evidence.why_unknown:
+        return []
+    if word is Word.UNDETERMINED:
+        return []
+    if evidence.exact:
+        pairs = f"{evidence.num_pairs} pairs" if evidence.num_pairs else "pairs of the evaluation set"
+        return [
+            f"{grade}: measured on the same pairs at the start and at the end, so the number is exact for these {pairs}; "
+            "it does not say how other pairs fared"
+        ]
+    over = "over the prompts of the probe set" if evidence.num_prompts else "from the scatter of the rows"
+    error = f"the standard error {over} is {amount(chosen.error)} {evidence.unit}" if chosen.error else ""
+    return [f"{grade}: {error}" if error else grade]
+
+
+__all__ = ["amount", "headline", "how_sure", "number", "story"]

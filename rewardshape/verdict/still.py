@@ -1,0 +1,49 @@
+"""Whether anything is trained at all: gradients of exactly 0, a constant loss, or a loss that stays at ln 2."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from rewardshape.verdict.recovery import has
+from rewardshape.verdict.rows import noise_of, window
+from rewardshape.verdict.thresholds import (
+    AT_LN2,
+    CHANCE_CLEAR,
+    STILL_LOSS,
+    STILL_REWARD,
+    STILL_ROWS,
+    STILL_SHARE,
+    WINDOW_ROWS,
+)
+
+
+def stands_still(rows: pd.DataFrame, trained: pd.DataFrame) -> str | None:
+    """Why nothing is trained, or None."""
+    moved = any(_moved(table, column) for table in (rows, trained) for column in ("margin", "reward_chosen", "loss"))
+    norms = trained["grad_norm"].dropna() if "grad_norm" in trained else pd.Series(dtype=float)
+    if len(norms) >= WINDOW_ROWS and (norms == 0).mean() >= STILL_SHARE and not moved:
+        return f"the gradient norm is exactly 0 in {int((norms == 0).sum())} of {len(norms)} rows and nothing moves"
+    for table in (trained, rows):
+        losses = table["loss"].dropna() if "loss" in table else pd.Series(dtype=float)
+        rewards = [table[c].dropna() for c in ("reward_chosen", "reward_rejected", "margin") if c in table]
+        steady = all(np.ptp(series) < STILL_REWARD for series in rewards if len(series))
+        if len(losses) >= WINDOW_ROWS and np.ptp(losses) < STILL_LOSS and steady:
+            return f"the loss is {losses.iloc[-1]:.4g} in every row and nothing else moves"
+        near = np.abs(losses - math.log(2)).mean() < AT_LN2
+        if len(losses) >= STILL_ROWS and near and not moved and has(table, "margin"):
+            return f"after {len(losses)} rows the loss is still ln 2 = 0.693 and the margin has no trend"
+    return None
+
+
+def _moved(table: pd.DataFrame, column: str) -> bool:
+    """Whether a series ends elsewhere than it began, beyond noise."""
+    values = table[column].dropna().to_numpy(float) if column in table else np.array([])
+    if len(values) < 2:
+        return False
+    width, noise = window(len(values)), noise_of(values)
+    change = abs(values[-width:].mean() - values[:width].mean())
+    beyond = noise.quantile(CHANCE_CLEAR) * math.sqrt(2) * noise.error(width) if noise.freedom else math.inf
+    return bool(change > (beyond if math.isfinite(beyond) else 0.0) + STILL_LOSS / 5)
