@@ -71,7 +71,9 @@ def _found(verdict: Verdict) -> list[str]:
             f"the reference's log-probability of chosen is {reference.chosen:.2f}{noise} {unit}{rejected}"
         )
     if evidence.per_token is not None:
-        found.append(f"log-probabilities are {'means per token' if evidence.per_token else 'sums over the response'}")
+        found.append(
+            f"log-probabilities are {'means per token' if evidence.per_token else 'sums over the response'}"
+        )
     if evidence.nonfinite_steps:
         series, steps = ", ".join(evidence.nonfinite_series), evidence.nonfinite_steps
         shown = ", ".join(f"{step:g}" for step in steps[:FEW])

@@ -14,11 +14,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rewardshape.diagnose import diagnose, main, report
+from rewardshape.diagnose import main, report
 from rewardshape.plotting.diagnosis import plot_fall, plot_progress
 from rewardshape.theory import objective
 from rewardshape.trace import TraceWriter
-from rewardshape.verdict import recovery, thresholds
+from rewardshape.verdict import judge, judge_all, recovery, thresholds
 
 FIELDS = {
     "verdict", "onset_step", "depth_nats", "per_token", "beta", "reference_chosen_logp", "reference_free",
@@ -86,8 +86,8 @@ def test_words_say_what_since_when_how_deep_and_how_sure(log, tmp_path, capsys, 
     monkeypatch.chdir(tmp_path)
     assert main([str(log)]) == 0
     text = capsys.readouterr().out
-    assert "DISPLACED: the chosen responses ended 6 nats below the reference." in text
-    assert "The fall begins at step 100" in text
+    assert "DISPLACED: The chosen responses ended 6 nats below the reference" in text
+    assert "The fall had begun by step 100" in text
     assert "β = 0.1" in text
     for title in ("What happened:", "How sure:", "Found:", "Cannot tell:", "What to try:"):
         assert title in text
@@ -133,23 +133,29 @@ def test_named_columns_and_a_given_beta_give_nats(tmp_path, capsys):
     assert found["beta"] == 0.2
 
 
-def test_a_run_of_ours_is_judged_by_the_same_function(tmp_path):
-    ((log, verdict),) = diagnose(run_folder(tmp_path / "run", falls=-0.5, beta=0.1))
-    assert log.form == "rewardshape run"
-    assert verdict.verdict == "displaced"
-    assert verdict.depth_nats == pytest.approx(4.0)
-    assert verdict.baseline == "step 0"
-    assert verdict.reference.chosen == pytest.approx(-35.0)
-    assert verdict.reference.beta == 0.1
-    assert verdict.per_token is False
-    assert verdict.missing == []
+def test_a_run_of_ours_is_judged_from_its_pairs(tmp_path):
+    verdict = judge(run_folder(tmp_path / "run", falls=-0.5, beta=0.1))
+    assert verdict.evidence.form == "rewardshape run"
+    assert verdict.word == "displaced"
+    assert verdict.to_dict()["depth_nats"] == pytest.approx((4.0 / 20 + 4.0 / 10) / 2)  # nats per token
+    assert verdict.evidence.baseline == "step 0"
+    assert verdict.evidence.reference.chosen == pytest.approx((-40 / 20 - 30 / 10) / 2)
+    assert verdict.evidence.reference.beta == 0.1
+    assert verdict.evidence.missing == ()
 
 
-def test_a_run_without_a_reference_is_judged_per_token(tmp_path):
-    ((_, verdict),) = diagnose(run_folder(tmp_path / "run", falls=-0.5, name="simpo", beta=2.0, gamma=0.5))
-    assert verdict.per_token is True
-    assert verdict.reference.free is True
-    assert verdict.depth_nats == pytest.approx((4.0 / 20 + 4.0 / 10) / 2)
+def test_a_run_without_a_reference_is_judged_alike(tmp_path):
+    verdict = judge(run_folder(tmp_path / "run", falls=-0.5, name="simpo", beta=2.0, gamma=0.5))
+    assert verdict.evidence.reference.free is True
+    assert verdict.evidence.chosen.value == pytest.approx(-(4.0 / 20 + 4.0 / 10) / 2)
+
+
+def test_two_pairs_give_an_exact_number_and_no_interval_for_others(tmp_path):
+    verdict = judge(run_folder(tmp_path / "run", falls=-0.5, beta=0.1))
+    assert verdict.evidence.exact
+    assert verdict.evidence.smallest_fall is None
+    assert "exact for these 2 pairs" in verdict.sentence
+    assert "does not say how other pairs fared" in report(verdict)
 
 
 def test_a_sweep_folder_gets_a_verdict_per_run(tmp_path, capsys):
@@ -204,8 +210,10 @@ def test_loss_and_margin_are_drawn_by_split():
 
 
 def test_a_report_is_one_text(log):
-    (case,) = diagnose(log)
-    assert report(case).startswith("trainer_state.json  (Hugging Face trainer_state.json: 6 evaluation rows")
+    (verdict,) = judge_all(log).values()
+    assert report(verdict).startswith(
+        "trainer_state.json  (Hugging Face trainer_state.json: 6 evaluation rows"
+    )
 
 
 # --- the guides --------------------------------------------------------------------------------------------------

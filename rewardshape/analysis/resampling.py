@@ -16,6 +16,8 @@ CONFIDENCE = 0.95
 MIN_PROMPTS = 8
 # Beyond so many rows the shape of the resampled distribution is found at so many places and interpolated between them.
 MAX_ROWS = 400
+# Of the error over all pairs: no resample counts as more precise than that.
+LEAST_ERROR = 0.1
 
 
 def draw_pairs(num_pairs: int, *, seed: int = 0) -> np.ndarray:
@@ -94,9 +96,15 @@ def studentised(values: np.ndarray, prompts: np.ndarray | None = None, *, seed: 
     counts = drawn_counts(len(sizes), seed=seed)
     total = (counts @ sizes)[:, None]
     shift = (counts @ left.T) / total
-    squares = counts @ (left**2).T - 2 * shift * (counts @ (left * sizes).T) + shift**2 * (counts @ sizes**2)[:, None]
+    squares = (
+        counts @ (left**2).T
+        - 2 * shift * (counts @ (left * sizes).T)
+        + shift**2 * (counts @ sizes**2)[:, None]
+    )
     count = len(sizes)
     error = np.sqrt(count / (count - 1) * np.maximum(squares, 0)) / total
+    # A draw of nearly equal pairs has hardly an error of its own, and would be infinitely many of them away.
+    error = np.maximum(error, LEAST_ERROR * mean_error(values, prompts))
     return np.divide(shift, error, out=np.zeros_like(shift), where=error > 0)
 
 

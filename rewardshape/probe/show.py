@@ -15,13 +15,16 @@ from rewardshape.probe.settings import Settings
 from rewardshape.report import write_report
 from rewardshape.trace import Trace
 from rewardshape.trace.folder import RunFolder
+from rewardshape.verdict import judge_all
 
 COLUMNS = {
+    "word": "verdict",
     "chosen_change": "chosen [nats/token]",
     "rejected_change": "rejected [nats/token]",
     "share_fallen": "chosen fell",
     "margin": "margin",
     "accuracy": "accuracy",
+    "onset": "fall began",
     "difference": "chosen above α = 0's",
     "gold": "gold",
 }
@@ -65,6 +68,18 @@ def show(trace: Trace, compared: list[pd.DataFrame], settings: Settings) -> None
     print(f"\nreport: {RunFolder(trace.folder).report}\ntrace and figures: {trace.folder}")
 
 
+def ends(trace: Trace) -> pd.DataFrame:
+    """The end of every run: its verdict's word, interval and onset, and what was measured beside them."""
+    summary, verdicts = displacement_summary(trace), judge_all(trace)
+    mine = [verdicts[run] for run in summary["run"]]
+    summary["word"] = [str(verdict.word) for verdict in mine]
+    summary["onset"] = [verdict.onset_step for verdict in mine]
+    for verdict, row in zip(mine, summary.index, strict=True):
+        if verdict.interval is not None:
+            summary.loc[row, ["chosen_change_low", "chosen_change_high"]] = verdict.interval
+    return summary
+
+
 def comparisons(trace: Trace) -> Iterator[pd.DataFrame]:
     """The runs of a sweep where they have come equally far: in steps, in margin, in KL where it was measured."""
     runs = displacement_summary(trace)
@@ -87,6 +102,10 @@ def text_table(rows: pd.DataFrame, label: str) -> str:
 
 
 def _text(row: dict[Any, Any], column: str) -> str:
+    if column == "word":
+        return str(row[column])
+    if column == "onset":
+        return "–" if pd.isna(row[column]) else f"step {row[column]:g}"
     if column in PERCENT:
         return f"{row[column]:.0%}"
     signed = column.endswith("change") or column == "difference"

@@ -82,6 +82,7 @@ def render(trace: Trace) -> str:
         facts=_facts(trace),
         unfinished=_unfinished(trace),
         findings=findings(trace, tables),
+        verdicts=list(tables.verdicts.values()),
         tiles=_tiles(tables) if len(trace.runs) == 1 else [],
         figures=list(_figures(tables)),
         table=_table(tables),

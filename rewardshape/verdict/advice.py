@@ -32,8 +32,8 @@ def _stop(evidence: Evidence) -> list[str]:
             "rate, labels, the reference) before you take one."
         ]
     return [
-        f"Take the checkpoint of {evidence.counts} {held.best_step:g}: the {held.measure} was best there and has become "
-        "worse since."
+        f"Take the checkpoint of {evidence.counts} {held.best_step:g}: the {held.measure} was best there and has "
+        "become worse since."
     ]
 
 
@@ -49,13 +49,17 @@ def _peak(word: Word, evidence: Evidence, gave_back: bool) -> list[str]:
 def _truncation(evidence: Evidence) -> list[str]:
     if not evidence.learning.ties or evidence.learning.ties <= 0.05:
         return []
-    return ["Count the pairs whose two responses are the same after truncation, and raise max_length or drop them."]
+    return [
+        "Count the pairs whose two responses are the same after truncation, and raise max_length or drop them."
+    ]
 
 
 def _fall_too(word: Word, fell: bool) -> list[str]:
     if word is not Word.SATURATED or not fell:
         return []
-    return ["Chosen also lost probability; an earlier checkpoint has lost less of it at the same order of the pairs."]
+    return [
+        "Chosen also lost probability; an earlier checkpoint has lost less of it at the same order of the pairs."
+    ]
 
 
 def _measure(word: Word, evidence: Evidence) -> list[str]:
@@ -93,7 +97,9 @@ def _more(evidence: Evidence) -> str:
 
 
 def _not_finite(evidence: Evidence) -> list[str]:
-    if not set(evidence.nonfinite_series) & set(SERIES.values()):  # not logits over masked entries, nor side series
+    if not set(evidence.nonfinite_series) & set(
+        SERIES.values()
+    ):  # not logits over masked entries, nor side series
         return []
     return [
         "Find the first row that is NaN or infinite: an empty response after truncation gives 0/0 in a per-token mean, "

@@ -1,4 +1,4 @@
-"""What a judgement rests on: a small record, made from pairs or from rows, that the judge reads without asking which."""
+"""What a judgement rests on: a small record, made from pairs or from rows, which the judge need not tell apart."""
 
 from __future__ import annotations
 

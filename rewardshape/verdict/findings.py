@@ -28,6 +28,7 @@ from rewardshape.verdict.sentences import story
 from rewardshape.verdict.thresholds import LATE_SHARE
 from rewardshape.verdict.words import Word
 
+
 @dataclass(frozen=True)
 class Findings:
     """A headline, the sentence that bears it out, and what to try next (most useful first)."""

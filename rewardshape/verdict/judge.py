@@ -50,8 +50,8 @@ class Verdict:
         ``displaced``, ``not displaced``, ``recovered``, ``collapsed``, ``saturated``, ``not training``, ``broken`` or
         ``undetermined``.
     how_sure : {"clear", "likely", "weak"}
-        Of this word: ``clear`` where chance gives it in fewer than 3 of 1,000 runs in which nothing happened, ``likely``
-        in fewer than 25. ``undetermined`` is always ``weak``.
+        Of this word: ``clear`` where chance gives it in fewer than 3 of 1,000 runs in which nothing happened,
+        ``likely`` in fewer than 25. ``undetermined`` is always ``weak``.
     reasons : tuple of str
         Why this word and no other.
     evidence : Evidence
@@ -89,7 +89,9 @@ class Verdict:
     @property
     def advice(self) -> list[str]:
         """What to try, the most useful first."""
-        return advice_for(self.word, self.evidence, gave_back=gave_back(self.evidence), fell=fell(self.evidence))
+        return advice_for(
+            self.word, self.evidence, gave_back=gave_back(self.evidence), fell=fell(self.evidence)
+        )
 
     @property
     def onset_step(self) -> Step | None:

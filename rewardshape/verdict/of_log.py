@@ -83,7 +83,9 @@ def _levels(signal: Signal) -> dict[str, Any]:
     values, width = signal.chosen, signal.width
     noise = noise_of(values.to_numpy(float))
     smooth = values.rolling(width, center=True, min_periods=1).mean() if width > 1 else values.copy()
-    smooth.iloc[-1] = values.iloc[-width:].mean()  # the end is the mean of the last window, not of half of one
+    smooth.iloc[-1] = values.iloc[
+        -width:
+    ].mean()  # the end is the mean of the last window, not of half of one
     exact = _is_exact(signal)
     known = 1.0 if signal.known_zero else 2.0  # a baseline that is itself a row scatters as much as one
     error = noise.error(width) * math.sqrt(known)
@@ -113,7 +115,9 @@ def _levels(signal: Signal) -> dict[str, Any]:
         "given_back": level(end - float(smooth.iloc[highest]), highest, searched=True, of_two=True),
         "smallest_fall": SMALLEST[signal.unit] if exact else _seen(error, noise, SMALLEST[signal.unit]),
         "onset": _onset(signal, noise, lowest, exact),
-        "curve": pd.DataFrame({"step": smooth.index, "chosen": values.to_numpy(), "smooth": smooth.to_numpy()}),
+        "curve": pd.DataFrame(
+            {"step": smooth.index, "chosen": values.to_numpy(), "smooth": smooth.to_numpy()}
+        ),
     }
     if signal.rejected is not None:
         rejected = signal.rejected
@@ -163,7 +167,9 @@ def _onset(signal: Signal, noise: Noise, lowest: int, exact: bool) -> Onset | No
     reached = values[:stop] <= 0.05 * values[stop - 1]
     first = stop - int(np.argmin(reached[::-1])) if not reached.all() else 0
     before = steps[first - 1] if first else (0.0 if signal.known_zero else steps[0])
-    return Onset(_number(steps[min(first, stop - 1)]), _number(min(before, steps[first])), _number(steps[first]))
+    return Onset(
+        _number(steps[min(first, stop - 1)]), _number(min(before, steps[first])), _number(steps[first])
+    )
 
 
 # --- learning ----------------------------------------------------------------------------------------------------
@@ -236,7 +242,9 @@ def _held_out(evaluated: pd.DataFrame, trained: pd.DataFrame, reference: Referen
         above = loss_is_logistic(evaluated) and reference.free is not True and values.min() > math.log(2)
         above = above and has(evaluated, "margin") and evaluated["margin"].abs().max() > 0.01
         grew = _grows(trained, "margin") or _grows(evaluated, "margin") or _grows(trained, "loss", -1)
-        found = turned("held-out loss", values.index.to_numpy(float), values.to_numpy(float), above_start=above)
+        found = turned(
+            "held-out loss", values.index.to_numpy(float), values.to_numpy(float), above_start=above
+        )
         if not grew and found.worse:
             return HeldOut(found.measure, found.best_step, False, 1.0, above)
         return found
@@ -299,7 +307,9 @@ def _rows_in_words(log: Log) -> str:
 
 
 def _missing(log: Log) -> tuple[str, ...]:
-    logged = {column for column in log.table if log.table[column].notna().any()} | set(log.nonfinite["series"])
+    logged = {column for column in log.table if log.table[column].notna().any()} | set(
+        log.nonfinite["series"]
+    )
     missing = tuple(SERIES[series] for series in NEEDED if series not in logged)
     return missing if len(log.split("eval")) else (*missing, "evaluation rows")
 
@@ -345,7 +355,9 @@ def _cannot_tell(signal: Signal | None, reference: Reference, evaluated: pd.Data
     if signal is not None and signal.baseline.startswith("the first"):
         unknown.append("what happened before the first logged row, which is taken for the start")
     if signal is not None and signal.batches:
-        unknown.append("how a fixed set fared: training rows are of changing batches (evaluate every few steps)")
+        unknown.append(
+            "how a fixed set fared: training rows are of changing batches (evaluate every few steps)"
+        )
     elif signal is not None:
         unknown.append("how other pairs than those of the evaluation set fared")
     if reference.holds is False and has(evaluated, "logp_chosen", "reward_chosen"):
@@ -356,6 +368,8 @@ def _cannot_tell(signal: Signal | None, reference: Reference, evaluated: pd.Data
     if not len(evaluated):
         unknown.append("over-optimization: nothing held out is logged")
     if not has(evaluated, "logp_greedy"):
-        unknown.append("where the lost probability went: that takes samples, or greedy log-probs of a probe set")
+        unknown.append(
+            "where the lost probability went: that takes samples, or greedy log-probs of a probe set"
+        )
     unknown.append("whether answers got worse: that takes samples")
     return tuple(unknown)

@@ -62,7 +62,9 @@ def _evidence(trace: Trace, chosen: Panel, rejected: Panel) -> Evidence:
     steps = trace.steps[trace.steps["run"] == run.name]
     losses = _pair_losses(goal, chosen, rejected)
     broken = _broken(chosen, rejected, steps)
-    kept = np.isfinite(chosen.sums["logp_sum"]).all(axis=1) & np.isfinite(rejected.sums["logp_sum"]).all(axis=1)
+    kept = np.isfinite(chosen.sums["logp_sum"]).all(axis=1) & np.isfinite(rejected.sums["logp_sum"]).all(
+        axis=1
+    )
     found: dict[str, Any] = dict(
         name=run.name,
         form=FORM,
@@ -147,12 +149,14 @@ def _changes(values: np.ndarray, prompts: np.ndarray, steps: np.ndarray) -> list
     found = []
     for i, step in enumerate(steps):
         chance = _chance(values[i], prompts, mean[i], error[i])
-        found.append(Change(float(mean[i]), float(error[i]), float(low[i]), float(high[i]), chance, int(step)))
+        found.append(
+            Change(float(mean[i]), float(error[i]), float(low[i]), float(high[i]), chance, int(step))
+        )
     return found
 
 
 def _chance(values: np.ndarray, prompts: np.ndarray, mean: float, error: float) -> float:
-    """One-sided chance of so large a mean if the true one were 0: the larger of Student's t and the studentised bootstrap."""
+    """One-sided chance of so large a mean if the true one is 0: Student's t or studentised bootstrap, the larger."""
     if error == 0:
         return 0.0 if mean else 1.0
     size = len(np.unique(prompts))
@@ -271,7 +275,9 @@ def _held_out(chosen: Panel, losses: np.ndarray | None) -> HeldOut | None:
 
 def _broken(chosen: Panel, rejected: Panel, steps: pd.DataFrame) -> Broken | None:
     """From where on the probe set, or else the training loss, is not finite."""
-    bad = ~np.isfinite(chosen.sums["logp_sum"]).all(axis=1) | ~np.isfinite(rejected.sums["logp_sum"]).all(axis=1)
+    bad = ~np.isfinite(chosen.sums["logp_sum"]).all(axis=1) | ~np.isfinite(rejected.sums["logp_sum"]).all(
+        axis=1
+    )
     if bad[-1]:
         since = len(bad) - int((~bad[::-1]).argmax()) if not bad.all() else 0
         return Broken(int(chosen.steps[since]), ("logps of the probe set",))
@@ -284,12 +290,12 @@ def _broken(chosen: Panel, rejected: Panel, steps: pd.DataFrame) -> Broken | Non
 
 
 def _reference(goal: Objective, chosen: Panel, rejected: Panel) -> Reference:
-    levels = [
+    of_chosen, of_rejected = (
         None if panel.ref_logp_sum is None else float((panel.ref_logp_sum / panel.num_tokens).mean())
         for panel in (chosen, rejected)
-    ]
+    )
     beta = goal.parameters.get("beta")
-    return Reference(beta, 0.0, *levels, 0.0, free=not goal.needs_reference, holds=True)
+    return Reference(beta, 0.0, of_chosen, of_rejected, 0.0, not goal.needs_reference, True)
 
 
 def _facts(chosen: Panel) -> tuple[str, ...]:

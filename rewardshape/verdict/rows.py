@@ -27,7 +27,7 @@ from rewardshape.verdict.thresholds import (
 )
 
 # Straight pieces of the trend: one more for every so many rows, up to the number of windows in a run.
-ROWS_PER_PIECE, MAX_PIECES = 8, 5
+ROWS_PER_PIECE, MAX_PIECES = 8, 10
 MAX_CORRELATION = 0.97
 MAX_KNOTS = 60  # places at which a fall may begin or end, in the search for its onset
 
@@ -39,7 +39,7 @@ def window(num_rows: int) -> int:
 
 @dataclass(frozen=True)
 class Noise:
-    """The noise of a series about its trend: standard deviation of a row, correlation of neighbours, degrees of freedom."""
+    """Noise about a trend: standard deviation of a row, correlation of neighbours, degrees of freedom."""
 
     deviation: float
     correlation: float
@@ -88,7 +88,9 @@ def noise_of(values: np.ndarray) -> Noise:
     return Noise(deviation, correlation, max(independent - columns.shape[1], 1.0))
 
 
-def change_of(value: float, error: float, freedom: float, *, tries: float = 1.0, step: float | None = None) -> Change:
+def change_of(
+    value: float, error: float, freedom: float, *, tries: float = 1.0, step: float | None = None
+) -> Change:
     """A change with its interval and the chance that it is none; `tries` places were looked at for it (Bonferroni)."""
     if error == 0:
         return exact_change(value, step=step)
@@ -177,7 +179,13 @@ def turned(measure: str, steps: np.ndarray, values: np.ndarray, *, above_start: 
         worse: bool | None = (chance <= 2 * CHANCE_LIKELY and rise > WORSE_LOSS * abs(values[best])) or much
     else:
         worse = True if much else None
-    return HeldOut(measure, _number(steps[best]), worse, 0.0 if much else chance, above_start)
+    return HeldOut(
+        measure,
+        _number(steps[best]),
+        None if worse is None else bool(worse),
+        0.0 if much else chance,
+        above_start,
+    )
 
 
 def _number(step: float) -> int | float:
@@ -204,7 +212,9 @@ def _largest_rise(series: np.ndarray) -> np.ndarray:
     for bend in bends:
         after = np.maximum(place - place[bend], 0)
         before = np.minimum(place - place[bend], 0)
-        columns = np.stack([np.ones(rows), after, before], axis=1) if bend else np.stack([np.ones(rows), after], 1)
+        columns = (
+            np.stack([np.ones(rows), after, before], axis=1) if bend else np.stack([np.ones(rows), after], 1)
+        )
         inverse = np.linalg.pinv(columns.T @ columns)
         slopes = series @ columns @ inverse
         left = series - slopes @ columns.T

@@ -45,7 +45,9 @@ def _sentence(text: str) -> str:
 
 
 def _where(chosen: Change, evidence: Evidence) -> str:
-    return f"the chosen responses ended {_above_or_below(chosen.value, evidence)}{_interval(chosen, evidence)}"
+    return (
+        f"the chosen responses ended {_above_or_below(chosen.value, evidence)}{_interval(chosen, evidence)}"
+    )
 
 
 def _above_or_below(value: float, evidence: Evidence) -> str:
@@ -62,7 +64,9 @@ def _interval(change: Change, evidence: Evidence) -> str:
     if change.low is None or change.high is None or not math.isfinite(change.low):
         return ""
     over = f" over {evidence.num_prompts} prompts" if evidence.num_prompts else ""
-    digits = max(3, 1 - math.floor(math.log10(max(change.high - change.low, 1e-9))))
+    if change.high == change.low:
+        return ""
+    digits = max(3, 1 - math.floor(math.log10(change.high - change.low)))
     return f" (95 % interval{over}: {signed(change.low, digits)} to {signed(change.high, digits)})"
 
 
@@ -70,9 +74,13 @@ def _not_displaced(chosen: Change, evidence: Evidence) -> str:
     if chosen.value >= evidence.smallest and chosen.chance <= 0.025:
         return f"{_where(chosen, evidence)}: they gained probability"
     if evidence.exact:
-        return f"{_where(chosen, evidence)}: less than {amount(evidence.smallest)} {evidence.unit} gets no word"
+        return (
+            f"{_where(chosen, evidence)}: less than {amount(evidence.smallest)} {evidence.unit} gets no word"
+        )
     seen = evidence.smallest_fall
-    power = f"; a fall of {amount(seen)} {evidence.unit} would have been seen four times in five" if seen else ""
+    power = (
+        f"; a fall of {amount(seen)} {evidence.unit} would have been seen four times in five" if seen else ""
+    )
     return f"the chosen responses ended where they began{_interval(chosen, evidence)}{power}"
 
 
@@ -104,26 +112,41 @@ def how_preference_was_lost(evidence: Evidence) -> str:
 def what_could_hide(evidence: Evidence) -> str:
     """How large a fall the noise could hide."""
     seen, chosen = evidence.smallest_fall, evidence.chosen
-    at = f"{evidence.basis} stand at {signed(chosen.value)} {evidence.unit}" if chosen is not None else evidence.basis
+    at = (
+        f"{evidence.basis} stand at {signed(chosen.value)} {evidence.unit}"
+        if chosen is not None
+        else evidence.basis
+    )
     if seen is None or not math.isfinite(seen):
         return f"{at}, in too few rows to tell how much of it is chance"
     hidden = max(seen, -chosen.low if chosen is not None and chosen.low is not None else 0.0)
     return (
-        f"{at}{_interval(chosen, evidence) if chosen else ''}: a fall of {amount(hidden)} {evidence.unit} could hide in "
-        f"the scatter, and one of {amount(evidence.matters)} would matter"
+        f"{at}{_interval(chosen, evidence) if chosen else ''}: a fall of {amount(hidden)} {evidence.unit} could hide "
+        f"in the scatter, and one of {amount(evidence.matters)} would matter"
     )
 
 
 def story(word: Word, evidence: Evidence) -> list[str]:
     """What else happened, one sentence each, none against the headline."""
-    lines = [*_fall(word, evidence), *_rise(evidence), *_rejected(evidence), *_progress(evidence), *evidence.facts]
+    lines = [
+        *_fall(word, evidence),
+        *_rise(evidence),
+        *_rejected(evidence),
+        *_progress(evidence),
+        *evidence.facts,
+    ]
     return [_sentence(line) for line in [*lines, *_ties(evidence), *_held_out(evidence)]]
 
 
 def _fall(word: Word, evidence: Evidence) -> list[str]:
     lines = []
     onset, lowest, chosen = evidence.onset, evidence.lowest, evidence.chosen
-    if word.falls and onset is not None and chosen is not None and (chosen.value < 0 or word is Word.RECOVERED):
+    if (
+        word.falls
+        and onset is not None
+        and chosen is not None
+        and (chosen.value < 0 or word is Word.RECOVERED)
+    ):
         between = f" (95 % interval {onset.low:g} to {onset.high:g})" if onset.low < onset.high else ""
         if evidence.exact and onset.low < onset.high:
             between = f" (after {onset.low:g})"
@@ -144,13 +167,11 @@ def _rise(evidence: Evidence) -> list[str]:
         return []
     if lost.chance > 0.025 or -lost.value <= GAVE_BACK * highest.value:
         return []
-    return [
-        f"chosen had risen to {amount(highest.value)} {evidence.unit} above {evidence.baseline} at {evidence.counts} "
-        f"{highest.step:g}, and lost {amount(lost.value)} of it since"
-        if -lost.value <= highest.value
-        else f"before it fell, chosen had risen to {amount(highest.value)} {evidence.unit} above {evidence.baseline} at "
-        f"{evidence.counts} {highest.step:g}"
-    ]
+    peak = f"risen to {amount(highest.value)} {evidence.unit} above {evidence.baseline}"
+    when = f"at {evidence.counts} {highest.step:g}"
+    if -lost.value <= highest.value:
+        return [f"chosen had {peak} {when}, and lost {amount(lost.value)} of it since"]
+    return [f"before it fell, chosen had {peak} {when}"]
 
 
 def _rejected(evidence: Evidence) -> list[str]:
@@ -196,7 +217,9 @@ def _held_out(evidence: Evidence) -> list[str]:
     if held.worse:
         return [f"over-optimized: the {held.measure} was best at {best} and has become worse since"]
     if held.worse is False:
-        return [f"not over-optimized: the {held.measure} was best at {best} and has not risen beyond chance since"]
+        return [
+            f"not over-optimized: the {held.measure} was best at {best} and has not risen beyond chance since"
+        ]
     return []
 
 
@@ -210,8 +233,8 @@ def how_sure(word: Word, grade: str, evidence: Evidence) -> list[str]:
     if evidence.exact:
         pairs = f"{evidence.num_pairs} pairs" if evidence.num_pairs else "pairs of the evaluation set"
         return [
-            f"{grade}: measured on the same pairs at the start and at the end, so the number is exact for these {pairs}; "
-            "it does not say how other pairs fared"
+            f"{grade}: measured on the same pairs at the start and at the end, so the number is exact for these "
+            f"{pairs}; it does not say how other pairs fared"
         ]
     over = "over the prompts of the probe set" if evidence.num_prompts else "from the scatter of the rows"
     error = f"the standard error {over} is {amount(chosen.error)} {evidence.unit}" if chosen.error else ""

@@ -14,7 +14,14 @@ from rewardshape.logs.names import SERIES
 from rewardshape.verdict.evidence import Unit
 from rewardshape.verdict.recovery import Reference, has
 from rewardshape.verdict.rows import window
-from rewardshape.verdict.thresholds import FAR_FROM_ZERO, FEW_EVALUATIONS, FIRST_ROWS, FIRST_STEPS, MANY_ROWS, MIN_ROWS
+from rewardshape.verdict.thresholds import (
+    FAR_FROM_ZERO,
+    FEW_EVALUATIONS,
+    FIRST_ROWS,
+    FIRST_STEPS,
+    MANY_ROWS,
+    MIN_ROWS,
+)
 
 
 @dataclass(frozen=True)
@@ -67,7 +74,7 @@ def chosen_signal(
 
 
 def _evaluations_suffice(evaluated: pd.DataFrame, trained: pd.DataFrame, reference: Reference) -> bool:
-    """Whether the fixed set is judged: one evaluation, if its reference is known and it is not of the run's first half."""
+    """Whether the fixed set is judged: one evaluation will do, if its reference is known and it is a late one."""
     rows, batches = _count(evaluated), _count(trained)
     known = has(evaluated, "reward_chosen") and reference.free is not True
     enough = 1 if known else FEW_EVALUATIONS if batches >= MANY_ROWS else MIN_ROWS

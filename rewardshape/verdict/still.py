@@ -22,7 +22,9 @@ from rewardshape.verdict.thresholds import (
 
 def stands_still(rows: pd.DataFrame, trained: pd.DataFrame) -> str | None:
     """Why nothing is trained, or None."""
-    moved = any(_moved(table, column) for table in (rows, trained) for column in ("margin", "reward_chosen", "loss"))
+    moved = any(
+        _moved(table, column) for table in (rows, trained) for column in ("margin", "reward_chosen", "loss")
+    )
     norms = trained["grad_norm"].dropna() if "grad_norm" in trained else pd.Series(dtype=float)
     if len(norms) >= WINDOW_ROWS and (norms == 0).mean() >= STILL_SHARE and not moved:
         return f"the gradient norm is exactly 0 in {int((norms == 0).sum())} of {len(norms)} rows and nothing moves"

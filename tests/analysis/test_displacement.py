@@ -53,24 +53,6 @@ def test_change_is_since_step_zero_in_sums_and_per_token(write_run, tmp_path, le
     assert curve.loc[("chosen", 0), "logp_mean"] == pytest.approx((level["chosen"] / 10).mean())
 
 
-def test_intervals_are_those_of_scipy(rng):
-    values = rng.normal(size=(5, 33)) ** 3
-    theirs = stats.bootstrap(
-        (values,), np.mean, axis=-1, n_resamples=2000, method="percentile", rng=np.random.default_rng(7)
-    ).confidence_interval
-    low, high = mean_interval(values, seed=7)
-    np.testing.assert_allclose(low, theirs.low, rtol=0, atol=1e-12)
-    np.testing.assert_allclose(high, theirs.high, rtol=0, atol=1e-12)
-
-
-def test_intervals_cover_the_truth_about_95_times_in_100(rng):
-    covered = 0
-    for trial in range(400):
-        low, high = mean_interval(rng.normal(-0.2, 1.0, size=(1, 60)), seed=trial)
-        covered += low[0] <= -0.2 <= high[0]
-    assert 0.91 <= covered / 400 <= 0.98  # 60 normal values: the percentile interval covers about 94.5 %
-
-
 def test_one_pair_has_no_interval():
     low, high = mean_interval(np.array([[0.3], [0.4]]))
     assert np.isnan(low).all()

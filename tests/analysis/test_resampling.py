@@ -1,0 +1,70 @@
+"""Intervals over prompts: against scipy, plain loops, and simulations whose truth is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from rewardshape.analysis.resampling import (
+    LEAST_ERROR,
+    MIN_PROMPTS,
+    draw_pairs,
+    mean_error,
+    mean_interval,
+    percentile_interval,
+    resampled_means,
+    studentised,
+)
+
+
+def test_resampled_means_are_those_of_scipy(rng):
+    values = rng.normal(size=(5, 33)) ** 3
+    theirs = stats.bootstrap(
+        (values,), np.mean, axis=-1, n_resamples=2000, method="percentile", rng=np.random.default_rng(7)
+    ).confidence_interval
+    low, high = percentile_interval(resampled_means(values, seed=7))
+    np.testing.assert_allclose(low, theirs.low, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(high, theirs.high, rtol=0, atol=1e-12)
+
+
+def test_the_error_of_one_pair_a_prompt_is_that_of_scipy(rng):
+    values = rng.normal(size=(3, 20))
+    np.testing.assert_allclose(mean_error(values), stats.sem(values, axis=1), rtol=1e-12)
+
+
+def test_pairs_of_one_prompt_that_say_the_same_count_once(rng):
+    """Four copies of every pair under its prompt change neither the error nor the interval."""
+    values = rng.normal(size=(3, 20))
+    copies, prompts = np.repeat(values, 4, axis=1), np.repeat(np.arange(20), 4)
+    np.testing.assert_allclose(mean_error(copies, prompts), mean_error(values), rtol=1e-12)
+    np.testing.assert_allclose(mean_interval(copies, prompts), mean_interval(values), rtol=1e-9)
+
+
+def test_studentised_draws_are_those_of_a_plain_loop(rng):
+    values, prompts = rng.lognormal(size=(2, 30)), np.repeat(np.arange(12), [1, 2, 3, 4] * 3)
+    drawn = studentised(values, prompts, seed=3)
+    for draw, found in list(zip(draw_pairs(12, seed=3), drawn, strict=True))[:200]:
+        pairs = np.concatenate([np.flatnonzero(prompts == prompt) for prompt in draw])
+        labels = np.concatenate([np.full((prompts == p).sum(), i) for i, p in enumerate(draw)])
+        error = np.maximum(mean_error(values[:, pairs], labels), LEAST_ERROR * mean_error(values, prompts))
+        theirs = (values[:, pairs].mean(axis=1) - values.mean(axis=1)) / error
+        np.testing.assert_allclose(found, theirs, rtol=1e-9)
+
+
+def test_too_few_prompts_have_no_interval(rng):
+    values = rng.normal(size=(2, 4 * MIN_PROMPTS))
+    low, high = mean_interval(values, np.arange(4 * MIN_PROMPTS) % (MIN_PROMPTS - 1))
+    assert np.isnan(low).all()
+    assert np.isnan(high).all()
+
+
+def test_a_long_curve_has_the_interval_of_each_of_its_rows(rng):
+    """Beyond `MAX_ROWS` rows the shape is interpolated; at the ends it is exact, and close between."""
+    walk = np.cumsum(rng.normal(size=(1500, 24)), axis=0)
+    low, high = mean_interval(walk)
+    for row in (0, 700, 1499):
+        [one_low], [one_high] = mean_interval(walk[row][None])
+        width = one_high - one_low
+        assert low[row] == pytest.approx(one_low, abs=0.02 * width)
+        assert high[row] == pytest.approx(one_high, abs=0.02 * width)
