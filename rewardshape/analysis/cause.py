@@ -246,7 +246,7 @@ def _split(trace: Trace, panel: Panel) -> pd.DataFrame:
     before = overlaps.interpolate(limit_direction="both").shift().loc[1:].to_numpy()
     first, second = overlaps.dropna().iloc[0]
     weights = _batch_weights(trace, panel.run)
-    pull, push = (weights * _rate(trace, panel.run)[:, None]).T
+    pull, push = (weights * effective_rate(trace, panel.run).to_numpy(float)[:, None]).T
     parts = {
         "clock": push,
         "straight": (first - second) * push,
@@ -273,11 +273,13 @@ def _cross_gram(trace: Trace, run: Run) -> pd.DataFrame:
     return steps[[f"cross_gram_{name}" for name in ("ww", "wl", "ll")]].astype(float)
 
 
-def _rate(trace: Trace, run: Run) -> np.ndarray:
-    """Learning rate of every update, less what clipping took."""
-    steps = trace.steps[(trace.steps["run"] == run.name) & (trace.steps["step"] > 0)]
+def effective_rate(trace: Trace, run: Run) -> pd.Series:
+    """Learning rate of every update less what clipping took, by step."""
+    steps = trace.steps[(trace.steps["run"] == run.name) & (trace.steps["step"] > 0)].set_index("step")
     limit = run.manifest.get("run", {}).get("max_grad_norm", np.inf)
-    return (steps["learning_rate"] * np.minimum(1, limit / steps["grad_norm"])).to_numpy(float)
+    norm = steps["grad_norm"] if "grad_norm" in steps else pd.Series(0.0, index=steps.index)
+    with np.errstate(divide="ignore"):
+        return steps["learning_rate"] * np.minimum(1, limit / norm)
 
 
 def _batch_weights(trace: Trace, run: Run) -> np.ndarray:

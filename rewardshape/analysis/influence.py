@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from rewardshape.analysis.cause import effective_rate
 from rewardshape.analysis.panels import run_label
 from rewardshape.errors import InputError
 from rewardshape.trace import Run, Trace
@@ -13,8 +14,8 @@ from rewardshape.trace import Run, Trace
 def pair_influence(trace: Trace) -> pd.DataFrame:
     r"""What every training pair did to the probe set's chosen log-probs, by first order, summed over its visits.
 
-    A visit of pair i at update t, in a batch of B pairs at learning rate η_t, moves the mean chosen log-prob per token
-    by η_t/B times the influence measured at the step nearest to it (TracIn, arXiv 2002.08484, §3).
+    A visit of pair i at update t, in a batch of B pairs at learning rate η_t (less clipping), moves the mean chosen
+    log-prob per token by η_t/B times the influence measured at the step nearest to it (arXiv 2002.08484, §3).
 
     Returns
     -------
@@ -40,8 +41,7 @@ def _of_run(trace: Trace, run: Run) -> pd.DataFrame:
     wide = measured.pivot(index="step", columns="pair_id", values="influence")
     train = trace.responses[(trace.responses["run"] == run.name) & (trace.responses["split"] == "train")]
     visits = train.loc[train["response"] == "chosen", ["step", "pair_id"]]
-    steps = trace.steps[trace.steps["run"] == run.name].set_index("step")
-    rate = steps["learning_rate"].reindex(visits["step"]).to_numpy(float)
+    rate = effective_rate(trace, run).reindex(visits["step"]).to_numpy(float)
     size = visits.groupby("step")["pair_id"].transform("size").to_numpy(float)
     known = visits["pair_id"].isin(wide.columns).to_numpy()
     visits, rate, size = visits[known], rate[known], size[known]

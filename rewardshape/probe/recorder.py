@@ -18,6 +18,7 @@ from transformers import TrainerCallback
 
 from rewardshape.errors import InputError
 from rewardshape.probe.distributed import gather
+from rewardshape.probe.measure.destination import Destination
 from rewardshape.probe.measure.geometry import Geometry
 from rewardshape.probe.measure.probe_set import PAIR, ProbeSet, ReferenceLogps
 from rewardshape.probe.training import PairTrainer, StepNumbers
@@ -40,6 +41,12 @@ class Measures:
     sample_every : int
     geometry : Geometry, optional
         Knows itself when it is due.
+    destination : Destination, optional
+        Has seen the untouched model. Where it is due, the probe set is measured too: it looks on.
+    destination_every : int
+    influence : callable, optional
+        Gives the influence table of the policy as it stands.
+    influence_every : int
     """
 
     probe: ProbeSet
@@ -47,6 +54,10 @@ class Measures:
     samples: Callable[[int], dict[str, list[Any]]] | None = None
     sample_every: int = 1
     geometry: Geometry | None = None
+    destination: Destination | None = None
+    destination_every: int = 1
+    influence: Callable[[], dict[str, list[Any]]] | None = None
+    influence_every: int = 1
 
 
 class Recorder(TrainerCallback):
@@ -130,9 +141,16 @@ class Recorder(TrainerCallback):
         self, step: int, metrics: dict[str, float], train: dict[str, Any] | None, *, last: bool
     ) -> None:
         due = self.measures
-        probe = tokens = samples = geometry = None
-        if step % due.probe_every == 0 or last:
+        probe = tokens = samples = geometry = influence = None
+        destination: tuple[dict[str, list[Any]] | None, dict[str, list[Any]] | None] = (None, None)
+        if due.destination is not None and (step % due.destination_every == 0 or last):
+            policy = self.trainer.accelerator.unwrap_model(self.trainer.model)
+            probe, tokens = due.probe.measure(due.destination.watch(policy, self.trainer.score))
+            destination = due.destination.tables()
+        elif step % due.probe_every == 0 or last:
             probe, tokens = due.probe.measure(self.trainer.score)
+        if due.influence is not None and (step % due.influence_every == 0 or last):
+            influence = due.influence()
         if due.samples is not None and (step % due.sample_every == 0 or last):
             samples = due.samples(step)
         if due.geometry is not None and due.geometry.due(step):
@@ -148,6 +166,9 @@ class Recorder(TrainerCallback):
                 probe=probe,
                 geometry=geometry,
                 samples=samples,
+                destination=destination[0],
+                destination_tokens=destination[1],
+                influence=influence,
                 tokens=self._kept(tokens) if tokens is not None and (step == 0 or last) else None,
                 seconds=now - self._began,
             )

@@ -23,7 +23,9 @@ from rewardshape.probe.checkpoints import step_of, whole_checkpoints
 from rewardshape.probe.distributed import here, is_sharded, join, on_main
 from rewardshape.probe.grid import Grid, PlannedRun, plan_runs
 from rewardshape.probe.inputs import Inputs
+from rewardshape.probe.measure.destination import Destination
 from rewardshape.probe.measure.geometry import Geometry
+from rewardshape.probe.measure.influence import chosen_gradient, influences, preconditioned
 from rewardshape.probe.measure.logprobs import Reader, choose_reader
 from rewardshape.probe.measure.probe_set import ProbeSet
 from rewardshape.probe.measure.sampling import Gold, Sampler, gold_function, gold_model
@@ -158,28 +160,34 @@ def run_one(planned: PlannedRun, policy: PreTrainedModel, shared: Shared) -> Non
     untouched = (
         untouched_model(policy, adapters=settings.model.lora_rank is not None) if sampled(planned) else None
     )
+    order = TrainingOrder(
+        inputs.train,
+        steps=settings.training.steps,
+        batch_size=decided.batch_size,
+        seed=settings.training.seed,
+    )
     trainer = PairTrainer(
         policy,
         training_arguments(planned, folder),
-        TrainingOrder(
-            inputs.train,
-            steps=settings.training.steps,
-            batch_size=decided.batch_size,
-            seed=settings.training.seed,
-        ),
+        order,
         objective=planned.objective,
         reader=shared.reader,
         keep_checkpoints=settings.output.keep_checkpoints,
         tokenizer=inputs.tokenizer,
     )
     probe = ProbeSet(inputs.probe, shared.reader, trainer.args.device)
-    every = settings.probing.geometry_every
+    probing = settings.probing
+    every = probing.geometry_every
     measures = Measures(
         probe,
-        settings.probing.probe_every,
+        probing.probe_every,
         samples=samples_of(trainer, planned, shared, untouched) if untouched else None,
-        sample_every=settings.probing.sample_every or 1,
+        sample_every=probing.sample_every or 1,
         geometry=Geometry(trainer, inputs.probe, every=every) if every else None,
+        destination=destination_of(trainer, policy, probe, inputs) if probing.destination_every else None,
+        destination_every=probing.destination_every or 1,
+        influence=influence_of(trainer, policy, probe, order) if probing.influence_every else None,
+        influence_every=probing.influence_every or 1,
     )
     checkpoint = on_main(lambda: begin_or_rewind(planned, shared))
     if checkpoint:
@@ -233,6 +241,46 @@ def optimizer_notes(grid: Grid) -> list[str]:
     """What is worth saying about the optimisers; `InputError` where one cannot be had."""
     notes = [check_optimizer(planned.decided.optimizer, planned.settings.model) for planned in grid.runs]
     return [note for note in dict.fromkeys(notes) if note]
+
+
+# --- where probability went, and which pairs sent it --------------------------------------------------------------
+
+
+def destination_of(
+    trainer: PairTrainer, policy: PreTrainedModel, probe: ProbeSet, inputs: Inputs
+) -> Destination:
+    """The destinations of the probe set's probability; `policy` is still untouched."""
+    if trainer.is_fsdp_enabled:
+        raise InputError(
+            "--destination-every: a sharded model (FSDP) has no whole output projection; run it under DDP or on one"
+            " process"
+        )
+    tokenizer = inputs.tokenizer
+    destination = Destination(probe, end_token=tokenizer.eos_token_id, decode=tokenizer.decode)
+    destination.begin(policy, lambda batch: trainer.score(batch, policy))
+    return destination
+
+
+def influence_of(
+    trainer: PairTrainer, policy: PreTrainedModel, probe: ProbeSet, order: TrainingOrder
+) -> Callable[[], dict[str, list[Any]]]:
+    """What the record asks for when the influence of the pairs is due."""
+    if here().processes > 1:
+        raise InputError("--influence-every: takes whole gradients; run it on one process")
+    pairs = order.pairs()
+    train = ProbeSet(pairs, trainer.reader, trainer.args.device)
+
+    def influence() -> dict[str, list[Any]]:
+        assert trainer.optimizer is not None, "training has begun"
+        weights = [weight for weight in policy.parameters() if weight.requires_grad]
+        gradient = chosen_gradient(weights, probe, trainer.score)
+        direction = preconditioned(trainer.optimizer, weights, gradient)
+        found = influences(
+            weights, direction, gradient, train, trainer.score, trainer.objective, trainer.reference
+        )
+        return {"pair_id": [pair.pair_id for pair in pairs], "influence": found.tolist()}
+
+    return influence
 
 
 # --- samples ----------------------------------------------------------------------------------------------------

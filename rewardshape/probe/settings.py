@@ -191,6 +191,12 @@ class ProbingSettings:
     geometry_every: int | None = _setting(
         None, "measure gradient overlaps and CHES of the probe pairs every K steps", "K"
     )
+    destination_every: int | None = _setting(
+        None, "measure which tokens gained what chosen and rejected lost, every K steps", "K"
+    )
+    influence_every: int | None = _setting(
+        None, "measure which training pairs push the probe set's chosen responses down, every K steps", "K"
+    )
     sample_every: int | None = _setting(
         None, "sample responses every K steps: KL to the reference, gold", "K"
     )
@@ -205,8 +211,9 @@ class ProbingSettings:
 
     def __post_init__(self) -> None:
         _require_positive(
-            self, "probe_pairs", "probe_every", "geometry_every", "sample_every", "samples", "best_of"
-        )
+            self, "probe_pairs", "probe_every", "geometry_every", "destination_every", "influence_every",
+            "sample_every", "samples", "best_of",
+        )  # fmt: skip
         if self.gold and self.gold_model:
             raise InputError("--gold and --gold-model: give one of them, not both")
         if (self.gold or self.gold_model) and self.sample_every is None:

@@ -61,6 +61,10 @@ class TrainingOrder(Sequence[Item]):
     def __len__(self) -> int:
         return len(self._order)
 
+    def pairs(self) -> list[EncodedPair]:
+        """Every pair that is trained on, once, in the order in which they first come."""
+        return [self._pairs[place] for place in dict.fromkeys(self._order.tolist())]
+
     def __getitem__(self, position: Any) -> Any:
         if isinstance(position, slice):
             return [self[place] for place in range(*position.indices(len(self)))]

@@ -15,8 +15,8 @@ from rewardshape.numbers import parameter
 NOT_A_SETTING = {
     "objective", "alpha", "beta", "gamma", "gamma_beta_ratio", "parameter", "preset",
     "seed", "seeds",
-    "probe_pairs", "probe_every", "probe_in_training", "probe_responses", "geometry_every", "sample_every", "samples",
-    "best_of", "gold", "gold_model",
+    "probe_pairs", "probe_every", "probe_in_training", "probe_responses", "geometry_every",
+    "destination_every", "influence_every", "sample_every", "samples", "best_of", "gold", "gold_model",
     "output", "resume", "checkpoint_every", "keep_checkpoints", "report_to", "quiet", "json", "dry_run",
 }  # fmt: skip
 

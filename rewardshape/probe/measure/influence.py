@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rewardshape.errors import InputError
 from rewardshape.probe.measure.geometry import Tensors, inner
 from rewardshape.probe.measure.probe_set import PAIR, ProbeSet, Score
 from rewardshape.theory import Objective, Responses
@@ -61,7 +62,19 @@ def preconditioned(optimizer: torch.optim.Optimizer, parameters: Tensors, gradie
     """P·g with the optimiser's state as it stands: Adam's division by its running size, else g itself.
 
     Before Adam's first step there is no state, and g is divided by its own size, as that step would do.
+
+    Raises
+    ------
+    InputError
+        For an optimiser of another kind.
     """
+    known = (torch.optim.AdamW, torch.optim.Adam, torch.optim.SGD)
+    plain = getattr(optimizer, "optimizer", optimizer)  # accelerate's wrapper
+    if not isinstance(plain, known):
+        raise InputError(
+            f"--influence-every: knows AdamW, Adam and SGD, not {type(plain).__name__}; train with --optimizer"
+            " adamw_torch"
+        )
     groups = {id(weight): group for group in optimizer.param_groups for weight in group["params"]}
     return [
         _preconditioned(optimizer.state.get(weight, {}), groups.get(id(weight), {}), part)
