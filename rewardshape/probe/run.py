@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
 from transformers import PreTrainedModel, set_seed
 
 from rewardshape.data import EncodedPair, embedded
@@ -272,7 +273,7 @@ def influence_of(
 
     def influence() -> dict[str, list[Any]]:
         assert trainer.optimizer is not None, "training has begun"
-        weights = [weight for weight in policy.parameters() if weight.requires_grad]
+        weights: list[Tensor] = [weight for weight in policy.parameters() if weight.requires_grad]
         gradient = chosen_gradient(weights, probe, trainer.score)
         direction = preconditioned(trainer.optimizer, weights, gradient)
         found = influences(
