@@ -61,7 +61,9 @@ def test_influence_is_of_every_pair_that_is_trained_on(whole):
     trained = trace.responses.query("split == 'train' and response == 'chosen'")
     assert set(table["pair_id"]) == set(trained["pair_id"])
     assert table["visits"].sum() == len(trained)
-    assert (table["influence"] != 0).mean() > 0.9  # a pair of equal responses has none
+    assert (
+        table["per_visit"] != 0
+    ).all()  # at the first update of a warm-up the rate, and so the influence, is 0
 
 
 def test_a_resumed_run_measures_against_the_same_start(whole, tmp_path):
