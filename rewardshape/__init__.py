@@ -18,6 +18,7 @@ _PUBLIC = {
     "judge_all": "rewardshape.verdict",
     "Verdict": "rewardshape.verdict",
     "read_trace": "rewardshape.trace",
+    "run_probe": "rewardshape.probe.call",
     "Trace": "rewardshape.trace",
     "InputError": "rewardshape.errors",
 }

@@ -286,7 +286,8 @@ def build_objective(settings: ObjectiveSettings) -> Objective:
         name, base = preset(published).objective_name, dict(preset(published).parameters)
     if "gamma" in given:
         base.pop("gamma_beta_ratio", None)
-    made: Objective = objective(name, **{**base, **given})
+    make = load_objective if ":" in name else objective
+    made = make(name, **{**base, **given})
     if missing := set(made.needs) - MEASURED:
         raise InputError(
             f"--objective {name}: needs {', '.join(sorted(missing))}, which the probe does not measure"

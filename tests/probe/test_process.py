@@ -1,0 +1,72 @@
+"""A probe run leaves the process that it ran in as it found it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+STATE = """
+import json, logging, os, random, sys, warnings
+import matplotlib, numpy, torch, transformers
+from huggingface_hub.utils import are_progress_bars_disabled
+
+def state():
+    loggers = {"": logging.root, **logging.root.manager.loggerDict}
+    return {
+        "filters": [str(entry) for entry in warnings.filters],
+        "loggers": {
+            name: [logger.level, logger.disabled, logger.propagate, len(logger.handlers)]
+            for name, logger in loggers.items()
+            if isinstance(logger, logging.Logger)
+        },
+        "verbosity": transformers.utils.logging.get_verbosity(),
+        "bars": [transformers.utils.logging.is_progress_bar_enabled(), are_progress_bars_disabled()],
+        "backend": matplotlib.get_backend(auto_select=False),
+        "style": {name: str(value) for name, value in matplotlib.rcParams.items()},
+        "path": list(sys.path),
+        "environment": dict(os.environ),
+        "drawn": [str(random.getstate()), str(numpy.random.get_state()), torch.get_rng_state().tolist()],
+        "denormal": (torch.full((1,), 1e-310, dtype=torch.float64) * 1).item(),
+        "threads": torch.get_num_threads(),
+        "signals": [str(__import__("signal").getsignal(number)) for number in (2, 15)],
+    }
+
+def changed(before, after):
+    # A logger that is new was made, not changed.
+    after["loggers"] = {name: logger for name, logger in after["loggers"].items() if name in before["loggers"]}
+    return [name for name in before if before[name] != after[name]]
+"""
+
+
+CODE = """
+import scipy.special, sympy, torch.fx, datasets, peft, torchao, tensorboard  # what adds its own filters when imported
+before = state()
+import rewardshape.probe.call, rewardshape.probe.run, rewardshape.probe.show
+imported = [name for name in changed(before, state()) if name != "filters"]  # matplotlib's and pandas' own
+
+torch.set_flush_denormal(False)
+before = state()
+try:
+    rewardshape.run_probe("no-such-checkpoint", "no-such-file.jsonl")
+except rewardshape.InputError:
+    failed = changed(before, state())
+
+trace = rewardshape.run_probe(
+    steps=2, batch_size=4, probe_pairs=6, sample_every=2, samples=4, best_of=1, precision="mixed",
+    gold="tests.probe.measure.test_sampling:word_count", output=sys.argv[1], quiet=True,
+)
+print(json.dumps({"imported": imported, "failed": failed, "run": changed(before, state()), "steps": len(trace.steps)}))
+"""
+
+
+def test_importing_failing_and_running_leave_the_process_as_it_was(tmp_path):
+    """Loggers, warning filters, verbosity, backend and style of matplotlib, paths, environment, random state."""
+    done = subprocess.run(
+        [sys.executable, "-c", STATE + CODE, str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"imported": [], "failed": [], "run": [], "steps": 3}
