@@ -28,7 +28,7 @@ from rewardshape.probe.settings import (
     Settings,
     word,
 )
-from rewardshape.theory import Objective, objective, preset
+from rewardshape.theory import Objective, load_objective, objective, preset
 
 MEASURED = {"logp_sum", "num_tokens", "ref_logp_sum"}  # what training knows of a response
 DEFAULT_OBJECTIVE = "alphapo"
