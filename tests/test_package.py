@@ -132,10 +132,6 @@ def test_a_room_imports_only_from_floors_below(name: str, file: Path):
     assert upward == []
 
 
-# Circles that are left, by room: whoever takes one out deletes its line. None is added.
-KNOWN_CIRCLES = {"verdict": {"rewardshape.verdict.advice", "rewardshape.verdict.judge"}}
-
-
 def imports_within(room: str) -> dict[str, set[str]]:
     """Of each module of a room the modules of the room that it imports; lazy and type-only imports count."""
     files = {name.removesuffix(".__init__"): file for name, file in modules() if room_of(name) == room}
@@ -174,7 +170,7 @@ def test_a_circle_is_found():
 
 @pytest.mark.parametrize("room", sorted(set().union(*FLOORS)))
 def test_no_circle_inside_a_room(room: str):
-    assert in_circles(imports_within(room)) == KNOWN_CIRCLES.get(room, set())
+    assert in_circles(imports_within(room)) == set()
 
 
 # --- files that must agree ----------------------------------------------------------------------------------------
