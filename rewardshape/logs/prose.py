@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from rewardshape.logs.console import tells
+from rewardshape.logs.kinds import is_sign
 from rewardshape.logs.names import meaning
 from rewardshape.logs.rows import Record
 
@@ -42,6 +43,7 @@ def prose_records(lines: Iterable[str]) -> Iterator[Record]:
     gathered: Record = {}
     heading = _Heading()
     shown: Record = {}
+    early = 0.0  # 1 where a bar shows a step's numbers before it counts the step
     for line in lines:
         if len(line) > LONGEST_LINE:
             continue
@@ -52,6 +54,9 @@ def prose_records(lines: Iterable[str]) -> Iterator[Record]:
             continue
         place, rest = _place(line)
         pairs = _pairs(rest)
+        if (bar := _BAR.search(line)) and tells(pairs):
+            early = early or float(bar.group(1) == "0")
+            place = {"step": place["step"] + early} if _OF_EPOCH.search(line) else place
         if not place and not _is_a_line_of_numbers(rest):
             continue
         if len(pairs) == 1 and not place:
@@ -61,7 +66,7 @@ def prose_records(lines: Iterable[str]) -> Iterator[Record]:
                 gathered = {}
             gathered |= pairs
         elif tells(pairs):
-            if not _BAR.search(line) or pairs != shown:
+            if not bar or pairs != shown:
                 yield pairs if any(meaning(name)[1] == "step" for name in pairs) else place | pairs
             shown = pairs
     if tells(gathered):
@@ -98,7 +103,7 @@ def _pairs(line: str) -> Record:
     for name, value in _PAIR.findall(line):
         name = name.strip()
         split, series = meaning(name)
-        if series is not None:
+        if series is not None or is_sign(name):
             place = series in ("step", "epoch", "examples")
             pairs[f"eval {name}" if evaluated and split is None and not place else name] = value
     return pairs

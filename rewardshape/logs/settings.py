@@ -20,7 +20,7 @@ _STATED = re.compile(
     r"""(?P<value>\d[\d.eE+-]*|[a-z_]+)\b""",
     re.IGNORECASE,
 )
-NEAR = 500  # characters on either side of a name that may belong to its statement
+NEAR = 100  # characters on either side of a name that may belong to its statement
 _FLAG = re.compile(r"--([a-z_.]+) (?=\d)")
 
 
@@ -42,17 +42,24 @@ def stated_settings(pieces: Iterable[str]) -> dict[str, Any]:
 
 
 def _lines_with_a_name(pieces: Iterable[str]) -> Iterator[str]:
-    """The lines in which one of the names stands, which are few: each is looked at more closely."""
+    """The lines, or what is near in a long line, in which one of the names stands: these are looked at more closely."""
     for piece in pieces:
         lowered = piece.lower()
         if len(lowered) != len(piece):  # a letter that has no lower case of its own length
             lowered = piece
-        starts: set[int] = set()
-        for name in _NAMES:
-            at = lowered.find(name)
-            while at >= 0:
-                starts.add(max(piece.rfind("\n", 0, at) + 1, at - NEAR))
-                at = lowered.find(name, at + 1)
-        for start in sorted(starts):
-            end = piece.find("\n", start)
-            yield piece[start : min(end if end >= 0 else len(piece), start + 2 * NEAR)]
+        end = 0
+        for at in sorted(_found(lowered)):
+            if at < end:
+                continue
+            newline = piece.find("\n", at)
+            start = max(piece.rfind("\n", 0, at) + 1, at - NEAR)
+            end = min(newline if newline >= 0 else len(piece), at + 2 * NEAR)
+            yield piece[start : min(end + NEAR, newline if newline >= 0 else len(piece))]
+
+
+def _found(lowered: str) -> Iterator[int]:
+    for name in _NAMES:
+        at = lowered.find(name)
+        while at >= 0:
+            yield at
+            at = lowered.find(name, at + 1)

@@ -25,7 +25,7 @@ MAGIC = {
     b"\x1f\x8b": "a gzip file",
     b"PK": "a zip file",
     b"PAR1": "a Parquet file",
-    b":W&B": "a wandb binary file",
+    b":W&B": "a wandb binary file (give the files/output.log beside it, or export the run's history as CSV)",
     b"SQLite format 3\x00": "an SQLite database",
 }
 

@@ -16,6 +16,8 @@ from rewardshape.logs.rows import Record
 _RULE = re.compile(r"^\s*\|?\s*:?-{2,}:?\s*(\|\s*:?-{2,}:?\s*)+\|?\s*$")
 _DECIMAL_COMMA = re.compile(r"^\s*[-+−]?\d+,\d+\s*$")
 _WANDB_COLUMN = re.compile(r"^(.*) - ([\w/. ]+?)(__MIN|__MAX)?$")
+LONGEST_HEADER = 100_000  # characters, below what the csv module takes for one cell
+FEWEST_METRICS = 2  # rows that name a series, for a table to be one of final metrics
 _PLACES = {"step", "epoch", "examples"}
 
 
@@ -92,8 +94,25 @@ def markdown_tables(text: str) -> list[Table]:
                 if "|" not in row:
                     break
                 table.rows.append(_cells(row))
-            tables.append(table)
+            tables += [table, *_of_final_metrics(table)]
     return [table for table in tables if table.is_training_log and table.rows]
+
+
+def _of_final_metrics(table: Table) -> list[Table]:
+    """A table of which each row is one metric, turned about: a table of one row for each run that it holds."""
+    names = [row[0] for row in table.rows if row]
+    if len({meaning(name)[1] for name in names} & TELLING) < FEWEST_METRICS:
+        return []
+    splits = [meaning(f"{column} loss")[0] for column in table.header]
+    runs: dict[str, Table] = {}
+    for index, (column, split) in enumerate(zip(table.header, splits, strict=True)):
+        if index:
+            run = runs.setdefault("" if split else column, Table(table.caption, [], [[]]))
+            run.header += [f"{split} {name}" if split else name for name in names]
+            run.rows[0] += [row[index] if index < len(row) else "" for row in table.rows if row]
+    for column, run in runs.items():
+        run.caption = f"{table.caption} · {column}" if column and len(runs) > 1 else table.caption
+    return list(runs.values())
 
 
 _COLUMN_NAME = re.compile(
@@ -127,6 +146,8 @@ def csv_header(line: str, understood: Collection[str] = ()) -> Table | None:
 
     `understood` are column names that the caller maps himself.
     """
+    if len(line) > LONGEST_HEADER:
+        return None
     delimiter = max(",;\t", key=line.count)
     cells = next(csv.reader([line], delimiter=delimiter), [])
     table = Table("", [cell.strip() for cell in cells])

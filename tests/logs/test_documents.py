@@ -1,0 +1,113 @@
+"""A card's table, what is printed beside it, and its list of results are read together."""
+
+from __future__ import annotations
+
+import json
+
+from rewardshape.logs import read_logs
+
+HEAD = (
+    "| Epoch | Step | Training Loss | Validation Loss | Rewards/chosen | Rewards/margins |\n"
+    + "|---" * 6
+    + "|\n"
+)
+ROWS = [
+    "| 0.5 | 100 | 0.65 | 0.6413 | -0.2511 | 0.1802 |\n",
+    "| 0.9 | 180 | 0.61 | 0.6102 | -0.5013 | 0.3304 |\n",
+]
+RESULTS = (
+    "This model achieves the following results on the evaluation set:\n"
+    "- Loss: {loss}\n- Rewards/chosen: {chosen}\n- Rewards/margins: {margin}\n- Logps/chosen: -120.5\n\n"
+    "- num_epochs: {epochs}\n\n"
+)
+
+
+def read(tmp_path, text, name="card.md"):
+    path = tmp_path / name
+    path.write_text(text)
+    return read_logs(path)
+
+
+def test_results_that_fit_no_row_are_the_evaluation_at_the_end(tmp_path):
+    card = RESULTS.format(loss=0.58, chosen=-0.8, margin=0.5, epochs=1.0) + HEAD + "".join(ROWS)
+    (log,) = read(tmp_path, card)
+    evaluated = log.split("eval")
+    assert list(evaluated.index) == [100, 180, 200]  # one epoch of 200 steps
+    assert evaluated.loc[200, ["loss", "reward_chosen", "margin", "logp_chosen"]].tolist() == [
+        0.58,
+        -0.8,
+        0.5,
+        -120.5,
+    ]
+
+
+def test_results_that_are_a_row_complete_it(tmp_path):
+    card = RESULTS.format(loss=0.6102, chosen=-0.5013, margin=0.3304, epochs=1.0) + HEAD + "".join(ROWS)
+    (log,) = read(tmp_path, card)
+    assert log.split("eval")["logp_chosen"].dropna().to_dict() == {180: -120.5}
+
+
+def test_results_without_a_place_are_left_out_and_named(tmp_path):
+    card = RESULTS.format(loss=0.58, chosen=-0.8, margin=0.5, epochs="unknown") + HEAD + "".join(ROWS)
+    (log,) = read(tmp_path, card)
+    assert len(log.split("eval")) == 2
+    assert "fits no row" in " ".join(log.notes)
+
+
+def test_a_fenced_record_beside_a_table_completes_its_row(shared):
+    (log,) = read_logs(shared / "findings" / "inputs" / "logs" / "08-orpo-gamma-and-silent-ends.md")
+    last = log.split("train").loc[100]
+    assert (last["reward_chosen"], last["logp_chosen"], last["logp_rejected"]) == (-0.0346, -0.6921, -0.3752)
+    assert last["margin"] == -0.0158
+    assert log.split("train")["reward_chosen"].notna().sum() == 1
+
+
+def test_a_fenced_record_of_another_run_is_a_log_of_its_own(tmp_path):
+    text = (
+        HEAD
+        + "".join(ROWS)
+        + "\n```\n{'loss': 0.3, 'rewards/chosen': -9.0, 'rewards/margins': 4.0, 'epoch': 3.0}\n```\n"
+    )
+    table, printed = read(tmp_path, text)
+    assert len(table.split("eval")) == 2
+    assert printed.split("train")["reward_chosen"].tolist() == [-9.0]
+
+
+def test_a_table_that_stands_there_twice_is_read_once(tmp_path):
+    """A notebook of which a cell ran twice."""
+    html = "<table><tr><th>Step</th><th>Training Loss</th><th>Rewards/chosen</th></tr>" + "".join(
+        f"<tr><td>{k}</td><td>0.6</td><td>-{k}</td></tr>" for k in (1, 2, 3)
+    )
+    cell = {
+        "cell_type": "code",
+        "outputs": [{"output_type": "display_data", "data": {"text/html": [html, "</table>"]}}],
+    }
+    (log,) = read(tmp_path, json.dumps({"nbformat": 4, "cells": [cell, cell]}), "run.ipynb")
+    assert len(log.split("train")) == 3
+    assert "more than once was read once" in " ".join(log.notes)
+
+
+def test_two_tables_with_one_caption_have_two_names(tmp_path):
+    other = [row.replace("0.65", "0.66").replace("0.61", "0.62") for row in ROWS]
+    names = [
+        log.name
+        for log in read(tmp_path, "# Results\n" + HEAD + "".join(ROWS) + "\n" + HEAD + "".join(other))
+    ]
+    assert names == ["card.md · Results", "card.md · Results (2)"]
+
+
+def test_a_single_table_of_final_metrics_is_read(tmp_path):
+    (log,) = read(
+        tmp_path,
+        '{"final_loss": 0.689, "steps": 33, "final_reward_chosen": -0.004, "final_reward_rejected": -0.013}',
+    )
+    assert log.split("train").loc[33, ["loss", "reward_chosen", "reward_rejected"]].tolist() == [
+        0.689,
+        -0.004,
+        -0.013,
+    ]
+    (log,) = read(
+        tmp_path,
+        "| Metric | Value |\n|---|---|\n| Loss | 0.61 |\n| Rewards/chosen | -0.5 |\n| Rewards/margins | 0.3 |\n",
+    )
+    assert log.table[["loss", "reward_chosen", "margin"]].to_numpy().tolist() == [[0.61, -0.5, 0.3]]

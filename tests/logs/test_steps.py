@@ -1,0 +1,73 @@
+"""A row's step is found wherever the text tells it, and what is counted is called by its name."""
+
+from __future__ import annotations
+
+import pytest
+
+from rewardshape.logs import read_logs
+
+
+def read(tmp_path, text):
+    path = tmp_path / "log"
+    path.write_text(text)
+    (log,) = read_logs(path)
+    return log
+
+
+@pytest.mark.parametrize("quote", ["'{}'", '"{}"'])
+def test_a_step_of_a_total_is_a_step_with_and_without_quotes(tmp_path, quote):
+    rows = [
+        f"{{'loss': 0.6, 'rewards/chosen': -0.1, 'epoch': 0.{k}, 'global_step/max_steps': {quote.format(f'{k}/94')}}}"
+        for k in (5, 7)
+    ]
+    log = read(tmp_path, "\n".join(rows))
+    assert (list(log.split("train").index), log.rows_are) == ([5, 7], "steps")
+
+
+def test_steps_of_a_real_ms_swift_console_are_read(shared):
+    logs = shared / "findings" / "inputs" / "logs"
+    (log,) = read_logs(logs / "12-swift-console-steps.log")
+    assert list(log.split("train").index) == [5, 10, 15]
+    (log,) = read_logs(logs / "05c-undetermined-clear-and-steps.log")
+    assert list(log.split("train").index) == [32, 33]
+
+
+def test_a_line_that_is_a_step_stands_for_the_record_below_it(tmp_path):
+    text = "".join(f"Step {k}\n{{'loss': 0.6, 'rewards/chosen': -0.1}}\n\n" for k in (500, 1000))
+    assert list(read(tmp_path, text).split("train").index) == [500, 1000]
+
+
+def test_epoch_and_step_of_a_total_are_a_step(tmp_path):
+    line = "Epoch:[{e}/2]({k}/400) loss:0.6{k} rewards/chosen:-0.{k} lr:0.000001 epoch_Time:28.0min:\n"
+    text = "".join(line.format(e=e, k=k) for e in (1, 2) for k in (100, 300))
+    assert list(read(tmp_path, text).split("train").index) == [100, 300, 500, 700]
+
+
+def test_rows_that_are_epochs_are_called_epochs(tmp_path):
+    head = "| Epoch | Training Loss | Validation Loss | Rewards/chosen |\n|---|---|---|---|\n"
+    log = read(tmp_path, head + "".join(f"| {e} | 0.6 | 0.7 | -{e} |\n" for e in (1, 2, 3)))
+    assert (log.rows_are, log.counts) == ("epochs", "epoch")
+    assert log.split("eval")["reward_chosen"].to_dict() == {1: -1.0, 2: -2.0, 3: -3.0}
+    assert "counted in epochs" in " ".join(log.notes)
+
+
+def test_parts_of_epochs_are_not_epochs(tmp_path):
+    log = read(
+        tmp_path, "\n".join(f"{{'loss': 0.6, 'rewards/chosen': -0.1, 'epoch': {e}}}" for e in (0.4, 0.8, 1.2))
+    )
+    assert log.rows_are == "rows"
+
+
+def test_two_runs_have_steps_by_their_own_bars(tmp_path):
+    lines = []
+    for total in (40, 90):
+        for k in (10, 20, 30, 40):
+            record = {"loss": 0.6, "rewards/chosen": -0.1, "epoch": round(k / total, 2)}
+            lines.append(f" {k}%|#| {k}/{total} [00:01<00:02]{record}")
+        lines.append(
+            "{'train_runtime': 9.0, 'train_samples_per_second': 1.0, 'train_loss': 0.6, 'epoch': 1.0}"
+        )
+    path = tmp_path / "log"
+    path.write_text("\n".join(lines))
+    for log in read_logs(path):
+        assert list(log.split("train").index) == [10, 20, 30, 40]
