@@ -161,7 +161,8 @@ def test_trackio_s_database_is_read_by_run(tmp_path):
     with sqlite3.connect(path) as database:
         database.execute(
             "CREATE TABLE metrics (id INTEGER PRIMARY KEY AUTOINCREMENT, run_id TEXT NOT NULL, "
-            "timestamp TEXT NOT NULL, run_name TEXT NOT NULL, step INTEGER NOT NULL, metrics TEXT NOT NULL, log_id TEXT, space_id TEXT)"
+            "timestamp TEXT NOT NULL, run_name TEXT NOT NULL, step INTEGER NOT NULL, "
+            "metrics TEXT NOT NULL, log_id TEXT, space_id TEXT)"
         )
         for run in ("alpha=0", "alpha=1"):
             for index, (step, loss, chosen, rejected, *_) in enumerate(ROWS):
