@@ -60,7 +60,7 @@ class Table:
         runs: dict[str, list[Record]] = {}
         for row in self.rows:
             cells = dict(zip(self.header, row, strict=False))
-            run = cells[self.header[label]] if label is not None else ""
+            run = cells.get(self.header[label], "") if label is not None else ""
             runs.setdefault(run, []).append(dict(cells))
         return runs
 
