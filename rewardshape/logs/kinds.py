@@ -119,6 +119,10 @@ def kind_of(
     for signs in KINDS:
         if found := tuple(key for key in keys if signs.column.match(key)):
             return signs.kind, found[:MOST_SIGNS]
+    if (
+        "current_steps" in keys and "accuracy" in keys
+    ):  # LLaMA-Factory logs it when it trains on pairs, and then only
+        return "preference", ("accuracy",)
     at_ln2 = first_loss is not None and abs(first_loss - math.log(2)) <= NEAR_LN2
     if at_ln2 or "beta" in settings or settings.get("loss_type") in PREFERENCE_LOSSES:
         return "preference", ("loss",)

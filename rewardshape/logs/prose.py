@@ -40,37 +40,50 @@ def prose_records(lines: Iterable[str]) -> Iterator[Record]:
     Lines that hold one pair each are gathered until a name or a heading comes again. A progress bar that is drawn
     again with the numbers it showed before is one record.
     """
-    gathered: Record = {}
-    heading = _Heading()
-    shown: Record = {}
-    early = 0.0  # 1 where a bar shows a step's numbers before it counts the step
+    reader = _Reader()
     for line in lines:
-        if len(line) > LONGEST_LINE:
-            continue
-        if heading.is_one(line):
-            if tells(gathered):
-                yield heading.last | gathered
-            gathered = {}
-            continue
+        if len(line) <= LONGEST_LINE:
+            yield from reader.read(line)
+    yield from reader.flush()
+
+
+class _Reader:
+    """Reads line by line, and remembers what stands above a line."""
+
+    def __init__(self) -> None:
+        self._heading = _Heading()
+        self._gathered: Record = {}
+        self._shown: Record = {}  # by the last bar
+        self._early = 0.0  # 1 where a bar shows a step's numbers before it counts the step
+
+    def read(self, line: str) -> list[Record]:
+        """The records that a line completes."""
+        if self._heading.is_one(line):
+            return self.flush(self._heading.last)
         place, rest = _place(line)
         pairs = _pairs(rest)
-        if (bar := _BAR.search(line)) and tells(pairs):
-            early = early or float(bar.group(1) == "0")
-            place = {"step": place["step"] + early} if _OF_EPOCH.search(line) else place
+        bar = _BAR.search(line)
+        if bar and tells(pairs):
+            self._early = self._early or float(bar.group(1) == "0")
+            place = {"step": place["step"] + self._early} if _OF_EPOCH.search(line) else place
         if not place and not _is_a_line_of_numbers(rest):
-            continue
+            return []
         if len(pairs) == 1 and not place:
-            if set(pairs) & set(gathered):
-                if tells(gathered):
-                    yield heading.here | gathered
-                gathered = {}
-            gathered |= pairs
-        elif tells(pairs):
-            if not bar or pairs != shown:
-                yield pairs if any(meaning(name)[1] == "step" for name in pairs) else place | pairs
-            shown = pairs
-    if tells(gathered):
-        yield heading.here | gathered
+            return self._gather(pairs)
+        if not tells(pairs) or (bar and pairs == self._shown):
+            return []
+        self._shown = pairs
+        return [pairs if any(meaning(name)[1] == "step" for name in pairs) else place | pairs]
+
+    def _gather(self, pair: Record) -> list[Record]:
+        done = self.flush() if set(pair) & set(self._gathered) else []
+        self._gathered |= pair
+        return done
+
+    def flush(self, place: Record | None = None) -> list[Record]:
+        """What was gathered, at a place or at the heading above."""
+        gathered, self._gathered = self._gathered, {}
+        return [(self._heading.here if place is None else place) | gathered] if tells(gathered) else []
 
 
 class _Heading:

@@ -84,18 +84,24 @@ def markdown_tables(text: str) -> list[Table]:
     """Every table in a Markdown text that is a training log, captioned by the nearest heading above it."""
     tables: list[Table] = []
     caption = ""
-    lines = text.splitlines()
-    for index, line in enumerate(lines):
+    before = ""
+    table: Table | None = None
+    for line in text.splitlines():
         if line.startswith("#"):
             caption = line.lstrip("# ").strip()
-        if _RULE.match(line) and index:
-            table = Table(caption, _cells(lines[index - 1]))
-            for row in lines[index + 1 :]:
-                if "|" not in row:
-                    break
-                table.rows.append(_cells(row))
-            tables += [table, *_of_final_metrics(table)]
-    return [table for table in tables if table.is_training_log and table.rows]
+        if _RULE.match(line):
+            if table is not None and table.rows:
+                table.rows.pop()  # it was the header of the table that begins here
+            tables.append(table := Table(caption, _cells(before)))
+        elif table is not None and "|" in line:
+            table.rows.append(_cells(line))
+        else:
+            table = None
+        before = line
+    found = (
+        ([table] if table.is_training_log else _of_final_metrics(table)) for table in tables if table.rows
+    )
+    return [table for tables in found for table in tables]
 
 
 def _of_final_metrics(table: Table) -> list[Table]:
@@ -111,7 +117,7 @@ def _of_final_metrics(table: Table) -> list[Table]:
             run.header += [f"{split} {name}" if split else name for name in names]
             run.rows[0] += [row[index] if index < len(row) else "" for row in table.rows if row]
     for column, run in runs.items():
-        run.caption = f"{table.caption} · {column}" if column and len(runs) > 1 else table.caption
+        run.caption = " · ".join(filter(None, [table.caption, column if len(runs) > 1 else ""]))
     return list(runs.values())
 
 

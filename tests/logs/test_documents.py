@@ -111,3 +111,15 @@ def test_a_single_table_of_final_metrics_is_read(tmp_path):
         "| Metric | Value |\n|---|---|\n| Loss | 0.61 |\n| Rewards/chosen | -0.5 |\n| Rewards/margins | 0.3 |\n",
     )
     assert log.table[["loss", "reward_chosen", "margin"]].to_numpy().tolist() == [[0.61, -0.5, 0.3]]
+
+
+def test_tables_without_a_line_between_them_are_two(tmp_path):
+    first, second = read(tmp_path, HEAD + ROWS[0] + HEAD + ROWS[1])
+    assert (first.split("eval").index.tolist(), second.split("eval").index.tolist()) == ([100], [180])
+
+
+def test_final_metrics_of_several_runs_side_by_side_are_several_logs(tmp_path):
+    text = "| Metric | DPO | SimPO |\n|---|---|---|\n| Loss | 0.5 | 1.2 |\n| Rewards/chosen | -0.5 | -2.5 |\n"
+    first, second = read(tmp_path, text)
+    assert (first.name, second.name) == ("card.md · DPO", "card.md · SimPO")
+    assert second.table[["loss", "reward_chosen"]].to_numpy().tolist() == [[1.2, -2.5]]

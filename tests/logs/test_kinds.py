@@ -21,6 +21,8 @@ REAL_COLUMNS = [
     ("classifier", ["loss", "eval_loss", "eval_accuracy", "epoch"], 1.4),
     ("unknown", ["loss", "grad_norm", "learning_rate", "epoch"], 1.37),
     ("preference", ["loss", "grad_norm", "learning_rate", "epoch"], 0.6931),
+    ("preference", ["loss", "accuracy", "current_steps", "total_steps", "lr", "epoch"], 0.31),
+    ("unknown", ["loss", "current_steps", "total_steps", "lr", "epoch"], 0.31),
     ("preference", ["loss", "rewards/chosen", "num_tokens", "entropy", "mean_token_accuracy"], 0.69),
     ("preference", ["loss", "rewards/chosen", "logps/chosen", "kl"], 0.5),
     ("preference", ["loss", "acc", "chosen_reward", "reject_reward", "lr"], 0.6931),
