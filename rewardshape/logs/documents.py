@@ -40,7 +40,7 @@ def document_logs(
         runs = table.records_by_run()
         if len(unique) == len(runs) == 1:
             (records,) = runs.values()
-            printed = _complete(records, printed, table)
+            printed = _add_evaluation(records, _complete(records, printed, table), table)
             own = [*notes, *_add_results(text, records, table)]
         else:
             own = notes
@@ -85,6 +85,17 @@ def _complete(records: list[Record], printed: list[Record], table: Table) -> lis
         else:
             row |= {key: value for key, value in record.items() if key not in row}
     return left
+
+
+def _add_evaluation(records: list[Record], printed: list[Record], table: Table) -> list[Record]:
+    """Evaluations that are printed beside a table that holds none are of its run; the others are left."""
+    if any(split == "eval" for row in records for split, _ in _values(row, table)):
+        return printed
+    splits = [
+        {of for of, what in _values(record, table) if what not in ("step", "epoch")} for record in printed
+    ]
+    records += [record for record, of in zip(printed, splits, strict=True) if of == {"eval"}]
+    return [record for record, of in zip(printed, splits, strict=True) if of != {"eval"}]
 
 
 def _add_results(text: str, records: list[Record], table: Table) -> list[str]:

@@ -24,6 +24,7 @@ from rewardshape.logs.source import Source
 
 __all__ = ["Log", "read_logs"]
 
+
 UNDERSTOOD = (
     "a run folder of rewardshape, trainer_state.json, a model card's table, TRL or reference-DPO stdout, "
     "trainer_log.jsonl, a wandb CSV or JSONL export, a TensorBoard event file, CSV or JSONL with --columns"

@@ -14,6 +14,8 @@ Counts = Literal["step", "epoch", "example", "row"]
 _MOST_BARS = (
     0.8  # share of the training rows that a progress bar must precede to be taken for the step itself
 )
+# Share of the rows that must state a step for the others to be placed among them
+_MOST_STEPS = 0.5
 
 Floats = NDArray[np.float64]
 
@@ -35,8 +37,8 @@ def steps_of(rows: Rows, run: NDArray[np.int64]) -> tuple[Floats, Counts]:
         if known.any():
             rate = float(np.median(steps[known] / counter[known]))
             steps = np.where(np.isnan(steps), np.round(counter * rate), steps)
-    if np.isfinite(steps).all():
-        return steps, "step"
+    if np.isfinite(steps).mean() >= _MOST_STEPS:
+        return _filled(steps), "step"
     if np.isfinite(examples).all():
         return examples, "example"
     if _are_whole(epochs, trains):
@@ -44,6 +46,13 @@ def steps_of(rows: Rows, run: NDArray[np.int64]) -> tuple[Floats, Counts]:
     if not trains.any():
         return np.arange(len(run), dtype=float), "row"
     return np.cumsum(trains).astype(float), "row"
+
+
+def _filled(steps: Floats) -> Floats:
+    """A row that states no step belongs to the row before it; before all of them, to the first one."""
+    known = np.flatnonzero(np.isfinite(steps))
+    last = np.searchsorted(known, np.arange(len(steps)), side="right") - 1
+    return steps[known[np.maximum(last, 0)]]
 
 
 def _are_whole(epochs: Floats, trains: NDArray[np.bool_]) -> bool:

@@ -17,6 +17,7 @@ _RULE = re.compile(r"^\s*\|?\s*:?-{2,}:?\s*(\|\s*:?-{2,}:?\s*)+\|?\s*$")
 _DECIMAL_COMMA = re.compile(r"^\s*[-+−]?\d+,\d+\s*$")
 _WANDB_COLUMN = re.compile(r"^(.*) - ([\w/. ]+?)(__MIN|__MAX)?$")
 LONGEST_HEADER = 100_000  # characters, below what the csv module takes for one cell
+_SUMMARY = "summary"  # in the label of a row: means over the whole run
 FEWEST_METRICS = 2  # rows that name a series, for a table to be one of final metrics
 _PLACES = {"step", "epoch", "examples"}
 
@@ -55,29 +56,40 @@ class Table:
         return "eval" if any(meaning(column) == ("eval", "loss") for column in self.header) else "train"
 
     def records_by_run(self) -> dict[str, list[Record]]:
-        """The rows as records, apart by the first column that is text and names runs."""
-        label = self._run_column()
+        """The rows as records, apart by the first column that is text and names runs, or splits."""
+        label = self._label_column()
+        names = [row[label] if label is not None and label < len(row) else "" for row in self.rows]
+        splits = [meaning(f"{name} loss")[0] for name in names]
+        of_splits = any(splits) and all(map(_is_split_or_summary, names, splits))
         runs: dict[str, list[Record]] = {}
-        for row in self.rows:
-            cells = dict(zip(self.header, row, strict=False))
-            run = cells.get(self.header[label], "") if label is not None else ""
-            runs.setdefault(run, []).append(dict(cells))
+        for row, name, split in zip(self.rows, names, splits, strict=True):
+            record: Record = dict(zip(self.header, row, strict=False))
+            if not of_splits:
+                runs.setdefault(name, []).append(record)
+            elif _SUMMARY not in name.lower():
+                runs.setdefault("", []).append(
+                    {_of_split(key, split): value for key, value in record.items()}
+                )
         return runs
 
-    def _run_column(self) -> int | None:
+    def _label_column(self) -> int | None:
         for index, column in enumerate(self.header):
             cells = [row[index] for row in self.rows if index < len(row)]
             texts = {
                 cell for cell in cells if cell and number(cell, decimal_comma=self.decimal_comma) is None
             }
             known = meaning(column)[1] is not None
-            if (
-                not known
-                and len(texts) > 1
-                and len(texts) < len(cells) == len([c for c in cells if c in texts])
-            ):
+            if not known and 1 < len(texts) < len(cells) and all(cell in texts for cell in cells):
                 return index
         return None
+
+
+def _is_split_or_summary(name: str, split: str | None) -> bool:
+    return split is not None or _SUMMARY in name.lower()
+
+
+def _of_split(column: str, split: str | None) -> str:
+    return f"{split} {column}" if split and meaning(column)[1] not in {None, *_PLACES} else column
 
 
 def markdown_tables(text: str) -> list[Table]:
@@ -98,10 +110,8 @@ def markdown_tables(text: str) -> list[Table]:
         else:
             table = None
         before = line
-    found = (
-        ([table] if table.is_training_log else _of_final_metrics(table)) for table in tables if table.rows
-    )
-    return [table for tables in found for table in tables]
+    logs = [table for table in tables if table.is_training_log and table.rows]
+    return logs or [turned for table in tables for turned in _of_final_metrics(table)]
 
 
 def _of_final_metrics(table: Table) -> list[Table]:

@@ -123,3 +123,29 @@ def test_final_metrics_of_several_runs_side_by_side_are_several_logs(tmp_path):
     first, second = read(tmp_path, text)
     assert (first.name, second.name) == ("card.md · DPO", "card.md · SimPO")
     assert second.table[["loss", "reward_chosen"]].to_numpy().tolist() == [[1.2, -2.5]]
+
+
+def test_a_column_that_names_splits_is_read_and_a_summary_row_left_out(tmp_path):
+    text = (
+        "| # | Epoch | Type | Loss | rewards/chosen |\n|---|---|---|---|---|\n| 1 | 0.23 | Train | 0.69 | 0.004 |\n"
+        "| 2 | 1.15 | Train | 0.52 | 0.040 |\n| 3 | 1.15 | Eval | 0.47 | 0.030 |\n| 4 | 1.38 | Train | 0.41 | 0.072 |\n"
+        "| 5 | 2.00 | Train Summary | 0.48 | - |\n"
+    )
+    (log,) = read(tmp_path, text)
+    assert log.split("train")["loss"].tolist() == [0.69, 0.52, 0.41]
+    assert log.split("eval")["reward_chosen"].tolist() == [0.030]
+
+
+def test_an_evaluation_printed_beside_a_table_without_one_is_of_its_run(tmp_path):
+    head = "| segment | loss | reward margin | chosen reward |\n|---|---|---|---|\n"
+    table = head + "| early | 0.36 | 1.4 | 0.3 |\n| late | 0.04 | 7.5 | 0.2 |\n"
+    final = {"epoch": 2.0, "eval_loss": 0.268, "eval_rewards/chosen": -0.394, "eval_rewards/margins": 5.165}
+    (log,) = read(tmp_path, table + f"\nFinal metrics: {final}\n")
+    assert log.split("train")["reward_chosen"].tolist() == [0.3, 0.2]
+    assert log.split("eval")["reward_chosen"].tolist() == [-0.394]
+
+
+def test_final_metrics_beside_a_training_log_are_no_run_of_their_own(tmp_path):
+    final = "\n| Metric | Value |\n|---|---|\n| DPO Train Loss (final) | 0.6308 |\n| Reward Margin (final) | 0.1925 |\n"
+    (log,) = read(tmp_path, HEAD + "".join(ROWS) + final)
+    assert len(log.split("eval")) == 2

@@ -71,3 +71,16 @@ def test_two_runs_have_steps_by_their_own_bars(tmp_path):
     path.write_text("\n".join(lines))
     for log in read_logs(path):
         assert list(log.split("train").index) == [10, 20, 30, 40]
+
+
+def test_rows_without_a_step_belong_to_the_step_before_them(tmp_path):
+    lines = [f"Step {k}: loss=0.6{k} acc=50.00% margin=0.0{k} grad=5.4" for k in range(4)]
+    log = read(
+        tmp_path,
+        "\n".join(
+            [*lines, "--- Final Metrics ---", "DPO loss:      0.63", "Policy chosen log-p:   -1.93", ""]
+        ),
+    )
+    trained = log.split("train")
+    assert (list(trained.index), log.rows_are) == ([0, 1, 2, 3], "steps")
+    assert trained["logp_chosen"].dropna().to_dict() == {3: -1.93}
