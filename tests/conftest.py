@@ -15,8 +15,15 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from rewardshape.trace import TraceWriter
+
+
+# The same examples at every run, so that no test fails by chance; `HYPOTHESIS_PROFILE=random` looks for new ones.
+settings.register_profile("fixed", derandomize=True, deadline=None)
+settings.register_profile("random", deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 
 @pytest.fixture(scope="session")
