@@ -19,7 +19,6 @@ from hypothesis import settings
 
 from rewardshape.trace import TraceWriter
 
-
 # The same examples at every run, so that no test fails by chance; `HYPOTHESIS_PROFILE=random` looks for new ones.
 settings.register_profile("fixed", derandomize=True, deadline=None)
 settings.register_profile("random", deadline=None)
