@@ -1,36 +1,11 @@
 """Reward shape and likelihood displacement in direct alignment.
 
-The public names load on first use, so ``import rewardshape`` needs neither torch nor matplotlib.
+The public names stand in ``__init__.pyi``, where type checkers read them. They load on first use, so
+``import rewardshape`` needs neither torch nor matplotlib.
 """
 
-from __future__ import annotations
+import lazy_loader
 
-import importlib
-from typing import Any
+__version__ = "0.2.0"
 
-__version__ = "0.1.0"
-
-_PUBLIC = {
-    "Alpha": "rewardshape.theory",
-    "objective": "rewardshape.theory",
-    "preset": "rewardshape.theory",
-    "judge": "rewardshape.verdict",
-    "judge_all": "rewardshape.verdict",
-    "Verdict": "rewardshape.verdict",
-    "read_trace": "rewardshape.trace",
-    "run_probe": "rewardshape.probe.call",
-    "Trace": "rewardshape.trace",
-    "InputError": "rewardshape.errors",
-}
-
-__all__ = ["__version__", *_PUBLIC]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _PUBLIC:
-        return getattr(importlib.import_module(_PUBLIC[name]), name)
-    raise AttributeError(f"module 'rewardshape' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,7 +1,8 @@
-"""Everything named that is drawn: each figure with its name, its caption, what it needs and how it is drawn."""
+"""Everything named that is drawn: each figure with its name, its caption, what it needs and how it is drawn.
 
-from rewardshape.figures.command import Drawn, draw_figures
-from rewardshape.figures.of_runs import PICTURES, draw, draw_all
-from rewardshape.figures.of_theory import THEORY
+The names load on first use; ``__init__.pyi`` lists them.
+"""
 
-__all__ = ["PICTURES", "THEORY", "Drawn", "draw", "draw_all", "draw_figures"]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,17 @@
+from .errors import InputError as InputError
+from .logs import Log as Log, read_logs as read_logs
+from .probe.call import run_probe as run_probe
+from .report import write_report as write_report
+from .theory import (
+    Alpha as Alpha,
+    Objective as Objective,
+    Responses as Responses,
+    objective as objective,
+    objective_names as objective_names,
+    preset as preset,
+    preset_names as preset_names,
+)
+from .trace import Run as Run, Trace as Trace, read_trace as read_trace
+from .verdict import Verdict as Verdict, Word as Word, judge as judge, judge_all as judge_all
+
+__version__: str

@@ -1,0 +1,41 @@
+from .cause import (
+    condition_agreement as condition_agreement,
+    fall_condition as fall_condition,
+    movement_split as movement_split,
+    prediction_quality as prediction_quality,
+    predictions as predictions,
+)
+from .comparison import (
+    compare as compare,
+    compare_at_equal as compare_at_equal,
+    difference_curves as difference_curves,
+    over_seeds as over_seeds,
+)
+from .destination import destination_curve as destination_curve, moved_tokens as moved_tokens
+from .displacement import (
+    displacement_curve as displacement_curve,
+    displacement_phases as displacement_phases,
+    displacement_summary as displacement_summary,
+    margin_curve as margin_curve,
+)
+from .forecast import forecast_end as forecast_end
+from .generations import (
+    Judgement as Judgement,
+    chosen_checkpoint as chosen_checkpoint,
+    generation_curve as generation_curve,
+    judge_generations as judge_generations,
+)
+from .influence import pair_influence as pair_influence
+from .overoptimization import (
+    best_of_n_curve as best_of_n_curve,
+    fitted_curves as fitted_curves,
+    gold_curve as gold_curve,
+    turning_points as turning_points,
+)
+from .pairs import pair_correlations as pair_correlations, pairs_table as pairs_table
+from .panels import (
+    Panel as Panel,
+    probe_panels as probe_panels,
+    run_objective as run_objective,
+    settings_table as settings_table,
+)

@@ -1,0 +1,135 @@
+"""The public names: loaded when they are used, seen by type checkers, and shown in the reference."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import rewardshape
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "rewardshape"
+LAZY = [
+    "rewardshape",
+    *(f"rewardshape.{stub.parent.name}" for stub in sorted(PACKAGE.glob("*/__init__.pyi"))),
+]
+ROOMS = ["theory", "data", "trace", "logs", "analysis", "plotting", "verdict", "figures", "report"]
+
+
+# --- loaded when used ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("package", LAZY)
+def test_every_public_name_loads(package: str):
+    module = importlib.import_module(package)
+    assert set(dir(module)) == set(module.__all__) - {"__version__"}
+    for name in module.__all__:
+        assert getattr(module, name) is not None
+    with pytest.raises(AttributeError, match="nothing"):
+        module.nothing  # noqa: B018
+
+
+def test_the_version_is_at_the_door():
+    assert re.fullmatch(r"\d+\.\d+\.\d+", rewardshape.__version__)
+
+
+# --- seen by type checkers ----------------------------------------------------------------------------------------
+
+# A user's words, and what a type checker must say of them.
+REVEALED = {
+    "objective('dpo')": "rewardshape.theory.objectives.base.Objective",
+    "Alpha(0.25)": "rewardshape.theory.shapes.Alpha",
+    "read_trace('runs/mine')": "rewardshape.trace.read.Trace",
+    "read_trace('runs/mine').runs[0]": "rewardshape.trace.run.Run",
+    "write_report('runs/mine')": "pathlib.Path",
+    "read_logs('train.log')[0]": "rewardshape.logs.log.Log",
+    "displacement_curve(read_trace('runs/mine'))": "pandas.core.frame.DataFrame",
+    "plot_displacement(displacement_curve(read_trace('runs/mine')))": "matplotlib.axes._axes.Axes",
+}
+# What it takes long to read and no type at the door depends on.
+SKIPPED = "torch.*,transformers.*,accelerate.*,peft.*,trl.*,scipy.*"
+
+
+def test_a_type_checker_knows_every_public_name(tmp_path: Path):
+    lines = [f"from {package} import {', '.join(public(package))}" for package in LAZY]
+    named = [f"reveal_type({name})" for package in LAZY for name in public(package)]
+    script = tmp_path / "mine.py"
+    script.write_text("\n".join([*lines, *(f"reveal_type({words})" for words in REVEALED), *named]), "utf-8")
+    config = tmp_path / "mypy.ini"
+    config.write_text(
+        f"[mypy]\nignore_missing_imports = true\n[mypy-{SKIPPED}]\nfollow_imports = skip\n", "utf-8"
+    )
+    code = (
+        "import sys; from mypy import api;"
+        f"said, wrong, status = api.run(['--config-file', {str(config)!r}, '--cache-dir', {str(tmp_path / 'cache')!r},"
+        f" {str(script)!r}]); print(said); print(wrong, file=sys.stderr)"
+    )
+    there = {**os.environ, "MYPYPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=there
+    )
+    types = re.findall(r'mine\.py:\d+: note: Revealed type is "(.*)"', done.stdout)
+    assert len(types) == len(REVEALED) + len(named), done.stdout + done.stderr
+    assert dict(zip(REVEALED, types, strict=False)) == REVEALED
+    assert [line for line, kind in zip(named, types[len(REVEALED) :], strict=True) if kind == "Any"] == []
+    assert "mine.py" not in "".join(line for line in done.stdout.splitlines() if ": error:" in line)
+
+
+def public(package: str) -> list[str]:
+    return [name for name in importlib.import_module(package).__all__ if not name.startswith("__")]
+
+
+# --- in the reference ---------------------------------------------------------------------------------------------
+
+
+def documented(room: str) -> set[str]:
+    """The names of a room that the pages of docs/api show: those asked for, and the public ones of whole modules."""
+    text = "\n".join(
+        page.read_text(encoding="utf-8") for page in sorted((ROOT / "docs" / "api").glob("*.md"))
+    )
+    found = set()
+    for path in re.findall(rf"^::: rewardshape\.({room}(?:\.\w+)*)$", text, re.MULTILINE):
+        file = PACKAGE.joinpath(*path.split("."))
+        if file.with_suffix(".py").is_file():
+            found |= shown(file.with_suffix(".py"))
+        elif not file.is_dir():
+            found.add(path.rpartition(".")[2])
+    return found
+
+
+def is_shown(thing: object) -> bool:
+    return inspect.isclass(thing) or inspect.isfunction(thing)
+
+
+def shown(file: Path) -> set[str]:
+    """What mkdocstrings shows of a module: its public classes and functions."""
+    return {
+        node.name
+        for node in ast.parse(file.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef)
+        and not node.name.startswith("_")
+        and ast.get_docstring(node)
+    }
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_the_reference_shows_every_name_of_the_room(room: str):
+    module = importlib.import_module(f"rewardshape.{room}")
+    named = {name for name in getattr(module, "__all__", []) if is_shown(getattr(module, name))}
+    assert sorted(named - documented(room)) == []
+
+
+def test_every_name_at_the_door_is_a_room_s():
+    for name in public("rewardshape"):
+        home = getattr(rewardshape, name).__module__
+        assert home.startswith("rewardshape.")
+        if home != "rewardshape.errors":
+            assert name in importlib.import_module(".".join(home.split(".")[:2])).__all__
