@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 def printable(text: object) -> str:
     r"""Text from outside (a file's name, a field, a log) as it may go to a terminal: one line, every control escaped.
@@ -27,3 +30,24 @@ class InputError(ValueError):
 
     def __init__(self, message: object) -> None:
         super().__init__(printable(message))
+
+
+@contextmanager
+def needing(extra: str, whom: object) -> Iterator[None]:
+    """Around an import that an extra of ours brings: where the package is missing, say which extra, and for whom.
+
+    Examples
+    --------
+    >>> with needing("probe", "pairs.parquet"):
+    ...     import no_such_package
+    Traceback (most recent call last):
+    ...
+    rewardshape.errors.InputError: pairs.parquet: needs no_such_package; pip install 'rewardshape[probe]'
+    """
+    try:
+        yield
+    except ModuleNotFoundError as missing:
+        package = (missing.name or "").partition(".")[0]
+        if package in ("", "rewardshape"):
+            raise
+        raise InputError(f"{whom}: needs {package}; pip install 'rewardshape[{extra}]'") from missing

@@ -257,11 +257,6 @@ def test_every_block_of_the_page_runs(page: Path, reader: Path):
             raise AssertionError(f"{block.place}: {error}") from error
 
 
-@pytest.mark.parametrize("block", NOT_RUN, ids=[block.place for block in NOT_RUN])
-def test_block_is_marked_as_not_run(block: Block):
-    pytest.skip(f"{block.place}: {block.why}")
-
-
 def test_few_blocks_are_not_run():
     assert len(NOT_RUN) <= FEW
 

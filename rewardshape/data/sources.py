@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from rewardshape.data.messages import kind, loads
-from rewardshape.errors import InputError, printable
+from rewardshape.errors import InputError, needing, printable
 
 Row = dict[str, Any]
 Rows = Iterator[tuple[int, Row | InputError]]
@@ -106,7 +106,8 @@ def _open(path: Path) -> IO[bytes]:
     if suffix == ".gz":
         return gzip.open(path, "rb")  # type: ignore[return-value]
     if suffix == ".zst":
-        import pyarrow
+        with needing("probe", path):
+            import pyarrow
 
         return io.BufferedReader(pyarrow.CompressedInputStream(pyarrow.OSFile(str(path)), "zstd"))  # type: ignore[type-var]
     return open(path, "rb")
@@ -254,8 +255,9 @@ def _plain(cell: Any) -> Any:
 
 
 def _parquet_rows(path: Path) -> Rows:
-    import pyarrow
-    import pyarrow.parquet
+    with needing("probe", path):
+        import pyarrow
+        import pyarrow.parquet
 
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
@@ -268,7 +270,8 @@ def _parquet_rows(path: Path) -> Rows:
 def _saved_rows(folder: Path) -> Rows:
     if not any((folder / name).is_file() for name in ("dataset_info.json", "dataset_dict.json")):
         raise InputError(f"{folder}: a folder; give the data files in it, or a folder that `datasets` saved")
-    import datasets
+    with needing("probe", folder):
+        import datasets
 
     try:
         tables = datasets.load_from_disk(str(folder))
@@ -279,7 +282,8 @@ def _saved_rows(folder: Path) -> Rows:
 
 def _hub_rows(source: str) -> Rows:
     name, _, split = source.partition(":")
-    import datasets
+    with needing("probe", source):
+        import datasets
 
     try:
         tables = datasets.load_dataset(name, split=split or None)

@@ -59,8 +59,8 @@ def one_run(trace: Trace) -> Trace:
     if len(trace.runs) == 1:
         return trace
     summary = displacement_summary(trace)
-    nearest = (summary["alpha"] - 0.25).abs().fillna(np.inf).idxmin()
-    return trace.run(str(summary["run"][nearest]))
+    nearest = int((summary["alpha"] - 0.25).abs().fillna(np.inf).to_numpy().argmin())
+    return trace.run(str(summary["run"].iloc[nearest]))
 
 
 def _displacement(trace: Trace) -> Figure:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rewardshape.errors import InputError
+from rewardshape.errors import InputError, needing
 from rewardshape.logs.rows import Record
 
 EVENT_FILES = "events.out.tfevents.*"
@@ -38,12 +38,8 @@ def event_records(paths: Sequence[Path]) -> tuple[list[Record], list[str]]:
 
 
 def _events(path: Path) -> tuple[list[Any], bool]:
-    try:
+    with needing("events", f"{path}: a TensorBoard event file"):
         from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
-    except ImportError as error:
-        raise InputError(
-            f"{path}: a TensorBoard event file, which needs the tensorboard package: pip install tensorboard"
-        ) from error
     events: list[Any] = []
     try:
         for event in EventFileLoader(str(path)).Load():

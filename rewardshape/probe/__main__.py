@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from rewardshape.errors import InputError
+from rewardshape.errors import InputError, needing
 
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO}
 
@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m rewardshape.p
     try:
         settings = parse(argv, prog)
         output = settings.output.output
-        with quiet_imports():
+        with needing("probe", prog), quiet_imports():
             from rewardshape.probe.run import Interrupted, dry_run, run
 
         if settings.output.dry_run:
