@@ -104,8 +104,8 @@ def _equal_margin(trace: Trace) -> Figure:
     at, _, common = axes[0].get_xlabel().partition(", ")
     reached = rows[rows["reached"]]
     if len(reached) and reached["setting"].is_unique:
-        base = reached.loc[reached["alpha"].abs().fillna(np.inf).idxmin(), "run"]
-        sweep.plot_paired_at_equal(compare_at_equal(trace, "logp_margin", baseline=str(base)), axes[1])
+        base = str(reached["run"].iloc[int(reached["alpha"].abs().fillna(np.inf).to_numpy().argmin())])
+        sweep.plot_paired_at_equal(compare_at_equal(trace, "logp_margin", baseline=base), axes[1])
         [label] = [run.label for run in trace.runs if run.name == base]
         axes[1].set_ylabel(f"chosen above that of {plain(label)}\n(nats per token, paired)")
     else:
