@@ -72,25 +72,26 @@ class Moved(NamedTuple):
     """(R, V) net gain of every token of the vocabulary."""
 
 
-def compare(
-    before: Tensor,
-    after: Tensor,
-    heads: tuple[Head, Head],
-    asked: Positions,
-    groups: Callable[[Tensor, Tensor], Tensor],
-) -> Moved:
+class Seen(NamedTuple):
+    """What a pass saw at N positions."""
+
+    hidden: Tensor
+    """(N, D) hidden states that predict them."""
+    logps: Tensor
+    """(N,) log-probability of the response's own tokens, nats."""
+
+
+def compare(before: Seen, after: Seen, heads: tuple[Head, Head], asked: Positions, columns: Tensor) -> Moved:
     """Compare the predictions of two states of a model, position by position.
 
     Parameters
     ----------
-    before, after : Tensor, shape (N, D)
-        Hidden states that predict the N positions, of the two models.
+    before, after : Seen
     heads : pair of Head
-        Their output projections.
+        The output projections of the two.
     asked : Positions
-    groups : callable
-        From the indices of positions (n,) and the untouched model's greedy tokens there (n,) to the tokens of
-        `GROUPS`, (n, sum(WIDTHS)); −1 where there is none.
+    columns : Tensor of int64, shape (N, sum(WIDTHS))
+        The tokens of `GROUPS` at each position; −1 where there is none.
 
     Returns
     -------
@@ -98,27 +99,34 @@ def compare(
     """
     num_responses = int(asked.response[-1]) + 1
     vocabulary = heads[0].weight.shape[0]
-    rows = max(1, CHUNK_ELEMENTS // vocabulary)
-    wide = torch.promote_types(before.dtype, torch.float32)
-    moved, own, own_gains = (before.new_zeros(num_responses, dtype=wide) for _ in range(3))
-    gains = before.new_zeros(num_responses, len(GROUPS), dtype=wide)
-    by_token = before.new_zeros(num_responses, vocabulary, dtype=wide)
-    for chunk in torch.arange(len(before), device=before.device).split(rows):
-        first = heads[0].logits(before[chunk])
-        greedy = first.argmax(-1)
-        change = heads[1].logits(after[chunk]).softmax(-1).sub_(first.softmax(-1))
-        where = asked.response[chunk]
+    wide = torch.promote_types(before.hidden.dtype, torch.float32)
+    moved, own, own_gains = (before.hidden.new_zeros(num_responses, dtype=wide) for _ in range(3))
+    gains = before.hidden.new_zeros(num_responses, len(GROUPS), dtype=wide)
+    by_token = before.hidden.new_zeros(num_responses, vocabulary, dtype=wide)
+    for chunk in _chunks(len(asked.targets), vocabulary, before.hidden.device):
+        targets, where = asked.targets[chunk], asked.response[chunk]
+        first = _probabilities(heads[0], before, chunk, targets)
+        change = _probabilities(heads[1], after, chunk, targets).sub_(first)
         by_token.index_add_(0, where, change)
-        own_change = change.gather(1, asked.targets[chunk, None]).squeeze(1)
-        columns = groups(chunk, greedy)
-        gained = change.gather(1, columns.clamp(min=0)).clamp_(min=0) * _first_of_each(
-            columns, asked.targets[chunk]
-        )
+        own_change = change.gather(1, targets[:, None]).squeeze(1)
+        gained = change.gather(1, columns[chunk].clamp(min=0)).clamp_(min=0)
+        gained = gained * _first_of_each(columns[chunk], targets)
         own.index_add_(0, where, own_change)
         own_gains.index_add_(0, where, own_change.clamp(min=0))
         gains.index_add_(0, where, torch.stack([part.sum(1) for part in gained.split(WIDTHS, 1)], 1))
         moved.index_add_(0, where, change.clamp_(min=0).sum(-1))
     return Moved(moved, own, gains, own_gains, by_token)
+
+
+def _chunks(positions: int, vocabulary: int, device: torch.device) -> Sequence[Tensor]:
+    return torch.arange(positions, device=device).split(max(1, CHUNK_ELEMENTS // vocabulary))
+
+
+def _probabilities(head: Head, seen: Seen, chunk: Tensor, targets: Tensor) -> Tensor:
+    """(n, V). The normaliser is known without a pass: the own token's logit less its log-probability."""
+    logits = head.logits(seen.hidden[chunk])
+    own = logits.gather(1, targets[:, None])
+    return logits.sub_(own - seen.logps[chunk, None].to(logits.dtype)).exp_()
 
 
 def _first_of_each(columns: Tensor, targets: Tensor) -> Tensor:
@@ -172,9 +180,9 @@ class Destination:
             _positions([probe.pairs[i] for i in group], batch["targets"].device)
             for group, batch in zip(probe.groups, probe.batches, strict=True)
         ]
-        self._before: list[Tensor] = []
+        self._before: list[Seen] = []
         self._head: Head | None = None
-        self._near: list[Tensor] = []
+        self._columns: list[Tensor] = []
         self._found: list[tuple[int, dict[str, Any], list[dict[str, Any]]]] = []
 
     def begin(self, model: Any, score: Score) -> None:
@@ -193,23 +201,38 @@ class Destination:
             weight=head.weight.detach().clone(),
             bias=None if head.bias is None else head.bias.detach().clone(),
         )
-        self._before = []
+        self._before, greedy = [], []
         with torch.no_grad():
             for asked, batch in zip(self._asked, self.probe.batches, strict=True):
                 with watching(model) as handed:
                     logps = score(batch)
-                self._before.append(_hidden(handed, batch)[asked.rows])
-                self._check(self._before[-1][:CHECKED], asked, logps)
-        every = torch.cat([asked.targets for asked in self._asked])
-        tokens, place = every.unique(return_inverse=True)
-        near = nearest_tokens(self._head.weight, tokens)[place]
-        self._near = list(near.split([len(asked.targets) for asked in self._asked]))
+                seen = _seen(handed, logps, batch, asked)
+                self._check(seen, asked)
+                self._before.append(seen)
+                chunks = _chunks(len(asked.targets), len(head.weight), seen.hidden.device)
+                greedy.append(
+                    torch.cat([self._head.logits(seen.hidden[chunk]).argmax(-1) for chunk in chunks])
+                )
+        tokens, place = torch.cat([asked.targets for asked in self._asked]).unique(return_inverse=True)
+        near = nearest_tokens(self._head.weight, tokens)
+        near = torch.nn.functional.pad(near, (0, NEAR - near.shape[1]), value=-1)[place]
+        near = near.split([len(asked.targets) for asked in self._asked])
+        end = -1 if self.end_token is None else self.end_token
+        self._columns = [
+            torch.cat([torch.stack([torch.full_like(taken, end), asked.others, taken], 1), alike], 1)
+            for asked, taken, alike in zip(self._asked, greedy, near, strict=True)
+        ]
 
-    def _check(self, hidden: Tensor, asked: Positions, logps: ResponseLogps) -> None:
+    def _check(self, seen: Seen, asked: Positions) -> None:
         assert self._head is not None
-        targets, rows = asked.targets[: len(hidden)], asked.rows[: len(hidden)]
-        again = self._head.logits(hidden).log_softmax(-1).gather(1, targets[:, None]).squeeze(1)
-        off = (again - logps.token_logps[rows]).abs().mean().item()
+        some = slice(0, CHECKED)
+        again = (
+            self._head.logits(seen.hidden[some])
+            .log_softmax(-1)
+            .gather(1, asked.targets[some, None])
+            .squeeze(1)
+        )
+        off = (again - seen.logps[some]).abs().mean().item()
         if not off <= AGREEMENT:
             raise InputError(
                 "--destination-every: cannot follow this model, its output is no matrix product of its last hidden"
@@ -228,10 +251,8 @@ class Destination:
             asked = self._asked[number]
             with watching(model) as handed:
                 logps = score(batch)
-            hidden = _hidden(handed, batch)[asked.rows]
-            moved = compare(
-                self._before[number], hidden, (head, head_of(model)), asked, self._columns(number)
-            )
+            seen = _seen(handed, logps, batch, asked)
+            moved = compare(self._before[number], seen, (head, head_of(model)), asked, self._columns[number])
             self._found += self._rows(self.probe.groups[number], moved)
             return logps
 
@@ -278,18 +299,6 @@ class Destination:
             rows.append((2 * pair + PAIR.index(side), row, tokens))
         return rows
 
-    def _columns(self, number: int) -> Callable[[Tensor, Tensor], Tensor]:
-        others, near = self._asked[number].others, self._near[number]
-        near = torch.nn.functional.pad(near, (0, NEAR - near.shape[1]), value=-1)
-        end = -1 if self.end_token is None else self.end_token
-
-        def columns(chunk: Tensor, greedy: Tensor) -> Tensor:
-            return torch.cat(
-                [torch.stack([torch.full_like(greedy, end), others[chunk], greedy], 1), near[chunk]], 1
-            )
-
-        return columns
-
 
 def _top(by_token: Tensor) -> tuple[Tensor, Tensor]:
     """The tokens that gained and those that lost most in each response, most gained first, and by how much."""
@@ -299,10 +308,10 @@ def _top(by_token: Tensor) -> tuple[Tensor, Tensor]:
     return ids, by_token.gather(1, ids)
 
 
-def _hidden(handed: list[Tensor], batch: Batch) -> Tensor:
-    """Of what a pass handed to the output projection: the rows that predict a response token, (tokens, D)."""
+def _seen(handed: list[Tensor], logps: ResponseLogps, batch: Batch, asked: Positions) -> Seen:
+    """Of what a pass handed to the output projection and found: the positions that are asked for."""
     [hidden] = handed
-    return hidden.flatten(0, 1)[batch["predicting"]]
+    return Seen(hidden.flatten(0, 1)[batch["predicting"]][asked.rows], logps.token_logps.detach()[asked.rows])
 
 
 @contextlib.contextmanager

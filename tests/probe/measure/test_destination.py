@@ -11,7 +11,14 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from rewardshape.data import EncodedPair
 from rewardshape.errors import InputError
-from rewardshape.probe.measure.destination import GROUPS, Destination, Positions, compare, nearest_tokens
+from rewardshape.probe.measure.destination import (
+    GROUPS,
+    Destination,
+    Positions,
+    Seen,
+    compare,
+    nearest_tokens,
+)
 from rewardshape.probe.measure.logprobs import PlainReader, SharedPrefixReader
 from rewardshape.probe.measure.probe_set import ProbeSet
 from rewardshape.probe.measure.projection import Head
@@ -172,11 +179,8 @@ def test_two_words_by_hand():
     after = Head(torch.tensor([[1.0], [3.0]]).log(), None, 1.0, None)
     asked = Positions(*(torch.tensor([value]) for value in (0, 0, 1, 0)))
     hidden = torch.ones(1, 1)
-
-    def columns(chunk, greedy):
-        return torch.tensor([[-1, 1, int(greedy[0]), *[-1] * 10]])
-
-    moved = compare(hidden, hidden, (before, after), asked, columns)
+    seen = [Seen(hidden, torch.tensor([share]).log()) for share in (0.75, 0.25)]
+    moved = compare(*seen, (before, after), asked, torch.tensor([[-1, 1, 0, *[-1] * 10]]))
     assert moved.moved.item() == pytest.approx(0.5)
     assert moved.own.item() == pytest.approx(-0.5)
     assert moved.gains[0].tolist() == pytest.approx([0, 0.5, 0, 0])
