@@ -212,11 +212,27 @@ def runs_of(rows: Rows, *, one_run: bool) -> list[Run]:
     that falls back less far is a resumed run: its later copy counts, and what the first attempt wrote beyond the point
     of resumption is left out.
     """
+    _count_on(rows)
     steps, epochs = (np.frombuffer(rows.place[name], dtype=np.float64) for name in ("step", "epoch"))
     order = _Order(steps if np.isfinite(steps).any() else epochs, _leading_splits(rows))
     starts = [] if one_run else _starts(rows, order)
     bounds = [0, *starts, len(rows)]
     return [_without_replaced(order, first, last) for first, last in pairwise(bounds)]
+
+
+def _count_on(rows: Rows) -> None:
+    """Steps that begin again with each epoch are counted on over the epochs."""
+    steps, epochs = rows.place["step"], rows.place["epoch"]
+    before, gap, offset, last_epoch = math.nan, 0.0, 0.0, math.nan
+    for row, (step, epoch) in enumerate(zip(steps, epochs, strict=True)):
+        if math.isnan(step) or math.isnan(epoch):
+            continue
+        if step < before and epoch > last_epoch:
+            offset += before + (gap if step == 0 else 0.0)  # counted from 0, the last step is one short
+        elif step > before:
+            gap = step - before
+        steps[row] = step + offset
+        before, last_epoch = step, epoch
 
 
 class _Order:

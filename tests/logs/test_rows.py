@@ -113,3 +113,35 @@ def test_a_series_that_is_nan_in_every_row_is_there(tmp_path):
     (log,) = read(tmp_path, [{"loss": 0.0, "rewards/chosen": float("nan"), "epoch": e} for e in (0.1, 0.2)])
     assert log.split("train")["reward_chosen"].isna().all()
     assert len(log.nonfinite) == 2
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_run_that_is_killed_and_resumed_at_random_is_read_as_its_last_state(tmp_path, seed):
+    """Simulated: killed anywhere, resumed from the last checkpoint, five times at most; the last attempt counts."""
+    draw = np.random.default_rng(seed)
+    total, every, checkpoint = (
+        int(draw.integers(60, 200)),
+        int(draw.integers(1, 6)),
+        int(draw.integers(7, 20)),
+    )
+    lines, truth, start, attempt = [], {}, 0, 0
+    while start < total and attempt < 5:
+        attempt += 1
+        last = total if draw.random() < 0.3 else int(draw.integers(start + 1, total + 1))
+        truth = {step: value for step, value in truth.items() if step <= start}
+        for step in range(start + 1, last + 1):
+            if step % every == 0 or step == 1:
+                truth[step] = attempt + step / 1000
+                lines.append(
+                    {
+                        "loss": 0.5,
+                        "rewards/chosen": truth[step],
+                        "step": step,
+                        "epoch": round(step / total, 2),
+                    }
+                )
+        start = total if last == total else last - last % checkpoint
+        if start == 0:  # nothing to resume from: the same as a new run, which is told apart
+            lines, truth = [], {}
+    (log,) = read(tmp_path, lines)
+    assert log.split("train")["reward_chosen"].to_dict() == pytest.approx(truth)

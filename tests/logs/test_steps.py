@@ -84,3 +84,12 @@ def test_rows_without_a_step_belong_to_the_step_before_them(tmp_path):
     trained = log.split("train")
     assert (list(trained.index), log.rows_are) == ([0, 1, 2, 3], "steps")
     assert trained["logp_chosen"].dropna().to_dict() == {3: -1.93}
+
+
+def test_steps_that_begin_again_with_each_epoch_are_counted_on(tmp_path):
+    lines = [
+        f"Epoch {e} | Step {k} | loss 0.6{k} | margin 0.{e}{k}" for e in (1, 2, 3) for k in (0, 10, 20, 30)
+    ]
+    assert list(read(tmp_path, "\n".join(lines)).split("train").index) == list(range(0, 120, 10))
+    lines = [f"Epoch {e} | Step {k} | loss 0.6{k} | margin 0.{e}{k}" for e in (1, 2) for k in (5, 10, 15)]
+    assert list(read(tmp_path, "\n".join(lines)).split("train").index) == [5, 10, 15, 20, 25, 30]
