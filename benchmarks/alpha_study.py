@@ -322,8 +322,9 @@ def main() -> None:
     parser.add_argument("--worker", default="1/1", metavar="I/N", help="this process takes every Nth run")
     parser.add_argument("--task", choices=sorted(TASKS), default="embedded")
     parser.add_argument("--model", type=Path, help="the chat model's folder")
+    parser.add_argument("--bias", type=float, help="of the labels; another bias needs another --output")
     options = parser.parse_args()
-    task = TASKS[options.task](options.output, options.model)
+    task = TASKS[options.task](options.output, options.model, options.bias)
     if options.what == "table":
         show_tables(task)
         return

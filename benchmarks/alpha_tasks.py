@@ -32,8 +32,9 @@ class Embedded:
     gold = staticmethod(embedded.gold)
     proxy = staticmethod(embedded.proxy)
 
-    def __init__(self, output: Path, model: Path | None = None):
+    def __init__(self, output: Path, model: Path | None = None, bias: float | None = None):
         self.output = output
+        self.bias = embedded.BIAS if bias is None else bias
 
     def model(self, number: int) -> Path:
         return self._made(number)[0]
@@ -45,7 +46,7 @@ class Embedded:
             file.parent.mkdir(parents=True, exist_ok=True)
             rows = _rows(self._made(seed % self.models)[1])
             answers = [(row["prompt"], row["chosen"], row["rejected"]) for row in rows]
-            embedded.write_pairs(file, embedded.label(answers, seed=seed))
+            embedded.write_pairs(file, embedded.label(answers, bias=self.bias, seed=seed))
         return file
 
     def _made(self, number: int) -> tuple[Path, Path]:
@@ -53,9 +54,8 @@ class Embedded:
             return embedded.checkpoint_path(), embedded.pairs_path()
         folder = self.output / "models" / str(number)
         if not (folder / "pairs.jsonl").is_file():
-            raise SystemExit(
-                f"{folder}: make it with python -m rewardshape.data.embedded.train --seed {number} --output {folder}"
-            )
+            made = f"--model-seed {number} --answers-seed {number} --output {folder}"
+            raise SystemExit(f"{folder}: make it with python -m rewardshape.data.embedded.train {made}")
         return folder / "model", folder / "pairs.jsonl"
 
     def asked(self, tokenizer: Any) -> list[Prompt]:
@@ -87,10 +87,11 @@ class Chat:
     gold = staticmethod(chat_task.gold)
     proxy = staticmethod(chat_task.proxy)
 
-    def __init__(self, output: Path, model: Path | None = None):
+    def __init__(self, output: Path, model: Path | None = None, bias: float | None = None):
         if model is None:
             raise SystemExit("--model: name the folder that python benchmarks/chat_model.py made")
         self.output, self._model = output, model
+        self.bias = chat_task.BIAS if bias is None else bias
 
     def model(self, number: int) -> Path:
         return self._model
@@ -100,7 +101,7 @@ class Chat:
         if not file.is_file():
             file.parent.mkdir(parents=True, exist_ok=True)
             chat_task.draw_answers(str(self._model), answers, count=2048, seed=0)
-            pairs = chat_task.label(chat_task.distinct(_rows(answers)), seed=seed)
+            pairs = chat_task.label(chat_task.distinct(_rows(answers)), bias=self.bias, seed=seed)
             file.write_text("".join(json.dumps(pair) + "\n" for pair in pairs), encoding="utf-8")
         return file
 

@@ -7,11 +7,15 @@ Its divergence from the untouched model π₀ at temperature 1 is summed positio
 
 which has the same mean as the log-ratio of the samples and less noise (arXiv 2504.10637). Training, sharper sampling
 and picking the best of n samples all move away from π₀; at equal divergence one can ask which of them earns most.
+
+    python benchmarks/generations.py runs/embedded/alpha=0/checkpoints/checkpoint-150 …     # on the embedded task
 """
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -170,3 +174,45 @@ def best_of(
         for start in range(0, len(table) - n + 1, n):
             golds.append(table["gold"].iloc[start + int(rewards[start : start + n].argmax())])
     return {"n": n, "gold": float(np.mean(golds)), "kl": float(np.log(n) - (n - 1) / n)}
+
+
+def main() -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from rewardshape.data import embedded
+
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument(
+        "checkpoints", nargs="*", type=Path, metavar="CHECKPOINT", help="of the embedded task"
+    )
+    parser.add_argument("--prompts", type=int, default=256)
+    options = parser.parse_args()
+    start = embedded.checkpoint_path()
+    tokenizer: Any = AutoTokenizer.from_pretrained(start)
+    reference: Any = AutoModelForCausalLM.from_pretrained(start).eval()
+    texts = embedded.prompts(options.prompts)
+    asked = [Prompt(f"held-out:{i}", text, tokenizer(text)["input_ids"]) for i, text in enumerate(texts, 1)]
+    how: dict[str, Any] = {"max_tokens": 72, "seed": 0}
+    baseline = tempered(reference, tokenizer, asked, embedded.gold, **how)
+    print("the untouched model, sampled more sharply\n", baseline.round(3).to_string(index=False))
+    samples = answer(
+        reference, reference, tokenizer, asked, embedded.gold, temperature=1.0, per_prompt=16, **how
+    )
+    by_id = {prompt.prompt_id: prompt.text for prompt in asked}
+    best = pd.DataFrame([best_of(samples, embedded.proxy, by_id, n) for n in (1, 2, 4, 8, 16)])
+    print("the best of n of its samples, by the annotator's reward\n", best.round(3).to_string(index=False))
+    for checkpoint in options.checkpoints:
+        policy: Any = AutoModelForCausalLM.from_pretrained(checkpoint).eval()
+        print(checkpoint)
+        for temperature in TEMPERATURES:
+            table = answer(policy, reference, tokenizer, asked, embedded.gold, temperature=temperature, **how)
+            kl, gold = table["kl"].mean(), table["gold"].mean()
+            error = table.groupby("prompt_id")["gold"].mean().sem()
+            print(
+                f"  T = {temperature:g}: gold {gold:.3f} ± {1.96 * error:.3f} at KL {kl:.2f}; "
+                f"the untouched model at that KL {at_equal_kl(baseline, kl):.3f}"
+            )
+
+
+if __name__ == "__main__":
+    main()

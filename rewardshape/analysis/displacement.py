@@ -101,7 +101,9 @@ def margin_curve(trace: Trace, *, seed: int = 0) -> pd.DataFrame:
           run, not between different α or β. NaN for an objective that needs more than summed log-probs;
         * ``logp_margin``: mean over pairs of chosen minus rejected log-prob per token (nats per token), the
           same quantity for every objective, so runs can be set side by side on it;
-        * ``accuracy``: share of pairs whose chosen response scores higher than the rejected one.
+        * ``accuracy``: share of pairs whose chosen response scores higher than the rejected one;
+        * ``at_target``: share of pairs whose reward margin has reached the target, z ≥ 0: a logistic loss has let go
+          of at least half of its pull on them. NaN where the margin is.
 
         Each with ``…_low`` and ``…_high``.
     """
@@ -110,18 +112,29 @@ def margin_curve(trace: Trace, *, seed: int = 0) -> pd.DataFrame:
         goal = run_objective(chosen.run)
         higher = (scores(goal, chosen) > scores(goal, rejected)).sum(axis=1)
         low, high = share_interval(higher, len(chosen.pair_ids))
+        margins = reward_margins(goal, chosen, rejected)
         curve = {
             **run_label(chosen.run),
             "step": chosen.steps,
             "num_pairs": len(chosen.pair_ids),
-            **_with_interval("margin", reward_margins(goal, chosen, rejected), chosen.prompt_ids, seed),
+            **_with_interval("margin", margins, chosen.prompt_ids, seed),
             **_with_interval("logp_margin", logp_margins(chosen, rejected), chosen.prompt_ids, seed),
             "accuracy": higher / len(chosen.pair_ids),
             "accuracy_low": low,
             "accuracy_high": high,
+            **_at_target(margins),
         }
         tables.append(pd.DataFrame(curve))
     return pd.concat(tables, ignore_index=True)
+
+
+def _at_target(margins: np.ndarray) -> dict[str, np.ndarray]:
+    """Share of pairs with z ≥ 0 at every step, with its Wilson interval; NaN where margins are."""
+    known = ~np.isnan(margins).any(axis=1)
+    reached = (margins >= 0).sum(axis=1)
+    low, high = share_interval(reached, margins.shape[1])
+    columns = {"at_target": reached / margins.shape[1], "at_target_low": low, "at_target_high": high}
+    return {name: np.where(known, values, np.nan) for name, values in columns.items()}
 
 
 def displacement_phases(trace: Trace, *, seed: int = 0) -> pd.DataFrame:
@@ -191,10 +204,10 @@ def displacement_summary(trace: Trace, *, seed: int = 0) -> pd.DataFrame:
         One row per run, ordered by α and seed: ``run``, ``setting``, ``alpha``, ``seed``, ``step`` (the last),
         ``num_pairs``; ``chosen_change`` and ``rejected_change`` (nats per token since step 0),
         ``share_fallen`` (pairs whose chosen response is below its step-0 log-prob), ``margin`` (reward
-        units, γ included), ``logp_margin`` (nats per token) and ``accuracy``, each with ``…_low`` and
-        ``…_high``; of the chosen response ``onset``, ``depth``, ``depth_step``, ``recovery`` as in
-        `displacement_phases`; where measured ``greedy_change`` and ``entropy_change`` at the positions of
-        the chosen response (nats per token).
+        units, γ included), ``logp_margin`` (nats per token), ``accuracy`` and ``at_target`` (pairs whose margin
+        reached its target), each with ``…_low`` and ``…_high``; of the chosen response ``onset``, ``depth``,
+        ``depth_step``, ``recovery`` as in `displacement_phases`; where measured ``greedy_change`` and
+        ``entropy_change`` at the positions of the chosen response (nats per token).
     """
     return summarise(
         displacement_curve(trace, seed=seed),
@@ -215,7 +228,7 @@ def summarise(curve: pd.DataFrame, margins: pd.DataFrame, phases: pd.DataFrame) 
         _renamed(chosen, "logp_mean_change", "chosen_change"),
         _renamed(rejected, "logp_mean_change", "rejected_change"),
         _renamed(chosen, "share_fallen", "share_fallen"),
-        *(_renamed(margins, name, name) for name in ("margin", "logp_margin", "accuracy")),
+        *(_renamed(margins, name, name) for name in ("margin", "logp_margin", "accuracy", "at_target")),
         phases[["onset", "depth", "depth_step", "recovery"]],
         *(
             _renamed(chosen, f"{k}_mean_change", f"{k}_change")

@@ -33,9 +33,6 @@ from rewardshape.theory import Objective, load_objective, objective, preset
 MEASURED = {"logp_sum", "num_tokens", "ref_logp_sum"}  # what training knows of a response
 DEFAULT_OBJECTIVE = "alphapo"
 DEFAULT_PRESETS = {"alphapo": "alphapo/mistral-7b-instruct", "simpo": "simpo/mistral-7b-instruct"}
-EMBEDDED_RATE = 2e-4
-EMBEDDED_ALPHAS = (-0.5, 0.0, 0.25, 1.0)
-EMBEDDED_BETA, EMBEDDED_GAMMA = 2.5, 2.5
 MAX_TOKENS = 1024  # default limit of a prompt and of a response, where the model's context allows it
 BATCH_SIZE = 16
 SCHEDULE, WARMUP_RATIO = "cosine", 0.1
@@ -215,7 +212,7 @@ def _micro_batch_size(given: int | None, batch_size: int, processes: int) -> int
 
 def _learning_rate(settings: Settings, model: ModelFacts, published: Mapping[str, Any]) -> float:
     if settings.checkpoint is None:
-        return EMBEDDED_RATE * (LORA_RATE if settings.model.lora_rank else 1)
+        return embedded.DEFAULTS["learning_rate"] * (LORA_RATE if settings.model.lora_rank else 1)
     return published.get("learning_rate") or default_learning_rate(model.parameters, settings.model)
 
 
@@ -259,9 +256,9 @@ def with_task(settings: Settings) -> Settings:
         )
     if given.objective or given.preset:
         return settings
-    own = {"alpha": EMBEDDED_ALPHAS, "beta": EMBEDDED_BETA}
-    if given.gamma_beta_ratio is None:
-        own["gamma"] = EMBEDDED_GAMMA
+    own = {name: embedded.DEFAULTS[name] for name in ("alpha", "beta", "gamma")}
+    if given.gamma_beta_ratio is not None:
+        del own["gamma"]
     return settings.replace(**{name: value for name, value in own.items() if getattr(given, name) is None})
 
 

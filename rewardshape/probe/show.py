@@ -25,10 +25,11 @@ COLUMNS = {
     "margin": "margin",
     "accuracy": "accuracy",
     "onset": "fall began",
+    "at_target": "at target",
     "difference": "chosen above α = 0's",
     "gold": "gold",
 }
-PERCENT = ("share_fallen", "accuracy")
+PERCENT = ("share_fallen", "accuracy", "at_target")
 AT = {
     "step": "at the same step, {value:g}",
     "logp_margin": "at the same margin, {value:.3g} nats per token above step 0's",

@@ -142,6 +142,8 @@ def test_margin_and_accuracy_follow_the_objective_of_the_manifest(write_run, tmp
     np.testing.assert_allclose(curve["margin"], margin.mean(axis=1), rtol=1e-8)
     np.testing.assert_allclose(curve["logp_margin"], (s_w - s_l).mean(axis=1), atol=1e-8)
     np.testing.assert_allclose(curve["accuracy"], (s_w > s_l).mean(axis=1))
+    np.testing.assert_allclose(curve["at_target"], (margin >= 0).mean(axis=1))
+    assert 0 < curve["at_target"].iloc[1] < 1
 
 
 def test_objectives_that_look_at_the_batch_see_one_step_at_a_time(write_run, tmp_path, level):
@@ -165,7 +167,7 @@ def test_margin_is_unknown_where_sums_do_not_suffice(write_run, tmp_path, level)
     trace = read_trace(
         write_run(tmp_path / "run", sums, num_tokens=TOKENS, objective=stated, ref_logp_sums=level)
     )
-    assert margin_curve(trace)["margin"].isna().all()
+    assert margin_curve(trace)[["margin", "at_target"]].isna().all(axis=None)
     assert displacement_summary(trace)["chosen_change"].iloc[0] == pytest.approx(-0.3)
 
 

@@ -154,7 +154,7 @@ def test_the_checkpoint_is_small_and_answers_its_requests_better_than_chance():
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     folder = embedded.checkpoint_path()
-    assert (folder / "model.safetensors").stat().st_size <= 4 * 2**20
+    assert (folder / "model.safetensors").stat().st_size <= 2.5e6
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     model = transformers.AutoModelForCausalLM.from_pretrained(folder)
     assert sum(parameter.numel() for parameter in model.parameters()) <= 2_000_000
@@ -164,7 +164,12 @@ def test_the_checkpoint_is_small_and_answers_its_requests_better_than_chance():
     ids = model.generate(**encoded, do_sample=False, max_new_tokens=72)[:, encoded["input_ids"].shape[1] :]
     replies = tokenizer.batch_decode(ids, skip_special_tokens=True)
     rewards = [embedded.gold(prompt, reply) for prompt, reply in zip(prompts, replies, strict=True)]
-    assert sum(rewards) / len(rewards) > 0.8  # its most likely reply makes few of the clerk's slips
+    # Its likeliest reply has none of the clerk's slips and all of his mix-ups: where no good invites one it is perfect.
+    assert 0.45 < sum(rewards) / len(rewards) < 0.75
+    without = [
+        world.MIX_UPS.keys().isdisjoint(item.good for item in world.read_request(p).items) for p in prompts
+    ]
+    assert all(reward > 0.95 for reward, none in zip(rewards, without, strict=True) if none)
     mixed_up = [
         embedded.gold(prompt, reply) for prompt, reply in zip(prompts, replies[1:] + replies[:1], strict=True)
     ]

@@ -1,9 +1,10 @@
 """The embedded task: a small trained model, preference pairs, and a gold reward that is exact.
 
-Everything a first run needs without a download. A clerk answers requests for goods, sloppily (`world`); a small
-Llama was trained on his replies (`checkpoint_path`, made by ``python -m rewardshape.data.embedded.train``); an
-annotator with a dialled weakness for length prefers one of two of the model's replies to the same request (`pairs`);
-and the exact `gold` reward says what a reply is really worth, on requests neither of them ever saw (`prompts`).
+Everything a first run needs without a download. A clerk answers requests for goods, with rare slips and a few firm
+misconceptions (`world`); a small Llama was trained on his replies (`checkpoint_path`, made by
+``python -m rewardshape.data.embedded.train``); an annotator with a dialled weakness for length prefers one of two of
+the model's replies to the same request (`pairs`); and the exact `gold` reward says what a reply is really worth, on
+requests neither of them ever saw (`prompts`).
 
 >>> gold("Please bring two eggs to the old mill.", "Gladly. Here are two eggs for the old mill.")
 1.0
@@ -22,6 +23,7 @@ from rewardshape.data.embedded.annotator import BIAS, COSTS, NOISE, gold, label,
 __all__ = [
     "BIAS",
     "COSTS",
+    "DEFAULTS",
     "NOISE",
     "checkpoint_path",
     "gold",
@@ -32,6 +34,11 @@ __all__ = [
     "proxy",
     "write_pairs",
 ]
+
+
+# What the probe takes for this task where nothing is said. γ is the median of the reward margins before training, at
+# α = 0: half of the pairs stand below their target.
+DEFAULTS = {"alpha": (-0.5, 0.0, 0.25, 1.0), "beta": (10.0,), "gamma": (1.0,), "learning_rate": 4e-4}
 
 
 def checkpoint_path() -> Path:

@@ -1,8 +1,8 @@
 """Make the embedded task's model and preference pairs from nothing: ``python -m rewardshape.data.embedded.train``.
 
-A small Llama learns to answer as the sloppy clerk does, from freshly drawn texts that it never sees twice; then it
-answers each request of the pairs twice, and the annotator labels the two answers. Takes some ten minutes on two cores.
-A script: nothing imports it, and it alone in this folder needs torch.
+A small Llama learns to answer as the clerk does, from freshly drawn texts that it never sees twice; then it answers
+each request of the pairs twice, and the annotator labels the two answers. Each of the three has a seed of its own.
+Takes some ten minutes on two cores. A script: nothing imports it, and it alone in this folder needs torch.
 """
 
 from __future__ import annotations
@@ -166,7 +166,9 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64, help="texts per step")
     parser.add_argument("--peak-rate", type=float, default=2e-3, help="largest learning rate")
     parser.add_argument("--pairs", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--model-seed", type=int, default=0, help="of the model and the texts it learns from")
+    parser.add_argument("--answers-seed", type=int, default=0, help="of the pairs' requests and answers")
+    parser.add_argument("--labels-seed", type=int, default=0, help="of the annotator")
     arguments = parser.parse_args()
     begun = perf_counter()
     tokenizer = build_tokenizer()
@@ -175,15 +177,16 @@ def main() -> None:
         steps=arguments.steps,
         batch_size=arguments.batch_size,
         peak_rate=arguments.peak_rate,
-        seed=arguments.seed,
+        seed=arguments.model_seed,
     )
     model.save_pretrained(arguments.output / "model")
     tokenizer.save_pretrained(arguments.output / "model")
     with torch.no_grad():
-        fresh = draw_texts(tokenizer, 512, random.Random(arguments.seed + 1))
+        fresh = draw_texts(tokenizer, 512, random.Random(arguments.model_seed + 1))
         print(f"loss on fresh texts: {reply_loss(model, fresh).item():.4f} nats per token")
-    answers = draw_answers(model, tokenizer, pairs=arguments.pairs, seed=arguments.seed)
-    annotator.write_pairs(arguments.output / "pairs.jsonl", annotator.label(answers))
+    answers = draw_answers(model, tokenizer, pairs=arguments.pairs, seed=arguments.answers_seed)
+    labelled = annotator.label(answers, seed=arguments.labels_seed)
+    annotator.write_pairs(arguments.output / "pairs.jsonl", labelled)
     print(f"{len(answers)} pairs; {perf_counter() - begun:.0f} s in all")
 
 
