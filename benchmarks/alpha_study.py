@@ -73,8 +73,8 @@ def matched_beta(alpha: float, task: Task) -> float:
 
 def run_one(setting: Setting, task: Task) -> None:
     """Train with the probe, answer the held-out requests from every checkpoint, drop the checkpoints."""
+    from rewardshape.probe.command import parse
     from rewardshape.probe.run import run
-    from rewardshape.probe.settings import parse
 
     folder = task.output / "runs" / setting.name
     if (folder / GOLD_FILE).is_file() or (folder / "failed").is_file():

@@ -113,8 +113,8 @@ def _answers(model: Path, questions: Path, output: Path, chosen: str, rejected: 
 
 
 def run_all(options: argparse.Namespace) -> None:
+    from rewardshape.probe.command import parse
     from rewardshape.probe.run import run
-    from rewardshape.probe.settings import parse
 
     for phenomenon in options.names:
         for one in runs(phenomenon, options.model, options.shared, options.output):

@@ -108,7 +108,7 @@ def _text(row: dict[Any, Any], column: str) -> str:
     if column == "onset":
         return "–" if pd.isna(row[column]) else f"step {row[column]:g}"
     if column in PERCENT:
-        return f"{row[column]:.0%}"
+        return "–" if pd.isna(row[column]) else f"{row[column]:.0%}"
     signed = column.endswith("change") or column == "difference"
     form = "{:+.3f}" if signed else "{:.3f}"
     value = form.format(row[column])
