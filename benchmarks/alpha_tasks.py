@@ -21,10 +21,10 @@ from rewardshape.data import embedded
 class Embedded:
     """The embedded task: three supervised models, labels of their own for every seed."""
 
-    rates = (5e-5, 1.5e-4, 4.5e-4)
+    rates = (3e-5, 1e-4, 3e-4)
     tuning_seeds = (0, 1, 2)
     judging_seeds = tuple(range(3, 11))
-    shared = (0.5, 1.5e-4)  # quantile and rate
+    shared = (0.5, 1e-4)  # quantile and rate
     steps, every = 150, 30
     prompts, max_tokens = 256, 72
     flags = ("--batch-size", "16", "--probe-pairs", "128", "--probe-every", "10")

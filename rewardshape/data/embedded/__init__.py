@@ -38,7 +38,7 @@ __all__ = [
 
 # What the probe takes for this task where nothing is said. γ is the median of the reward margins before training, at
 # α = 0: half of the pairs stand below their target.
-DEFAULTS = {"alpha": (-0.5, 0.0, 0.25, 1.0), "beta": (10.0,), "gamma": (1.0,), "learning_rate": 4e-4}
+DEFAULTS = {"alpha": (-0.5, 0.0, 0.25, 1.0), "beta": 10.0, "gamma": 0.6, "learning_rate": 3e-4}
 
 
 def checkpoint_path() -> Path:
