@@ -16,6 +16,7 @@ import json
 import random
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from rewardshape.data.embedded import world
 from rewardshape.data.embedded.annotator import BIAS, COSTS, NOISE, gold, label, proxy, write_pairs
@@ -38,7 +39,12 @@ __all__ = [
 
 # What the probe takes for this task where nothing is said. γ is the median of the reward margins before training, at
 # α = 0: half of the pairs stand below their target.
-DEFAULTS = {"alpha": (-0.5, 0.0, 0.25, 1.0), "beta": 10.0, "gamma": 0.6, "learning_rate": 3e-4}
+DEFAULTS: dict[str, Any] = {
+    "alpha": (-0.5, 0.0, 0.25, 1.0),
+    "beta": 10.0,
+    "gamma": 0.6,
+    "learning_rate": 3e-4,
+}
 
 
 def checkpoint_path() -> Path:
