@@ -2,7 +2,7 @@
 
 - objectives by name: `objective`, `objective_names`, `preset`, `preset_names`; what they take: `Responses`
 - one's own: `compose`, `register`, `load_objective`; their parts are subclasses of `Shape` and `Link`
-- reward shapes φ: `Alpha`, `JensenShannon`, `ChiSquared`, `LogOdds`
+- reward shapes φ: `Alpha`, `JensenShannon`, `ChiSquared`, `LogOdds`, `SquaredLog`
 - links ℓ: `Logistic`, `Smoothed`, `Hinge`, `Squared`, `Exponential`, `Sigmoid`, `Linear`, `ReverseKL`,
   `LogRatioModulated`
 - where a pair goes (with its `Gram` matrix): `flow`, `chosen_falls`, `weight_ratio`, `turning_gap`, `stall_gap`,
@@ -59,7 +59,7 @@ from rewardshape.theory.objectives import (
 )
 from rewardshape.theory.presets import Preset, preset, preset_names
 from rewardshape.theory.scores import Responses, Score
-from rewardshape.theory.shapes import Alpha, ChiSquared, JensenShannon, LogOdds, Shape
+from rewardshape.theory.shapes import Alpha, ChiSquared, JensenShannon, LogOdds, Shape, SquaredLog
 from rewardshape.theory.softmax import softmax_flow
 
 __all__ = [
@@ -87,6 +87,7 @@ __all__ = [
     "Sigmoid",
     "Smoothed",
     "Squared",
+    "SquaredLog",
     "Stall",
     "Sum",
     "alpha_sensitivity",

@@ -111,16 +111,23 @@ class Smoothed(Link):
 
 @dataclass(frozen=True)
 class Hinge(Link):
-    """ℓ(z) = max(0, 1 − z), SLiC. At the kink the slope is that of the right side, 0."""
+    """ℓ(z) = max(0, at − z), SLiC's with at = 1. At the kink the slope is that of the right side, 0."""
 
-    formula: ClassVar[str] = "max(0, 1 − z)"
-    pull: ClassVar[str] = "[z < 1]"
+    at: float = 1.0
+
+    @property
+    def formula(self) -> str:  # type: ignore[override]
+        return f"max(0, {self.at:g} − z)" if self.at else "max(0, −z)"
+
+    @property
+    def pull(self) -> str:  # type: ignore[override]
+        return f"[z < {self.at:g}]"
 
     def compute_loss(self, xp: Any, z: Array) -> Array:
-        return positive_part(xp, 1.0 - z)
+        return positive_part(xp, self.at - z)
 
     def compute_slope(self, xp: Any, z: Array) -> Array:
-        return xp.where(z < 1.0, -1.0 + 0.0 * z, 0.0 * z)
+        return xp.where(z < self.at, -1.0 + 0.0 * z, 0.0 * z)
 
 
 @dataclass(frozen=True)

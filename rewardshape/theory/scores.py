@@ -25,6 +25,10 @@ class Responses(NamedTuple):
         The same under the reference.
     log_sum_sq_probs : array, shape (pairs,), optional
         Σ_t log Σ_v π(v|x, y_<t)², summed over the response tokens: what WPO aligns its weights with.
+    position_kl : array, shape (pairs,), optional
+        Σ_t KL(π_ref(·|x, y_<t) ‖ π(·|x, y_<t)) over the response tokens, in nats: what TDPO adds to its margin.
+    label : array, shape (pairs,), optional
+        The annotator's score of the response, in its own units: what ODPO's offset is made of.
     """
 
     logp_sum: Array
@@ -33,6 +37,8 @@ class Responses(NamedTuple):
     token_logps: Array | None = None
     ref_token_logps: Array | None = None
     log_sum_sq_probs: Array | None = None
+    position_kl: Array | None = None
+    label: Array | None = None
 
 
 @dataclass(frozen=True)

@@ -337,5 +337,45 @@ class LogOdds(_Steep):
         return xp.exp(s - 2.0 * log1mexp(xp, s))
 
 
+@dataclass(frozen=True)
+class SquaredLog(Shape):
+    """φ(s) = s·e^(−s), φ′ = (1 − s)·e^(−s), of a log-ratio s: the f′ of f(t) = ½(log t)², which is not convex.
+
+    It increases up to s = 1 and falls beyond: a response that has become e times as likely as under the reference is
+    pushed no further up, which is what makes the divergence resist displacement.
+
+    References
+    ----------
+    SquaredPO, arXiv:2602.06788.
+    """
+
+    formula: ClassVar[str] = "s·e^(−s)"
+    slope_formula: ClassVar[str] = "(1 − s)·e^(−s)"
+    increasing: ClassVar[bool] = False
+
+    def bounds(self, *, reference: bool) -> tuple[Array, Array]:
+        return -np.inf, float(np.exp(-1.0)) if reference else 0.0
+
+    def compute_reward(self, xp: Any, s: Array) -> Array:
+        return self._attach_reward(xp, s * xp.exp(-s), s)
+
+    def compute_difference(self, xp: Any, s_w: Array, s_l: Array) -> Array:
+        # s_w·e^(−s_w) − s_l·e^(−s_l) = e^(−s_l)·(gap·e^(−gap) + s_l·(e^(−gap) − 1)), from the smaller score upwards
+        high, low = xp.where(s_w > s_l, s_w, s_l), xp.where(s_w > s_l, s_l, s_w)
+        gap = high - low
+        value = xp.exp(-low) * (gap * xp.exp(-gap) + low * xp.expm1(-gap))
+        return self._attach(xp, xp.sign(s_w - s_l) * xp.where(gap == 0, 0.0 * gap, value), s_w, s_l)
+
+    def compute_slope(self, xp: Any, s: Array) -> Array:
+        return (1.0 - s) * xp.exp(-s)
+
+    def compute_log_slope(self, xp: Any, s: Array) -> Array:
+        size = xp.abs(1.0 - s)
+        return xp.where(size == 0, -xp.inf, xp.log(xp.where(size == 0, 1.0, size))) - s
+
+    def compute_curvature(self, xp: Any, s: Array) -> Array:
+        return (s - 2.0) * xp.exp(-s)
+
+
 def _below_one(xp: Any, s: Array) -> Array:
     return xp.clip(s, None, -limits(xp, s)[0])

@@ -71,6 +71,11 @@ class Batch:
         self.token_logps = (exponential() * self.mask).requires_grad_()
         self.ref_token_logps = exponential() * self.mask
         self.log_sum_sq_probs = exponential() * self.mask
+        self.position_kl = (-exponential() * self.mask).sum(1).detach().requires_grad_()
+        self.labels = torch.cat(
+            [torch.rand(pairs, generator=generator) + 5, torch.rand(pairs, generator=generator)]
+        )
+        self.labels = self.labels.to(dtype)
 
     def responses(self):
         """(chosen, rejected) as our objectives take them, differentiable in `token_logps`."""
@@ -81,6 +86,8 @@ class Batch:
             self.token_logps,
             self.ref_token_logps,
             self.log_sum_sq_probs.sum(1),
+            self.position_kl,
+            self.labels,
         )
         halves = [column.chunk(2) for column in columns]
         return Responses(*(first for first, _ in halves)), Responses(*(second for _, second in halves))

@@ -92,6 +92,22 @@ def plain(name, c, r, parameters):
             .clamp(max=math.inf if g("clip") == "none" else g("clip"))
         )
         return weight * -ls(beta * (u_w - u_l))
+    if name == "alpha_dpo":
+        gap = (u_w / n_w - u_l / n_l).detach()
+        target = g("gamma") / beta + g("alpha") * (gap - gap.mean()) / gap.std()
+        return -ls(beta * (m_w - m_l - target))
+    if name == "beta_dpo":
+        used = (beta * (1 + g("scaling") * ((u_w - u_l).detach().mean() - g("usual_gap")))).clamp(min=1e-3)
+        return -ls(used * (u_w - u_l))
+    if name == "dr_dpo":
+        losses = -ls(beta * (u_w - u_l))
+        t = g("temperature")
+        return (-t * torch.log(torch.exp(-losses / t).mean())).expand(len(losses))
+    if name == "tdpo":
+        return -ls(beta * (u_w - u_l + g("kl_weight") * (c.position_kl.detach() - r.position_kl)))
+    if name == "sampo":
+        shorter_of = torch.minimum(n_w, n_l)
+        return -ls(beta * (u_w / n_w - u_l / n_l) * shorter_of)
     e = g("label_smoothing", 0.0)
     half = 1 / (2 * beta) if beta else 0.0
     table = {
@@ -117,6 +133,18 @@ def plain(name, c, r, parameters):
         "apo_down": lambda: sg(beta * u_w) + 1 - sg(beta * (u_w - u_l)),
         "asft": lambda: -m_w - g("odds_weight") * (ls(odds(m_w)) + ls(-odds(m_l))),
         "sft": lambda: -m_w,
+        "dpo_shift": lambda: -ls(beta * (u_w - g("rejected_factor") * u_l)),
+        "simper": lambda: -m_w.exp() + m_l.exp(),
+        "cal_dpo": lambda: -ls(u_w - u_l) + g("calibration_weight") * ((u_w - half) ** 2 + (u_l + half) ** 2),
+        "odpo": lambda: -ls(beta * (u_w - u_l) - g("offset") * torch.log(c.label - r.label)),
+        "slic_hf": lambda: torch.relu(g("delta") - p_w + p_l) - g("likelihood_weight") * p_w,
+        "rrhf": lambda: g("rank_weight") * torch.relu(m_l - m_w) - m_w,
+        "squared_po": lambda: -ls(beta * (u_w / u_w.exp() - u_l / u_l.exp())),
+        "mpo": lambda: (
+            -g("preference_weight") * ls(beta * (u_w - u_l))
+            - g("quality_weight") * (ls(beta * u_w) + ls(-beta * u_l))
+            - g("likelihood_weight") * m_w
+        ),
         "lipo": lambda: lipo_by_hand(beta * u_w, beta * u_l) / lipo_scale(),
     }
     return table[name]()
@@ -163,6 +191,9 @@ def test_weights_are_the_derivatives_of_the_loss_in_the_scores(name, parameters,
     truth = plain(name, chosen, rejected, made.parameters).sum()
     grad = torch.autograd.grad(truth, batch.token_logps)[0][:, 0]  # every response has a first token
     per_nat = 1.0 / batch.lengths.double() if made.scorer.per_token else torch.ones(len(grad))
+    if name == "sampo":  # whose score counts a token of the longer response in part
+        lengths = batch.lengths.double()
+        per_nat = torch.minimum(*lengths.chunk(2)).repeat(2) / lengths
     grad_w, grad_l = (grad / per_nat).chunk(2)
     w_w, w_l = made.pair_weights(*(Responses(*(x.detach() for x in side)) for side in (chosen, rejected)))
     torch.testing.assert_close(w_w, -grad_w, rtol=1e-10, atol=1e-13)
@@ -200,8 +231,9 @@ def test_extreme_log_probabilities_never_make_nan(name):
     tokens = values[:, None] * torch.tensor([1.0, 0.0])
     p_w, p_l = tokens.clone().requires_grad_(), tokens.flip(0).clone().requires_grad_()
     lengths, reference = torch.full((6,), 2), torch.full((6, 2), -1.5, dtype=torch.float64)
-    chosen = Responses(p_w.sum(1), lengths, reference.sum(1), p_w, reference, reference.sum(1))
-    rejected = Responses(p_l.sum(1), lengths, reference.sum(1), p_l, reference, reference.sum(1))
+    kl, one = torch.full((6,), 3.0, dtype=torch.float64), torch.ones(6, dtype=torch.float64)
+    chosen = Responses(p_w.sum(1), lengths, reference.sum(1), p_w, reference, reference.sum(1), kl, one)
+    rejected = Responses(p_l.sum(1), lengths, reference.sum(1), p_l, reference, reference.sum(1), kl, 0 * one)
     loss = made.pair_loss(chosen, rejected)
     results = [
         loss,
@@ -382,6 +414,30 @@ def test_missing_inputs_are_named(name, missing):
     responses = Responses(np.array([-1.0]), np.array([1]), None if name == "dpo" else np.array([-1.0]))
     with pytest.raises(InputError, match=f"{name} needs {missing}, which the chosen responses lack"):
         objective(name).pair_loss(responses, responses)
+
+
+def test_tdpo_draws_the_rejected_sequential_kl_down_and_leaves_the_chosen_alone(make_batch):
+    batch = make_batch(seed=3, pairs=5)
+    chosen, rejected = batch.responses()
+    made = objective("tdpo")
+    ours, truth = made.pair_loss(chosen, rejected), plain("tdpo", chosen, rejected, made.parameters)
+    grads = [torch.autograd.grad(x.sum(), batch.position_kl, retain_graph=True)[0] for x in (ours, truth)]
+    torch.testing.assert_close(*grads)
+    assert (grads[0][:5] == 0).all()
+    assert (grads[0][5:] > 0).all()
+
+
+def test_ld_dpo_has_no_score_of_a_response_alone():
+    with pytest.raises(InputError, match="score of a response depends on the other of its pair"):
+        objective("ld_dpo").score(-3.0, 2, -3.0)
+    with pytest.raises(InputError, match="call pair_loss"):
+        objective("ld_dpo").margin(-1.0, -2.0)
+
+
+@pytest.mark.parametrize("name", ["kto", "aot_unpaired", "dr_dpo"])
+def test_an_objective_of_a_whole_batch_refuses_a_single_pair_of_numbers(name):
+    with pytest.raises(InputError, match="looks at a whole batch"):
+        objective(name).loss(-1.0, -2.0)
 
 
 class TestSums:

@@ -52,6 +52,8 @@ class Objective:
     """Whether a pair's loss depends on the other pairs of its batch."""
     two_scores: ClassVar[bool] = True
     """Whether the two scores of a pair are all that the loss needs."""
+    alone: ClassVar[bool] = True
+    """Whether a response has a score without the other of its pair."""
     remark: ClassVar[str] = ""
     """What the composition of score, shape and link leaves out, for the generated table."""
 
@@ -74,6 +76,10 @@ class Objective:
         logp_sum, num_tokens, ref_logp_sum : array, any shape, broadcast
             Summed log-probability in nats, response tokens, and the same under the reference where needed.
         """
+        if not self.alone:
+            raise InputError(
+                f"{self.name}: the score of a response depends on the other of its pair; call pair_scores"
+            )
         if self.scorer.reference and ref_logp_sum is None:
             raise InputError(
                 f"{self.name} has a reference: give ref_logp_sum, the log-probabilities under it"
@@ -106,6 +112,11 @@ class Objective:
         """log|w_w| and log|w_l|, for an α-shape finite even where the weights over- or underflow."""
         logarithms: Pair = self._of_scores(self.compute_log_weights, s_w, s_l, what="a log-weight")
         return logarithms
+
+    def pair_scores(self, chosen: Responses, rejected: Responses) -> Pair:
+        """The two scores of every pair, two arrays of shape (pairs,)."""
+        scores: Pair = self._of_pairs(self.compute_scores, chosen, rejected, what="the score")
+        return scores
 
     def pair_loss(self, chosen: Responses, rejected: Responses) -> Array:
         """The loss of every pair, shape (pairs,). Differentiable in torch. Its mean is what is trained."""
@@ -231,6 +242,11 @@ class Sum(Objective):
     def coupled(self) -> bool:  # type: ignore[override]
         """Whether any term looks at the whole batch."""
         return any(term.coupled for _, term in self.terms)
+
+    @property
+    def alone(self) -> bool:  # type: ignore[override]
+        """Whether the first term's score is that of a response without the other of its pair."""
+        return self.terms[0][1].alone
 
     @property
     def two_scores(self) -> bool:  # type: ignore[override]

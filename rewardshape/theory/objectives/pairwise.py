@@ -178,6 +178,7 @@ class LengthDesensitized(Pairwise):
 
     remark: ClassVar[str] = "tokens beyond the shorter length count λ each in s"
     two_scores: ClassVar[bool] = False
+    alone: ClassVar[bool] = False
 
     tail: float = 1.0
 
@@ -232,3 +233,172 @@ class ProbabilityWeighted(Pairwise):
     def _mean_likelihood(self, side: Responses) -> Array:
         alignment: Array = side.log_sum_sq_probs if self.aligned else 0.0
         return detached(side.logp_sum - alignment) / side.num_tokens
+
+
+@dataclass(frozen=True)
+class Shifted(Pairwise):
+    """DPO-Shift: the rejected reward counts λ times in the margin, so that less is won by lowering it."""
+
+    remark: ClassVar[str] = "z = r_w − λ·r_l"
+
+    rejected_factor: float = 1.0
+
+    def compute_margin(self, xp: Any, s_w: Array, s_l: Array) -> Array:
+        rest = (1.0 - self.rejected_factor) * self.shape.compute_reward(xp, s_l)
+        return super().compute_margin(xp, s_w, s_l) + constant(xp, self.beta, s_w) * rest
+
+    def _log_weights_at(self, xp: Any, z: Array, s_w: Array, s_l: Array) -> Pair:
+        log_w, log_l = super()._log_weights_at(xp, z, s_w, s_l)
+        return log_w, log_l + (math.log(self.rejected_factor) if self.rejected_factor else -xp.inf)
+
+
+@dataclass(frozen=True)
+class AdaptiveMargin(Pairwise):
+    """α-DPO: a pair's target grows with how far its margin has moved from the reference's, beside its batch.
+
+    γ_i = β·(γ/β + α·(g_i − mean g)/sd g), where g is the gap of per-token log-ratios; without a gradient. The
+    statistics are those of the batch.
+    """
+
+    remark: ClassVar[str] = (
+        "γ + β·α·(g − mean g)/sd g for γ, g the gap of the per-token log-ratios over the batch"
+    )
+    coupled: ClassVar[bool] = True
+    two_scores: ClassVar[bool] = False
+
+    spread: float = 0.0
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The fields of `Responses` that must be given."""
+        return (*super().needs, "ref_logp_sum")
+
+    def resolve(self, xp: Any, chosen: Responses, rejected: Responses) -> Objective:
+        gap = detached(self._mean_ratio(chosen) - self._mean_ratio(rejected))
+        off = gap - xp.mean(gap)
+        spread = xp.sqrt(xp.sum(off**2) / max(gap.shape[0] - 1, 1))
+        standard = xp.where(spread > 0, off / xp.where(spread > 0, spread, 1.0), 0.0 * off)
+        target = constant(xp, self.gamma, gap) + constant(xp, self.beta, gap) * self.spread * standard
+        return Pairwise(self.scorer, self.shape, self.link, self.beta, target)
+
+    def _mean_ratio(self, side: Responses) -> Array:
+        return (side.logp_sum - side.ref_logp_sum) / side.num_tokens
+
+
+@dataclass(frozen=True)
+class AdaptiveBeta(Pairwise):
+    """β-DPO: β of a batch is β·(1 + a·(its mean gap − M₀)), at least 0.001; the gap is that of the log-ratios."""
+
+    remark: ClassVar[str] = "β·(1 + a·(mean gap of the batch − M₀)) for β"
+    coupled: ClassVar[bool] = True
+    two_scores: ClassVar[bool] = False
+
+    scaling: float = 0.0
+    usual_gap: float = 0.0
+
+    def resolve(self, xp: Any, chosen: Responses, rejected: Responses) -> Objective:
+        s_w, s_l = (detached(s) for s in self.compute_scores(xp, chosen, rejected))
+        beta = constant(xp, self.beta, s_w) * (1.0 + self.scaling * (xp.mean(s_w - s_l) - self.usual_gap))
+        return Pairwise(self.scorer, self.shape, self.link, xp.clip(beta, 1e-3, None), self.gamma)
+
+
+@dataclass(frozen=True)
+class Offset(Pairwise):
+    """ODPO: γ = α·log(label_w − label_l), from the annotator's scores of the two responses."""
+
+    remark: ClassVar[str] = "γ = α·log(label_w − label_l)"
+    two_scores: ClassVar[bool] = False
+
+    offset: float = 0.0
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The fields of `Responses` that must be given."""
+        return (*super().needs, "label")
+
+    def resolve(self, xp: Any, chosen: Responses, rejected: Responses) -> Objective:
+        better: Array = chosen.label
+        target = self.offset * xp.log(better - rejected.label)
+        return Pairwise(self.scorer, self.shape, self.link, self.beta, target)
+
+
+@dataclass(frozen=True)
+class BatchRobust(Pairwise):
+    """Dr. DPO: the batch's loss is −β′·log mean exp(−ℓ/β′), so pairs of a large loss, maybe mislabelled, weigh less.
+
+    Every pair of the batch has this loss; the weights are those of its own scores.
+    """
+
+    remark: ClassVar[str] = "both weights × exp(−ℓ/β′)/mean exp(−ℓ/β′) over the batch"
+    coupled: ClassVar[bool] = True
+
+    temperature: float = 1.0
+
+    def _shares(self, xp: Any, s_w: Array, s_l: Array) -> Pair:
+        """The batch's loss, and exp(−ℓ/β′) of each pair over its mean."""
+        scaled = -self.link.compute_loss(xp, detached(self.compute_margin(xp, s_w, s_l))) / self.temperature
+        top = xp.max(scaled)
+        share = xp.exp(scaled - top)
+        mean = xp.mean(share)
+        return -self.temperature * (top + xp.log(mean)) + 0.0 * scaled, share / mean
+
+    def compute_loss(self, xp: Any, s_w: Array, s_l: Array) -> Array:
+        value, _ = self._shares(xp, s_w, s_l)
+        w_w, w_l = self.compute_weights(xp, s_w, s_l)
+        return with_gradient(xp, value, (s_w, -w_w), (s_l, w_l))
+
+    def compute_weights(self, xp: Any, s_w: Array, s_l: Array) -> Pair:
+        _, share = self._shares(xp, s_w, s_l)
+        w_w, w_l = super().compute_weights(xp, s_w, s_l)
+        return share * w_w, share * w_l
+
+    def compute_log_weights(self, xp: Any, s_w: Array, s_l: Array) -> Pair:
+        return Objective.compute_log_weights(self, xp, s_w, s_l)
+
+
+@dataclass(frozen=True)
+class SequentialKL(Pairwise):
+    """TDPO₂: the rejected response's sequential KL beyond the chosen's, times α, must be made up for too.
+
+    γ = β·α·(KL_l − KL_w), KL summed over the positions. KL_w carries no gradient; KL_l does, so besides pushing the
+    rejected response down the loss draws the policy towards the reference along it. The gradient weights are those of
+    the scores alone.
+    """
+
+    remark: ClassVar[str] = "γ = β·α·(KL_l − KL_w) over the positions; KL_l carries a gradient of its own"
+    two_scores: ClassVar[bool] = False
+
+    kl_weight: float = 0.0
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The fields of `Responses` that must be given."""
+        return (*super().needs, "position_kl")
+
+    def resolve(self, xp: Any, chosen: Responses, rejected: Responses) -> Objective:
+        kl_w: Array = detached(chosen.position_kl)
+        target = constant(xp, self.beta, kl_w) * self.kl_weight * (detached(rejected.position_kl) - kl_w)
+        return Pairwise(self.scorer, self.shape, self.link, self.beta, target)
+
+    def compute_pair_loss(self, xp: Any, chosen: Responses, rejected: Responses) -> Array:
+        made = self.resolve(xp, chosen, rejected)
+        s_w, s_l = self.compute_scores(xp, chosen, rejected)
+        value = detached(made.compute_loss(xp, s_w, s_l))
+        w_w, w_l = made.compute_weights(xp, s_w, s_l)
+        slope = self.link.compute_slope(xp, made.compute_margin(xp, s_w, s_l))
+        of_kl = -slope * constant(xp, self.beta, s_w) * self.kl_weight
+        return with_gradient(xp, value, (s_w, -w_w), (s_l, w_l), (rejected.position_kl, of_kl))
+
+
+@dataclass(frozen=True)
+class DownSampled(Pairwise):
+    """SamPO: the longer response's log-ratio counts only in proportion, as if cut to the shorter one's length."""
+
+    remark: ClassVar[str] = "s × min(|y_w|, |y_l|)/|y|"
+    two_scores: ClassVar[bool] = False
+    alone: ClassVar[bool] = False
+
+    def compute_scores(self, xp: Any, chosen: Responses, rejected: Responses) -> Pair:
+        s_w, s_l = super().compute_scores(xp, chosen, rejected)
+        shorter = xp.where(chosen.num_tokens < rejected.num_tokens, chosen.num_tokens, rejected.num_tokens)
+        return s_w * (shorter / chosen.num_tokens), s_l * (shorter / rejected.num_tokens)

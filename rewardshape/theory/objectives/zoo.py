@@ -27,20 +27,30 @@ from rewardshape.theory.objectives.declaration import Declaration, Parameter, ch
 from rewardshape.theory.objectives.listwise import Listwise
 from rewardshape.theory.objectives.pairwise import (
     PLAIN,
+    AdaptiveBeta,
+    AdaptiveMargin,
+    BatchRobust,
+    DownSampled,
     LengthDesensitized,
     LengthMargin,
+    Offset,
     Pairwise,
     Penalized,
     ProbabilityWeighted,
+    SequentialKL,
+    Shifted,
     Sorted,
     SortedMargin,
 )
 from rewardshape.theory.objectives.pointwise import DivergenceShift, FixedShift, Pointwise, RewardShift
 from rewardshape.theory.scores import Score
-from rewardshape.theory.shapes import Alpha, ChiSquared, JensenShannon, LogOdds, Shape
+from rewardshape.theory.shapes import Alpha, ChiSquared, JensenShannon, LogOdds, Shape, SquaredLog
 
 SUMMED, RATIO = Score(reference=False, per_token=False), Score(reference=True, per_token=False)
 MEAN, MEAN_RATIO = Score(reference=False, per_token=True), Score(reference=True, per_token=True)
+
+
+_ALPHA_DPO = "α-DPO, authors' llama-3-8b-instruct-alpha-dpo.yaml"
 
 
 def _beta(default: float, whom: str, meaning: str = "scale of the reward, per nat of score") -> Parameter:
@@ -457,6 +467,153 @@ ZOO: tuple[Declaration, ...] = (
             "normalized": switch(
                 True, "Δ = 1 for two responses with labels 1 and 0, so that the loss is DPO's", "ours"
             ),
+        },
+    ),
+    Declaration(
+        "dpo_shift",
+        "DPO-Shift, arXiv:2502.07599",
+        lambda beta, rejected_factor: Shifted(RATIO, beta=beta, rejected_factor=rejected_factor),
+        {
+            "beta": _beta(0.1, "DPO-Shift, authors' dposhift_config.py"),
+            "rejected_factor": real(
+                0.95,
+                "the paper's f(λ), fixed; the authors also let it run linearly from or to 1",
+                "one of the authors' runs, which have 0.5 to 1",
+                least=0,
+            ),
+        },
+    ),
+    Declaration(
+        "simper",
+        "SimPER, arXiv:2502.00883; authors' simper_trainer.py",
+        lambda: Pairwise(MEAN, Alpha(-1.0), Linear()),
+        note="−e^(s_w) + e^(s_l): the alpha family at α = −1 with a linear link; it has no parameter.",
+    ),
+    Declaration(
+        "cal_dpo",
+        "Cal-DPO, arXiv:2412.14516; authors' dpo_trainer.py",
+        lambda beta, calibration_weight: Sum(
+            RATIO,
+            (
+                (1.0, Pairwise(RATIO)),
+                (
+                    calibration_weight,
+                    Pointwise(RATIO, PLAIN, Squared(1 / (2 * beta)), Squared(1 / (2 * beta))),
+                ),
+            ),
+        ),
+        {
+            "beta": _beta(
+                0.002,
+                "Cal-DPO, authors' dpo_config_full.yaml",
+                "the log-ratios are calibrated to ±1/(2β); the preference term has β = 1",
+            ),
+            "calibration_weight": _weight(0.5, "of the two squares", "Cal-DPO, authors' dpo_trainer.py"),
+        },
+    ),
+    Declaration(
+        "alpha_dpo",
+        "α-DPO, arXiv:2410.10148; authors' dpo_trainer.py",
+        lambda alpha, beta, gamma: AdaptiveMargin(MEAN, beta=beta, gamma=gamma, spread=alpha),
+        {
+            "alpha": real(
+                0.2, "what a standard deviation of the gap adds to γ/β; not AlphaPO's α", _ALPHA_DPO
+            ),
+            "beta": _beta(2.5, _ALPHA_DPO),
+            "gamma": _gamma(0.6, _ALPHA_DPO),
+        },
+        note="Mean and standard deviation are the batch's; the authors keep running ones, of momentum 0.9.",
+    ),
+    Declaration(
+        "beta_dpo",
+        "β-DPO, arXiv:2407.08639; authors' trainers.py",
+        lambda beta, scaling, usual_gap: AdaptiveBeta(RATIO, beta=beta, scaling=scaling, usual_gap=usual_gap),
+        {
+            "beta": _beta(0.1, "β-DPO, authors' README", "β₀"),
+            "scaling": real(0.6, "a", "β-DPO, authors' README"),
+            "usual_gap": real(0.0, "M₀, in nats; the authors keep a running mean of the gap", "ours"),
+        },
+        note="The authors also leave out 20 % of the pairs, drawn at random against outlying gaps; this does not.",
+    ),
+    Declaration(
+        "dr_dpo",
+        "Dr. DPO, arXiv:2407.07880; authors' README",
+        lambda beta, temperature: BatchRobust(RATIO, beta=beta, temperature=temperature),
+        {
+            "beta": _beta(0.1, "Dr. DPO, authors' README"),
+            "temperature": real(1.0, "β′", "Dr. DPO, authors' dpo.yaml", above=0),
+        },
+    ),
+    Declaration(
+        "odpo",
+        "DPO with an offset, arXiv:2402.10571",
+        lambda beta, offset: Offset(RATIO, beta=beta, offset=offset),
+        {
+            "beta": _beta(0.1, "ours, DPO's"),
+            "offset": _weight(
+                1.0, "α; the labels must differ, chosen above rejected", "ODPO, authors' odpo.yaml"
+            ),
+        },
+    ),
+    Declaration(
+        "slic_hf",
+        "SLiC-HF, arXiv:2305.10425, with its likelihood term; HALOs, SLiCTrainer",
+        lambda delta, likelihood_weight: Sum(
+            SUMMED,
+            ((1.0, Pairwise(SUMMED, link=Hinge(delta))), (likelihood_weight, _likelihood(per_token=False))),
+        ),
+        {
+            "delta": real(1.0, "the margin δ, in nats", "ours", least=0),
+            "likelihood_weight": _weight(0.1, "λ of −log π(y_w|x)", "HALOs"),
+        },
+        note="The target of the likelihood term is the chosen response.",
+    ),
+    Declaration(
+        "rrhf",
+        "RRHF, arXiv:2304.05302; authors' train.py, on pairs",
+        lambda rank_weight: Sum(MEAN, ((rank_weight, Pairwise(MEAN, link=Hinge(0.0))), (1.0, _likelihood()))),
+        {"rank_weight": _weight(1.0, "of max(0, s_l − s_w); the authors' rrhf_weight", "ours")},
+        note="The likelihood term is per token; the authors' is averaged over the batch's padded positions.",
+    ),
+    Declaration(
+        "tdpo",
+        "TDPO₂, arXiv:2404.11999; authors' trainers.py",
+        lambda beta, kl_weight: SequentialKL(RATIO, beta=beta, kl_weight=kl_weight),
+        {
+            "beta": _beta(0.1, "TDPO, authors' tdpo.yaml"),
+            "kl_weight": real(0.5, "α of the sequential KL", "TDPO, authors' tdpo.yaml"),
+        },
+    ),
+    Declaration(
+        "sampo",
+        "SamPO, arXiv:2406.10957; authors' dpo_trainer.py",
+        lambda beta: DownSampled(RATIO, beta=beta),
+        {"beta": _beta(0.1, "ours, DPO's")},
+        note="The expectation over the tokens that the authors draw anew at every step, without replacement.",
+    ),
+    Declaration(
+        "squared_po",
+        "SquaredPO, arXiv:2602.06788",
+        lambda beta: Pairwise(RATIO, SquaredLog(), beta=beta),
+        {"beta": _beta(0.1, "ours, DPO's")},
+        note="The f′ of f(t) = ½(log t)² for the divergence of f-DPO.",
+    ),
+    Declaration(
+        "mpo",
+        "Mixed preference optimization, arXiv:2411.10442, as TRL sums it",
+        lambda beta, preference_weight, quality_weight, likelihood_weight: Sum(
+            RATIO,
+            (
+                (preference_weight, Pairwise(RATIO, beta=beta)),
+                (quality_weight, Pointwise(RATIO, PLAIN, Logistic(), Logistic(), beta)),
+                (likelihood_weight, _likelihood()),
+            ),
+        ),
+        {
+            "beta": _beta(0.1, "TRL"),
+            "preference_weight": _weight(0.8, "of DPO", "TRL's paper index"),
+            "quality_weight": _weight(0.2, "of BCO, without its shift", "TRL's paper index"),
+            "likelihood_weight": _weight(1.0, "of −log π(y_w|x)/|y_w|", "TRL's paper index"),
         },
     ),
 )
