@@ -255,7 +255,7 @@ def shaped(objective: Objective) -> type:
             return (loss, outputs) if return_outputs else loss
 
         def _log_pairs(self, chosen: Responses, rejected: Responses) -> None:
-            scores = [objective.score(r.logp_sum, r.num_tokens, r.ref_logp_sum) for r in (chosen, rejected)]
+            scores = objective.pair_scores(chosen, rejected)
             values = {
                 "logps/chosen": chosen.logp_sum,
                 "logps/rejected": rejected.logp_sum,

@@ -289,6 +289,11 @@ def build_objective(settings: ObjectiveSettings) -> Objective:
         raise InputError(
             f"--objective {name}: needs {', '.join(sorted(missing))}, which the probe does not measure"
         )
+    if not made.alone:
+        raise InputError(
+            f"--objective {name}: the score of a response depends on the other of its pair, which the tables of a "
+            "run do not know; train it with rewardshape.integrations.trl.shaped"
+        )
     return made
 
 

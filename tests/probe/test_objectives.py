@@ -13,6 +13,9 @@ from rewardshape.theory import Responses, objective, objective_names
 NOT_HERE = {
     "ld_dpo": "needs ref_token_logps",
     "wpo": "needs log_sum_sq_probs",
+    "tdpo": "needs position_kl",
+    "odpo": "needs label",
+    "sampo": "depends on the other of its pair",
     "sum": "terms",
 }
 
