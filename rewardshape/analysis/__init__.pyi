@@ -11,6 +11,7 @@ from .comparison import (
     difference_curves as difference_curves,
     over_seeds as over_seeds,
 )
+from .decomposition import decompose as decompose
 from .destination import destination_curve as destination_curve, moved_tokens as moved_tokens
 from .displacement import (
     displacement_curve as displacement_curve,
