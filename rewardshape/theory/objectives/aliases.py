@@ -1,0 +1,114 @@
+"""The loss names of other trainers: ``objective("exo_pair")``, and a whole configuration: `from_config`.
+
+TRL's DPOConfig (`loss_type`), its CPOConfig, LLaMA-Factory (`pref_loss`), OpenRLHF and Axolotl (`rl`) are understood.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rewardshape.errors import InputError
+from rewardshape.theory._check import nearest
+from rewardshape.theory.objectives.zoo import ZOO
+
+
+@dataclass(frozen=True)
+class Alias:
+    """What another trainer's name for a loss means here."""
+
+    objective: str
+    parameters: dict[str, Any] = field(default_factory=dict)
+
+
+ALIASES: dict[str, Alias] = {
+    "sigmoid": Alias("dpo"),
+    "sigmoid_norm": Alias("ln_dpo"),
+    "hinge": Alias("slic"),
+    "exo_pair": Alias("exo"),
+    "nca_pair": Alias("nca"),
+    "robust": Alias("robust_dpo"),
+    "bco_pair": Alias("bco"),
+    "sppo_hard": Alias("sppo"),
+    "aot_pair": Alias("aot_unpaired"),  # TRL's name of it before 1.0
+    "kto_pair": Alias("kto"),
+}
+
+# Where a configuration states the loss, and how it calls what we call otherwise.
+_LOSS = ("loss_type", "pref_loss", "rl", "dpo_loss_type")
+_RENAMED = {
+    "pref_beta": "beta",
+    "rl_beta": "beta",
+    "dpo_beta": "beta",
+    "simpo_gamma": "gamma",
+    "dpo_label_smoothing": "label_smoothing",
+    "discopop_tau": "tau",
+    "ld_alpha": "tail",
+    "kto_chosen_weight": "desirable_weight",
+    "kto_rejected_weight": "undesirable_weight",
+}
+_LIKELIHOOD = ("rpo_alpha", "cpo_alpha", "pref_ftx", "nll_loss_coef", "sft_weight")
+_DIVERGENCES = {"js_divergence": "jensen_shannon", "alpha_divergence": "alpha"}
+
+
+def translate(config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The terms, dicts of weight, name and parameters, that a trainer's configuration asks for.
+
+    DPO with a label_smoothing is conservative DPO, as in LLaMA-Factory and in TRL before 1.0; today's TRL has it act
+    on the robust loss, EXO and AOT only.
+
+    What says nothing of the loss (learning rate, paths, …) is passed over.
+    """
+    stated = [key for key in _LOSS if config.get(key) is not None]
+    if len(stated) > 1:
+        raise InputError(f"the configuration states its loss twice: {', '.join(stated)}")
+    losses = config[stated[0]] if stated else "sigmoid"
+    losses = [losses] if isinstance(losses, str) else list(losses)
+    weights = config.get("loss_weights") or [1.0] * len(losses)
+    if len(weights) != len(losses):
+        raise InputError(f"loss_weights has {len(weights)} entries for {len(losses)} losses")
+    given = {_RENAMED.get(key, key): value for key, value in config.items() if value is not None}
+    terms = [
+        {"weight": float(weight)} | _term(loss, given) for loss, weight in zip(losses, weights, strict=True)
+    ]
+    likelihood = next((float(given[key]) for key in _LIKELIHOOD if given.get(key)), 0.0)
+    return [*terms, *([{"weight": likelihood, "name": "sft", "parameters": {}}] if likelihood else [])]
+
+
+def _term(loss: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    declared = {entry.name: entry for entry in ZOO}
+    alias = ALIASES.get(loss, Alias(loss))
+    name, parameters = alias.objective, dict(alias.parameters)
+    if name not in declared:
+        raise InputError(nearest("loss", loss, [*declared, *ALIASES]))
+    if name == "simpo" and given.get("alpha"):  # TRL's CPOConfig has AlphaPO's α so
+        name = "alphapo"
+    if name == "dpo":
+        name, parameters = _kind_of_dpo(given)
+    if name == "exo" and not given.get("label_smoothing"):
+        given = {key: value for key, value in given.items() if key != "label_smoothing"}
+    if name == "orpo" and "beta" in given:
+        parameters["odds_weight"] = given["beta"]
+    if name in ("cpo", "rpo") and any(given.get(key) for key in _LIKELIHOOD):
+        parameters["likelihood_weight"] = 0.0  # which is a term of its own here
+    accepted = declared[name].accepted
+    named = {key: given[key] for key in accepted if key in given and key not in parameters}
+    if "gamma" in named and "gamma_beta_ratio" in named:
+        raise InputError("the configuration states simpo_gamma and gamma_beta_ratio; keep one")
+    return {"name": name, "parameters": named | parameters}
+
+
+def _kind_of_dpo(given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """DPO by the options that make another objective of it."""
+    divergence = given.get("f_divergence_type", "reverse_kl")
+    if divergence != "reverse_kl":
+        ours: dict[str, Any] = {"divergence": _DIVERGENCES.get(divergence, divergence)}
+        if ours["divergence"] == "alpha":
+            ours["alpha"] = 1.0 - float(given.get("f_alpha_divergence_coef", 0.5))
+        return "fdpo", ours
+    if given.get("use_weighting"):
+        return "wpo", {"clip": "none"}
+    if given.get("tail") is not None:
+        return "ld_dpo", {}
+    return ("cdpo", {}) if given.get("label_smoothing") else ("dpo", {})

@@ -1,0 +1,112 @@
+"""Configurations of other trainers, against the loss that TRL itself computes with them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from rewardshape.errors import InputError
+from rewardshape.theory import Responses, from_config, objective
+
+TRL = [
+    "sigmoid", "hinge", "ipo", "nca_pair", "bco_pair", "sppo_hard", "aot", "aot_unpaired", "apo_zero", "apo_down",
+    "sigmoid_norm",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("loss_type", TRL)
+def test_a_pasted_loss_type_is_trls_loss(loss_type, make_batch):
+    batch = make_batch(seed=7)
+    ours = from_config({"loss_type": loss_type, "beta": 0.3, "learning_rate": 5e-7, "output_dir": "x"})
+    torch.testing.assert_close(
+        ours.pair_loss(*batch.responses()).mean(), batch.dpo_trainer_loss(loss_type, beta=0.3)
+    )
+    assert objective(loss_type, beta=0.3) == ours
+
+
+@pytest.mark.parametrize(
+    ("config", "loss_type", "options"),
+    [
+        (
+            {"loss_type": "robust", "beta": 0.1, "label_smoothing": 0.2},
+            "robust",
+            {"beta": 0.1, "label_smoothing": 0.2},
+        ),
+        (
+            {"loss_type": "discopop", "beta": 0.1, "discopop_tau": 0.2},
+            "discopop",
+            {"beta": 0.1, "tau": 0.2},
+        ),
+        ({"beta": 0.1, "ld_alpha": 0.3}, "sigmoid", {"ld_alpha": 0.3}),
+        ({"beta": 0.1, "use_weighting": True}, "sigmoid", {"wpo": True}),
+        (
+            {"beta": 0.2, "f_divergence_type": "js_divergence"},
+            "sigmoid",
+            {"beta": 0.2, "divergence": "js_divergence"},
+        ),
+    ],
+)
+def test_options_that_make_another_objective_are_understood(config, loss_type, options, make_batch):
+    batch = make_batch(seed=7)
+    ours = from_config(config).pair_loss(*batch.responses()).mean()
+    torch.testing.assert_close(ours, batch.dpo_trainer_loss(loss_type, **options))
+
+
+def test_alpha_divergence_coefficient_is_one_minus_alpha():
+    config = {"beta": 0.1, "f_divergence_type": "alpha_divergence", "f_alpha_divergence_coef": 1.3}
+    assert from_config(config).parameters == {
+        "divergence": "alpha",
+        "beta": 0.1,
+        "alpha": pytest.approx(-0.3),
+    }
+
+
+def test_simpo_gamma_is_gamma_itself(cpo_trainer_losses):
+    """TRL divides it by β on the way, so γ/β is 0.04 where simpo_gamma is 0.1 and β 2.5."""
+    m_w, m_l = (
+        torch.tensor([-1.0, -0.4], dtype=torch.float64),
+        torch.tensor([-1.2, -2.0], dtype=torch.float64),
+    )
+    config = {"loss_type": "simpo", "beta": 2.5, "simpo_gamma": 0.1}
+    one = torch.ones(2)
+    for extra in ({}, {"alpha": 0.25}):
+        theirs = cpo_trainer_losses(
+            m_w, m_l, loss_type="simpo", beta=2.5, gamma=0.1, alpha=extra.get("alpha", 0.0)
+        )
+        ours = from_config(config | extra).pair_loss(Responses(m_w, one), Responses(m_l, one))
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_llama_factory_and_axolotl_configurations(make_batch):
+    chosen, rejected = make_batch(seed=4).responses()
+    mixed = from_config({"pref_loss": "sigmoid", "pref_beta": 0.2, "pref_ftx": 0.5, "stage": "dpo"})
+    truth = objective("dpo", beta=0.2) + 0.5 * objective("sft")
+    torch.testing.assert_close(mixed.pair_loss(chosen, rejected), truth.pair_loss(chosen, rejected))
+    assert from_config({"rl": "orpo", "beta": 0.3}) == objective("orpo", odds_weight=0.3)
+    assert from_config({"rl": "ipo", "rl_beta": 0.3}) == objective("ipo", beta=0.3)
+    assert from_config({"pref_loss": "simpo", "pref_beta": 2.0, "simpo_gamma": 0.5}) == objective(
+        "simpo", beta=2.0, gamma=0.5
+    )
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"loss_type": "sigmoidal"}, "unknown loss 'sigmoidal'; the nearest valid names are: sigmoid"),
+        ({"loss_type": "ipo", "pref_loss": "ipo"}, "states its loss twice"),
+        ({"loss_type": ["ipo", "sft"], "loss_weights": [1.0]}, "1 entries for 2 losses"),
+        ({"loss_type": "simpo", "simpo_gamma": 0.1, "gamma_beta_ratio": 0.1}, "keep one"),
+    ],
+)
+def test_what_is_not_understood_is_one_line(config, message):
+    with pytest.raises(InputError, match=message) as refusal:
+        from_config(config)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("typo", "meant"), [("exo_par", "exo_pair"), ("sigmod", "sigmoid"), ("simpoo", "simpo")]
+)
+def test_a_misspelt_name_suggests_the_alias_too(typo, meant):
+    with pytest.raises(InputError, match=meant):
+        objective(typo)
