@@ -12,6 +12,7 @@ COMMANDS = {
         "rewardshape.diagnose",
         "say what happened in a run, from its folder or another trainer's log",
     ),
+    "report": ("rewardshape.report.command", "write the page of a run again, also while it goes on"),
     "figures": ("rewardshape.figures.command", "draw all figures, of the theory and of your own runs"),
 }
 
@@ -27,6 +28,7 @@ examples
   rewardshape probe                                                 the embedded model: a first look, in minutes
   rewardshape probe ./my-model --data pairs.jsonl --alpha 0 0.25    your checkpoint and pairs
   rewardshape diagnose trainer_state.json                           a run you have already
+  rewardshape report runs/my-model --watch                          its page, written again while it runs
   rewardshape figures --runs runs/my-model                          its pictures, drawn again
   rewardshape COMMAND --help                                        every flag, with examples
 """

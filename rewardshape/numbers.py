@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Protocol
 
 GREEK = {"alpha": "α", "beta": "β", "gamma": "γ"}
@@ -54,6 +55,8 @@ def interval(row: Row, name: str, digits: int = 3) -> str:
     >>> interval({"change_low": -0.2, "change_high": 0.1}, "change", 1)
     '−0.2 to +0.1'
     """
+    if not math.isfinite(row[f"{name}_low"]):
+        return "no interval"
     return f"{signed(row[f'{name}_low'], digits)} to {signed(row[f'{name}_high'], digits)}"
 
 

@@ -141,7 +141,11 @@ def difference_curves(trace: Trace, *, baseline: str | None = None, seed: int = 
         tables.append(_mean_over_seeds(compared).assign(**label, num_seeds=len(seeds)))
     if not tables:
         raise InputError("no seed is common to a setting and its baseline, so nothing can be paired")
-    return pd.concat(tables, ignore_index=True)
+    found = pd.concat(tables, ignore_index=True)
+    found["setting"] = pd.Categorical(
+        found["setting"], categories=list(by_setting)
+    )  # the baseline among them
+    return found
 
 
 def _base_setting(by_setting: dict[str, dict[Any, Any]]) -> str:

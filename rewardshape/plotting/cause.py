@@ -14,6 +14,7 @@ from rewardshape.errors import InputError
 from rewardshape.numbers import number, shortest
 from rewardshape.plotting.axes import axis, require_one_run, step_axis, styled, zero_line
 from rewardshape.plotting.style import CHOSEN, GOLD, NEUTRAL, OTHERS, PROXY, RESPONSE_COLORS, looks, plain
+from rewardshape.plotting.sweep import plot_lines
 
 PART_LOOKS = {
     "straight": (GOLD, "-"),
@@ -156,6 +157,50 @@ def plot_entanglement(condition: pd.DataFrame, ax: Axes | None = None) -> Axes:
         xlabel="overlap b/a over weight ratio $w_w/w_l$",
         ylabel="change of the chosen response\n(nats per token)",
     )
+    return ax
+
+
+@styled
+def plot_condition(condition: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """The median pair's b/a over w_w/w_l at every measured step, by setting: above 1 its chosen response falls.
+
+    Parameters
+    ----------
+    condition : DataFrame
+        As `fall_condition` returns it.
+    """
+    ax = axis(ax)
+    ax.axhline(1, color=NEUTRAL, linewidth=0.7, linestyle=":", zorder=0)
+    ratio = condition.assign(excess=condition["overlap"] / condition["weight_ratio"])
+    keys = ["run", "setting", "alpha", "step"]
+    plot_lines(ratio.groupby(keys, sort=False, dropna=False)["excess"].median().reset_index(), ax, "excess")
+    step_axis(ax)
+    ax.set_ylabel("(b/a) / ($w_w/w_l$), median pair")
+    if condition["setting"].nunique() > 1:
+        ax.legend()
+    return ax
+
+
+@styled
+def plot_destination(curve: pd.DataFrame, ax: Axes | None = None, *, response: str = "chosen") -> Axes:
+    """Which tokens gained the probability that moved at the positions of a response, over the steps of one run.
+
+    Parameters
+    ----------
+    curve : DataFrame
+        As `destination_curve` returns it, of one run.
+    """
+    ax = axis(ax)
+    require_one_run(curve)
+    rows = curve[curve["response"] == response]
+    groups = list(dict.fromkeys(rows["group"]))
+    for group, look in zip(groups, looks(len(groups)), strict=True):
+        line = rows[rows["group"] == group]
+        ax.plot(line["step"], line["mass"], label=plain(str(group)), **{**look, "markersize": 2.5})
+    zero_line(ax)
+    step_axis(ax)
+    ax.set_ylabel(f"probability gained at the positions\nof {response} (tokens per response)")
+    ax.legend(loc="best")
     return ax
 
 

@@ -40,13 +40,15 @@ class _Setting(NamedTuple):
 
 
 def _settings(table: pd.DataFrame) -> list[_Setting]:
-    groups = [(str(name), rows) for name, rows in table.groupby("setting", sort=False)]
+    groups = [(str(name), rows) for name, rows in table.groupby("setting", sort=False, observed=True)]
     alphas = [rows["alpha"].iloc[0] for _, rows in groups]
     if np.isfinite(alphas).all() and len(set(alphas)) == len(alphas):
         ordered = sorted(zip(alphas, groups, strict=True), key=lambda item: item[0])
         return [_Setting(parameter("alpha", a), alpha_color(a), a, g[1]) for a, g in ordered]
-    colors = ordered_colors(len(groups))
-    return [_Setting(plain(name), colors[i], i, rows) for i, (name, rows) in enumerate(groups)]
+    column = table["setting"]
+    known = list(column.cat.categories) if column.dtype == "category" else [name for name, _ in groups]
+    colors = dict(zip(known, ordered_colors(len(known)), strict=True))
+    return [_Setting(plain(name), colors[name], i, rows) for i, (name, rows) in enumerate(groups)]
 
 
 def _lines(ax: Axes, setting: _Setting, x: str, y: str, linestyle: Any = "-") -> None:
@@ -75,18 +77,47 @@ def plot_sweep(curve: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Seque
     """
     axes = panels(axes, 1, 2, (BOTH_COLUMNS, 2.5), sharey=True)
     for ax, response in zip(axes, ("chosen", "rejected"), strict=True):
-        zero_line(ax)
-        for setting in _settings(curve[curve["response"] == response]):
-            rows = setting.rows
-            _lines(ax, setting, "step", "logp_mean_change")
-            if rows["run"].nunique() == 1:
-                low, high = rows["logp_mean_change_low"], rows["logp_mean_change_high"]
-                ax.fill_between(rows["step"], low, high, color=setting.color, alpha=0.08, linewidth=0)
-        step_axis(ax)
-        ax.set_title(response, color=RESPONSE_COLORS[response])
-    axes[0].set_ylabel("change in log-prob\nsince step 0 (nats per token)")
+        _changes(curve[curve["response"] == response], ax, response)
+    axes[1].set_ylabel("")
     _name_lines(axes[-1])
     return axes
+
+
+def plot_one_response(rows: pd.DataFrame, ax: Axes, response: str, limits: tuple[float, float]) -> Axes:
+    """One of the two panels of `plot_sweep`, with its own names of lines and given limits of its height."""
+    _changes(rows, ax, response)
+    ax.set_ylim(*limits)
+    _name_lines(ax)
+    return ax
+
+
+def _changes(rows: pd.DataFrame, ax: Axes, response: str) -> None:
+    zero_line(ax)
+    plot_lines(rows, ax, "logp_mean_change")
+    step_axis(ax)
+    ax.set_title(response, color=RESPONSE_COLORS[response])
+    ax.set_ylabel("change in log-prob\nsince step 0 (nats per token)")
+
+
+def plot_accuracy(margins: pd.DataFrame, ax: Axes) -> Axes:
+    """Share of pairs whose chosen response scores higher, over the steps, from `margin_curve`."""
+    ax.axhline(0.5, color=NEUTRAL, linewidth=0.7, linestyle=":", zorder=0)
+    plot_lines(margins, ax, "accuracy")
+    step_axis(ax)
+    ax.set_ylabel("accuracy on the probe set")
+    ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    if margins["setting"].nunique() > 1:
+        _name_lines(ax)
+    return ax
+
+
+def plot_lines(curve: pd.DataFrame, ax: Axes, value: str) -> None:
+    """One column of a table over the steps, by setting: seeds thin under their mean, a band where there is one seed."""
+    for setting in _settings(curve):
+        _lines(ax, setting, "step", value)
+        if setting.rows["run"].nunique() == 1 and f"{value}_low" in setting.rows:
+            low, high = setting.rows[f"{value}_low"], setting.rows[f"{value}_high"]
+            ax.fill_between(setting.rows["step"], low, high, color=setting.color, alpha=0.12, linewidth=0)
 
 
 @styled

@@ -1,54 +1,53 @@
-"""One self-contained page for a run or a sweep: ``report.html``, without scripts and without network.
+"""One self-contained page for a run or a sweep: ``report.html``, without network.
 
-Everything on it is computed from the trace; everything that comes from data is text, escaped by the template engine.
+Everything on it is computed from the trace. Everything that comes from data is text: escaped by the template engine, or
+JSON that the page's one script, allowed by its hash, reads and shows as text. Without script the page still reads.
 """
 
 from __future__ import annotations
 
-import io
+import base64
+import hashlib
 import json
-import re
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
-from matplotlib.colors import to_hex
 
 import rewardshape
+from rewardshape.analysis.destination import moved_tokens
+from rewardshape.analysis.forecast import forecast_end
+from rewardshape.analysis.influence import pair_influence
 from rewardshape.analysis.pairs import DESCRIPTORS
 from rewardshape.numbers import GREEK, interval, number, shortest, signed
-from rewardshape.plotting import displacement as run_plots
-from rewardshape.plotting import sweep as sweep_plots
-from rewardshape.plotting.style import COLUMN_WIDTH, alpha_color, style
-from rewardshape.trace import RunFolder, Trace, read_probe_set, read_trace, write_whole
+from rewardshape.report.charts import Drawer, Palette
+from rewardshape.report.data import as_json, printable, script_data
+from rewardshape.report.pairs import worst_pairs
+from rewardshape.report.pictures import pictures
+from rewardshape.report.samples import SHOWN, then_and_now
+from rewardshape.trace import RunFolder, Trace, read_trace, write_whole
 from rewardshape.verdict.findings import Tables, findings
 
-MAX_POINTS = 12_000  # steps drawn, over all runs of a figure: keeps the page small, and no eye sees the rest
-MAX_PAIRS = 5
-MAX_TOKENS = 300  # of a response on the page
-MAX_PROMPT = 1_200  # characters of a prompt on the page: its end, which the response answers
-SHADES = 4
+REFRESH = 10  # seconds between two looks of a live page at its own file
 
 
-def write_report(folder: str | Path) -> Path:
+def write_report(folder: str | Path, *, live: bool = False) -> Path:
     """Write ``report.html`` into a run folder or a sweep folder, from what its trace holds so far.
 
     Parameters
     ----------
     folder : path
         A run folder, or the folder of several.
+    live : bool
+        Whether the page is to read itself again while a run is going on.
 
     Returns
     -------
     Path
-        The file, self-contained and under 3 MB.
+        The file, self-contained and under 1.5 MB a run.
 
     Raises
     ------
@@ -60,55 +59,68 @@ def write_report(folder: str | Path) -> Path:
     >>> write_report("runs/embedded")        # doctest: +SKIP
     PosixPath('runs/embedded/report.html')
     """
-    page = render(read_trace(folder))
+    trace = read_trace(folder)
+    page = render(trace, live=live and unfinished(trace))
     file = RunFolder(Path(folder)).report
     write_whole(file, page)
     return file
 
 
-def render(trace: Trace) -> str:
+def unfinished(trace: Trace) -> bool:
+    """Whether a run of the trace is still going on."""
+    return any(run.manifest.get("status") == "running" for run in trace.runs)
+
+
+def render(trace: Trace, *, live: bool = False) -> str:
     """The page as text."""
     tables = Tables(trace)
+    palette = Palette.of(trace.runs)
+    charts = pictures(tables, Drawer(trace.runs, palette))
+    worst, scale = worst_pairs(tables)
+    samples = then_and_now(trace)
+    script = Markup(_template("portrait.js") + _template("report.js"))
     environment = Environment(
         loader=PackageLoader("rewardshape"),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=_printable,
+        finalize=printable,
         trim_blocks=True,
     )
-    pairs, scale = _pairs(tables)
     return environment.get_template("report.html").render(
         title=trace.folder.resolve().name,
+        refresh=REFRESH if live else 0,
         facts=_facts(trace),
         unfinished=_unfinished(trace),
+        forecast=_forecast(trace),
         findings=findings(trace, tables),
-        verdicts=list(tables.verdicts.values()),
+        verdicts=_verdicts(tables),
         tiles=_tiles(tables) if len(trace.runs) == 1 else [],
-        figures=list(_figures(tables)),
+        figures=charts,
         table=_table(tables),
         num_pairs=tables.summary["num_pairs"].max(),
-        pairs=pairs,
-        pairs_note=_pairs_note(tables),
+        worst=worst,
+        worst_note=_worst_note(tables),
+        samples=_first_samples(tables, samples),
         scale=number(scale, 2) if scale else "",
+        moved=_moved(tables),
+        influence=_influence(tables),
         correlations=_correlations(tables),
-        correlations_note=f"Of {tables.labels[tables.deepest]}." if len(trace.runs) > 1 else "",
+        correlations_note=_correlations_note(tables),
         commands=_commands(trace),
         manifests=[
             {"name": run.name, "text": json.dumps(run.manifest, indent=1, ensure_ascii=False)}
             for run in trace.runs
         ],
+        colors=[(light, palette.dark[name]) for name, light in palette.light.items()],
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        data=Markup(as_json(script_data(tables, charts, samples, scale))),
         version=rewardshape.__version__,
     )
 
 
-_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
-
-
-def _printable(value: Any) -> Any:
-    """Control characters, which HTML forbids, become the replacement character."""
-    if isinstance(value, Markup) or not isinstance(value, str):
-        return value
-    return _CONTROL.sub("\ufffd", value)
+def _template(name: str) -> str:
+    return files("rewardshape").joinpath("templates", name).read_text(encoding="utf-8")
 
 
 # What stands above the fold
@@ -153,6 +165,41 @@ def _unfinished(trace: Trace) -> list[str]:
     return lines
 
 
+def _forecast(trace: Trace) -> str:
+    """Where the runs that go on are heading, as far as that can be told."""
+    running = [run for run in trace.runs if run.manifest.get("status") == "running"]
+    if not running:
+        return ""
+    found = forecast_end(trace)
+    lines = []
+    for run in running:
+        rows = found[(found["run"] == run.name) & (found["quantity"] == "chosen")]
+        for row in rows.to_dict("records"):
+            which = f"{run.label}: " if len(trace.runs) > 1 else ""
+            between = f"{signed(row['low'])} to {signed(row['high'])}"
+            lines.append(
+                f"{which}at step {row['last_step']} the chosen responses are expected at {signed(row['forecast'])} nats"
+                f" per token from where they began ({between})."
+            )
+    return " ".join(lines)
+
+
+def _verdicts(tables: Tables) -> list[dict[str, Any]]:
+    """The judgement of every run."""
+    settings = list(dict.fromkeys(run.setting for run in tables.trace.runs))
+    return [
+        {
+            "run": run.name,
+            "label": run.label,
+            "setting": settings.index(run.setting),
+            "word": str(tables.verdicts[run.name].word),
+            "sentence": tables.verdicts[run.name].sentence,
+            "how_sure": tables.verdicts[run.name].how_sure,
+        }
+        for run in tables.trace.runs
+    ]
+
+
 def _tiles(tables: Tables) -> list[dict[str, str]]:
     row, start = tables.summary.iloc[0], tables.margins.iloc[0]
     percent = f"{row['share_fallen_low']:.0%} to {row['share_fallen_high']:.0%}"
@@ -162,7 +209,9 @@ def _tiles(tables: Tables) -> list[dict[str, str]]:
         _tile("rejected", "rejected, change", signed(row["rejected_change"]), unit),
         _tile("", "chosen responses fallen", f"{row['share_fallen']:.0%}", percent),
         _tile("", "accuracy", f"{row['accuracy']:.0%}", f"{start['accuracy']:.0%} at step 0"),
-        _tile("", "margin", signed(row["margin"], 2), f"{signed(start['margin'], 2)} at step 0"),
+        _tile(
+            "", "margin", signed(row["margin"], 2), f"{signed(start['margin'], 2)} at step 0, reward units"
+        ),
     ]
 
 
@@ -170,121 +219,42 @@ def _tile(kind: str, name: str, value: str, note: str) -> dict[str, str]:
     return {"kind": kind, "name": name, "value": value, "note": note}
 
 
-# Pictures
-
-
-def _figures(tables: Tables) -> Iterator[dict[str, Any]]:
-    curve = _thinned(tables.curve)
-    if len(tables.trace.runs) == 1:
-        yield from _draw(
-            lambda axes: run_plots.plot_displacement(curve, axes[0]),
-            "Chosen and rejected log-prob of the probe set. Band: interval of the change since step 0 (dotted).",
-        )
-        yield from _draw(
-            lambda axes: sweep_plots.plot_trajectory(curve, axes[0]),
-            "The path of the run: what its margin cost in chosen log-prob. Ring: step 0; dot: the last step.",
-        )
-        if curve["response"].nunique() > 2 or "greedy_mean_change" in curve:
-            yield from _draw(
-                lambda axes: run_plots.plot_responses(curve, axes[0]),
-                "Where the mass went: change of every response measured. Greedy: the tokens that greedy decoding would"
-                " take at the positions of the chosen response.",
-            )
-        if len(tables.correlations):
-            found = tables.correlations.query("change == 'chosen_change'").head(1)
-            yield from _draw(
-                lambda axes: run_plots.plot_descriptor(
-                    tables.pairs, found["descriptor"].iloc[0], axes[0], correlations=found
-                ),
-                "The pairs, by what goes most closely with how far they fell.",
-            )
-        return
-    yield from _draw(
-        lambda axes: _side_by_side(sweep_plots.plot_sweep(curve, axes)),
-        "Chosen log-prob over the steps. Bands: interval over pairs; thin lines: single seeds.",
-        "Rejected log-prob over the steps, on the same scale.",
-    )
-    yield from _draw(
-        lambda axes: sweep_plots.plot_trajectory(curve, axes[0]),
-        "The path of each setting: what its margin cost in chosen log-prob. Ring: step 0; dots: the last step.",
-    )
-    rows = tables.at_equal_margin
-    if rows["value"].iloc[0] > 0:
-        yield from _draw(
-            lambda axes: sweep_plots.plot_at_equal(rows, axes[0]),
-            "Chosen log-prob at the step where each setting first reaches one common margin gain.",
-        )
-    yield from _draw(
-        lambda axes: sweep_plots.plot_final_displacement(tables.summary, axes),
-        "The last step: change of chosen and rejected.",
-        "The last step: share of pairs whose chosen response fell.",
-    )
-
-
-def _draw(draw: Callable[[Sequence[Axes]], object], *captions: str) -> list[dict[str, Any]]:
-    """One picture per caption, each a figure of its own, so that they fall below one another on a phone."""
-    with style():
-        figures = [plt.figure(figsize=(COLUMN_WIDTH, 2.5)) for _ in captions]
-        draw([figure.add_subplot() for figure in figures])
-        pictures = []
-        for figure, caption in zip(figures, captions, strict=True):
-            target = io.StringIO()
-            figure.savefig(target, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-            plt.close(figure)
-            pictures.append({"svg": _inline(target.getvalue(), caption), "caption": caption})
-    return pictures
-
-
-def _side_by_side(axes: Sequence[Axes]) -> None:
-    limits = [ax.get_ylim() for ax in axes]
-    for ax in axes:
-        ax.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
-        ax.set_ylabel(axes[0].get_ylabel())
-
-
-def _inline(svg: str, caption: str) -> Markup:
-    """An SVG document as part of a page: no header, no comments, no global style, ids of its own."""
-    prefix = f"f{zlib.crc32(caption.encode()):08x}-"
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>|<style[^>]*>.*?</style>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}", svg)
-    label = Markup('<svg role="img" aria-label="{}" stroke-linejoin="round"').format(caption)
-    return Markup(re.sub(r'^<svg([^>]*?) width="[^"]*"|^<svg', str(label).replace("\\", ""), svg, count=1))
-
-
-def _thinned(curve: pd.DataFrame) -> pd.DataFrame:
-    steps = np.unique(curve["step"])
-    per_run = max(MAX_POINTS // curve.groupby(["run", "response"]).ngroups, 50)
-    kept = steps[np.unique(np.linspace(0, len(steps) - 1, per_run).round().astype(int))]
-    return curve[curve["step"].isin(kept)]
-
-
 # The table
 
 
 def _table(tables: Tables) -> dict[str, Any]:
     summary = tables.summary
-    columns = ["run", "chosen", "rejected", "chosen fell", "accuracy", "margin", "onset", "deepest"]
+    columns = [
+        "run",
+        "verdict",
+        "chosen",
+        "rejected",
+        "chosen fell",
+        "accuracy",
+        "margin",
+        "onset",
+        "deepest",
+    ]
     greedy = "greedy_change" in summary
+    settings = list(dict.fromkeys(run.setting for run in tables.trace.runs))
     rows = []
     for _, row in summary.iterrows():
+        verdict = tables.verdicts[row["run"]]
+        onset = verdict.onset_step
         cells = [
+            _cell(str(verdict.word), verdict.how_sure),
             _cell(signed(row["chosen_change"]), interval(row, "chosen_change")),
             _cell(signed(row["rejected_change"]), interval(row, "rejected_change")),
             _cell(f"{row['share_fallen']:.0%}", _percents(row, "share_fallen")),
             _cell(f"{row['accuracy']:.0%}", _percents(row, "accuracy")),
             _cell(signed(row["margin"], 2), interval(row, "margin", 2)),
-            _cell("none" if pd.isna(row["onset"]) else f"step {row['onset']}"),
+            _cell("none" if onset is None else f"step {onset:g}"),
             _cell(signed(row["depth"]), f"step {row['depth_step']}") if row["depth"] < 0 else _cell("none"),
             *([_cell(signed(row["greedy_change"]), interval(row, "greedy_change"))] if greedy else []),
         ]
-        color = _hex(alpha_color(row["alpha"])) if len(summary) > 1 and np.isfinite(row["alpha"]) else ""
-        rows.append({"name": tables.labels[row["run"]], "color": color, "cells": cells})
+        setting = settings.index(row["setting"]) if len(settings) > 1 else None
+        rows.append({"name": tables.labels[row["run"]], "setting": setting, "cells": cells})
     return {"columns": columns + ["greedy"] * greedy, "rows": rows}
-
-
-def _hex(color: tuple[float, ...]) -> str:
-    return to_hex((color[0], color[1], color[2]))
 
 
 def _cell(value: str, note: str = "") -> dict[str, str]:
@@ -295,83 +265,19 @@ def _percents(row: pd.Series, name: str) -> str:
     return f"{row[f'{name}_low']:.0%} to {row[f'{name}_high']:.0%}"
 
 
-# The pairs
+# Words about pairs, true whether they fell or rose
 
 
-def _pairs(tables: Tables) -> tuple[list[dict[str, Any]], float]:
-    """The pairs that fell most, with the tokens of the deepest run, and the change at which the shading ends."""
-    run = tables.deepest
-    pairs = tables.pairs[tables.pairs["run"] == run]
-    [shown_run] = [known for known in tables.trace.runs if known.name == run]
-    texts = {pair["pair_id"]: pair for pair in read_probe_set(shown_run.folder)}
-    worst = pairs[pairs["fallen"]].head(MAX_PAIRS)
-    changes = _token_changes(tables.trace, run, worst["pair_id"].tolist())
-    scale = float(np.quantile(np.abs(np.concatenate(list(changes.values()))), 0.95)) if changes else 0.0
-    shown = []
-    for _, row in worst.iterrows():
-        pair_id, text = row["pair_id"], texts.get(row["pair_id"], {})
-        note = (
-            f"chosen {signed(row['chosen_change'])} nats per token over {row['chosen_tokens']} tokens, rejected"
-            f" {signed(row['rejected_change'])} over {row['rejected_tokens']}"
-        )
-        if "similarity" in row and np.isfinite(row["similarity"]):
-            note += f"; {row['edit_distance']:.0f} token edits apart"
-        responses = [
-            _response(name, row, text["tokens"][name], changes.get((pair_id, name)), scale)
-            for name in ("chosen", "rejected")
-            if name in text.get("tokens", {})
-        ]
-        shown.append({"pair_id": pair_id, "note": note, "prompt": _prompt(text), "responses": responses})
-    return shown, scale
+def _fell(tables: Tables) -> bool:
+    """Whether the chosen responses of the deepest run fell beyond the interval."""
+    row = tables.summary.set_index("run").loc[tables.deepest]
+    return bool(row["chosen_change_high"] < 0)
 
 
-def _token_changes(trace: Trace, run: str, pair_ids: list[str]) -> dict[tuple[str, str], np.ndarray]:
-    """Change of each token's log-prob between the first and the last step that recorded tokens, nats."""
-    tokens = trace.tokens
-    if tokens.empty:
-        return {}
-    tokens = tokens[(tokens["run"] == run) & tokens["pair_id"].isin(pair_ids)]
-    tokens = tokens[tokens["response"].isin(["chosen", "rejected"])]
-    first, last = tokens["step"].min(), tokens["step"].max()
-    if tokens.empty or first == last:
-        return {}
-    wide = tokens[tokens["step"].isin([first, last])].pivot_table(
-        index=["pair_id", "response", "position"], columns="step", values="logp"
-    )
-    change = (wide[last] - wide[first]).fillna(0.0)
-    return {
-        (str(pair), str(response)): rows.to_numpy()
-        for (pair, response), rows in change.groupby(["pair_id", "response"])
-    }
-
-
-def _response(
-    name: str, row: pd.Series, tokens: list[str], changes: np.ndarray | None, scale: float
-) -> dict[str, Any]:
-    shown = [{"text": str(text), "shade": "", "change": ""} for text in tokens[:MAX_TOKENS]]
-    if changes is not None:
-        for token, change in zip(shown, changes, strict=False):
-            token |= {"shade": _shade(change, scale), "change": f"{signed(change, 2)} nats"}
-    return {
-        "name": name,
-        "note": f"{signed(row[f'{name}_sum_change'], 2)} nats in all",
-        "tokens": shown,
-        "left_out": max(len(tokens) - MAX_TOKENS, 0),
-    }
-
-
-def _shade(change: float, scale: float) -> str:
-    level = min(int(abs(change) / scale * SHADES), SHADES) if scale > 0 else 0
-    return f"{'f' if change < 0 else 'r'}{level}" if level else ""
-
-
-def _prompt(text: dict[str, Any]) -> str:
-    prompt = str(text.get("prompt", ""))
-    return prompt if len(prompt) <= MAX_PROMPT else f"… {prompt[-MAX_PROMPT:]}"
-
-
-def _pairs_note(tables: Tables) -> str:
-    where = f", in {tables.labels[tables.deepest]}, which fell deepest" if len(tables.trace.runs) > 1 else ""
+def _worst_note(tables: Tables) -> str:
+    many = len(tables.trace.runs) > 1
+    which = "which fell deepest" if _fell(tables) else "where the chosen responses ended lowest"
+    where = f", in {tables.labels[tables.deepest]}, {which}" if many else ""
     return f"By change of the chosen response per token at the last step{where}."
 
 
@@ -387,6 +293,61 @@ def _correlations(tables: Tables) -> list[dict[str, str]]:
         }
         for _, row in found.iterrows()
     ]
+
+
+def _correlations_note(tables: Tables) -> str:
+    then = (
+        "the deeper the chosen response fell"
+        if _fell(tables)
+        else "the less the chosen response rose, or the more it fell"
+    )
+    which = f" Of {tables.labels[tables.deepest]}." if len(tables.trace.runs) > 1 else ""
+    return f"Negative: the larger the quantity, {then} (per token).{which}"
+
+
+MAX_ROWS = 8  # of a table of tokens or training pairs
+
+
+def _moved(tables: Tables) -> dict[str, Any] | None:
+    """The tokens that gained most over the whole probe set, where that was measured."""
+    if tables.trace.destination_tokens.empty:
+        return None
+    found = moved_tokens(tables.trace)
+    found = found[(found["run"] == tables.deepest) & (found["response"] == "chosen") & (found["change"] > 0)]
+    rows = found.head(MAX_ROWS).to_dict("records")
+    shown = [
+        {"token": str(r["token"]), "change": signed(r["change"], 2), "num_pairs": r["num_pairs"]}
+        for r in rows
+    ]
+    return {"label": tables.labels[tables.deepest], "rows": shown}
+
+
+def _influence(tables: Tables) -> dict[str, Any] | None:
+    """The training pairs that pushed the chosen responses of the probe set down most, where that was measured."""
+    if tables.trace.influence.empty:
+        return None
+    found = pair_influence(tables.trace)
+    rows = (
+        found[(found["run"] == tables.deepest) & (found["influence"] < 0)].head(MAX_ROWS).to_dict("records")
+    )
+    shown = [
+        {"pair_id": str(r["pair_id"]), "visits": r["visits"], "influence": signed(r["influence"], 4)}
+        for r in rows
+    ]
+    return {"label": tables.labels[tables.deepest], "rows": shown}
+
+
+def _first_samples(tables: Tables, samples: dict[str, Any]) -> dict[str, Any] | None:
+    """What is shown of the samples without a script: a few prompts of the deepest run."""
+    if not samples["prompts"]:
+        return None
+    runs = tables.trace.runs
+    place = [run.name for run in runs].index(tables.deepest)
+    of = samples["runs"][place]
+    if of is None:
+        return None
+    shown = list(zip(samples["prompts"], of["texts"], strict=True))[:SHOWN]
+    return {"label": runs[place].label, "steps": of["steps"], "prompts": shown}
 
 
 def _commands(trace: Trace) -> list[str]:

@@ -1,0 +1,187 @@
+"""The pictures of the page: drawn once by matplotlib, named so that style sheet and script can find their lines.
+
+A picture is an inline SVG whose colours are variables of the page, so that light, dark and print need no filter, and
+whose lines carry the number of their run. With it goes what a reader may ask of it: the numbers of its lines, and where
+its axes lie in it.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from markupsafe import Markup
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from rewardshape.plotting.style import (
+    CHOSEN,
+    COLUMN_WIDTH,
+    GOLD,
+    NEUTRAL,
+    PROXY,
+    REJECTED,
+    alpha_color,
+    hex_color,
+    ordered_colors,
+    style,
+)
+from rewardshape.trace import Run
+
+MAX_POINTS = 6_000  # of all lines of a picture: keeps the page small, and no eye sees the rest
+DIGITS = 4  # significant, of the numbers that a reader may ask for
+
+Kind = Literal["time", "path", "still"]
+
+VARIABLES = {
+    CHOSEN.lower(): "chosen", REJECTED.lower(): "rejected", NEUTRAL.lower(): "quiet",
+    GOLD.lower(): "gold", PROXY.lower(): "proxy", "#000000": "ink", "#ffffff": "paper",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Palette:
+    """The colour of every run, on a light page and on a dark one; lines of α have the colours of every figure."""
+
+    light: dict[str, str]
+    dark: dict[str, str]
+
+    @classmethod
+    def of(cls, runs: Sequence[Run]) -> Palette:
+        """One colour for each setting: by α where that tells them apart, else in order."""
+        settings = list(dict.fromkeys(run.setting for run in runs))
+        alphas = [next(run.alpha for run in runs if run.setting == name) for name in settings]
+        by_alpha = bool(np.isfinite(alphas).all()) and len(set(alphas)) == len(alphas)
+        both = []
+        for dark in (False, True):
+            ordered = ordered_colors(len(settings), dark=dark)
+            colors = [alpha_color(alpha, dark=dark) for alpha in alphas] if by_alpha else ordered
+            both.append({name: hex_color(color) for name, color in zip(settings, colors, strict=True)})
+        return cls(*both)
+
+
+@dataclass
+class Chart:
+    """One picture, its caption, and what the script needs of it."""
+
+    svg: Markup
+    caption: str
+    kind: Kind
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+class Drawer:
+    """Draws the pictures of one page; each has a number, from which its ids are made."""
+
+    def __init__(self, runs: Sequence[Run], palette: Palette):
+        self.runs, self.palette = list(runs), palette
+        self.count = 0
+        self.settings = list(palette.light)
+        self.colors = {color: i for i, color in enumerate(palette.light.values())}
+
+    def draw(
+        self, draw: Callable[[Axes], object], caption: str, kind: Kind = "time", height: float = 2.5
+    ) -> Chart:
+        """A picture of one panel."""
+        self.count += 1
+        with style(), plt.rc_context({"svg.fonttype": "none", "svg.hashsalt": f"rewardshape-{self.count}"}):
+            figure = plt.figure(figsize=(COLUMN_WIDTH, height))
+            ax = figure.add_subplot()
+            draw(ax)
+            lines = [] if kind == "still" else self._lines(ax)
+            target = io.StringIO()
+            figure.savefig(target, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+            data = {"kind": kind, "lines": lines, **_place(ax, tuple(figure.get_size_inches()))}
+            plt.close(figure)
+        return Chart(self._inline(target.getvalue(), caption), caption, kind, data)
+
+    def _lines(self, ax: Axes) -> list[dict[str, Any]]:
+        """The named lines of a picture with their numbers; each is marked in the SVG with the number of its setting."""
+        found = []
+        for line in ax.get_lines():
+            setting = self.colors.get(hex_color(line.get_color()))
+            if setting is not None:
+                line.set_gid(f"setting-{setting}")
+            label = str(line.get_label())
+            x, y = (np.asarray(values, float) for values in line.get_data())
+            if not label.startswith("_") and len(x) > 2:
+                found.append({"name": label.replace(r"\$", "$"), "setting": setting, **_numbers(line, x, y)})
+        for band in ax.collections:
+            faces = band.get_facecolor()
+            setting = self.colors.get(hex_color(tuple(np.asarray(faces)[0]))) if np.size(faces) else None
+            if setting is not None:
+                band.set_gid(f"setting-{setting}")
+        return found
+
+    def _inline(self, svg: str, caption: str) -> Markup:
+        """An SVG document as part of a page: no header, no comments, no global style, ids and colours of its own."""
+        svg = svg[svg.index("<svg") :]
+        svg = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>|<style[^>]*>.*?</style>", "", svg, flags=re.DOTALL)
+        svg = re.sub(r'<g id="setting-(\d+)"', r'<g data-setting="\1"', svg)
+        svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>c{self.count}-", svg)
+        svg = re.sub(r"#[0-9a-f]{6}\b", self._variable, svg)
+        svg = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font-size: \1", svg)
+        svg = re.sub(r"(\d+\.\d\d)\d+", r"\1", svg)
+        label = Markup('<svg role="img" aria-label="{}" stroke-linejoin="round"').format(caption)
+        return Markup(
+            re.sub(r'^<svg([^>]*?) width="[^"]*"|^<svg', str(label).replace("\\", ""), svg, count=1)
+        )
+
+    def _variable(self, found: re.Match[str]) -> str:
+        color = found[0]
+        if color in self.colors:
+            return f"var(--setting-{self.colors[color]})"
+        return f"var(--{VARIABLES[color]})" if color in VARIABLES else color
+
+
+def _numbers(line: Line2D, x: np.ndarray, y: np.ndarray) -> dict[str, Any]:
+    return {"x": [rounded(v) for v in x], "y": [rounded(v) for v in y], "color": _name_of(line)}
+
+
+def _name_of(line: Line2D) -> str:
+    """The page's variable for the colour of a line that is no setting's."""
+    return VARIABLES.get(hex_color(line.get_color()), "ink")
+
+
+def rounded(value: float) -> float | None:
+    """A number as short as a reader needs it; None where there is none."""
+    if not np.isfinite(value):
+        return None
+    short = float(f"{value:.{DIGITS}g}")
+    return int(short) if short.is_integer() else short
+
+
+def _place(ax: Axes, inches: Sequence[float]) -> dict[str, Any]:
+    """Where the axes lie, as shares of the picture (left, top, right, bottom), and what they span."""
+    box = ax.get_position()
+    return {
+        "box": [round(v, 4) for v in (box.x0, 1 - box.y1, box.x1, 1 - box.y0)],
+        "x": [float(v) for v in ax.get_xlim()],
+        "y": [float(v) for v in ax.get_ylim()],
+        "size": [round(72 * float(v), 1) for v in inches],
+    }
+
+
+def keep(values: np.ndarray, bins: int) -> np.ndarray:
+    """Places of the rows to keep of (rows, columns): at most 1 + 2·columns in each bin, and the last.
+
+    Examples
+    --------
+    >>> keep(np.array([[0.0], [5.0], [1.0], [-3.0], [0.0], [0.0]]), 1).tolist()
+    [0, 1, 3, 5]
+    """
+    size = len(values)
+    if size <= bins * (1 + 2 * values.shape[1]):
+        return np.arange(size)
+    places = {0, size - 1}
+    for part in np.array_split(np.arange(size), bins):
+        places.add(int(part[0]))
+        for column in values[part].T:
+            if np.isfinite(column).any():
+                places |= {int(part[np.nanargmin(column)]), int(part[np.nanargmax(column)])}
+    return np.array(sorted(places))

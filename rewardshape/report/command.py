@@ -1,0 +1,65 @@
+"""``python -m rewardshape.report DIR``: write the page of a run or a sweep again, also while it goes on."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rewardshape.errors import InputError
+from rewardshape.report.page import unfinished, write_report
+from rewardshape.trace import RunFolder, read_trace
+
+EVERY = 5.0  # seconds between two looks at the folder
+
+DESCRIPTION = "Write report.html of a run or a sweep again, from what its trace holds so far."
+EPILOG = """\
+examples
+  %(prog)s runs/my-sweep             write the page
+  %(prog)s runs/my-sweep --watch     and again whenever a step is added, until every run has ended;
+                                 a page opened meanwhile refreshes itself and keeps your place"""
+
+
+def main(argv: Sequence[str] | None = None, prog: str = "python -m rewardshape.report") -> int:
+    """Exit status 0, 2 with one ``error:`` line, or 130 when interrupted."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folder", type=Path, metavar="DIR", help="a run folder, or the folder of several")
+    parser.add_argument("--watch", action="store_true", help="write it again while a run goes on")
+    arguments = parser.parse_args(argv)
+    try:
+        print(write_report(arguments.folder, live=arguments.watch), flush=True)
+        if arguments.watch:
+            watch(arguments.folder)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def watch(folder: Path) -> None:
+    """Write the page whenever the record has grown or a run has ended; return once all have."""
+    seen = None
+    while True:
+        now = _state(folder)
+        if now != seen:
+            seen = now
+            write_report(folder, live=True)
+            if not unfinished(read_trace(folder)):
+                return
+        time.sleep(EVERY)
+
+
+def _state(folder: Path) -> list[tuple[str, int, int]]:
+    """Name, size and time of every record and manifest below the folder."""
+    own = RunFolder(folder)
+    files = [file for name in (own.trace.name, own.manifest.name) for file in folder.glob(f"**/{name}")]
+    return sorted((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files)

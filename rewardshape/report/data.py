@@ -1,0 +1,128 @@
+"""What the page's script shows, as JSON that cannot be anything but text."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from rewardshape.report.charts import Chart
+from rewardshape.report.pairs import pair_data
+from rewardshape.trace import Trace
+from rewardshape.verdict.findings import Tables
+
+MAX_STEPS = 600  # positions of the step slider
+
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+
+
+def printable(value: Any) -> Any:
+    """Control characters, which HTML forbids, become the replacement character."""
+    if isinstance(value, Markup) or not isinstance(value, str):
+        return value
+    return _CONTROL.sub("\ufffd", value)
+
+
+def as_json(content: Any) -> str:
+    """JSON that cannot end the element it stands in, and holds no control character."""
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    text = re.sub(
+        r"\\u00[01][0-9a-f]|\\u007f|\\ud[89a-f][0-9a-f]{2}", r"\\ufffd", _CONTROL.sub("\ufffd", text)
+    )
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def script_data(tables: Tables, charts: list[Chart], samples: dict[str, Any], scale: float) -> dict[str, Any]:
+    """What the script shows."""
+    trace = tables.trace
+    settings = list(dict.fromkeys(run.setting for run in trace.runs))
+    labels = {run.setting: run.setting_label for run in trace.runs}
+    runs = [{"label": run.label, "setting": settings.index(run.setting)} for run in trace.runs]
+    return {
+        "settings": [labels[setting] for setting in settings],
+        "runs": runs,
+        "deepest": [run.name for run in trace.runs].index(tables.deepest),
+        "charts": [chart.data for chart in charts],
+        "steps": _steps(charts),
+        "pairs": pair_data(tables),
+        "scale": round(scale, 4),
+        "samples": samples,
+        "geometry": _geometry(trace),
+        "portrait": _portrait(tables, settings),
+    }
+
+
+def _steps(charts: list[Chart]) -> list[int]:
+    """The positions of the step slider: the steps of the charts, the first and the last among them."""
+    lines = [line["x"] for chart in charts if chart.kind == "time" for line in chart.data["lines"]]
+    steps = sorted({int(step) for line in lines for step in line})
+    if len(steps) <= MAX_STEPS:
+        return steps
+    return [
+        steps[place] for place in np.unique(np.linspace(0, len(steps) - 1, MAX_STEPS).round().astype(int))
+    ]
+
+
+def _geometry(trace: Trace) -> list[dict[int, list[float]]] | None:
+    """Overlap b/a and weight ratio w_w/w_l of every pair at the first step measured, for each run."""
+    rows = trace.geometry
+    if rows.empty or not {"pair_id", "gram_ww", "gram_wl", "weight_chosen", "weight_rejected"} <= set(rows):
+        return None
+    probe = trace.responses[(trace.responses["split"] == "probe") & (trace.responses["response"] == "chosen")]
+    place = {pair: i for i, pair in enumerate(probe["pair_id"].unique())}
+    found = []
+    for run in trace.runs:
+        mine = rows[rows["run"] == run.name]
+        mine = mine[mine["step"] == mine["step"].min()]
+        both = zip(
+            mine["pair_id"],
+            mine["gram_wl"] / mine["gram_ww"],
+            mine["weight_chosen"] / mine["weight_rejected"],
+            strict=True,
+        )
+        found.append(
+            {
+                place[p]: [round(float(o), 3), round(float(r), 3)]
+                for p, o, r in both
+                if p in place and np.isfinite([o, r]).all()
+            }
+        )
+    return found
+
+
+def _portrait(tables: Tables, settings: list[str]) -> dict[str, Any]:
+    """Where the interactive phase portrait starts, and the paths of the runs: mean log-probs of the probe set."""
+    run = next(run for run in tables.trace.runs if run.name == tables.deepest)
+    stated = run.manifest.get("objective", {}).get("parameters", {})
+    geometry = tables.trace.geometry
+    overlap, other = float("nan"), float("nan")
+    if not geometry.empty and {"gram_ww", "gram_wl", "gram_ll"} <= set(geometry):
+        first = geometry[(geometry["run"] == run.name) & (geometry["step"] == geometry["step"].min())]
+        overlap = float((first["gram_wl"] / first["gram_ww"]).median())
+        other = float((first["gram_ll"] / first["gram_ww"]).median())
+    paths: list[dict[str, Any]] = []
+    for known in tables.trace.runs:
+        rows = tables.curve[tables.curve["run"] == known.name]
+        wide = rows.pivot(index="step", columns="response", values="logp_mean")
+        places = np.unique(np.linspace(0, len(wide) - 1, 60).round().astype(int))
+        points = wide[["chosen", "rejected"]].iloc[places].dropna().round(3).to_numpy().tolist()
+        paths.append({"name": known.label, "setting": settings.index(known.setting), "points": points})
+    low = min(value for path in paths for point in path["points"] for value in point)
+    start = paths[0]["points"][0]
+    stated_or_measured = {
+        "alpha": run.alpha,
+        "beta": stated.get("beta"),
+        "gamma": stated.get("gamma"),
+        "b": overlap,
+        "c": other,
+    }
+    usual = {"alpha": 0.0, "beta": 2.5, "gamma": 0.5, "b": 1.1, "c": 1.5}
+    values = {
+        name: round(float(value), 3) if isinstance(value, int | float) and np.isfinite(value) else usual[name]
+        for name, value in stated_or_measured.items()
+    }
+    inside = {"w": min(start[0], -0.02), "l": min(start[1], -0.02), "low": min(-1.0, round(1.6 * low, 1))}
+    return {"start": values | inside, "paths": paths}

@@ -1,0 +1,254 @@
+"""Which pictures a page has, in order, and what each says of itself."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from rewardshape.analysis.cause import fall_condition
+from rewardshape.analysis.comparison import difference_curves
+from rewardshape.analysis.destination import GROUPS, destination_curve
+from rewardshape.analysis.overoptimization import fitted_curves, gold_curve, turning_points
+from rewardshape.errors import InputError
+from rewardshape.plotting import cause, displacement, overoptimization, sweep
+from rewardshape.plotting.style import RESPONSE_COLORS
+from rewardshape.report.charts import MAX_POINTS, Chart, Drawer, keep, rounded
+from rewardshape.report.samples import has_gold, kl_curve, plot_kl
+from rewardshape.verdict.findings import Tables
+
+
+def pictures(tables: Tables, drawer: Drawer) -> list[Chart]:
+    """Every picture that the trace has the numbers for."""
+    several = len(tables.trace.runs) > 1
+    curve = thinned(tables.curve)
+    charts = [*(_sweep if several else _single)(tables, drawer, curve), *_samples(tables, drawer)]
+    charts += [*_geometry(tables, drawer), *_destination(tables, drawer)]
+    for chart in charts:
+        chart.data["number"] = len(chart.data["lines"])
+    return charts
+
+
+def thinned(curve: pd.DataFrame) -> pd.DataFrame:
+    """Fewer steps of a long curve, the same for all seeds; no extreme of chosen or rejected is left out."""
+    settings = curve["setting"].nunique()
+    kept = []
+    for _, rows in curve.groupby("setting", sort=False):
+        main = rows[rows["response"].isin(["chosen", "rejected"])]
+        wide = main.pivot(index="step", columns=["run", "response"], values="logp_mean_change")
+        bins = max(MAX_POINTS // (2 * settings * (1 + 2 * wide.shape[1])), 20)
+        steps = wide.index[keep(wide.to_numpy(float), bins)]
+        kept.append(rows[rows["step"].isin(steps)])
+    return pd.concat(kept)
+
+
+def _named(chart: Chart, name: str) -> Chart:
+    chart.data["name"] = name
+    return chart
+
+
+def _single(tables: Tables, drawer: Drawer, curve: pd.DataFrame) -> Iterator[Chart]:
+    yield _named(
+        drawer.draw(
+            lambda ax: displacement.plot_displacement(curve, ax),
+            "Chosen and rejected log-prob of the probe set; dotted: their level at step 0."
+            + (" Band: interval of the change since then." if _has_bands(curve) else ""),
+        ),
+        "log-prob",
+    )
+    yield _path(
+        drawer,
+        curve,
+        "The path of the run: what its margin cost in chosen log-prob. Ring: step 0; dot: the last step.",
+    )
+    if curve["response"].nunique() > 2 or "greedy_mean_change" in curve:
+        yield _named(
+            drawer.draw(
+                lambda ax: displacement.plot_responses(curve, ax),
+                "Where the mass went: change of every response measured."
+                + (
+                    " Dashed: the tokens that greedy decoding would take at the positions of the chosen response."
+                    if "greedy_mean_change" in curve
+                    else ""
+                ),
+                height=3.0,
+            ),
+            "change",
+        )
+    yield from _accuracy(tables, drawer)
+    if len(tables.correlations):
+        found = tables.correlations.query("change == 'chosen_change'").head(1)
+        yield drawer.draw(
+            lambda ax: displacement.plot_descriptor(
+                tables.pairs, found["descriptor"].iloc[0], ax, correlations=found
+            ),
+            "The pairs, by what goes most closely with how far they moved. Diamonds: means of fifths of them.",
+            "still",
+        )
+
+
+def _sweep(tables: Tables, drawer: Drawer, curve: pd.DataFrame) -> Iterator[Chart]:
+    with contextlib.suppress(InputError):  # one setting, or seeds that cannot be paired
+        differences = difference_curves(tables.trace)
+        kept = differences[differences["step"].isin(curve["step"].unique())]
+        yield _named(
+            drawer.draw(
+                lambda ax: sweep.plot_difference(kept, ax),
+                "How far the chosen responses of each setting stand above those of the setting at the axis, pair by "
+                "pair." + _difference_band(kept),
+            ),
+            "difference",
+        )
+    seeds = curve.groupby("setting")["run"].nunique().max() > 1
+    bands = "Bands: interval over the pairs of each run alone." if _has_bands(curve) else ""
+    drawn = "Thin lines: single seeds." if seeds else bands
+    limits = _limits(curve)
+    for response in ("chosen", "rejected"):
+        rows = curve[curve["response"] == response]
+
+        def one(ax: Axes, rows: pd.DataFrame = rows, response: str = response) -> None:
+            sweep.plot_one_response(rows, ax, response, limits)
+
+        same = "" if response == "chosen" else " On the same scale."
+        caption = f"{response.capitalize()} log-prob over the steps. {drawn}{same}".strip()
+        yield _named(drawer.draw(one, caption), response)
+    yield _path(
+        drawer,
+        curve,
+        "The path of each setting: what its margin cost in chosen log-prob. Ring: step 0; dots: the last step.",
+    )
+    yield from _accuracy(tables, drawer)
+    rows = tables.at_equal_margin
+    if rows["value"].iloc[0] > 0:
+        yield drawer.draw(
+            lambda ax: sweep.plot_at_equal(rows, ax),
+            "Chosen log-prob at the step where each setting first reaches one common margin gain.",
+            "still",
+        )
+
+
+def _has_bands(curve: pd.DataFrame) -> bool:
+    """Whether the change since step 0 has intervals: too few prompts have none."""
+    return bool(curve["logp_mean_change_low"].notna().any())
+
+
+def _difference_band(differences: pd.DataFrame) -> str:
+    if differences["difference_low"].isna().all():
+        return ""
+    over = "pairs" if (differences["num_seeds"] == 1).all() else "seeds"
+    return f" Band: 95 % interval over {over}; where it is clear of zero, the two settings differ."
+
+
+def _limits(curve: pd.DataFrame) -> tuple[float, float]:
+    both = curve[curve["response"].isin(list(RESPONSE_COLORS))]
+    seeds = both.groupby("setting")["run"].nunique().max() > 1
+    ends = ["logp_mean_change"] + ([] if seeds else ["logp_mean_change_low", "logp_mean_change_high"])
+    values = both[ends].to_numpy(float)
+    low, high = min(np.nanmin(values), 0.0), max(np.nanmax(values), 0.0)
+    room = 0.05 * (high - low or 1.0)
+    return float(low - room), float(high + room)
+
+
+def _path(drawer: Drawer, curve: pd.DataFrame, caption: str) -> Chart:
+    several = curve["setting"].nunique() > 1
+    line = " Dashed line: one margin that all of them reach." if several else ""
+
+    def draw(ax: Axes) -> None:
+        sweep.plot_trajectory(curve, ax)
+        legend = ax.get_legend()
+        if not several and legend is not None:
+            legend.remove()
+
+    chart = drawer.draw(draw, caption, "path")
+    if any(one["name"] == "equal margin" for one in chart.data["lines"]) or "equal margin" in str(chart.svg):
+        chart.caption += line
+    chart.data["lines"] = [one for one in chart.data["lines"] if one["name"] != "equal margin"]
+    steps = {setting: sorted(rows["step"].unique().tolist()) for setting, rows in curve.groupby("setting")}
+    for one in chart.data["lines"]:
+        if one["setting"] is not None:
+            one["steps"] = [int(step) for step in steps[drawer.settings[one["setting"]]]]
+    return _named(chart, "path")
+
+
+def _accuracy(tables: Tables, drawer: Drawer) -> Iterator[Chart]:
+    margins = tables.margins
+    steps = np.unique(np.linspace(0, margins["step"].nunique() - 1, 400).round().astype(int))
+    shown = margins[margins["step"].isin(np.sort(margins["step"].unique())[steps])]
+    yield _named(
+        drawer.draw(
+            lambda ax: sweep.plot_accuracy(shown, ax),
+            "Accuracy: share of the probe pairs whose chosen response scores higher. Dotted: one half.",
+        ),
+        "accuracy",
+    )
+
+
+def _samples(tables: Tables, drawer: Drawer) -> Iterator[Chart]:
+    trace = tables.trace
+    if trace.samples.empty or not {"logp_sum", "ref_logp_sum"} <= set(trace.samples):
+        return
+    kl = kl_curve(trace)
+    if kl["step"].nunique() > 1:
+        caption = "KL to the reference, from the sampled responses. Band: ± 2 standard errors."
+        yield _named(drawer.draw(lambda ax: plot_kl(kl, ax), caption), "KL")
+    if not has_gold(trace):
+        return
+    with contextlib.suppress(InputError):
+        curve = gold_curve(trace)
+        fitted = None
+        with contextlib.suppress(InputError):  # too few steps for a fit
+            fitted = fitted_curves(turning_points(trace))
+        fits = " Lines: the form of smaller AIC." if fitted is not None else ""
+        chart = drawer.draw(
+            lambda ax: overoptimization.plot_gold_sweep(curve, fitted, ax),
+            f"Gold reward of the samples against the distance from the reference. Bars: 95 % over prompts.{fits}",
+            "path",
+        )
+        for one in chart.data["lines"]:
+            rows = curve[curve["gold"].map(rounded).isin([v for v in one["y"] if v is not None])]
+            one["steps"] = rows["step"].tolist() if len(rows) == len(one["x"]) else None
+        yield _named(chart, "gold")
+
+
+def _destination(tables: Tables, drawer: Drawer) -> Iterator[Chart]:
+    trace = tables.trace
+    mine = (
+        trace.destination[trace.destination["run"] == tables.deepest]
+        if len(trace.destination)
+        else trace.destination
+    )
+    if mine.empty or mine["step"].nunique() < 2:
+        return
+    curve = destination_curve(trace)
+    curve = curve[curve["run"] == tables.deepest]
+    which = f" in {tables.labels[tables.deepest]}" if len(trace.runs) > 1 else ""
+    groups = "; ".join(
+        f"{name}: {meaning}" for name, meaning in GROUPS.items() if name in set(curve["group"])
+    )
+    yield _named(
+        drawer.draw(
+            lambda ax: cause.plot_destination(curve, ax),
+            f"Where the probability of the chosen responses went{which}, means over pairs; {groups}.",
+        ),
+        "destination",
+    )
+
+
+def _geometry(tables: Tables, drawer: Drawer) -> Iterator[Chart]:
+    trace = tables.trace
+    if trace.geometry.empty or not {"gram_ww", "weight_chosen"} <= set(trace.geometry):
+        return
+    with contextlib.suppress(InputError):
+        condition = fall_condition(trace)
+        if condition["step"].nunique() > 1:
+            yield _named(
+                drawer.draw(
+                    lambda ax: cause.plot_condition(condition, ax),
+                    "Why pairs move: b/a over w_w/w_l of the median pair. Above 1 (dotted), a step on that pair alone "
+                    "lowers its chosen response.",
+                ),
+                "overlap over weight ratio",
+            )

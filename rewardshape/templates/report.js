@@ -1,0 +1,317 @@
+// What a reader may ask of the page. Everything shown is text from the data beside this script; nothing is fetched.
+"use strict";
+(() => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const SVG = "http://www.w3.org/2000/svg", KEY = `rewardshape ${location.pathname}`;
+  const find = (selector, root = document) => root.querySelector(selector);
+  const all = (selector, root = document) => [...root.querySelectorAll(selector)];
+  const minus = (text) => text.replace(/-/g, "\u2212");
+  const show = (value, digits = 3) => (value === null || value === undefined || !Number.isFinite(value) ? "" :
+    minus(String(Number(value.toPrecision(digits)))));
+  const signed = (value, digits = 3) => (value > 0 ? "+" : "") + minus(value.toFixed(digits));
+  function make(tag, attributes = {}, ...children) {
+    const made = document.createElement(tag);
+    for (const [name, value] of Object.entries(attributes)) {
+      if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
+      else if (value !== false && value !== null) made.setAttribute(name, value === true ? "" : value);
+    }
+    made.append(...children);
+    return made;
+  }
+  function draw(tag, attributes, parent) {
+    const made = document.createElementNS(SVG, tag);
+    for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+    return parent.appendChild(made);
+  }
+  // Where the reader is; kept over the page's own refreshing.
+  const state = { setting: null, step: null, run: data.deepest, sort: "change", up: true, query: "", only: "all", open: null, samples: false, top: 0 };
+  try { Object.assign(state, JSON.parse(sessionStorage.getItem(KEY)) || {}); } catch { /* no storage: begin anew */ }
+  if (!(state.run < data.runs.length)) state.run = data.deepest;
+  if (state.setting !== null && !(state.setting < data.settings.length)) state.setting = null;
+  const save = () => { try { sessionStorage.setItem(KEY, JSON.stringify({ ...state, top: scrollY })); } catch { /* nothing */ } };
+  addEventListener("pagehide", save);
+  const nearest = (values, wanted) => {
+    let low = 0, high = values.length - 1;
+    while (high - low > 1) { const middle = (low + high) >> 1; if (values[middle] <= wanted) low = middle; else high = middle; }
+    return Math.abs(values[high] - wanted) < Math.abs(values[low] - wanted) ? high : low;
+  };
+  const color = (line) => (line.setting === null ? `var(--${line.color})` : `var(--setting-${line.setting})`);
+  const dimmed = (setting) => state.setting !== null && setting !== null && setting !== undefined && Number(setting) !== state.setting;
+
+  // Charts: values under the pointer, a mark at the step of the slider
+  const charts = all("figure[data-chart]").map((figure) => {
+    const chart = { ...data.charts[Number(figure.dataset.chart)], figure }, [width, height] = chart.size;
+    if (chart.kind === "still") return chart;
+    const holder = make("div", { class: "chart" }), picture = find("svg", figure);
+    picture.replaceWith(holder);
+    holder.append(picture);
+    chart.over = draw("svg", { class: "over", viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" }, holder);
+    chart.tip = make("div", { class: "tip", hidden: true });
+    holder.append(chart.tip);
+    figure.tabIndex = 0;
+    chart.toX = (x) => width * (chart.box[0] + (chart.box[2] - chart.box[0]) * (x - chart.x[0]) / (chart.x[1] - chart.x[0]));
+    chart.toY = (y) => height * (chart.box[3] - (chart.box[3] - chart.box[1]) * (y - chart.y[0]) / (chart.y[1] - chart.y[0]));
+    chart.rule = draw("path", { class: "rule" }, chart.over);
+    chart.dots = draw("g", {}, chart.over);
+    holder.addEventListener("pointermove", (event) => point(chart, event));
+    holder.addEventListener("pointerdown", (event) => point(chart, event));
+    holder.addEventListener("pointerleave", () => { chart.tip.hidden = true; mark(chart); });
+    figure.addEventListener("keydown", (event) => {
+      const move = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+      if (move && slider) { event.preventDefault(); slider.value = Number(slider.value) + move; setStep(Number(slider.value)); tell(chart, data.steps[state.step]); }
+    });
+    figure.addEventListener("blur", () => { chart.tip.hidden = true; });
+    return chart;
+  });
+  const shown = (chart) => chart.lines.filter((line) => !dimmed(line.setting));
+  function point(chart, event) {
+    const box = chart.over.getBoundingClientRect(), [width, height] = chart.size;
+    const px = (event.clientX - box.left) * width / box.width, py = (event.clientY - box.top) * height / box.height;
+    const share = (px / width - chart.box[0]) / (chart.box[2] - chart.box[0]);
+    if (share < -0.03 || share > 1.03) { chart.tip.hidden = true; return; }
+    if (chart.kind === "time") { tell(chart, chart.x[0] + share * (chart.x[1] - chart.x[0])); return; }
+    let best = null;
+    for (const line of shown(chart)) line.x.forEach((x, i) => {
+      if (x === null || line.y[i] === null) return;
+      const far = Math.hypot(chart.toX(x) - px, chart.toY(line.y[i]) - py);
+      if (!best || far < best.far) best = { far, line, i };
+    });
+    if (!best) return;
+    const { line, i } = best;
+    tip(chart, chart.toX(line.x[i]), [line.steps ? `step ${line.steps[i]}` : "", `across ${show(line.x[i])}`], [[line, show(line.y[i])]]);
+    dots(chart, [[line, i]]);
+  }
+  function tell(chart, x) {
+    const lines = shown(chart).filter((line) => line.x.length), at = lines.map((line) => [line, nearest(line.x, x)]);
+    if (!at.length) return;
+    const where = at[0][0].x[at[0][1]];
+    chart.rule.setAttribute("d", `M${chart.toX(where)} ${chart.size[1] * chart.box[1]}V${chart.size[1] * chart.box[3]}`);
+    dots(chart, at);
+    tip(chart, chart.toX(where), [`step ${show(where, 6)}`], at.map(([line, i]) => [line, show(line.y[i], 4)]));
+  }
+  function dots(chart, places) {
+    chart.dots.replaceChildren();
+    for (const [line, i] of places) {
+      if (line.y[i] === null) continue;
+      draw("circle", { cx: chart.toX(line.x[i]), cy: chart.toY(line.y[i]), r: 2.6 }, chart.dots).style.fill = color(line);
+    }
+  }
+  function tip(chart, x, head, rows) {
+    chart.tip.replaceChildren(make("b", {}, head.filter(Boolean).join(", ")), ...rows.map(([line, value]) => {
+      const swatch = make("i", { class: "swatch" });
+      swatch.style.background = color(line);
+      return make("div", {}, swatch, `${line.name} `, make("span", {}, value));
+    }));
+    chart.tip.hidden = false;
+    const right = x > chart.size[0] * 0.55;
+    chart.tip.style.left = right ? "auto" : `${100 * x / chart.size[0] + 3}%`;
+    chart.tip.style.right = right ? `${100 - 100 * x / chart.size[0] + 3}%` : "auto";
+  }
+  function mark(chart) {
+    if (chart.kind === "still" || state.step === null) { chart.rule?.setAttribute("d", ""); chart.dots?.replaceChildren(); return; }
+    const step = data.steps[state.step];
+    if (chart.kind === "time") {
+      chart.rule.setAttribute("d", `M${chart.toX(step)} ${chart.size[1] * chart.box[1]}V${chart.size[1] * chart.box[3]}`);
+      dots(chart, shown(chart).filter((line) => line.x.length).map((line) => [line, nearest(line.x, step)]));
+    } else dots(chart, shown(chart).filter((line) => line.steps).map((line) => [line, nearest(line.steps, step)]));
+  }
+
+  // Settings and steps: one choice for all panels
+  let slider = null;
+  const tools = find("#tools"), values = make("div", { class: "values" });
+  if (data.settings.length > 1) {
+    const group = make("div", { class: "chips", role: "group", "aria-label": "Settings: press one to see it alone" });
+    data.settings.forEach((name, i) => {
+      const swatch = make("i", { class: "swatch" });
+      swatch.style.background = `var(--setting-${i})`;
+      group.append(make("button", { type: "button", "data-chip": i, "aria-pressed": "false", onclick: () => isolate(i) }, swatch, name));
+    });
+    tools.append(group);
+  }
+  if (data.steps.length > 1) {
+    slider = make("input", { type: "range", min: 0, max: data.steps.length - 1, step: 1, value: state.step ?? data.steps.length - 1,
+      "aria-label": "Step", oninput: () => setStep(Number(slider.value)) });
+    tools.append(make("label", { class: "slider" }, "step ", slider, make("output", { id: "step" }, String(data.steps[data.steps.length - 1]))));
+    const more = make("details", {}, make("summary", {}, "Values at this step"), values);
+    more.addEventListener("toggle", tabulate);
+    tools.append(more);
+  }
+  function isolate(setting) {
+    state.setting = state.setting === setting ? null : setting;
+    if (state.setting !== null) {
+      const of = data.runs.findIndex((run) => run.setting === state.setting);
+      if (data.runs[state.run].setting !== state.setting && of >= 0) state.run = of;
+    }
+    refresh();
+  }
+  function setStep(place) {
+    state.step = Math.max(0, Math.min(data.steps.length - 1, place));
+    find("#step").textContent = data.steps[state.step];
+    slider.setAttribute("aria-valuetext", `step ${data.steps[state.step]}`);
+    charts.forEach(mark);
+    tabulate();
+    fill();
+  }
+  function tabulate() {
+    if (!slider || !values.parentElement.open) return;
+    const step = data.steps[state.step ?? data.steps.length - 1], timed = charts.filter((chart) => chart.kind === "time");
+    const names = [...new Set(timed.flatMap((chart) => shown(chart).map((line) => line.name)))];
+    const table = make("table", {}, make("thead", {}, make("tr", {}, make("th", {}, `step ${step}`), ...timed.map((chart) => make("th", { scope: "col" }, chart.name)))));
+    table.append(make("tbody", {}, ...names.map((name) => make("tr", {}, make("th", { scope: "row" }, name), ...timed.map((chart) => {
+      const line = chart.lines.find((one) => one.name === name);
+      return make("td", { "data-label": chart.name }, line ? show(line.y[nearest(line.x, step)], 4) : "");
+    })))));
+    values.replaceChildren(table);
+  }
+  function refresh() {
+    document.documentElement.classList.toggle("alone", state.setting !== null);
+    for (const group of all("[data-setting]")) group.classList.toggle("dim", dimmed(group.dataset.setting));
+    for (const chip of all("[data-chip]")) chip.setAttribute("aria-pressed", String(Number(chip.dataset.chip) === state.setting));
+    charts.forEach(mark);
+    tabulate();
+    if (picker) picker.value = state.run;
+    fill();
+    speak();
+  }
+
+  // All pairs: sort, filter, search, open
+  const pairs = data.pairs, place = find("#pairs");
+  let picker = null, body = null, count = null;
+  const COLUMNS = [["id", "pair"], ["change", "chosen"], ["rejected", "rejected"], ["margin", "gap"], ["chosen_tokens", "tokens"], ["similarity", "similarity"]]
+    .filter(([name]) => !["chosen_tokens", "similarity"].includes(name) || pairs.facts[name]);
+  const LIMIT = 100;
+  let limit = LIMIT;
+  function rowsOf(run) {
+    const of = pairs.runs[run];
+    if (!of.steps.length) return [];
+    const wanted = state.step === null ? of.steps[of.steps.length - 1] : data.steps[state.step], k = nearest(of.steps, wanted);
+    return of.pairs.map((pair, i) => {
+      const change = of.chosen[i][k] / 1000, rejected = of.rejected[i][k] / 1000;
+      return { pair, i, id: pairs.ids[pair], change, rejected, margin: change - rejected,
+        chosen_tokens: pairs.facts.chosen_tokens?.[pair] ?? null, similarity: pairs.facts.similarity?.[pair] ?? null };
+    });
+  }
+  const words = (pair) => { const text = pairs.texts[pair]; return text ? `${text.prompt} ${text.chosen.join("")} ${text.rejected.join("")}` : ""; };
+  const kinds = { all: () => true, fell: (row) => row.change < 0, rose: (row) => row.change > 0, shrank: (row) => row.margin < 0 };
+  function build() {
+    if (!place || !pairs.ids.length) return;
+    const search = make("input", { type: "search", placeholder: "search texts", "aria-label": "Search the texts of the pairs", value: state.query,
+      oninput: (event) => { state.query = event.target.value; limit = LIMIT; fill(); } });
+    const only = make("select", { "aria-label": "Which pairs", onchange: (event) => { state.only = event.target.value; limit = LIMIT; fill(); } },
+      ...[["all", "all pairs"], ["fell", "chosen fell"], ["rose", "chosen rose"], ["shrank", "gap shrank"]].map(([value, text]) => make("option", { value, selected: state.only === value }, text)));
+    picker = make("select", { "aria-label": "Run", onchange: (event) => { state.run = Number(event.target.value); fill(); speak(); } },
+      ...data.runs.map((run, i) => make("option", { value: i, selected: i === state.run }, run.label)));
+    count = make("span", { class: "quiet", role: "status" });
+    body = make("tbody");
+    const head = make("tr", {}, ...COLUMNS.map(([name, text]) => make("th", { scope: "col", "data-column": name }, make("button", { type: "button",
+      onclick: () => { state.up = state.sort === name ? !state.up : true; state.sort = name; fill(); } }, text))));
+    place.append(make("div", { class: "filters" }, ...(data.runs.length > 1 ? [make("label", {}, "run ", picker)] : []), only, search, count),
+      make("table", { class: "all" }, make("thead", {}, head), body));
+    place.hidden = false;
+  }
+  function fill() {
+    if (!body) return;
+    const query = state.query.trim().toLowerCase();
+    const rows = rowsOf(state.run).filter((row) => kinds[state.only](row) && (!query || row.id.toLowerCase().includes(query) || words(row.pair).toLowerCase().includes(query)));
+    const way = state.up ? 1 : -1;
+    rows.sort((a, b) => way * (state.sort === "id" ? a.id.localeCompare(b.id, undefined, { numeric: true }) : (a[state.sort] ?? Infinity) - (b[state.sort] ?? Infinity)) || a.pair - b.pair);
+    for (const head of all("[data-column]", place)) head.setAttribute("aria-sort", head.dataset.column !== state.sort ? "none" : state.up ? "ascending" : "descending");
+    count.textContent = `${rows.length} of ${pairs.ids.length} pairs, change since step 0 in nats per token`;
+    body.replaceChildren(...rows.slice(0, limit).flatMap((row) => {
+      const open = state.open === row.id;
+      const button = make("button", { type: "button", "aria-expanded": String(open), onclick: () => { state.open = open ? null : row.id; fill(); find(`[data-pair="${row.pair}"] button`, body)?.focus(); } }, make("bdi", {}, row.id));
+      const cell = (text, label, kind = "") => make("td", { "data-label": label, class: kind }, text);
+      const line = make("tr", { "data-pair": row.pair }, make("td", {}, button), ...COLUMNS.slice(1).map(([name, text]) =>
+        cell(["change", "rejected", "margin"].includes(name) ? signed(row[name]) : show(row[name]), text)));
+      return open ? [line, make("tr", { class: "open" }, make("td", { colspan: COLUMNS.length }, detail(row)))] : [line];
+    }));
+    if (rows.length > limit) body.append(make("tr", {}, make("td", { colspan: COLUMNS.length }, make("button", { type: "button", onclick: () => { limit += 400; fill(); } }, `show more of the ${rows.length}`))));
+  }
+  function detail(row) {
+    const text = pairs.texts[row.pair], holder = make("div", { class: "detail" });
+    if (text) {
+      if (text.prompt) holder.append(make("p", { class: "text prompt" }, text.prompt));
+      const now = pairs.tokens[state.run]?.[row.pair], then = pairs.start[row.pair];
+      ["chosen", "rejected"].forEach((name, k) => holder.append(response(name, text[name], text.more[name], now?.[k], then?.[k])));
+    } else holder.append(make("p", { class: "quiet" }, "The texts of this pair are not on the page: they were not kept, or would have made it too large."));
+    holder.append(course(row));
+    const gained = pairs.gained?.[state.run]?.[row.pair];
+    if (gained) holder.append(make("p", { class: "quiet" }, "At the positions of the chosen response most was gained by ", ...gained.flatMap(([token, change], i) =>
+      [i ? ", " : "", make("b", {}, `\u201c${token}\u201d`), ` ${signed(change)}`]), " (probability, summed over positions)."));
+    const geometry = data.geometry?.[state.run]?.[row.pair];
+    if (geometry) holder.append(make("p", { class: "quiet" }, `At the first step measured: overlap b/a ${show(geometry[0])}, weight ratio w_w/w_l ${show(geometry[1])}: a step on this pair alone ${geometry[0] > geometry[1] ? "lowers" : "raises"} its chosen response.`));
+    return holder;
+  }
+  function response(name, tokens, more, now, then) {
+    const section = make("div", {}, make("h4", { class: name }, name));
+    const said = make("p", { class: "said", role: "status" }, now ? "Choose a token (arrow keys, or touch) for its log-prob now and before." : "");
+    const scale = data.scale || 1, change = (i) => (now[i] - then[i]) / 1000;
+    const line = make("p", { class: "text tokens", tabindex: now ? 0 : null, "aria-label": `${name} response, token by token` });
+    let at = -1;
+    const items = tokens.map((token, i) => {
+      const level = now && i < now.length ? Math.min(4, Math.floor(4 * Math.abs(change(i)) / scale)) : 0;
+      return make("b", { class: level ? `${change(i) < 0 ? "f" : "r"}${level}` : null, onclick: () => pick(i) }, token);
+    });
+    function pick(i) {
+      if (!now || i < 0 || i >= Math.min(tokens.length, now.length)) return;
+      items[at]?.classList.remove("at");
+      at = i;
+      items[i].classList.add("at");
+      const [a, b] = [then[i] / 1000, now[i] / 1000];
+      said.textContent = `\u201c${tokens[i]}\u201d: ${minus(b.toFixed(2))} nats now (p = ${show(Math.exp(b))}), ${minus(a.toFixed(2))} before (p = ${show(Math.exp(a))}): ${signed(b - a, 2)}`;
+    }
+    line.addEventListener("keydown", (event) => {
+      const move = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+      if (move) { event.preventDefault(); pick(at + move); }
+    });
+    line.append(...items);
+    if (more) line.append(make("span", { class: "quiet" }, ` \u2026 and ${more} more tokens`));
+    section.append(line, said);
+    return section;
+  }
+  function course(row) {
+    // The pair's chosen (solid) and rejected (dashed) response in every run that holds it.
+    const lines = pairs.runs.flatMap((of, run) => {
+      const i = of.pairs.indexOf(row.pair);
+      return i < 0 || dimmed(data.runs[run].setting) ? [] : [["chosen", of.chosen[i]], ["rejected", of.rejected[i]]].map(([name, values]) =>
+        ({ name, run, steps: of.steps, values: values.map((v) => v / 1000) }));
+    });
+    const WIDTH = 420, HEIGHT = 150, LEFT = 46, last = Math.max(...lines.map((line) => line.steps[line.steps.length - 1]), 1);
+    const low = Math.min(0, ...lines.flatMap((line) => line.values)), high = Math.max(0, ...lines.flatMap((line) => line.values)), span = high - low || 1;
+    const figure = make("figure", { class: "course" }), svg = draw("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": "Change of this pair's responses over the steps" }, figure);
+    const x = (step) => LEFT + (WIDTH - LEFT - 6) * step / last, y = (value) => 6 + (HEIGHT - 28) * (high - value) / span;
+    draw("path", { class: "zero", d: `M${LEFT} ${y(0)}H${WIDTH - 6}` }, svg);
+    for (const value of [low, 0, high]) if (value === 0 || Math.abs(value) > 0.1 * span) draw("text", { x: LEFT - 5, y: y(value) + 4, "text-anchor": "end" }, svg).textContent = minus(value.toFixed(2));
+    for (const step of [0, last]) draw("text", { x: x(step), y: HEIGHT - 6, "text-anchor": step ? "end" : "start" }, svg).textContent = step ? `step ${step}` : "0";
+    for (const line of lines) {
+      const path = draw("path", { class: line.name, d: line.values.map((v, i) => `${i ? "L" : "M"}${x(line.steps[i]).toFixed(1)} ${y(v).toFixed(1)}`).join("") }, svg);
+      if (data.settings.length > 1) path.style.stroke = `var(--setting-${data.runs[line.run].setting})`;
+      draw("title", {}, path).textContent = `${data.runs[line.run].label}, ${line.name}`;
+    }
+    figure.append(make("figcaption", {}, data.runs.length > 1 ? "This pair in every setting: chosen solid, rejected dashed (nats per token since step 0)." : "This pair: chosen solid, rejected dashed (nats per token since step 0)."));
+    return figure;
+  }
+
+  // Samples, then and now
+  const samples = find("#samples");
+  function speak() {
+    if (!samples || !data.samples.prompts.length) return;
+    const of = data.samples.runs[state.run];
+    samples.replaceChildren();
+    if (!of) { samples.append(make("p", { class: "quiet" }, `No samples were drawn in ${data.runs[state.run].label}.`)); return; }
+    samples.append(make("p", { class: "quiet" }, `${data.runs[state.run].label}: one sample of each prompt at step ${of.steps[0]} and at step ${of.steps[1]}.`));
+    const side = (sample, step) => make("div", {}, make("h4", {}, `step ${step}${sample?.gold ? `, gold ${sample.gold}` : ""}`), make("p", { class: "text" }, sample ? sample.text : "none"));
+    const prompts = state.samples ? data.samples.prompts : data.samples.prompts.slice(0, 3);
+    prompts.forEach((prompt, i) => samples.append(make("article", { class: "sample" }, make("h3", {}, make("bdi", {}, prompt)),
+      make("div", { class: "sides" }, side(of.texts[i][0], of.steps[0]), side(of.texts[i][1], of.steps[1])))));
+    if (prompts.length < data.samples.prompts.length) samples.append(make("button", { type: "button", onclick: () => { state.samples = true; speak(); } }, `show all ${data.samples.prompts.length} prompts`));
+  }
+
+  document.documentElement.classList.add("js");
+  build();
+  const portrait = find("#portrait");
+  if (portrait && data.portrait) { portrait.hidden = false; phasePortrait(find(".stage", portrait), data.portrait.start, data.portrait.paths); }
+  if (state.step !== null && slider) setStep(Math.min(state.step, data.steps.length - 1));
+  refresh();
+  if (state.top) scrollTo(0, state.top);
+})();

@@ -1,0 +1,211 @@
+"""The page in a real browser: what a reader may ask of it, with a mouse, a keyboard and a phone."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rewardshape.report.page import write_report
+from rewardshape.theory import Alpha, objective
+from rewardshape.theory.dynamics import Gram, integrated_path
+from rewardshape.trace import read_trace
+
+SET = "const s = document.querySelector('{}'); s.value = '{}'; s.dispatchEvent(new Event('{}'));"
+ROWS = "[...document.querySelectorAll('#pairs tbody tr[data-pair]')]"
+
+
+def test_hover_says_the_values_of_every_line_at_that_step(tab, sweep):
+    tab.open(write_report(sweep))
+    x, y = tab.center('figure[data-chart="1"] .chart')
+    tab.mouse("mouseMoved", x, y)
+    tip = tab.run("document.querySelector('figure[data-chart=\"1\"] .tip').innerText")
+    step = int(tip.split()[1])
+    trace = read_trace(sweep)
+    rows = trace.responses.query("split == 'probe' and response == 'chosen' and step in [0, @step]")
+    for run in trace.runs:
+        mean = rows[rows["run"] == run.name].groupby("step")["logp_sum"].mean() / 6
+        assert f"{run.label} {mean[step] - mean[0]:.4g}".replace("-", "−") in " ".join(tip.split())
+    assert tab.complaints() == []
+
+
+def test_one_press_shows_a_setting_alone_in_all_panels_and_another_shows_all(tab, sweep):
+    tab.open(write_report(sweep))
+    tab.click('[data-chip="2"]')
+    dim = "new Set([...document.querySelectorAll('.dim')].map(e => e.dataset.setting))"
+    assert sorted(tab.run(f"[...{dim}]")) == ["0", "1"]
+    assert tab.run("document.querySelectorAll('svg .dim').length") >= 6
+    assert tab.run("document.querySelector('[data-chip=\"2\"]').getAttribute('aria-pressed')") == "true"
+    tab.click('[data-chip="2"]')
+    assert tab.run("document.querySelectorAll('.dim').length") == 0
+
+
+def test_the_slider_moves_a_mark_in_every_panel_and_the_changes_of_the_pairs(tab, sweep):
+    tab.open(write_report(sweep))
+    tab.run("document.querySelector('.slider input').focus()")
+    for _ in range(20):
+        tab.key("ArrowLeft")
+    step = int(tab.run("document.querySelector('#step').textContent"))
+    assert step == 10
+    assert tab.run("[...document.querySelectorAll('.rule')].filter(r => r.getAttribute('d')).length") >= 4
+    trace = read_trace(sweep)
+    shown = dict(tab.run(f"{ROWS}.map(r => [r.cells[0].innerText, r.cells[1].innerText])"))
+    run = tab.run("document.querySelector('#pairs select').selectedOptions[0].textContent")
+    name = next(one.name for one in trace.runs if one.label == run)
+    rows = trace.run(name).responses.query("split == 'probe' and response == 'chosen'")
+    wide = rows.pivot(index="pair_id", columns="step", values="logp_sum") / 6
+    for pair, text in shown.items():
+        assert float(text.replace("−", "-")) == pytest.approx(
+            wide.loc[pair, step] - wide.loc[pair, 0], abs=1.1e-3
+        )
+
+
+def test_pairs_sort_filter_search_and_open_by_keyboard(tab, write, tmp_path):
+    tab.open(write_report(write(tmp_path / "run")))
+    numbers = f"{ROWS}.map(r => Number(r.cells[1].innerText.replace('−', '-')))"
+    assert len(tab.run(numbers)) == 24
+    assert tab.run(numbers) == sorted(tab.run(numbers))
+    tab.click('[data-column="change"] button')
+    assert tab.run(numbers) == sorted(tab.run(numbers), reverse=True)
+    assert tab.run("document.querySelector('[data-column=change]').ariaSort") == "descending"
+    tab.run("{" + SET.format("input[type=search]", "jsonl:7", "input") + "}")
+    assert tab.run(f"{ROWS}.map(r => r.cells[0].innerText)") == ["pairs.jsonl:7"]
+    tab.run("document.querySelector('#pairs tbody button').focus()")
+    tab.key("Enter")
+    assert tab.run("document.querySelectorAll('.detail .tokens').length") == 2
+    tab.run("document.querySelector('.detail .tokens').focus()")
+    tab.key("ArrowRight")
+    said = tab.run("document.querySelector('.detail .said').textContent")
+    assert said.startswith("“Yes”: ")
+    assert "before (p = " in said
+    assert tab.run("document.querySelectorAll('.detail .course path.chosen').length") == 1
+    tab.run("{" + SET.format("#pairs select:last-of-type", "rose", "change") + "}")
+    assert tab.run(f"{ROWS}.length") == 0
+    assert tab.complaints() == []
+
+
+def test_a_live_page_keeps_the_readers_place(tab, sweep):
+    """The page refreshes itself; what was chosen is chosen again."""
+    tab.open(write_report(sweep))
+    tab.click('[data-chip="1"]')
+    tab.run("document.querySelector('.slider input').focus()")
+    tab.key("ArrowLeft")
+    tab.click("#pairs tbody button")
+    top = tab.run("scrollY")
+    tab.ask("Page.reload")
+    tab.wait(
+        "document.documentElement.classList.contains('js') && document.querySelector('tr.open') !== null"
+    )
+    assert tab.run("document.querySelector('[data-chip=\"1\"]').getAttribute('aria-pressed')") == "true"
+    assert tab.run("document.querySelector('#step').textContent") == "29"
+    assert abs(tab.run("scrollY") - top) < 5
+    tab.run("sessionStorage.clear()")
+
+
+def test_hostile_data_runs_nothing_and_is_shown_as_text(tab, write, tmp_path, bad_text):
+    tab.open(write_report(write(tmp_path / "run", hostile=True)))
+    tab.run("document.querySelector('#pairs tbody button').click()")
+    assert tab.run("document.title") == "run · rewardshape"
+    assert tab.run("document.querySelectorAll('img').length") == 0
+    assert bad_text in tab.run("document.querySelector('.detail .prompt').textContent")
+    assert tab.complaints() == []
+
+
+def test_a_script_that_is_not_the_pages_own_is_refused(tab, sweep):
+    file = write_report(sweep)
+    text = file.read_text(encoding="utf-8")
+    file.write_text(
+        text.replace("</body>", "<script>document.title = 'owned'</script></body>"), encoding="utf-8"
+    )
+    tab.open(file)
+    assert tab.run("document.title") != "owned"
+    assert any("Content Security Policy" in line for line in tab.complaints())
+
+
+@pytest.mark.parametrize("width", [360, 390, 700, 1000, 1200, 1600])
+def test_nothing_is_cut_off_at_any_width(tab, sweep, width):
+    tab.open(write_report(sweep), width=width)
+    tab.run("document.querySelector('#pairs tbody button').click()")
+    assert tab.run("document.documentElement.scrollWidth") <= width
+    wide = (
+        "[...document.querySelectorAll('table, td, th, svg, p, pre')]"
+        ".filter(e => e.getBoundingClientRect().right > innerWidth + 1).map(e => e.tagName + e.className)"
+    )
+    assert tab.run(wide) == []
+    assert (
+        tab.run(
+            "[...document.querySelectorAll('table.runs tbody tr')].map(r => [...r.cells].every(c => c.offsetWidth > 0))"
+        )
+        == [True] * 3
+    )
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_page_follows_the_colour_scheme(tab, sweep, tmp_path, dark):
+    tab.open(write_report(sweep), dark=dark)
+    brightness = np.asarray(Image.open(tab.picture(tmp_path / "page.png")).convert("L"))
+    assert (np.median(brightness) < 60) == dark
+    assert (np.abs(brightness.astype(int) - int(np.median(brightness))) > 100).mean() > 0.01
+
+
+def test_page_prints_what_it_says_without_its_script(tab, sweep, tmp_path):
+    tab.open(write_report(sweep), dark=True)
+    content = tab.pdf(tmp_path / "page.pdf").read_bytes()
+    assert content.startswith(b"%PDF")
+    assert 2 <= len(re.findall(rb"/Type\s*/Page\b", content)) <= 8
+    tab.ask("Emulation.setEmulatedMedia", media="print", features=[])
+    assert tab.run("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert tab.run("getComputedStyle(document.querySelector('.still')).display") == "block"
+    tab.ask("Emulation.setEmulatedMedia", media="")
+
+
+def test_the_portrait_goes_where_the_theory_goes(tab, write, tmp_path):
+    """The end of the path in the page's script against `integrated_path` of the package, where the margin is met."""
+    tab.open(write_report(write(tmp_path / "run")))
+    for alpha, b in ((0.0, 1.1), (0.5, 0.9), (-0.5, 1.2)):
+        code = f"""(() => {{ const root = document.createElement('div'); document.body.append(root);
+            phasePortrait(root, {{alpha: {alpha}, beta: 2.5, gamma: 0.5, b: {b}, c: 1.5, w: -1, l: -0.9, low: -3}}, []);
+            const said = root.querySelector('.said').textContent; root.remove(); return said; }})()"""
+        said = tab.run(code)
+        gaps = np.linspace(-0.099, 0.6, 1400)
+        s_w, s_l = integrated_path(Alpha(alpha), Gram(1.0, b, 1.5), -1.0, -0.9, gaps)
+        met = objective("alphapo", alpha=alpha, beta=2.5, gamma=0.5).margin(s_w, s_l) >= 0
+        end = s_w[met.argmax()]
+        assert met.any()
+        word = "falls" if end < -1 else "rises"
+        moved = float(said.split(f"{word} by ")[1].split()[0])
+        assert moved == pytest.approx(abs(float(end) + 1), abs=0.015)
+        assert "until the margin is met" in said
+
+
+def test_a_sweep_of_20_runs_with_256_pairs_loads_within_two_seconds(tab, write_run, tmp_path, rng):
+    pairs, steps, length = 256, 40, 12
+    tokens = {name: np.full(pairs, length) for name in ("chosen", "rejected")}
+    words = {name: [" word"] * length for name in tokens}
+    texts = [
+        {"pair_id": f"pairs.jsonl:{i}", "prompt": "Say it.", "responses": {}, "tokens": words}
+        for i in range(pairs)
+    ]
+    for k in range(20):
+        sums = {name: -20 - rng.normal(0.1, 1, (steps, pairs)).cumsum(axis=0) for name in tokens}
+        write_run(
+            tmp_path / "many" / f"alpha={k}", sums, num_tokens=tokens, texts=texts,
+            pair_ids=[text["pair_id"] for text in texts],
+            objective={"name": "alphapo", "parameters": {"alpha": k / 10 - 1, "beta": 2.5, "gamma": 0.5}},
+            tokens={step: rng.normal(-1, 1, (2 * pairs, length)).tolist() for step in (0, steps - 1)},
+        )  # fmt: skip
+    file = write_report(tmp_path / "many")
+    assert file.stat().st_size < 20 * 1_500_000
+    times = []
+    for _ in range(3):
+        began = time.monotonic()
+        tab.open(file)
+        tab.wait("document.documentElement.classList.contains('js')")
+        times.append(time.monotonic() - began)
+    assert min(times) < 2
+    assert tab.run(f"{ROWS}.length") == 100
+    assert json.loads(tab.run("JSON.stringify(document.querySelectorAll('[data-chip]').length)")) == 20

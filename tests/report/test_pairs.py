@@ -1,0 +1,64 @@
+"""The pairs on the page: every one, with what its tokens and its course were in the trace."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rewardshape.report.pairs import pair_data, shade, worst_pairs
+from rewardshape.trace import read_trace
+from rewardshape.verdict.findings import Tables
+
+
+def test_shades_are_ordered_and_signed():
+    assert [shade(change, 1.0) for change in (0.0, -0.3, -0.6, -5.0, 0.3, 1.0)] == [
+        "",
+        "f1",
+        "f2",
+        "f4",
+        "r1",
+        "r4",
+    ]
+
+
+def test_course_of_every_pair_is_its_change_since_step_0(sweep):
+    trace = read_trace(sweep)
+    data = pair_data(Tables(trace))
+    assert [len(run["pairs"]) for run in data["runs"]] == [24, 24, 24]
+    for run, shown in zip(trace.runs, data["runs"], strict=True):
+        rows = trace.run(run.name).responses.query("split == 'probe' and response == 'rejected'")
+        wide = rows.pivot(index="step", columns="pair_id", values="logp_sum") / 8
+        for pair, course in zip(shown["pairs"], shown["rejected"], strict=True):
+            of_pair = wide[data["ids"][pair]]
+            expected = (of_pair - of_pair[0]).loc[shown["steps"]]
+            np.testing.assert_allclose(np.array(course) / 1000, expected, atol=5.1e-4)
+        assert {0, 30} <= set(shown["steps"])
+
+
+def test_tokens_then_and_now_are_those_of_the_trace(write, tmp_path):
+    trace = read_trace(write(tmp_path / "run"))
+    data = pair_data(Tables(trace))
+    tokens = trace.tokens
+    for pair in (0, 7):
+        rows = tokens[(tokens["pair_id"] == data["ids"][pair]) & (tokens["response"] == "chosen")]
+        for step, shown in ((0, data["start"]), (30, data["tokens"][0])):
+            logps = rows[rows["step"] == step].sort_values("position")["logp"]
+            np.testing.assert_allclose(np.array(shown[pair][0]) / 1000, logps, atol=5.1e-4)
+    assert data["texts"][0]["chosen"] == ["Yes", ",", " I", " do", "", "."]
+
+
+def test_worst_pairs_are_those_that_fell_most(write, tmp_path):
+    tables = Tables(read_trace(write(tmp_path / "run")))
+    shown, scale = worst_pairs(tables)
+    assert [pair["pair_id"] for pair in shown] == tables.pairs["pair_id"].head(5).tolist()
+    tokens = tables.trace.tokens.pivot_table(
+        index=["pair_id", "response", "position"], columns="step", values="logp"
+    )
+    change = (
+        (tokens[30] - tokens[0]).unstack(["response", "position"]).loc[[pair["pair_id"] for pair in shown]]
+    )
+    assert scale == pytest.approx(np.nanquantile(np.abs(change.to_numpy()), 0.95))
+
+
+def test_no_pair_fell_no_pair_is_shown_as_fallen(write, tmp_path):
+    assert worst_pairs(Tables(read_trace(write(tmp_path / "run", fall=-0.2)))) == ([], 0.0)

@@ -1,0 +1,38 @@
+"""What a page says of a run or a sweep, beside its verdicts."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rewardshape.trace import read_trace
+from rewardshape.verdict.findings import findings
+
+PAIRS = 24
+TOKENS = {"chosen": np.full(PAIRS, 6), "rejected": np.full(PAIRS, 8)}
+
+
+def test_what_the_pairs_cannot_tell_is_undetermined_with_the_pairs_it_would_take(write_run, tmp_path, rng):
+    still = {
+        name: -10 + np.concatenate([np.zeros((1, PAIRS)), rng.normal(0, 1, (3, PAIRS))]) for name in TOKENS
+    }
+    still["chosen"][1:] -= still["chosen"][1:].mean(axis=1, keepdims=True) + 10.01
+    found = findings(read_trace(write_run(tmp_path / "run", still, num_tokens=TOKENS)))
+    assert "could hide in the scatter" in found.headline
+    assert "probe pairs a fall that matters would be seen four times in five" in found.advice[0]
+
+
+def test_a_rise_that_was_given_back_is_told(write_run, tmp_path):
+    course = -10 + 6 * np.interp(np.arange(21), [0, 8, 20], [0, 0.4, 0.05])[:, None]
+    sums = {"chosen": course + np.zeros(PAIRS), "rejected": -10 - np.arange(21)[:, None] + np.zeros(PAIRS)}
+    found = findings(read_trace(write_run(tmp_path / "run", sums, num_tokens=TOKENS)))
+    assert "risen to 0.4 nats per token above step 0 at step 8, and lost 0.35 of it since" in found.sentence
+    assert "checkpoint of step 8" in found.advice[0]
+
+
+def test_a_fall_that_came_back_is_the_headline(write_run, tmp_path, rng):
+    noise = rng.normal(0, 0.3, PAIRS) * (np.arange(21) > 0)[:, None]
+    noise -= noise.mean(axis=1, keepdims=True)
+    course = -10 + 6 * np.interp(np.arange(21), [0, 8, 20], [0, -0.4, 0])[:, None]
+    sums = {"chosen": course + noise, "rejected": -10 - 0.1 * np.arange(21)[:, None] + np.zeros(PAIRS)}
+    found = findings(read_trace(write_run(tmp_path / "run", sums, num_tokens=TOKENS)))
+    assert "fell 0.4 nats per token below step 0 (at step 8) and came back" in found.headline
