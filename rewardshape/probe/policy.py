@@ -1,7 +1,10 @@
 """The policy: a causal language model from a checkpoint, ready to be trained and measured.
 
-Dropout is off: a recorded log-probability must not depend on chance, and the policy that is updated must be the
-policy that is measured.
+Dropout and the noise of routers are off: a recorded log-probability must not depend on chance, and the policy that is
+updated must be the policy that is measured. So all that lies below the layers stays in evaluation mode for good.
+
+A checkpoint is a folder in Hugging Face layout, a hub id, a LoRA adapter (also one of our own), whose base is found and
+into which it is merged, or a GGUF file, which transformers reads into ordinary weights.
 
 Three precisions. ``float32``. ``mixed``: float32 weights, bfloat16 compute. ``bfloat16``: weights too, and an
 optimiser that rounds stochastically, since an update at the usual learning rates is smaller than half the distance
@@ -10,49 +13,143 @@ to the next bfloat16 number and rounding to nearest would lose it. LoRA adapters
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.training_args import OptimizerNames
 
+from rewardshape.data.sources import is_hub_id
 from rewardshape.errors import InputError
 from rewardshape.probe.settings import LORA_RATE, ModelSettings
 
 STOCHASTIC = "adamw_torch_8bit"
 TORCHAO = ("adamw_torch_4bit", STOCHASTIC)
+ADAPTER_FILE = "adapter_config.json"
 DTYPES = {"float32": torch.float32, "mixed": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def load_tokenizer(checkpoint: str, settings: ModelSettings) -> Any:
-    """The checkpoint's tokenizer; `InputError` where there is none."""
+@dataclass(frozen=True)
+class Parts:
+    """Where the parts of a checkpoint lie: the base model, the file in it where it is GGUF, and an adapter."""
+
+    base: str
+    gguf: str | None = None
+    adapter: str | None = None
+
+
+def parts_of(checkpoint: str) -> Parts:
+    """What a checkpoint is made of.
+
+    Raises
+    ------
+    InputError
+        An adapter whose base is not there; a folder with several GGUF files.
+    """
+    folder = Path(checkpoint)
+    if folder.is_file() and folder.suffix == ".gguf":
+        return Parts(str(folder.parent), gguf=folder.name)
+    if not folder.is_dir():
+        return Parts(checkpoint)
+    has_config, has_adapter = (folder / "config.json").is_file(), (folder / ADAPTER_FILE).is_file()
+    if has_adapter:
+        return Parts(checkpoint if has_config else _base_of(folder), adapter=checkpoint)
+    files = sorted(folder.glob("*.gguf"))
+    if has_config or not files:
+        return Parts(checkpoint)
+    if len(files) > 1:
+        raise InputError(f"{checkpoint}: {len(files)} GGUF files; name one, as {files[0]}")
+    return Parts(checkpoint, gguf=files[0].name)
+
+
+def _base_of(folder: Path) -> str:
+    """The base that an adapter names: a path as it stands, or beside the adapter, or a hub id."""
     try:
-        return AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=settings.trust_remote_code)
+        name = json.loads((folder / ADAPTER_FILE).read_text(encoding="utf-8"))["base_model_name_or_path"]
+        beside = folder / str(name)
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(f"{folder}: a LoRA adapter whose {ADAPTER_FILE} names no base model") from None
+    if Path(name).exists():
+        return str(name)
+    if beside.exists():
+        return str(beside)
+    if is_hub_id(str(name)):
+        return str(name)
+    raise InputError(
+        f"{folder}: a LoRA adapter of {name}, which is not there; put the base in that place, or merge the "
+        "adapter into it and give the merged model"
+    )
+
+
+def load_tokenizer(checkpoint: str, settings: ModelSettings) -> Any:
+    """The checkpoint's tokenizer, that of the base where an adapter has none; `InputError` where there is none."""
+    parts = parts_of(checkpoint)
+    if (
+        parts.adapter
+        and parts.base != checkpoint
+        and not (Path(checkpoint) / "tokenizer_config.json").is_file()
+    ):
+        return load_tokenizer(parts.base, settings)
+    place = parts.base if parts.gguf else checkpoint
+    try:
+        return AutoTokenizer.from_pretrained(
+            place, trust_remote_code=settings.trust_remote_code, **_gguf(checkpoint, parts)
+        )
+    except InputError:
+        raise
     except Exception as error:
         raise _unusable(checkpoint, "tokenizer", error) from error
 
 
 def load_config(checkpoint: str, settings: ModelSettings) -> Any:
-    """The checkpoint's configuration, with every dropout rate set to zero."""
+    """The checkpoint's configuration, with every dropout rate and every noise of a router set to zero.
+
+    Raises
+    ------
+    InputError
+        No configuration, or one of no causal language model.
+    """
+    parts = parts_of(checkpoint)
+    if parts.adapter and parts.base != checkpoint:
+        return load_config(parts.base, settings)
     try:
-        config = AutoConfig.from_pretrained(checkpoint, trust_remote_code=settings.trust_remote_code)
+        config = AutoConfig.from_pretrained(
+            parts.base, trust_remote_code=settings.trust_remote_code, **_gguf(checkpoint, parts)
+        )
+    except InputError:
+        raise
     except Exception as error:
         raise _unusable(checkpoint, "configuration", error) from error
+    remote = "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
+    if getattr(config, "is_encoder_decoder", False):
+        raise InputError(
+            f"{checkpoint}: {config.model_type} is an encoder and a decoder; give a causal language model"
+        )
+    if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not remote:
+        raise InputError(
+            f"{checkpoint}: {config.model_type} is no causal language model that transformers knows"
+        )
     for name, value in vars(config.get_text_config()).items():
-        if ("drop" in name) and isinstance(value, float):
+        if ("drop" in name or "jitter" in name) and isinstance(value, float):
             setattr(config.get_text_config(), name, 0.0)
     return config
 
 
 def load_policy(checkpoint: str, settings: ModelSettings) -> PreTrainedModel:
-    """The checkpoint's weights in the precision asked for.
+    """The checkpoint's weights in the precision asked for, adapters merged.
 
     Raises
     ------
@@ -60,17 +157,33 @@ def load_policy(checkpoint: str, settings: ModelSettings) -> PreTrainedModel:
         If the folder has no safetensors weights (a pickle is refused unless asked for), or weights are missing
         from them: transformers would fill those with noise.
     """
+    model = _loaded(checkpoint, settings)
+    with torch.no_grad():
+        # Weights of its own: safetensors maps the file, and a file written over would change under a running model.
+        for tensor in (*model.parameters(), *model.buffers()):
+            tensor.data = tensor.data.clone()
+    return made_ready(model, settings)
+
+
+def _loaded(checkpoint: str, settings: ModelSettings) -> Any:
+    parts = parts_of(checkpoint)
+    if parts.adapter and parts.base != checkpoint:
+        return _merged(_loaded(parts.base, settings), checkpoint, settings)
     config = load_config(checkpoint, settings)
     try:
-        loading: Any = AutoModelForCausalLM.from_pretrained(
-            checkpoint,
-            config=config,
-            dtype=DTYPES[settings.precision],
-            attn_implementation=settings.attention,
-            use_safetensors=None if settings.allow_pickle else True,
-            trust_remote_code=settings.trust_remote_code,
-            output_loading_info=True,
-        )
+        with _without_adapter(parts) as folder:
+            loading: Any = AutoModelForCausalLM.from_pretrained(
+                folder,
+                config=config,
+                dtype=DTYPES[settings.precision],
+                attn_implementation=settings.attention,
+                use_safetensors=None if settings.allow_pickle or parts.gguf else True,
+                trust_remote_code=settings.trust_remote_code,
+                output_loading_info=True,
+                **_gguf(checkpoint, parts),
+            )
+    except InputError:
+        raise
     except Exception as error:
         raise _unusable(checkpoint, "weights", error) from error
     model, loaded = loading
@@ -80,15 +193,53 @@ def load_policy(checkpoint: str, settings: ModelSettings) -> PreTrainedModel:
             f"{checkpoint}: {len(missing)} weights are missing from the checkpoint, the first is {missing[0]}; "
             "training would start from noise"
         )
-    with torch.no_grad():
-        # Weights of its own: safetensors maps the file, and a file written over would change under a running model.
-        for tensor in (*model.parameters(), *model.buffers()):
-            tensor.data = tensor.data.clone()
-    return made_ready(model, settings)
+    model.config._name_or_path = checkpoint
+    return _merged(model, checkpoint, settings) if parts.adapter else model
+
+
+@contextmanager
+def _without_adapter(parts: Parts) -> Iterator[str]:
+    """The base alone: transformers would load the adapter too, and a new one would take its place."""
+    if not parts.adapter:
+        yield parts.base
+        return
+    with TemporaryDirectory() as folder:
+        for file in Path(parts.base).iterdir():
+            if not file.name.startswith("adapter_"):
+                (Path(folder) / file.name).symlink_to(file.resolve())
+        yield folder
+
+
+def _merged(model: Any, adapter: str, settings: ModelSettings) -> Any:
+    """The base with the adapter's updates added to its weights."""
+    if find_spec("peft") is None:
+        raise InputError(f"{adapter}: a LoRA adapter, which needs peft; pip install 'rewardshape[gpu]'")
+    from peft import PeftModel
+
+    if not (Path(adapter) / "adapter_model.safetensors").is_file() and not settings.allow_pickle:
+        raise InputError(
+            f"{adapter}: there is no adapter_model.safetensors in it; a pickled adapter can run code, say "
+            "--allow-pickle to load one"
+        )
+    try:
+        merged: Any = PeftModel.from_pretrained(model, adapter).merge_and_unload()
+    except Exception as error:
+        raise _unusable(adapter, "adapter", error) from error
+    merged.config._name_or_path = adapter
+    return merged.requires_grad_(True)
+
+
+def _gguf(checkpoint: str, parts: Parts) -> dict[str, str]:
+    if not parts.gguf:
+        return {}
+    if find_spec("gguf") is None:
+        raise InputError(f"{checkpoint}: a GGUF file, which needs gguf; pip install 'rewardshape[gguf]'")
+    return {"gguf_file": parts.gguf}
 
 
 def made_ready(model: Any, settings: ModelSettings) -> Any:
-    """Without dropout and cache; with checkpointed layers and adapters where asked for."""
+    """Without dropout, noise and cache; with checkpointed layers and adapters where asked for."""
+    hold_still(model)
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
@@ -100,6 +251,28 @@ def made_ready(model: Any, settings: ModelSettings) -> Any:
         )
         enable({"use_reentrant": False})
     return with_adapters(model, settings.lora_rank) if settings.lora_rank else model
+
+
+def hold_still(model: torch.nn.Module) -> None:
+    """Keep in evaluation mode, for good, all that only chance needs to be told of training.
+
+    Routers of some mixtures of experts sample, or shake their inputs, in training mode (Phi-3.5-MoE, Mixtral with
+    jitter). Only what checkpoints its activations, and what such modules lie in, must know the mode.
+    """
+    told = {
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, GradientCheckpointingLayer) or hasattr(module, "gradient_checkpointing")
+    }
+    told |= {name[:end] for name in told for end in range(len(name)) if name[end] == "."} | {""}
+    for name, module in model.named_modules():
+        if name not in told:
+            module.eval()
+            module.train = partial(_stay, module)  # type: ignore[method-assign]
+
+
+def _stay(module: torch.nn.Module, mode: bool = True) -> torch.nn.Module:
+    return module
 
 
 def with_adapters(model: PreTrainedModel, rank: int) -> Any:
@@ -181,7 +354,7 @@ def _unusable(checkpoint: str, part: str, error: Exception) -> InputError:
     if not folder.exists():
         reason = "no such folder, and it could not be had from the hub"
     elif not (folder / "config.json").is_file():
-        reason = "there is no config.json in it; give the folder of a checkpoint in Hugging Face layout"
+        reason = "there is no config.json in it; give a folder in Hugging Face layout, a LoRA adapter or a GGUF file"
     elif part == "weights" and not any(folder.glob("*.safetensors")):
         pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt*"))
         reason = (

@@ -80,6 +80,7 @@ def _attend(
     if layout is None:
         return attend(query, key, value, attention_mask, **kwargs)
     window = kwargs.get("sliding_window")
+    _refuse_hidden_mask(module, window, layout)
     if implementation == "flex_attention":
         return attend(query, key, value, _block_mask(layout, window, query.device), **kwargs)
 
@@ -100,6 +101,30 @@ def _attend(
             behind(prefix, *piece) for length, piece in zip(responses, pieces, strict=False) if length
         ]
     return torch.cat(outputs, 1), None
+
+
+def _refuse_hidden_mask(module: torch.nn.Module, window: int | None, layout: Layout) -> None:
+    """Refuse a mask that the model makes itself and does not tell its attention of, where a text is long enough for it.
+
+    Sequences here are cut from the row and masked anew, so of a mask nothing is known but the window that is passed.
+    """
+    config: Any = getattr(module, "config", None)
+    kinds, index = getattr(config, "layer_types", None), getattr(module, "layer_idx", None)
+    kind = kinds[index] if kinds and index is not None and index < len(kinds) else None
+    if window is not None or kind == "full_attention" or config is None:
+        return
+    if kind in (None, "sliding_attention"):
+        used = getattr(config, "use_sliding_window", True)
+        limit = getattr(config, "sliding_window", None) if used or kind else None
+        chunk = getattr(config, "attention_chunk_size", None) if kind is None else None
+        limit = min((size for size in (limit, chunk) if size), default=None)
+    else:
+        limit = getattr(config, "attention_chunk_size", None) if kind == "chunked_attention" else 0
+    longest = max(prompt + max(responses, default=0) for prompt, *responses in layout)
+    if limit is not None and longest > limit:
+        raise CannotSharePrefix(
+            f"its mask is one of its own ({kind or 'a window'}, texts of {longest} tokens)"
+        )
 
 
 def _attention_function(implementation: str, module: torch.nn.Module) -> Callable[..., Any]:
