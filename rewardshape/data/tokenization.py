@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from rewardshape.data.messages import Unusable, common_length, shared_beginning
 from rewardshape.data.preferences import Pair
@@ -53,7 +53,7 @@ def encode_pairs(
     end_token: bool = True,
     chat_template: str | None = None,
     template_arguments: Mapping[str, Any] | None = None,
-    template_opening: Literal["response", "prompt"] = "response",
+    template_opening: str = "response",
     vocabulary: int | None = None,
     skip_bad_rows: bool = False,
 ) -> tuple[list[EncodedPair], EncodeReport]:

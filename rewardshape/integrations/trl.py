@@ -99,7 +99,7 @@ class ProbeCallback(TrainerCallback):
         place = PartialState()
         encoded = self._encoded(tokenizer)
         inner = extract_model_from_parallel(model)
-        self._reader, _ = choose_reader(inner, encoded[:4])
+        self._reader, _ = choose_reader(inner, encoded)
         self._probe = ProbeSet(encoded, self._reader, args.device)
         folder = self.folder or Path(args.output_dir) / "rewardshape"
         measured, tokens = self._measure(model)

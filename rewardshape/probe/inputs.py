@@ -7,10 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from rewardshape.data import EncodedPair, embedded, encode_pairs, read_preferences
-from rewardshape.errors import InputError
+from rewardshape.data import (
+    EncodedPair,
+    embedded,
+    encode_pairs,
+    parse_columns,
+    parse_template_arguments,
+    read_preferences,
+)
+from rewardshape.errors import InputError, printable
 from rewardshape.probe.grid import PlannedRun
-from rewardshape.probe.policy import load_tokenizer
+from rewardshape.probe.policy import load_tokenizer, vocabulary_size
+
+SHOWN_TOKENS = 24  # of the prompt and of each response, under --dry-run
 
 
 class Inputs:
@@ -41,6 +50,7 @@ class Inputs:
         self.tokenizer = load_tokenizer(checkpoint, run.settings.model)
         pairs, read = read_preferences(
             list(sources or settings.data) or [embedded.pairs_path()],
+            columns=parse_columns(settings.columns),
             skip_bad_rows=settings.skip_bad_rows,
             extra_responses=probing.probe_responses,
         )
@@ -51,6 +61,9 @@ class Inputs:
             max_response_tokens=run.decided.max_response_tokens,
             end_token=not settings.no_end_token,
             chat_template=settings.chat_template,
+            template_arguments=parse_template_arguments(settings.template_argument),
+            template_opening=settings.template_opening,
+            vocabulary=vocabulary_size(checkpoint, run.settings.model),
             skip_bad_rows=settings.skip_bad_rows,
         )
         self.train, self.probe = split_probe(
@@ -75,10 +88,11 @@ class Inputs:
 
 
 def probe_texts(pairs: Sequence[EncodedPair], tokenizer: Any) -> list[dict[str, Any]]:
-    """Per pair: pair_id, the prompt and the responses as the model reads them, and the text of each token."""
+    """Per pair: its ids, the prompt and the responses as the model reads them, and the text of each token."""
     return [
         {
             "pair_id": pair.pair_id,
+            "prompt_id": pair.prompt_id,
             "prompt": tokenizer.decode(pair.prompt_ids),
             "responses": {name: tokenizer.decode(ids) for name, ids in pair.responses.items()},
             "tokens": {
@@ -88,6 +102,23 @@ def probe_texts(pairs: Sequence[EncodedPair], tokenizer: Any) -> list[dict[str, 
         }
         for pair in pairs
     ]
+
+
+def as_tokens(pair: EncodedPair, tokenizer: Any) -> list[str]:
+    """A pair as the model reads it, for people: prompt and responses apart, a bar between two tokens."""
+    lines = [f"{printable(pair.pair_id)} as tokens, the end of the prompt and the start of each response:"]
+    parts: dict[str, tuple[list[int], list[int]]] = {"prompt": ([], pair.prompt_ids)} | {
+        name: (pair.prompt_ids, ids) for name, ids in pair.responses.items()
+    }
+    for name, (before, ids) in parts.items():
+        texts = [printable(text) for text in token_texts(tokenizer.decode, before, ids)]
+        left_out = len(texts) > SHOWN_TOKENS
+        shown = texts[-SHOWN_TOKENS:] if name == "prompt" else texts[:SHOWN_TOKENS]
+        line = "|".join(
+            ["…"] * (left_out and name == "prompt") + shown + ["…"] * (left_out and name != "prompt")
+        )
+        lines.append(f"  {printable(name)} ({len(ids):,} tokens): {line}")
+    return lines
 
 
 def split_probe(

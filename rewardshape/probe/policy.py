@@ -142,10 +142,21 @@ def load_config(checkpoint: str, settings: ModelSettings) -> Any:
         raise InputError(
             f"{checkpoint}: {config.model_type} is no causal language model that transformers knows"
         )
-    for name, value in vars(config.get_text_config()).items():
-        if ("drop" in name or "jitter" in name) and isinstance(value, float):
-            setattr(config.get_text_config(), name, 0.0)
+    leave_nothing_to_chance(config)
     return config
+
+
+def leave_nothing_to_chance(config: Any) -> None:
+    """Set every dropout rate and every noise of a router to zero."""
+    text = config.get_text_config()
+    for name, value in vars(text).items():
+        if ("drop" in name or "jitter" in name) and isinstance(value, float):
+            setattr(text, name, 0.0)
+
+
+def vocabulary_size(checkpoint: str, settings: ModelSettings) -> int | None:
+    """How many token ids the model embeds; None where its configuration does not say."""
+    return getattr(load_config(checkpoint, settings).get_text_config(), "vocab_size", None)
 
 
 def load_policy(checkpoint: str, settings: ModelSettings) -> PreTrainedModel:
@@ -194,7 +205,21 @@ def _loaded(checkpoint: str, settings: ModelSettings) -> Any:
             "training would start from noise"
         )
     model.config._name_or_path = checkpoint
+    if parts.gguf:
+        _dequantized(model)
     return _merged(model, checkpoint, settings) if parts.adapter else model
+
+
+def _dequantized(model: Any) -> None:
+    """Ordinary weights, which a GGUF file's are once read: they are trained and saved as such."""
+    model.is_quantized = False
+    for holder, name in (
+        (model, "hf_quantizer"),
+        (model, "quantization_method"),
+        (model.config, "quantization_config"),
+    ):
+        if hasattr(holder, name):
+            delattr(holder, name)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from rewardshape.probe import manifest, plan
 from rewardshape.probe.checkpoints import step_of, whole_checkpoints
 from rewardshape.probe.distributed import here, is_sharded, join, on_main
 from rewardshape.probe.grid import Grid, PlannedRun, plan_runs
-from rewardshape.probe.inputs import Inputs
+from rewardshape.probe.inputs import Inputs, as_tokens
 from rewardshape.probe.measure.destination import Destination
 from rewardshape.probe.measure.geometry import Geometry
 from rewardshape.probe.measure.influence import chosen_gradient, influences, preconditioned
@@ -114,7 +114,11 @@ def dry_run(settings: Settings) -> str:
         join()
         grid = plan_runs(settings)
         optimizer_notes(grid)
-        return plan.describe(grid.runs[0], grid.model, Inputs(grid.runs[0], grid.model.checkpoint))
+        inputs = Inputs(grid.runs[0], grid.model.checkpoint)
+        described = plan.describe(grid.runs[0], grid.model, inputs)
+        if settings.output.json:
+            return described
+        return "\n".join([*inputs.notes, *as_tokens(inputs.train[0], inputs.tokenizer), "", described])
 
 
 def run_all(grid: Grid, inputs: Inputs, progress: Progress) -> Path:
@@ -145,7 +149,7 @@ def begin(
     grid: Grid, inputs: Inputs, gold: Gold | None, policy: PreTrainedModel, progress: Progress
 ) -> Shared:
     """Choose the reader on the first policy, make the folder and record the command in it."""
-    reader, note = on_main(lambda: choose_reader(policy, inputs.train[:4]))
+    reader, note = on_main(lambda: choose_reader(policy, [*inputs.train, *inputs.probe]))
     if note:
         progress.say(note)
     home = on_main(lambda: manifest.make_folder(grid.settings))

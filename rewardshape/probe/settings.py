@@ -17,6 +17,7 @@ from difflib import get_close_matches
 from os import PathLike, fspath
 from typing import Any, get_args, get_origin, get_type_hints
 
+from rewardshape.data import parse_columns, parse_template_arguments
 from rewardshape.errors import InputError
 
 SCHEDULES = ("constant", "linear", "cosine", "constant_with_warmup")
@@ -159,7 +160,12 @@ class DataSettings:
     """Which pairs, and how they become tokens."""
 
     data: tuple[str, ...] = _setting(
-        (), "preference pairs (prompt, chosen, rejected): JSONL, JSON, Parquet, CSV or a hub id", "FILE"
+        (), "preference pairs in any common form: JSONL, JSON, Parquet, CSV, TSV or a hub id", "FILE"
+    )
+    columns: tuple[str, ...] = _setting(
+        (),
+        "which column is which where the form is not known: prompt=instruction chosen=good rejected=bad",
+        "TARGET=COLUMN",
     )
     max_prompt_tokens: int | None = _setting(
         None, "prompts keep their last N tokens; default half the context, at most 1024", "N"
@@ -171,10 +177,20 @@ class DataSettings:
     chat_template: str | None = _setting(
         None, "chat template for a tokenizer without one: a file or text", "T"
     )
+    template_argument: tuple[str, ...] = _setting(
+        (), "an argument of the chat template, as enable_thinking=false", "NAME=VALUE"
+    )
+    template_opening: str = _setting(
+        "response",
+        "where tokens count that the chat template puts before a response's content (an empty think block)",
+        choices=("response", "prompt"),
+    )
     skip_bad_rows: bool = _setting(False, "skip malformed rows and count them, instead of stopping")
 
     def __post_init__(self) -> None:
         _require_positive(self, "max_prompt_tokens", "max_response_tokens")
+        parse_columns(self.columns)
+        parse_template_arguments(self.template_argument)
 
 
 @dataclass(frozen=True)
@@ -234,7 +250,9 @@ class ModelSettings:
         axis=True,
     )
     gradient_checkpointing: bool = _setting(False, "recompute activations in the backward pass")
-    attention: str = _setting("sdpa", "attention of transformers", choices=ATTENTIONS)
+    attention: str | None = _setting(
+        None, "attention of transformers; default: its own choice for the model", choices=ATTENTIONS
+    )
     allow_pickle: bool = _setting(
         False, "load pickled weights, which can run code; safetensors needs no leave"
     )

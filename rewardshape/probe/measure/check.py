@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from rewardshape.errors import InputError
 
@@ -79,27 +81,26 @@ def _ropes(config: Any) -> list[dict[str, Any]]:
 
 @contextmanager
 def computed_in_float32(model: torch.nn.Module) -> Iterator[None]:
-    """Let the model compute in float32 with its narrow weights: each module's are widened while it runs.
+    """Let the model compute in float32 with its narrow weights: those of each layer are widened while it runs.
 
-    So one module's weights at a time are held twice, never the whole model's.
+    So one layer's weights at a time are held twice, never the whole model's.
     """
     narrow: dict[torch.nn.Module, list[tuple[Tensor, Tensor]]] = {}
 
-    def widen(module: torch.nn.Module, *_: Any) -> None:
-        own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
-        narrow[module] = [(tensor, tensor.data) for tensor in own if tensor.dtype in NARROW]
+    def widen(tensors: list[Tensor], module: torch.nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+        narrow[module] = [(tensor, tensor.data) for tensor in tensors if tensor.dtype in NARROW]
         for tensor, data in narrow[module]:
             tensor.data = data.float()
+        return tuple(one.float() if getattr(one, "dtype", None) in NARROW else one for one in given)
 
     def restore(module: torch.nn.Module, *_: Any) -> None:
         for tensor, data in narrow.pop(module, []):
             tensor.data = data
 
     hooks = []
-    for module in model.modules():
-        if any(tensor.dtype in NARROW for tensor in module.parameters(recurse=False)):
-            hooks.append(module.register_forward_pre_hook(widen, prepend=True))
-            hooks.append(module.register_forward_hook(restore, always_call=True))
+    for module, tensors in _units(model):
+        hooks.append(module.register_forward_pre_hook(partial(widen, tensors), prepend=True))
+        hooks.append(module.register_forward_hook(restore, always_call=True))
     try:
         yield
     finally:
@@ -107,3 +108,16 @@ def computed_in_float32(model: torch.nn.Module) -> Iterator[None]:
             hook.remove()
         for module in list(narrow):
             restore(module)
+
+
+def _units(model: torch.nn.Module) -> Iterator[tuple[torch.nn.Module, list[Tensor]]]:
+    """Every layer with all its weights, since its parts may reach for each other's, and what lies outside layers."""
+    inside: set[torch.nn.Module] = set()
+    for module in model.modules():
+        if module in inside:
+            continue
+        layer = isinstance(module, GradientCheckpointingLayer)
+        inside |= set(module.modules()) if layer else set()
+        tensors = [*module.parameters(recurse=layer), *module.buffers(recurse=layer)]
+        if tensors:
+            yield module, tensors

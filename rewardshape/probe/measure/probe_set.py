@@ -90,6 +90,7 @@ class ProbeSet:
         rows = [(pair, name, ids) for pair in self.pairs for name, ids in pair.responses.items()]
         return {
             "pair_id": [pair.pair_id for pair, _, _ in rows],
+            "prompt_id": [pair.prompt_id for pair, _, _ in rows],
             "response": [name for _, name, _ in rows],
             "num_tokens": [len(ids) for _, _, ids in rows],
             "ref_logp_sum": [

@@ -104,27 +104,22 @@ def _attend(
 
 
 def _refuse_hidden_mask(module: torch.nn.Module, window: int | None, layout: Layout) -> None:
-    """Refuse a mask that the model makes itself and does not tell its attention of, where a text is long enough for it.
+    """Refuse a layer whose configuration names a mask that its attention is not told of, where texts are long enough.
 
     Sequences here are cut from the row and masked anew, so of a mask nothing is known but the window that is passed.
+    Of layers without a name `choose_reader` finds out, by the longest text.
     """
     config: Any = getattr(module, "config", None)
     kinds, index = getattr(config, "layer_types", None), getattr(module, "layer_idx", None)
-    kind = kinds[index] if kinds and index is not None and index < len(kinds) else None
-    if window is not None or kind == "full_attention" or config is None:
+    if window is not None or not kinds or index is None or index >= len(kinds):
         return
-    if kind in (None, "sliding_attention"):
-        used = getattr(config, "use_sliding_window", True)
-        limit = getattr(config, "sliding_window", None) if used or kind else None
-        chunk = getattr(config, "attention_chunk_size", None) if kind is None else None
-        limit = min((size for size in (limit, chunk) if size), default=None)
-    else:
-        limit = getattr(config, "attention_chunk_size", None) if kind == "chunked_attention" else 0
+    size = {"sliding_attention": "sliding_window", "chunked_attention": "attention_chunk_size"}
+    if (kind := kinds[index]) == "full_attention":
+        return
+    limit = (getattr(config, size[kind], None) or 0) if kind in size else 0
     longest = max(prompt + max(responses, default=0) for prompt, *responses in layout)
-    if limit is not None and longest > limit:
-        raise CannotSharePrefix(
-            f"its mask is one of its own ({kind or 'a window'}, texts of {longest} tokens)"
-        )
+    if longest > limit:
+        raise CannotSharePrefix(f"its mask for {kind} is its own, and texts have up to {longest} tokens")
 
 
 def _attention_function(implementation: str, module: torch.nn.Module) -> Callable[..., Any]:
