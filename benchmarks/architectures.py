@@ -2,10 +2,10 @@
 
     python benchmarks/architectures.py --output docs/architectures.md
 
-Every causal language model class of transformers is built with random weights, tiny, with a window of attention that the
-longer texts exceed where the class knows one. The reader that `choose_reader` takes is compared, token by token, with a
-plain forward pass over each text alone: no padding, no batch, log-softmax in float64. The table holds the largest
-difference on any token. A class whose tiny model cannot be made from the settings below is listed as not built.
+Every causal language model class of transformers is built with random weights, tiny, with a window of attention that
+the longer texts exceed where the class knows one. The reader that `choose_reader` takes is compared, token by token,
+with a plain forward pass over each text alone: no padding, no batch, log-softmax in float64. The table holds the
+largest difference on any token. A class whose tiny model cannot be made from the settings below is listed as not built.
 """
 
 from __future__ import annotations
@@ -52,6 +52,10 @@ SMALL: dict[str, Any] = {
     "eos_token_id": 2,
 }
 ALL_HEADS = {"num_key_value_heads": 4}
+LATENT = {
+    "q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "qk_head_dim": 16,
+    "v_head_dim": 8, "first_k_dense_replace": 1, "n_shared_experts": 1, "topk_group": 1, **ALL_HEADS,
+}  # fmt: skip
 SPECIAL: dict[str, dict[str, Any]] = {
     "phi": ALL_HEADS,
     "persimmon": ALL_HEADS,
@@ -64,11 +68,8 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "phi3": {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 1.0}},
     "gptj": {"rotary_dim": 4},
     "codegen": {"rotary_dim": 4},
-    "deepseek_v2": {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 8,
-                    "first_k_dense_replace": 1, "n_shared_experts": 1, "n_group": 1, "topk_group": 1, **ALL_HEADS},
-    "deepseek_v3": {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 8,
-                    "qk_head_dim": 16, "first_k_dense_replace": 1, "n_shared_experts": 1, "n_group": 2, "topk_group": 1,
-                    **ALL_HEADS},
+    "deepseek_v2": {**LATENT, "n_group": 1},
+    "deepseek_v3": {**LATENT, "n_group": 2},
     "xlm": {"emb_dim": 32, "is_encoder": False, "causal": True},
     "opt": {"word_embed_proj_dim": 32},
     "jamba": {"mamba_d_state": 8, "mamba_dt_rank": 4, "expert_layer_period": 2, "attn_layer_period": 2,
@@ -202,8 +203,9 @@ def page(results: dict[str, tuple[str, str]]) -> str:
         "",
         f"Made by `python benchmarks/architectures.py` with transformers {transformers.__version__} and torch "
         f"{torch.__version__.partition('+')[0]}, on the CPU, float32: tiny",
-        "random models of every causal language model class, with windows of attention shorter than the longer texts. The number is",
-        "the largest difference on any token, in nats, between what a run records and a plain forward pass over each text alone.",
+        "random models of every causal language model class, with windows of attention shorter than the longer",
+        "texts. The number is the largest difference on any token, in nats, between what a run records and a plain",
+        "forward pass over each text alone.",
         "Random weights tell whether masks, positions and heads are right; of trained weights they say nothing.",
         "",
     ]
