@@ -9,10 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
+from PIL import Image
 
 from rewardshape.figures import PICTURES, THEORY, draw_figures
+from rewardshape.figures.papers import table
+from rewardshape.report.portrait import portrait_page
 
 HERE = Path(__file__).resolve().parent
+DOCS = HERE.parent / "docs"
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,11 @@ SOURCES = {
             "predicted_vs_measured",
             "gold",
             "gold_sweep",
+            "distributions",
+            "quantiles",
+            "length",
+            "win_rate",
+            "cosine",
         ),
     ),
     "polite": Source(
@@ -61,6 +70,55 @@ def main(output: Path = HERE) -> None:
     for folder, source in SOURCES.items():
         draw_figures(source.pictures, runs=HERE / "runs" / folder, output=output)
     (output / "README.md").write_text(index(), encoding="utf-8")
+    if output == HERE:
+        document()
+
+
+def document() -> None:
+    """What the documentation takes from here: small pictures with their code, the table of papers, the portrait."""
+    pictures = DOCS / "gallery"
+    pictures.mkdir(exist_ok=True)
+    for path in sorted(HERE.glob("*.png")):
+        with Image.open(path) as picture:
+            width = WIDTH if picture.width > picture.height * 1.5 else WIDTH * 5 // 9
+            size = (width, round(picture.height * width / picture.width))
+            small = picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+            small.quantize(64, dither=Image.Dither.NONE).save(pictures / path.name, optimize=True)
+    (DOCS / "gallery.md").write_text(gallery(), encoding="utf-8")
+    (DOCS / "papers.md").write_text(f"{PAPERS_HEAD}\n\n{table()}", encoding="utf-8")
+    (DOCS / "portrait.html").write_text(portrait_page(), encoding="utf-8")
+
+
+WIDTH = 760  # pixels of a picture in the gallery
+PAPERS_HEAD = """\
+# Published figures
+
+Which figure shows what a paper's figure shows, from your own runs. The correspondence is of kind: the
+same quantities on the axes. Numbers of a paper are not reproduced, and the descriptions of its figures are ours."""
+
+
+def gallery() -> str:
+    """Every figure with what it shows and the code that draws it."""
+    parts = [
+        "# Gallery",
+        "Every figure, with the Python that draws it; `trace` is a run or a sweep that `read_trace` read. On the "
+        "command line it is `rewardshape figures NAME --runs DIR`. Plot functions that are given no axes draw in the "
+        "project's style; "
+        '`with style("paper"):` and `with style("talk"):` are the others.',
+    ]
+    for name, figure in THEORY.items():
+        code = f'from rewardshape.figures import draw_figures\n\ndraw_figures(["{name}"], output="figures")'
+        parts += _shown(name, figure.caption, code)
+    for source in SOURCES.values():
+        for name in source.pictures:
+            code = f'from rewardshape.figures import draw\n\ndraw("{name}", trace, Path("figures"))'
+            parts += _shown(name, PICTURES[name].caption, code)
+    return "\n\n".join(parts) + "\n"
+
+
+def _shown(name: str, caption: str, code: str) -> list[str]:
+    block = f"<!-- not run: the gallery's own pictures -->\n```python\n{code}\n```"
+    return [f"## {name.replace('_', ' ')}", f"![{name}](gallery/{name}.png)", caption, block]
 
 
 def index() -> str:

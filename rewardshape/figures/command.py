@@ -15,6 +15,7 @@ from typing import NamedTuple
 from rewardshape.errors import InputError
 from rewardshape.figures.of_runs import PICTURES, draw, save
 from rewardshape.figures.of_theory import THEORY
+from rewardshape.figures.papers import PAPERS
 from rewardshape.trace import Trace, read_trace
 
 OUTPUT = Path("figures")
@@ -25,6 +26,7 @@ examples
   %(prog)s                                  every figure of the theory
   %(prog)s --runs runs/my-sweep             and all that can be drawn from these runs
   %(prog)s reward_shapes phase_portrait     two figures of the theory
+  %(prog)s --paper alphapo --runs runs/my-sweep
   %(prog)s sweep --runs runs/my-sweep --output my-figures"""
 
 
@@ -45,13 +47,20 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m rewardshape.f
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="figures to draw; default all that can be")
+    parser.add_argument(
+        "--paper",
+        choices=PAPERS,
+        metavar="NAME",
+        help=f"the figures of a paper, in kind: {', '.join(PAPERS)}",
+    )
     parser.add_argument("--runs", type=Path, metavar="DIR", help="a run or sweep folder to draw from")
     parser.add_argument(
         "--output", type=Path, default=OUTPUT, metavar="DIR", help="where to write (default figures)"
     )
     arguments = parser.parse_args(argv)
     try:
-        drawn = draw_figures(arguments.names, runs=arguments.runs, output=arguments.output)
+        names, output = arguments.names, arguments.output
+        drawn = draw_figures(names, runs=arguments.runs, output=output, paper=arguments.paper)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -63,7 +72,11 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m rewardshape.f
 
 
 def draw_figures(
-    names: Sequence[str] = (), *, runs: str | Path | None = None, output: str | Path = OUTPUT
+    names: Sequence[str] = (),
+    *,
+    runs: str | Path | None = None,
+    output: str | Path = OUTPUT,
+    paper: str | None = None,
 ) -> Drawn:
     """Draw the named figures, or all that can be, into `output`.
 
@@ -75,6 +88,8 @@ def draw_figures(
         A run or sweep folder, for the figures of training.
     output : path
         The folder of the figures; made where it is missing.
+    paper : str, optional
+        A name of `PAPERS`: draw the figures that show what this paper's figures show.
 
     Returns
     -------
@@ -90,18 +105,19 @@ def draw_figures(
         if name not in {*THEORY, *PICTURES}:
             near = difflib.get_close_matches(name, [*THEORY, *PICTURES]) or [*THEORY, *PICTURES]
             raise InputError(f"no figure {name!r}; there is {', '.join(near)}")
+    wanted = {*THEORY, *PICTURES} if paper is None else set(PAPERS[paper].names)
     trace = None if runs is None else read_trace(runs)
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
     files = [
         path
         for name, figure in THEORY.items()
-        if not names or name in names
+        if name in (names or wanted)
         for path in save(figure.draw, output / name)
     ]
     left_out = {}
     for name in PICTURES:
-        if names and name not in names:
+        if name not in (names or wanted):
             continue
         try:
             files += _of_runs(name, trace, output)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 from rewardshape.analysis import (
@@ -21,9 +22,12 @@ from rewardshape.analysis import (
     prediction_quality,
     predictions,
 )
+from rewardshape.analysis.destination import destination_curve, moved_tokens
+from rewardshape.analysis.distributions import pair_levels, win_rates
 from rewardshape.analysis.overoptimization import best_of_n_curve, fitted_curves, gold_curve, turning_points
+from rewardshape.analysis.panels import settings_table
 from rewardshape.errors import InputError
-from rewardshape.plotting import cause, displacement, overoptimization, sweep
+from rewardshape.plotting import cause, displacement, distributions, overoptimization, sweep
 from rewardshape.plotting.style import BOTH_COLUMNS, COLUMN_WIDTH, RESPONSE_COLORS, plain, style
 from rewardshape.trace import Trace
 
@@ -31,7 +35,8 @@ TABLES = {
     "responses": "a probe set",
     "geometry": "gradient geometry (--geometry-every)",
     "samples": "sampled responses (--sample-every)",
-    "tokens": "log-probs of tokens",
+    "destination": "destinations (--destination-every)",
+    "destination_tokens": "destinations (--destination-every)",
 }
 
 
@@ -149,6 +154,73 @@ def _gold_sweep(trace: Trace) -> Figure:
     return figure
 
 
+def _distributions(trace: Trace) -> Figure:
+    figure, axes = plt.subplots(1, 2, figsize=(BOTH_COLUMNS, 2.4))
+    levels = pair_levels(trace)
+    distributions.plot_ecdf(levels, axes[0])
+    distributions.plot_margins(levels, axes[1])
+    return figure
+
+
+def _quantiles(trace: Trace) -> Figure:
+    figure, axes = plt.subplots(1, 2, figsize=(BOTH_COLUMNS, 2.4))
+    levels = pair_levels(trace)
+    for ax, value in zip(axes, ("chosen", "margin"), strict=True):
+        distributions.plot_quantiles(levels, ax, value=value)
+    return figure
+
+
+def _length(trace: Trace) -> Figure:
+    figure, ax = plt.subplots()
+    distributions.plot_length(pair_levels(trace), ax)
+    return figure
+
+
+def _grid(trace: Trace) -> Figure:
+    table = settings_table(trace)
+    varied = [
+        name
+        for name in table.columns
+        if name not in ("run", "setting", "alpha", "seed") and table[name].nunique() > 1
+    ]
+    if not varied or table["alpha"].nunique() < 2:
+        raise InputError("needs runs that differ in α and in another value")
+    curve = displacement_curve(trace).merge(table[["run", *varied]], on="run")
+    col, row = varied[0], (varied[1] if len(varied) > 1 else None)
+    axes = sweep.plot_grid(curve, col=col, row=row)
+    return axes[0].get_figure(root=True)  # type: ignore[return-value]
+
+
+def _kl(trace: Trace) -> Figure:
+    figure, axes = plt.subplots(1, 2, figsize=(BOTH_COLUMNS, 2.5))
+    rates = win_rates(trace)
+    distributions.plot_win_rate(rates, axes[0])
+    sweep.plot_lines(rates, axes[1], "kl")
+    axes[1].set(xlabel="step", ylabel="KL to the reference\n(nats per response)")
+    return figure
+
+
+def _cosine(trace: Trace) -> Figure:
+    figure, ax = plt.subplots()
+    rows = trace.geometry
+    cosine: pd.Series = rows["gram_wl"] / np.sqrt(rows["gram_ww"] * rows["gram_ll"])
+    table = rows[["run", "step"]].assign(cosine=cosine).merge(settings_table(trace), on="run")
+    distributions.plot_cosine(table, ax)
+    return figure
+
+
+def _tokens_gained(trace: Trace) -> Figure:
+    figure, ax = plt.subplots(figsize=(COLUMN_WIDTH, 3.2))
+    distributions.plot_tokens(moved_tokens(trace), ax)
+    return figure
+
+
+def _destination(trace: Trace) -> Figure:
+    figure, ax = plt.subplots(figsize=(COLUMN_WIDTH, 2.8))
+    cause.plot_destination(destination_curve(trace), ax)
+    return figure
+
+
 PICTURES = {
     "displacement": Picture(
         _displacement,
@@ -222,6 +294,56 @@ PICTURES = {
         "as the distances that the fit finds, which is short of points that sampling error has pushed outwards.",
         several=True,
         table="samples",
+    ),
+    "grid": Picture(
+        _grid,
+        "Chosen log-probability over the steps of a sweep over α and one or two other values: a panel for each of "
+        "these, a line for each α; seeds thin under their mean.",
+        several=True,
+    ),
+    "distributions": Picture(
+        _distributions,
+        "Every pair of the probe set, before training (dashed) and after: share of pairs below each log-probability of "
+        "chosen and rejected (left), and the histogram of the log-prob margin (right).",
+        several=False,
+    ),
+    "quantiles": Picture(
+        _quantiles,
+        "At the last step, over the pairs of each setting: median, quartiles and middle nine tenths of the chosen "
+        "log-probability (left) and of the log-prob margin (right). Dotted: the median before training.",
+        several=True,
+    ),
+    "length": Picture(
+        _length,
+        "Log-probability per token after training against the length of the response, with Spearman's rank correlation "
+        "for chosen and rejected: whether the objective has come to favour short or long responses.",
+        several=False,
+    ),
+    "win_rate": Picture(
+        _kl,
+        "What the distance from the reference buys: win rate of the sampled responses against those of step 0, by "
+        "gold reward, over their KL (left; bars: 95 % over prompts; ring: the last step); KL over the steps (right).",
+        table="samples",
+    ),
+    "cosine": Picture(
+        _cosine,
+        "Cosine of the gradients of chosen and rejected log-probability, median and quartiles over pairs, over the "
+        "steps: near 1, pushing one down pushes the other down with it.",
+        table="geometry",
+    ),
+    "tokens_gained": Picture(
+        _tokens_gained,
+        "The tokens that gained and lost most probability at the positions of the chosen responses, summed over the "
+        "probe set, at the last step measured.",
+        several=False,
+        table="destination_tokens",
+    ),
+    "destination": Picture(
+        _destination,
+        "Where the probability went that moved at the positions of the chosen responses, by kind of token, over the "
+        "steps; means over pairs.",
+        several=False,
+        table="destination",
     ),
 }
 

@@ -76,6 +76,12 @@ def _displacement_theory() -> Figure:
     return figure
 
 
+def _squeezing() -> Figure:
+    figure, ax = plt.subplots(figsize=(COLUMN_WIDTH, 2.5))
+    theory.plot_squeezing(tables.squeezing(), ax)
+    return figure
+
+
 THEORY = {
     "reward_shapes": TheoryFigure(
         _reward_shapes,
@@ -113,6 +119,11 @@ THEORY = {
         "their scores, at a mean score of −2 nats. Below the dashed line, b/a = 1.1 (the overlap of a pair's "
         "gradients), that pair's chosen response falls. Lines break where a weight jumps or changes sign, and those of "
         "log-probs (AlphaPO, SimPO) end where one would exceed 0.",
+    ),
+    "squeezing": TheoryFigure(
+        _squeezing,
+        "Squeezing in a softmax over eight tokens: gradient steps that only push down a token that was improbable "
+        "already take probability from nearly every token and give it to the most probable one.",
     ),
     "displacement_theory": TheoryFigure(
         _displacement_theory,

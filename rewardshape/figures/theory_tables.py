@@ -266,6 +266,32 @@ def softmax_against_fixed_gram(
     return pd.concat(parts, ignore_index=True)
 
 
+def squeezing(
+    logits: Sequence[float] = (3.0, 2.0, 1.5, 1.0, 0.5, 0.0, -1.0, -2.0),
+    *,
+    pushed: int = 6,
+    rate: float = 0.2,
+    steps: int = 12,
+) -> pd.DataFrame:
+    """A softmax over a few tokens, one of which is pushed down by gradient steps on its log-prob alone.
+
+    Each step takes rate·∂log p_pushed/∂logits off the logits, the negative half of a preference update. Columns token
+    (its rank before), pushed, before, after (probabilities).
+    """
+    import pandas as pd
+
+    z = np.array(logits, dtype=float)
+    before = np.exp(z - z.max()) / np.exp(z - z.max()).sum()
+    for _ in range(steps):
+        p = np.exp(z - z.max()) / np.exp(z - z.max()).sum()
+        z = z - rate * (np.arange(len(z)) == pushed) + rate * p
+    after = np.exp(z - z.max()) / np.exp(z - z.max()).sum()
+    rank = np.argsort(np.argsort(-before)) + 1
+    return pd.DataFrame(
+        {"token": rank, "pushed": np.arange(len(z)) == pushed, "before": before, "after": after}
+    )
+
+
 def similar_pair(overlap: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Features of 50 responses, of which the first two share `overlap` of theirs, and a start that favours them."""
     rng = np.random.default_rng(seed)

@@ -1,7 +1,9 @@
 """Pictures: a DataFrame in, matplotlib Axes out. Nothing here saves, shows, or changes global style."""
 
 from rewardshape.plotting.cause import (
+    plot_condition,
     plot_correlations,
+    plot_destination,
     plot_entanglement,
     plot_predicted_vs_measured,
     plot_similarity,
@@ -9,14 +11,26 @@ from rewardshape.plotting.cause import (
 )
 from rewardshape.plotting.diagnosis import plot_fall, plot_progress
 from rewardshape.plotting.displacement import plot_descriptor, plot_displacement, plot_responses
+from rewardshape.plotting.distributions import (
+    plot_cosine,
+    plot_ecdf,
+    plot_length,
+    plot_margins,
+    plot_quantiles,
+    plot_tokens,
+    plot_win_rate,
+)
 from rewardshape.plotting.overoptimization import plot_gold, plot_gold_sweep, plot_proxy
 from rewardshape.plotting.style import alpha_color, style
 from rewardshape.plotting.sweep import (
+    plot_accuracy,
     plot_at_equal,
     plot_difference,
     plot_fallen_at_equal,
     plot_final_displacement,
     plot_grid,
+    plot_lines,
+    plot_one_response,
     plot_paired_at_equal,
     plot_sweep,
     plot_trajectory,
@@ -28,6 +42,7 @@ from rewardshape.plotting.theory import (
     plot_rewards,
     plot_slopes,
     plot_softmax_paths,
+    plot_squeezing,
     plot_weight_map,
     plot_weight_ratio,
     plot_zoo,
@@ -35,12 +50,17 @@ from rewardshape.plotting.theory import (
 
 __all__ = [
     "alpha_color",
+    "plot_accuracy",
     "plot_at_equal",
+    "plot_condition",
     "plot_correlations",
+    "plot_cosine",
     "plot_descriptor",
+    "plot_destination",
     "plot_difference",
     "plot_displacement",
     "plot_displacement_by_alpha",
+    "plot_ecdf",
     "plot_entanglement",
     "plot_fall",
     "plot_fallen_at_equal",
@@ -49,21 +69,29 @@ __all__ = [
     "plot_gold_sweep",
     "plot_gradient_magnitude",
     "plot_grid",
+    "plot_length",
+    "plot_lines",
+    "plot_margins",
+    "plot_one_response",
     "plot_paired_at_equal",
     "plot_phase_portrait",
     "plot_predicted_vs_measured",
     "plot_progress",
     "plot_proxy",
+    "plot_quantiles",
     "plot_responses",
     "plot_rewards",
     "plot_similarity",
     "plot_slopes",
     "plot_softmax_paths",
     "plot_split",
+    "plot_squeezing",
     "plot_sweep",
+    "plot_tokens",
     "plot_trajectory",
     "plot_weight_map",
     "plot_weight_ratio",
+    "plot_win_rate",
     "plot_zoo",
     "style",
 ]

@@ -32,26 +32,29 @@ from rewardshape.plotting.style import (
 MOST_LABELS = 7  # lines named at their ends; more of them go into a legend
 
 
-class _Setting(NamedTuple):
+class Setting(NamedTuple):
+    """One setting of a sweep: its name for people, its colour, its place on an axis, its rows."""
+
     label: str
     color: Any
     place: float  # on an axis of settings: α itself, or the rank of the name
     rows: pd.DataFrame
 
 
-def _settings(table: pd.DataFrame) -> list[_Setting]:
+def by_setting(table: pd.DataFrame) -> list[Setting]:
+    """The settings of a table in order: by α where that tells them apart, else by name."""
     groups = [(str(name), rows) for name, rows in table.groupby("setting", sort=False, observed=True)]
     alphas = [rows["alpha"].iloc[0] for _, rows in groups]
     if np.isfinite(alphas).all() and len(set(alphas)) == len(alphas):
         ordered = sorted(zip(alphas, groups, strict=True), key=lambda item: item[0])
-        return [_Setting(parameter("alpha", a), alpha_color(a), a, g[1]) for a, g in ordered]
+        return [Setting(parameter("alpha", a), alpha_color(a), a, g[1]) for a, g in ordered]
     column = table["setting"]
     known = list(column.cat.categories) if column.dtype == "category" else [name for name, _ in groups]
     colors = dict(zip(known, ordered_colors(len(known)), strict=True))
-    return [_Setting(plain(name), colors[name], i, rows) for i, (name, rows) in enumerate(groups)]
+    return [Setting(plain(name), colors[name], i, rows) for i, (name, rows) in enumerate(groups)]
 
 
-def _lines(ax: Axes, setting: _Setting, x: str, y: str, linestyle: Any = "-") -> None:
+def _lines(ax: Axes, setting: Setting, x: str, y: str, linestyle: Any = "-") -> None:
     """Every seed thin and their mean on top; a single seed is its own mean."""
     seeds = [rows for _, rows in setting.rows.groupby("run", sort=False)]
     if len(seeds) > 1:
@@ -113,7 +116,7 @@ def plot_accuracy(margins: pd.DataFrame, ax: Axes) -> Axes:
 
 def plot_lines(curve: pd.DataFrame, ax: Axes, value: str) -> None:
     """One column of a table over the steps, by setting: seeds thin under their mean, a band where there is one seed."""
-    for setting in _settings(curve):
+    for setting in by_setting(curve):
         _lines(ax, setting, "step", value)
         if setting.rows["run"].nunique() == 1 and f"{value}_low" in setting.rows:
             low, high = setting.rows[f"{value}_low"], setting.rows[f"{value}_high"]
@@ -134,7 +137,7 @@ def plot_difference(differences: pd.DataFrame, ax: Axes | None = None, *, respon
     """
     ax = axis(ax)
     rows = differences[differences["response"] == response]
-    for setting in _settings(rows):
+    for setting in by_setting(rows):
         ax.plot(setting.rows["step"], setting.rows["difference"], color=setting.color, label=setting.label)
         low, high = setting.rows["difference_low"], setting.rows["difference_high"]
         ax.fill_between(setting.rows["step"], low, high, color=setting.color, alpha=0.2, linewidth=0)
@@ -205,7 +208,7 @@ def plot_grid(
             if len(lines):
                 label = parameter(hue, h) if isinstance(h, int | float) else plain(str(h))
                 dashes = "-" if numeric else DASHES[i % len(DASHES)]
-                _lines(ax, _Setting(label, color, i, lines), "step", value, linestyle=dashes)
+                _lines(ax, Setting(label, color, i, lines), "step", value, linestyle=dashes)
         title = [parameter(name, v) for name, v in ((row, r), (col, c)) if name is not None]
         ax.set_title(plain(", ".join(title)))
         step_axis(ax)
@@ -230,7 +233,7 @@ def plot_trajectory(curve: pd.DataFrame, ax: Axes | None = None) -> Axes:
         As `displacement_curve` returns it, of one run or several.
     """
     ax = axis(ax)
-    for setting in _settings(_plane(curve)):
+    for setting in by_setting(_plane(curve)):
         _lines(ax, setting, "logp_margin", "chosen")
         path = np.asarray(ax.get_lines()[-1].get_xydata())
         marks = path[np.unique(np.linspace(0, len(path) - 1, STEP_MARKS).round().astype(int))[1:-1]]
@@ -282,7 +285,7 @@ def plot_final_displacement(summary: pd.DataFrame, axes: Sequence[Axes] | None =
     axes : two Axes, optional
     """
     axes = panels(axes, 2, 1, (COLUMN_WIDTH, 3.4), sharex=True, height_ratios=[2, 1])
-    settings = _settings(summary)
+    settings = by_setting(summary)
     changes, shares = axes
     zero_line(changes)
     for response in ("chosen", "rejected"):
@@ -293,7 +296,7 @@ def plot_final_displacement(summary: pd.DataFrame, axes: Sequence[Axes] | None =
     shares.set_ylabel("share of\npairs fallen")
     shares.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     for ax in axes:
-        _settings_axis(ax, settings)
+        settings_axis(ax, settings)
         ax.label_outer()
     return axes
 
@@ -317,11 +320,11 @@ def plot_at_equal(rows: pd.DataFrame, ax: Axes | None = None) -> Axes:
         "kl": f"KL {value:.2g} nats",
         "step": f"step {number(value, 0)}",
     }[rows["axis"].iloc[0]]
-    settings = _settings(rows[rows["reached"]])
+    settings = by_setting(rows[rows["reached"]])
     zero_line(ax)
     _points(ax, settings, "chosen_change", RESPONSE_COLORS["chosen"], "chosen")
     ax.set_ylabel("change in chosen log-prob\n(nats per token)")
-    _settings_axis(ax, settings)
+    settings_axis(ax, settings)
     ax.set_xlabel(f"{ax.get_xlabel()}, at {common}")
     return ax
 
@@ -338,11 +341,11 @@ def plot_paired_at_equal(rows: pd.DataFrame, ax: Axes | None = None) -> Axes:
         As `compare_at_equal` returns it with a `baseline`.
     """
     ax = axis(ax)
-    settings = _settings(rows[rows["reached"]])
+    settings = by_setting(rows[rows["reached"]])
     zero_line(ax)
     _points(ax, settings, "difference", CHOSEN, "chosen")
     ax.set_ylabel("chosen above the baseline's\n(nats per token, paired)")
-    _settings_axis(ax, settings)
+    settings_axis(ax, settings)
     return ax
 
 
@@ -358,15 +361,15 @@ def plot_fallen_at_equal(rows: pd.DataFrame, ax: Axes | None = None) -> Axes:
         As `compare_at_equal` returns it.
     """
     ax = axis(ax)
-    settings = _settings(rows[rows["reached"]])
+    settings = by_setting(rows[rows["reached"]])
     _points(ax, settings, "share_fallen", CHOSEN, "chosen")
     ax.set_ylabel("share of pairs whose\nchosen response fell")
     ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    _settings_axis(ax, settings)
+    settings_axis(ax, settings)
     return ax
 
 
-def _points(ax: Axes, settings: list[_Setting], name: str, color: str, label: str) -> None:
+def _points(ax: Axes, settings: list[Setting], name: str, color: str, label: str) -> None:
     several = any(len(setting.rows) > 1 for setting in settings)
     look = {"alpha": 0.45, "markersize": 2, "capsize": 0} if several else {"capsize": 2}
     for x, row in _seed_places(settings):
@@ -380,7 +383,7 @@ def _points(ax: Axes, settings: list[_Setting], name: str, color: str, label: st
     ax.plot(places, means, "o-", color=color, linewidth=0.9, label=label)
 
 
-def _seed_places(settings: list[_Setting]) -> Iterator[tuple[float, pd.Series]]:
+def _seed_places(settings: list[Setting]) -> Iterator[tuple[float, pd.Series]]:
     """Seeds of one setting side by side, within a quarter of the distance to the next setting."""
     places = [setting.place for setting in settings]
     room = 0.25 * min(np.diff(places), default=1.0)
@@ -390,7 +393,8 @@ def _seed_places(settings: list[_Setting]) -> Iterator[tuple[float, pd.Series]]:
             yield setting.place + shift, row
 
 
-def _settings_axis(ax: Axes, settings: list[_Setting]) -> None:
+def settings_axis(ax: Axes, settings: list[Setting]) -> None:
+    """Settings along the bottom, each with its name."""
     numeric = all(setting.label.startswith("α") for setting in settings)
     ax.set_xticks([setting.place for setting in settings])
     ax.set_xticklabels([setting.label.removeprefix("α = ") for setting in settings])

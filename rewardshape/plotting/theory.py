@@ -297,6 +297,22 @@ def plot_softmax_paths(paths: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return _legend(ax, True)
 
 
+@styled
+def plot_squeezing(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """A distribution before and after one of its tokens was pushed down, from `squeezing`."""
+    ax = axis(ax)
+    places = np.arange(len(table))
+    ax.bar(places - 0.2, table["before"], 0.38, color="#B8BCC0", label="before")
+    ax.bar(places + 0.2, table["after"], 0.38, color=NEUTRAL, label="after")
+    pushed = int(np.flatnonzero(table["pushed"])[0])
+    at = (pushed, float(table["before"].iloc[pushed]))
+    arrow = {"arrowstyle": "-|>", "color": "black"}
+    ax.annotate("pushed down", at, xytext=(pushed, 0.3), ha="center", arrowprops=arrow)
+    ax.set_xticks(places, [str(rank) for rank in table["token"]])
+    ax.set(xlabel="token, by its probability before", ylabel="probability")
+    return _legend(ax, True)
+
+
 def _coinciding(curves: pd.DataFrame, value: str) -> list[tuple[list[str], pd.DataFrame]]:
     """Objectives whose curves coincide, as one line under all their names."""
     groups: list[tuple[list[str], pd.DataFrame]] = []

@@ -1,0 +1,91 @@
+"""What means hide: the level of every pair before and after, and the win rate of the samples along a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from rewardshape.analysis.generations import against
+from rewardshape.analysis.panels import chosen_and_rejected, run_label
+from rewardshape.errors import InputError
+from rewardshape.trace import Trace
+
+
+def pair_levels(trace: Trace) -> pd.DataFrame:
+    """Log-probs of every probe pair at step 0 and at the last step.
+
+    Returns
+    -------
+    DataFrame
+        One row per run, pair and moment: ``run``, ``setting``, ``alpha``, ``seed``, ``moment`` (``before`` or
+        ``after``), ``step``, ``pair_id``; ``chosen``, ``rejected`` and ``margin`` (their difference), nats per token;
+        ``chosen_tokens`` and ``rejected_tokens``.
+
+    Raises
+    ------
+    InputError
+        If the trace holds no probe set at step 0.
+
+    Examples
+    --------
+    >>> pair_levels(read_trace("runs/embedded")).groupby("moment")["margin"].median()      # doctest: +SKIP
+    """
+    tables = []
+    for chosen, rejected in chosen_and_rejected(trace):
+        for moment, place in (("before", 0), ("after", -1)):
+            levels = {
+                name: panel.sums["logp_sum"][place] / panel.num_tokens
+                for name, panel in (("chosen", chosen), ("rejected", rejected))
+            }
+            row: dict[str, Any] = {
+                **run_label(chosen.run),
+                "moment": moment,
+                "step": int(chosen.steps[place]),
+                "pair_id": chosen.pair_ids,
+                **levels,
+                "margin": levels["chosen"] - levels["rejected"],
+                "chosen_tokens": chosen.num_tokens,
+                "rejected_tokens": rejected.num_tokens,
+            }
+            tables.append(pd.DataFrame(row))
+    return pd.concat(tables, ignore_index=True)
+
+
+def win_rates(trace: Trace) -> pd.DataFrame:
+    """Share of comparisons that the samples of each step win against those of step 0, by gold reward, with the KL.
+
+    Returns
+    -------
+    DataFrame
+        One row per run and later step that drew samples: ``run``, ``setting``, ``alpha``, ``seed``, ``step``, ``kl``
+        (nats per response), ``win_rate`` (ties count half) with ``…_low`` and ``…_high``, 95 % over prompts.
+
+    Raises
+    ------
+    InputError
+        If samples were drawn at fewer than two steps, or have no gold reward.
+    """
+    samples = trace.samples
+    if samples.empty or "gold" not in samples or samples["gold"].isna().any():
+        raise InputError("needs sampled responses with a gold reward (--sample-every)")
+    rows = []
+    for run in trace.runs:
+        mine = samples[samples["run"] == run.name]
+        steps = sorted(mine["step"].unique())
+        for step in steps[1:]:
+            now = mine[mine["step"] == step]
+            judged = against(mine[mine["step"] == steps[0]], now)
+            rows.append(
+                {
+                    **run_label(run),
+                    "step": int(step),
+                    "kl": float((now["logp_sum"] - now["ref_logp_sum"]).mean()),
+                    "win_rate": judged.win_rate,
+                    "win_rate_low": judged.low,
+                    "win_rate_high": judged.high,
+                }
+            )
+    if not rows:
+        raise InputError("needs samples of at least two steps (--sample-every)")
+    return pd.DataFrame(rows)
