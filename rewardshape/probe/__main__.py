@@ -2,53 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from rewardshape.errors import InputError, needing
+from rewardshape.probe.command import PROGRAM, parse
+from rewardshape.probe.process import quiet_imports
 
-DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO}
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO, errno.ENAMETOOLONG}
 
 
-def main(argv: Sequence[str] | None = None, prog: str = "python -m rewardshape.probe") -> int:
-    """Exit status: 0 done; 2 bad input, said in one ``error:`` line; 128 + signal when stopped (130 for Ctrl-C)."""
-    from rewardshape.probe.command import parse
-    from rewardshape.probe.process import quiet_imports
+def main(argv: Sequence[str] | None = None, prog: str = PROGRAM) -> int:
+    """Exit status.
 
-    output = None
-    is_main = os.environ.get("RANK", "0") == "0"
+    0 done; 1 a run of a sweep diverged, the others are done; 2 bad input, said in one ``error:`` line; 128 + signal
+    when stopped (130 for Ctrl-C).
+    """
+    folder: list[Path] = []  # once it is known
     try:
-        settings = parse(argv, prog)
-        output = settings.output.output
-        with needing("probe", prog), quiet_imports():
-            from rewardshape.probe.run import Interrupted, dry_run, run
-
-        if settings.output.dry_run:
-            plan = dry_run(settings)
-            if is_main:
-                print(plan)
-            return 0
-        try:
-            trace = run(settings)
-        except Interrupted as stopped:
-            if is_main:
-                print(
-                    f"stopped; the trace is whole. Go on with:\n  {prog} --resume --output {stopped.folder}",
-                    file=sys.stderr,
-                )
-            return 128 + stopped.signal_number
-        if is_main:
-            from rewardshape.probe.show import show, write_results
-
-            show(trace, write_results(trace), settings)
+        return _main(argv, prog, folder)
     except InputError as error:
         return fail(str(error))
+    except BrokenPipeError:  # whoever read our output has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except OSError as error:
         if error.errno not in DISK:
             raise
-        return fail(f"{error.filename or output or 'disk'}: {error.strerror}; what was written is kept")
+        return fail(f"{error.filename or 'disk'}: {error.strerror}; what was written is kept")
     except RuntimeError as error:
         if type(error).__name__ == "OutOfMemoryError":  # torch's, which may not be imported here
             return fail(
@@ -59,15 +45,58 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m rewardshape.p
             raise
         return 2  # another process failed and said why; this one only lost the connection
     except KeyboardInterrupt:
-        if is_main:
-            print("stopped before the first step was done; nothing to go on with", file=sys.stderr)
+        say(how_to_go_on(prog, folder[0]) if folder else "stopped before anything was written")
         return 130
-    return 0
+
+
+def _main(argv: Sequence[str] | None, prog: str, folder: list[Path]) -> int:
+    settings = parse(argv, prog)
+    with needing("probe", prog), quiet_imports():
+        from rewardshape.probe.run import dry_run, run
+        from rewardshape.probe.show import diverged, show, write_results
+        from rewardshape.probe.stopping import Interrupted
+
+    if settings.output.dry_run:
+        plan = dry_run(settings)
+        if is_main():
+            print(plan, flush=True)
+        return 0
+    try:
+        trace = run(settings, on_folder=folder.append)
+    except Interrupted as stopped:
+        say(how_to_go_on(prog, stopped.folder))
+        return 128 + stopped.signal_number
+    lost = diverged(trace)
+    if is_main():
+        results = write_results(trace)
+        for line in results.problems:
+            say(f"note: {line}")
+        show(trace, results.compared, settings)
+        sys.stdout.flush()
+    if lost:
+        fail(f"{len(lost)} of {len(trace.runs)} runs diverged: {'; '.join(lost)}")
+    return 1 if lost else 0
+
+
+def how_to_go_on(prog: str, folder: Path) -> str:
+    return f"stopped; the trace is whole. Go on with:\n  {prog} --resume --output {shlex.quote(str(folder))}"
+
+
+def is_main() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+def say(text: str) -> None:
+    """A line on the terminal, if there is one still."""
+    if is_main():
+        with contextlib.suppress(OSError):
+            print(text, file=sys.stderr, flush=True)
 
 
 def fail(message: str) -> int:
     if speaks():
-        print(f"error: {' '.join(message.split())}", file=sys.stderr)
+        with contextlib.suppress(OSError):
+            print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)
     return 2
 
 

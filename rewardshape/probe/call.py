@@ -6,6 +6,7 @@ import contextlib
 import inspect
 import json
 import tempfile
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike, fspath
 from pathlib import Path
@@ -71,7 +72,8 @@ def run_probe(checkpoint: Any = None, data: Any = None, **settings: Any) -> Trac
             trace = run(chosen, checkpoint=folder, sources=None if file is None else [file])
         except InputError as error:  # the file is ours, and nobody else knows it
             raise error if file is None else InputError(str(error).replace(file, "data")) from None
-        write_results(trace)
+        for line in write_results(trace).problems:
+            warnings.warn(line, stacklevel=2)
     return trace
 
 

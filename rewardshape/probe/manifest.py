@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -30,21 +32,26 @@ def make_folder(settings: Settings) -> Path:
             raise InputError(
                 f"--output {folder}: exists already and is kept; choose another folder, or --resume to go on with it"
             )
-        _make(folder)
+        _make(folder, exist_ok=True)
         return folder
     name = Path(settings.checkpoint).name if settings.checkpoint else "embedded"
     for number in range(1, 100_000):
         folder = Path("runs") / (name if number == 1 else f"{name}-{number}")
         if not folder.exists():
-            _make(folder)
+            try:
+                _make(folder, exist_ok=False)
+            except FileExistsError:  # another process was quicker
+                continue
             return folder
     raise InputError("runs: full of runs of this name; give --output")
 
 
-def _make(folder: Path) -> None:
+def _make(folder: Path, *, exist_ok: bool) -> None:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=exist_ok)
     except OSError as error:
+        if isinstance(error, FileExistsError) and not exist_ok:
+            raise
         raise InputError(f"--output {folder}: cannot be made ({error.strerror})") from error
 
 
@@ -53,52 +60,56 @@ def write_command(folder: Path, settings: Settings) -> None:
     write_json(RunFolder(folder).command, {"command": command_line(settings), "settings": settings.as_dict()})
 
 
-def write_manifest(
-    folder: Path,
+def manifest_of(
     run: PlannedRun,
+    *,
     home: Path,
     model: ModelFacts,
+    fingerprint: str,
     inputs: Inputs,
     reader: Reader,
     place: Place,
-) -> None:
-    """Write ``run.json`` and the texts of the probe set, before the run begins; `home` is the command's folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    files, tokenizer = RunFolder(folder), inputs.tokenizer
-    settings = run.settings.replace(output=str(home))
-    write_json(
-        files.manifest,
-        {
-            "rewardshape": rewardshape.__version__,
-            "status": "running",
-            "command": command_line(settings),
-            "run": settings.as_dict(),
-            "swept": dict(run.swept),
-            "objective": {"name": run.objective.name, "parameters": dict(run.objective.parameters)},
-            "model": {
-                "checkpoint": settings.checkpoint or "embedded",
-                "architecture": model.config.architectures,
-                "parameters": model.parameters,
-                "special_tokens": {
-                    "bos": tokenizer.bos_token,
-                    "eos": tokenizer.eos_token,
-                    "pad": tokenizer.pad_token,
-                },
-                "log_probs": reader.name,
+) -> dict[str, Any]:
+    """What ``run.json`` says when a run begins; `home` is the command's folder, `fingerprint` that of the weights."""
+    settings, tokenizer = run.settings.replace(output=str(home)), inputs.tokenizer
+    return {
+        "rewardshape": rewardshape.__version__,
+        "status": "running",
+        "command": command_line(settings),
+        "run": settings.as_dict(),
+        "swept": dict(run.swept),
+        "objective": {"name": run.objective.name, "parameters": dict(run.objective.parameters)},
+        "model": {
+            "checkpoint": settings.checkpoint or "embedded",
+            "fingerprint": fingerprint,
+            "architecture": model.config.architectures,
+            "parameters": model.parameters,
+            "special_tokens": {
+                "bos": tokenizer.bos_token,
+                "eos": tokenizer.eos_token,
+                "pad": tokenizer.pad_token,
             },
-            "data": {**inputs.report, "end_token": not settings.data.no_end_token},
-            "versions": {"python": platform.python_version(), **_versions()},
-            "device": {
-                "type": str(place.device),
-                "name": torch.cuda.get_device_name(place.device)
-                if place.device.type == "cuda"
-                else platform.machine(),
-                "threads": torch.get_num_threads(),
-                "processes": place.processes,
-            },
+            "log_probs": reader.name,
         },
-    )
-    texts = probe_texts(inputs.probe, tokenizer)
+        "data": {**inputs.report, "end_token": not settings.data.no_end_token},
+        "versions": {"python": platform.python_version(), **_versions()},
+        "device": {
+            "type": str(place.device),
+            "name": torch.cuda.get_device_name(place.device)
+            if place.device.type == "cuda"
+            else platform.machine(),
+            "threads": torch.get_num_threads(),
+            "processes": place.processes,
+        },
+    }
+
+
+def write_manifest(folder: Path, manifest: Mapping[str, Any], inputs: Inputs) -> None:
+    """Write ``run.json`` and the texts of the probe set, before the run begins."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = RunFolder(folder)
+    write_json(files.manifest, manifest)
+    texts = probe_texts(inputs.probe, inputs.tokenizer)
     write_whole(files.probe_set, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in texts))
 
 

@@ -21,6 +21,7 @@ from rewardshape.probe.distributed import gather
 from rewardshape.probe.measure.destination import Destination
 from rewardshape.probe.measure.geometry import Geometry
 from rewardshape.probe.measure.probe_set import PAIR, ProbeSet, ReferenceLogps
+from rewardshape.probe.stopping import Diverged
 from rewardshape.probe.training import PairTrainer, StepNumbers
 from rewardshape.trace import TraceWriter
 from rewardshape.trace.folder import RunFolder
@@ -75,6 +76,8 @@ class Recorder(TrainerCallback):
         Set from outside (a signal) to checkpoint after the step in hand and stop.
     on_step : callable
         Called with the step, its metrics and the probe set's means (empty where it was not due): progress.
+    begins_at : int
+        Step of the checkpoint that the run goes on from.
     """
 
     def __init__(
@@ -86,6 +89,7 @@ class Recorder(TrainerCallback):
         reference: Callable[[], ReferenceLogps],
         stop: threading.Event,
         on_step: OnStep,
+        begins_at: int = 0,
     ):
         self.trainer = trainer
         self.folder = folder
@@ -93,11 +97,17 @@ class Recorder(TrainerCallback):
         self.reference = reference
         self.stop = stop
         self.on_step = on_step
+        self.begins_at = begins_at
         self._writer: TraceWriter | None = None
         self._began = time.perf_counter()
         self._step: StepNumbers  # of the step in hand, from its forward passes to its record
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step != self.begins_at:
+            raise InputError(
+                f"{self.folder}: its checkpoint of step {self.begins_at} says that it was made at step "
+                f"{state.global_step}; delete that checkpoint and go on with --resume"
+            )
         if self.trainer.objective.needs_reference:
             self.trainer.reference = self.reference()
         if self.trainer.is_world_process_zero():
@@ -113,9 +123,7 @@ class Recorder(TrainerCallback):
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._step = self.trainer.gather_step()
-        self._learning_rate = (
-            self.trainer._get_learning_rate()
-        )  # that of this update: after it, the next one's
+        self._learning_rate = self.trainer._get_learning_rate()  # of this update, not yet of the next
         refuse_non_finite(state.global_step + 1, self._step, self.trainer.grad_norm)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -187,14 +195,14 @@ class Recorder(TrainerCallback):
 
 
 def refuse_non_finite(step: int, numbers: StepNumbers, grad_norm: float) -> None:
-    """Raise `InputError` that names the pairs where a loss, or the gradient, is not finite."""
+    """Raise `Diverged` that names the pairs where a loss, or the gradient, is not finite."""
     pairs = zip(numbers.pair_ids, numbers.losses, strict=True)
     bad, what = [pair_id for pair_id, loss in pairs if not math.isfinite(loss)], "loss"
     if not bad and not math.isfinite(grad_norm):
         bad, what = numbers.pair_ids, "gradient"
     if bad:
         named = ", ".join(bad[:5]) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
-        raise InputError(
+        raise Diverged(
             f"step {step}: the {what} is not finite, on pair {named}; stopped before the update, the trace is "
             "kept; look at that pair, or lower --learning-rate or |--alpha|"
         )

@@ -7,9 +7,7 @@ tokenised pairs, the reader, the reference's log-probabilities) is made once.
 from __future__ import annotations
 
 import contextlib
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from rewardshape.probe.checkpoints import step_of, whole_checkpoints
 from rewardshape.probe.distributed import here, is_sharded, join, on_main
 from rewardshape.probe.grid import Grid, PlannedRun, plan_runs
 from rewardshape.probe.inputs import Inputs, as_tokens
+from rewardshape.probe.lock import locked
 from rewardshape.probe.measure.destination import Destination
 from rewardshape.probe.measure.geometry import Geometry
 from rewardshape.probe.measure.influence import chosen_gradient, influences, preconditioned
@@ -35,20 +34,13 @@ from rewardshape.probe.process import set_up
 from rewardshape.probe.progress import Progress, changes_shown
 from rewardshape.probe.recorder import Measures, Recorder
 from rewardshape.probe.reference import Reference, untouched_model
+from rewardshape.probe.resume import check_manifest, check_record, fingerprint_of
 from rewardshape.probe.settings import IN_MEMORY, Settings
+from rewardshape.probe.stopping import Diverged, Interrupted, ending_recorded, is_settled, stop_on_signal
 from rewardshape.probe.training import PairTrainer, TrainingOrder, training_arguments
 from rewardshape.trace import Trace, read_trace
 from rewardshape.trace.folder import RunFolder
 from rewardshape.trace.format import read_lines, rewind
-
-
-class Interrupted(Exception):
-    """A signal stopped the run after a step; its checkpoint and its trace are on disk."""
-
-    def __init__(self, signal_number: int, folder: Path):
-        super().__init__(f"stopped by {signal.Signals(signal_number).name}")
-        self.signal_number = signal_number
-        self.folder = folder
 
 
 @dataclass(frozen=True)
@@ -60,11 +52,18 @@ class Shared:
     gold: Gold | None
     reader: Reader
     home: Path
+    fingerprint: str
     reference: Reference
     progress: Progress
 
 
-def run(settings: Settings, *, checkpoint: str | None = None, sources: Sequence[str] | None = None) -> Trace:
+def run(
+    settings: Settings,
+    *,
+    checkpoint: str | None = None,
+    sources: Sequence[str] | None = None,
+    on_folder: Callable[[Path], object] = lambda folder: None,
+) -> Trace:
     """Run what the settings say and read back the trace.
 
     Parameters
@@ -73,6 +72,8 @@ def run(settings: Settings, *, checkpoint: str | None = None, sources: Sequence[
         As `rewardshape.probe.command.parse` makes them from a command line.
     checkpoint, sources : optional
         Where the checkpoint and the pairs lie, where that is not what the settings call them.
+    on_folder : callable
+        Told the folder once it is made.
 
     Returns
     -------
@@ -82,7 +83,8 @@ def run(settings: Settings, *, checkpoint: str | None = None, sources: Sequence[
     Raises
     ------
     InputError
-        Bad input; or a loss or gradient that is not finite, which stops the run before that update.
+        Bad input; or a loss or gradient that is not finite (`Diverged`), which ends the run before that update. A sweep
+        goes on without the run; its manifest says so.
     Interrupted
         A signal asked the run to stop.
 
@@ -105,7 +107,7 @@ def run(settings: Settings, *, checkpoint: str | None = None, sources: Sequence[
         with Progress(sum(planned.settings.training.steps for planned in grid.runs), quiet=quiet) as progress:
             for line in [*notes, *inputs.notes]:
                 progress.say(line)
-            return read_trace(run_all(grid, inputs, progress))
+            return read_trace(run_all(grid, inputs, progress, on_folder))
 
 
 def dry_run(settings: Settings) -> str:
@@ -121,21 +123,31 @@ def dry_run(settings: Settings) -> str:
         return "\n".join([*inputs.notes, *as_tokens(inputs.train[0], inputs.tokenizer), "", described])
 
 
-def run_all(grid: Grid, inputs: Inputs, progress: Progress) -> Path:
-    """Every run of the grid that is not done yet, one after the other; the folder they lie in."""
-    gold = gold_of(grid)
-    asked = grid.settings.output.output
+def run_all(grid: Grid, inputs: Inputs, progress: Progress, on_folder: Callable[[Path], object]) -> Path:
+    """Every run of the grid that is not settled yet, one after the other; the folder they lie in."""
+    gold, output = gold_of(grid), grid.settings.output
+    resumed = Path(output.output) if output.resume and output.output else None
     shared: Shared | None = None
-    for planned in grid.runs:
-        if asked is not None and on_main(lambda: is_done(Path(asked) / planned.name)):  # noqa: B023
-            progress.skip(planned.settings.training.steps)
-            continue
-        policy = fresh_policy(grid, planned)
-        if shared is None:  # nothing is written before the checkpoint has shown that it can be used
-            shared = begin(grid, inputs, gold, policy, progress)
-        run_one(planned, policy, shared)
-        del policy  # before the next one is loaded
-    return Path(str(asked)) if shared is None else shared.home
+    with contextlib.ExitStack() as held:
+        if resumed is not None:
+            on_main(lambda: hold(resumed, held))
+            on_folder(resumed)
+        for planned in grid.runs:
+            if resumed is not None and on_main(lambda: is_settled(RunFolder(resumed / planned.name))):  # noqa: B023
+                progress.skip(planned.settings.training.steps)
+                continue
+            policy = fresh_policy(grid, planned)
+            if shared is None:  # nothing is written before the checkpoint has shown that it can be used
+                shared = begin(grid, inputs, gold, policy, progress, held)
+                on_folder(shared.home)
+            try:
+                run_one(planned, policy, shared)
+            except Diverged as error:  # a result of the sweep like any other
+                if len(grid.runs) == 1:
+                    raise
+                progress.say(f"{planned.name}: {error}")
+            del policy  # before the next one is loaded
+    return Path(str(resumed)) if shared is None else shared.home
 
 
 def fresh_policy(grid: Grid, planned: PlannedRun) -> PreTrainedModel:
@@ -146,16 +158,65 @@ def fresh_policy(grid: Grid, planned: PlannedRun) -> PreTrainedModel:
 
 
 def begin(
-    grid: Grid, inputs: Inputs, gold: Gold | None, policy: PreTrainedModel, progress: Progress
+    grid: Grid,
+    inputs: Inputs,
+    gold: Gold | None,
+    policy: PreTrainedModel,
+    progress: Progress,
+    held: contextlib.ExitStack,
 ) -> Shared:
-    """Choose the reader on the first policy, make the folder and record the command in it."""
+    """Choose the reader on the first policy, make and lock the folder, and record the command in it.
+
+    A resumed command is first asked whether it goes on with what it began with.
+    """
     reader, note = on_main(lambda: choose_reader(policy, [*inputs.train, *inputs.probe]))
     if note:
         progress.say(note)
+    fingerprint = on_main(lambda: fingerprint_of(policy))
     home = on_main(lambda: manifest.make_folder(grid.settings))
-    on_main(lambda: manifest.write_command(home, grid.settings.replace(output=str(home))))
+    if not grid.settings.output.resume:
+        on_main(lambda: hold(home, held))
     reference = Reference([*inputs.probe, *inputs.train], RunFolder(home).reference)
-    return Shared(grid, inputs, gold, reader, home, reference, progress)
+    shared = Shared(grid, inputs, gold, reader, home, fingerprint, reference, progress)
+    for line in on_main(lambda: checked(shared)):
+        progress.say(line)
+    on_main(lambda: manifest.write_command(home, grid.settings.replace(output=str(home))))
+    return shared
+
+
+def hold(folder: Path, held: contextlib.ExitStack) -> None:
+    """Keep every other process out of the folder as long as `held` lasts."""
+    held.callback(locked(folder).release)
+
+
+def checked(shared: Shared) -> list[str]:
+    """Notes on the runs that are there already; `InputError` where one of them would become another."""
+    notes: list[str] = []
+    rows = ProbeSet(shared.inputs.probe, shared.reader, here().device).table(None)
+    for planned in shared.grid.runs:
+        files = RunFolder(shared.home / planned.name)
+        if files.manifest.is_file():
+            notes += check_manifest(files, manifest_now(planned, shared))
+            if not is_settled(files) and (checkpoint := checkpoint_of(files)):
+                check_record(files.trace, step_of(checkpoint), rows)
+    return list(dict.fromkeys(notes))
+
+
+def checkpoint_of(files: RunFolder) -> Path | None:
+    """The newest whole checkpoint that a run can go on from."""
+    return next(iter(whole_checkpoints(files.checkpoints)), None) if files.trace.is_file() else None
+
+
+def manifest_now(planned: PlannedRun, shared: Shared) -> dict[str, Any]:
+    return manifest.manifest_of(
+        planned,
+        home=shared.home,
+        model=shared.grid.model,
+        fingerprint=shared.fingerprint,
+        inputs=shared.inputs,
+        reader=shared.reader,
+        place=here(),
+    )
 
 
 def run_one(planned: PlannedRun, policy: PreTrainedModel, shared: Shared) -> None:
@@ -204,6 +265,7 @@ def run_one(planned: PlannedRun, policy: PreTrainedModel, shared: Shared) -> Non
             measures,
             reference=lambda: shared.reference.logps(shared.reader, trainer.score, trainer.args.device),
             stop=stop,
+            begins_at=step_of(checkpoint) if checkpoint else 0,
             on_step=changes_shown(
                 shared.progress,
                 planned.name or planned.objective.name,
@@ -214,11 +276,8 @@ def run_one(planned: PlannedRun, policy: PreTrainedModel, shared: Shared) -> Non
             if callback is not None:
                 trainer.add_callback(callback)
         try:
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        except InputError as error:
-            if here().is_main:
-                RunFolder(folder).set_status(f"failed: {error}")
-            raise
+            with ending_recorded(RunFolder(folder), shared.home):
+                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         finally:
             recorder.close()
     status = "interrupted" if stop.is_set() else "done"
@@ -230,16 +289,10 @@ def run_one(planned: PlannedRun, policy: PreTrainedModel, shared: Shared) -> Non
 def begin_or_rewind(planned: PlannedRun, shared: Shared) -> Path | None:
     """Write the manifest; the checkpoint to go on from, with everything later dropped from the record."""
     files = RunFolder(shared.home / planned.name)
-    checkpoint = next(iter(whole_checkpoints(files.checkpoints)), None) if files.trace.is_file() else None
-    manifest.write_manifest(
-        files.path, planned, shared.home, shared.grid.model, shared.inputs, shared.reader, here()
-    )
+    checkpoint = checkpoint_of(files)
+    manifest.write_manifest(files.path, manifest_now(planned, shared), shared.inputs)
     rewind(files.path, step_of(checkpoint) if checkpoint else -1)
     return checkpoint
-
-
-def is_done(folder: Path) -> bool:
-    return RunFolder(folder).read_manifest().get("status") == "done"
 
 
 def optimizer_notes(grid: Grid) -> list[str]:
@@ -342,39 +395,3 @@ def prompts_to_sample(planned: PlannedRun, inputs: Inputs) -> list[EncodedPair]:
     else:
         prompts = list({tuple(pair.prompt_ids): pair for pair in inputs.probe}.values())
     return prompts[: planned.settings.probing.samples]
-
-
-# --- signals ----------------------------------------------------------------------------------------------------
-
-
-class Stop(threading.Event):
-    """Set when a signal asked the run to stop."""
-
-    signal_number = int(signal.SIGINT)
-
-
-@contextlib.contextmanager
-def stop_on_signal() -> Iterator[Stop]:
-    """Within it, SIGINT or SIGTERM asks for a stop after the step in hand; a second SIGINT stops at once.
-
-    A second SIGTERM does not: launchers and schedulers pass one on that the process itself has had already.
-    """
-    stop = Stop()
-
-    def ask(number: int, _: object) -> None:
-        if stop.is_set():
-            if number == stop.signal_number == signal.SIGINT:
-                raise KeyboardInterrupt
-            return
-        stop.signal_number = number
-        stop.set()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -12,6 +13,7 @@ from rewardshape.analysis import compare_at_equal, displacement_summary, over_se
 from rewardshape.errors import InputError
 from rewardshape.figures.of_runs import draw_all
 from rewardshape.probe.settings import Settings
+from rewardshape.probe.stopping import DIVERGED
 from rewardshape.report import write_report
 from rewardshape.trace import Trace
 from rewardshape.trace.folder import RunFolder
@@ -37,20 +39,57 @@ AT = {
 }
 
 
-def write_results(trace: Trace) -> list[pd.DataFrame]:
-    """Draw the pictures and write the report and, of a sweep, the comparison; the tables of which are returned."""
-    files = RunFolder(trace.folder)
-    compared = list(comparisons(trace)) if len(trace.runs) > 1 else []
-    if compared:
-        pd.concat(compared).to_csv(files.comparison, index=False)
-    draw_all(trace, files.figures)
-    write_report(trace.folder)
-    return compared
+@dataclass(frozen=True)
+class Results:
+    """What was made of a finished trace.
+
+    Attributes
+    ----------
+    compared : list of DataFrame
+        The runs of a sweep where they have come equally far.
+    problems : list of str
+        What could not be made, and why: nothing of it takes anything from the trace.
+    """
+
+    compared: list[pd.DataFrame]
+    problems: list[str]
+
+
+def write_results(trace: Trace) -> Results:
+    """Draw the pictures and write the report and, of a sweep, the comparison."""
+    files, problems = RunFolder(trace.folder), list[str]()
+    compared: list[pd.DataFrame] = []
+
+    def made(what: str, make: Callable[[], object]) -> None:
+        try:
+            make()
+        except OSError:  # no room, no permission: said as it is everywhere
+            raise
+        except Exception as error:
+            line = (str(error).splitlines() or [""])[0]
+            problems.append(f"{what} could not be made ({type(error).__name__}: {line}); the trace is whole")
+
+    def compare() -> None:
+        compared.extend(comparisons(trace))
+        if compared:
+            pd.concat(compared).to_csv(files.comparison, index=False)
+
+    if len(trace.runs) > 1:
+        made("the comparison", compare)
+    made("the figures", lambda: draw_all(trace, files.figures))
+    made("the report", lambda: write_report(trace.folder))
+    return Results(compared, problems)
+
+
+def diverged(trace: Trace) -> list[str]:
+    """Of each run that diverged its name, the step and the pair, as its manifest has it."""
+    found = [(run, str(run.manifest.get("status"))) for run in trace.runs]
+    return [f"{run.name}: {status}" for run, status in found if status.startswith(DIVERGED)]
 
 
 def show(trace: Trace, compared: list[pd.DataFrame], settings: Settings) -> None:
     """Print the tables, or all of it as JSON."""
-    summary = displacement_summary(trace)
+    summary = ends(trace)
     if settings.output.json:
         print(
             json.dumps({"folder": str(trace.folder), "runs": json.loads(summary.to_json(orient="records"))})
@@ -61,6 +100,8 @@ def show(trace: Trace, compared: list[pd.DataFrame], settings: Settings) -> None
     steps, pairs = int(summary["step"].max()), int(summary["num_pairs"].max())
     print(f"after {steps} steps: change since step 0 on {pairs} probe pairs, 95 % intervals over pairs\n")
     print(text_table(summary, "run"))
+    for line in diverged(trace):
+        print(line)
     for rows in compared:
         several = rows["seed"].nunique() > 1
         print(f"\n{AT[rows['axis'].iloc[0]].format(value=rows['value'].iloc[0])}", end="")

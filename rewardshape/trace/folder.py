@@ -68,6 +68,11 @@ class RunFolder:
         return self.path / "command.json"
 
     @property
+    def lock(self) -> Path:
+        """Of the command's folder: held by the process that works in it; without one, the file means nothing."""
+        return self.path / ".lock"
+
+    @property
     def reference(self) -> Path:
         """Of the command's folder: log-probs of every pair under the untouched model."""
         return self.path / "reference.json"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -9,10 +10,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from rewardshape.probe.__main__ import main
 from rewardshape.probe.checkpoints import whole_checkpoints
@@ -153,3 +155,118 @@ def test_a_resumed_run_cannot_become_another(uninterrupted, capsys, flags, said)
     assert main(["--resume", "--output", str(uninterrupted), *flags]) == 2
     assert said in capsys.readouterr().err
     assert (uninterrupted / "trace.jsonl").read_bytes() == before
+
+
+# --- a resumed run proves that it goes on with what it began with ---------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def own(checkpoint: str, tmp_path_factory: pytest.TempPathFactory, pairs_file: str) -> Path:
+    """A folder with a model, pairs and a run of theirs that stopped after the checkpoint of step 2 of 4."""
+    folder = tmp_path_factory.mktemp("own")
+    shutil.copytree(checkpoint, folder / "model")
+    rows = Path(pairs_file).read_text(encoding="utf-8").splitlines(keepends=True)[:60]
+    (folder / "pairs.jsonl").write_text("".join(rows), encoding="utf-8")
+    words = (
+        "--steps 4 --checkpoint-every 2 --keep-checkpoints 2 --batch-size 4 --probe-pairs 6 --quiet".split()
+    )
+    assert (
+        main(
+            [
+                str(folder / "model"),
+                "--data",
+                str(folder / "pairs.jsonl"),
+                "--output",
+                str(folder / "run"),
+                *words,
+            ]
+        )
+        == 0
+    )
+    run = folder / "run"
+    shutil.rmtree(run / "checkpoints" / "checkpoint-4")
+    manifest = run / "run.json"
+    manifest.write_text(manifest.read_text().replace('"status": "done"', '"status": "running"'))
+    return folder
+
+
+@pytest.fixture
+def refused(own: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[[], str]]:
+    """What resuming says where it must be refused, with nothing written; then all is put back."""
+    kept = {path: path.read_bytes() for path in own.rglob("*") if path.is_file()}
+
+    def resume() -> str:
+        before = {path: path.read_bytes() for path in own.rglob("*") if path.is_file()}
+        capsys.readouterr()
+        assert main(["--resume", "--output", str(own / "run"), "--quiet"]) == 2
+        [line] = capsys.readouterr().err.splitlines()
+        assert {path: path.read_bytes() for path in own.rglob("*") if path.is_file()} == before
+        return line
+
+    yield resume
+    shutil.rmtree(own / "run")
+    for path, content in kept.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+def test_other_data_are_refused(own, refused):
+    rows = (own / "pairs.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (own / "pairs.jsonl").write_text("".join(rows[:-1]), encoding="utf-8")
+    began = json.loads((own / "run" / "run.json").read_text())["data"]["fingerprint"]
+    line = refused()
+    assert f"the data changed since the run began (fingerprint {began[:12]}, now " in line
+
+
+def test_other_weights_are_refused(own, refused):
+    weights = load_file(own / "model" / "model.safetensors")
+    name = next(iter(weights))
+    weights[name].flatten()[0] += 1e-3
+    save_file(weights, own / "model" / "model.safetensors", metadata={"format": "pt"})
+    assert "the checkpoint changed since the run began" in refused()
+
+
+def test_edited_settings_are_refused(own, refused):
+    command = own / "run" / "command.json"
+    command.write_text(command.read_text().replace('"steps": 4', '"steps": 6'))
+    assert "--steps is 6, and the run began with 4" in refused()
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (lambda lines: lines[:2] + lines[3:], "trace.jsonl:3: found step 2 where step 1 belongs"),
+        (lambda lines: [*lines[:2], lines[2][:30] + b"\n", *lines[3:]], "trace.jsonl:3: not a record"),
+        (lambda lines: lines[:2] + lines[1:], "trace.jsonl:3: found step 0 where step 1 belongs"),
+        (lambda lines: lines[1:], "trace.jsonl:1: no head of format 1"),
+        (lambda lines: lines[:2], "trace.jsonl: ends before step 2"),
+        (
+            lambda lines: [lines[0].replace(b"pairs.jsonl:", b"other.jsonl:"), *lines[1:]],
+            "its probe set is another one",
+        ),
+    ],
+    ids=["a step is missing", "a line is torn", "a line is doubled", "no head", "too short", "other pairs"],
+)
+def test_a_damaged_record_is_refused_with_its_line(own, refused, harm, said):
+    trace = own / "run" / "trace.jsonl"
+    trace.write_bytes(b"".join(harm(trace.read_bytes().splitlines(keepends=True))))
+    assert said in refused()
+
+
+def test_a_checkpoint_of_another_step_is_refused(own, refused, capsys):
+    checkpoints = own / "run" / "checkpoints"
+    (checkpoints / "checkpoint-2").rename(checkpoints / "checkpoint-1")
+    assert main(["--resume", "--output", str(own / "run"), "--quiet"]) == 2
+    assert "its checkpoint of step 1 says that it was made at step 2" in capsys.readouterr().err
+
+
+def test_what_changes_rounding_is_a_note(own, capsys):
+    manifest = own / "run" / "run.json"
+    torch_now = json.loads(manifest.read_text())["versions"]["torch"]
+    manifest.write_text(manifest.read_text().replace(f'"torch": "{torch_now}"', '"torch": "1.0.0"'))
+    command = own / "run" / "command.json"
+    command.write_text(command.read_text().replace('"quiet": true', '"quiet": false'))
+    capsys.readouterr()
+    assert main(["--resume", "--output", str(own / "run")]) == 0
+    said = capsys.readouterr().err
+    assert f"torch is {torch_now}, and the run began with 1.0.0: numbers may differ by rounding" in said

@@ -1,0 +1,36 @@
+"""One process at a time in a folder."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from rewardshape.errors import InputError
+from rewardshape.trace.folder import RunFolder
+
+
+def locked(folder: Path) -> FileLock:
+    """The folder, for this process alone, until the lock is released or the process ends, however it ends.
+
+    The operating system holds the lock: one that a killed process leaves behind does not exist. On network file systems
+    it holds as far as theirs do; where there are none, a warning says so.
+
+    Raises
+    ------
+    InputError
+        If another process has it.
+    """
+    lock = FileLock(RunFolder(folder).lock)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(
+            f"{folder}: another process is at work in it; wait for it, or stop it, then go on with --resume"
+        ) from None
+    except NotImplementedError:
+        warnings.warn(
+            f"{folder}: its file system has no locks; do not start a second process in it", stacklevel=2
+        )
+    return lock

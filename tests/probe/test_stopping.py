@@ -1,0 +1,171 @@
+"""However a run ends, its manifest and the last line say how; and a measurement that fails takes nothing from it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rewardshape import InputError, read_trace
+from rewardshape.probe import __main__ as program
+from rewardshape.probe.__main__ import main
+from rewardshape.probe.lock import locked
+from rewardshape.probe.progress import Progress
+
+SMALL = ["--steps", "3", "--batch-size", "4", "--probe-pairs", "6", "--learning-rate", "1e-3"]
+
+
+def words(checkpoint: str, pairs_file: str, output: Path, *flags: str) -> list[str]:
+    return [checkpoint, "--data", pairs_file, "--output", str(output), *SMALL, *flags]
+
+
+def started(*flags: str, **keywords) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "rewardshape.probe", *flags],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        text=True,
+        **keywords,
+    )
+
+
+@pytest.fixture(scope="module")
+def sweep(checkpoint: str, pairs_file: str, tmp_path_factory) -> tuple[int, Path]:
+    """Three values of α, of which the second ends in an infinite loss; what main returned, and the folder."""
+    folder = tmp_path_factory.mktemp("sweep") / "run"
+    return main(words(checkpoint, pairs_file, folder, "--alpha", "0", "600", "0.25", "--quiet")), folder
+
+
+def test_a_sweep_goes_on_past_a_run_that_diverges(sweep):
+    status, folder = sweep
+    assert status == 1
+    found = {run.name: str(run.manifest["status"]) for run in read_trace(folder).runs}
+    assert (found["alpha=0"], found["alpha=0.25"]) == ("done", "done")
+    assert found["alpha=600"].startswith("diverged: step 2: the loss is not finite, on pair pairs.jsonl:")
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "alpha=600" in page
+    assert "diverged" in page
+
+
+def test_resuming_such_a_sweep_finds_nothing_left_and_says_so_again(sweep, capsys):
+    _, folder = sweep
+    before = {path: path.read_bytes() for path in folder.rglob("trace.jsonl")}
+    assert main(["--resume", "--output", str(folder), "--json"]) == 1
+    shown, said = capsys.readouterr()
+    assert {row["run"] for row in json.loads(shown)["runs"]} == {"alpha=0", "alpha=600", "alpha=0.25"}
+    assert "error: 1 of 3 runs diverged: alpha=600: diverged: step 2" in said
+    assert {path: path.read_bytes() for path in folder.rglob("trace.jsonl")} == before
+
+
+def test_what_is_left_of_a_sweep_is_done_on_resume(sweep):
+    _, folder = sweep
+    left = folder / "alpha=0.25" / "trace.jsonl"
+    expected = left.read_bytes()
+    manifest = folder / "alpha=0.25" / "run.json"
+    manifest.write_text(manifest.read_text().replace('"status": "done"', '"status": "running"'))
+    left.write_bytes(b"".join(expected.splitlines(keepends=True)[:2]))
+    shutil.rmtree(folder / "alpha=0.25" / "checkpoints")
+    assert main(["--resume", "--output", str(folder), "--quiet"]) == 1
+    assert left.read_bytes() == expected
+
+
+def test_a_figure_that_cannot_be_drawn_is_a_note(checkpoint, pairs_file, tmp_path, monkeypatch, capsys):
+    def broken(*_: object) -> None:
+        raise ValueError("no such colour")
+
+    monkeypatch.setattr("rewardshape.probe.show.draw_all", broken)
+    assert main(words(checkpoint, pairs_file, tmp_path / "run", "--quiet")) == 0
+    said = capsys.readouterr().err
+    assert "note: the figures could not be made (ValueError: no such colour); the trace is whole" in said
+    assert (tmp_path / "run" / "report.html").is_file()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_progress_that_cannot_be_written_is_silence(monkeypatch):
+    full = open("/dev/full", "w")
+    monkeypatch.setattr(sys, "stderr", full)
+    with Progress(2, seconds_between_lines=0) as progress:
+        progress.say("a note")
+        progress.step("run", {"loss": 1.0}, tokens=3)
+    monkeypatch.undo()
+    with contextlib.suppress(OSError):
+        full.close()
+
+
+def test_whoever_stops_reading_ends_nothing(checkpoint, pairs_file, tmp_path):
+    process = started(
+        *words(checkpoint, pairs_file, tmp_path / "run"), stderr=subprocess.STDOUT, stdout=subprocess.PIPE
+    )
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(timeout=120) == 0
+    assert read_trace(tmp_path / "run").runs[0].manifest["status"] == "done"
+    assert (tmp_path / "run" / "report.html").is_file()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there is no SIGHUP here")
+def test_a_closed_terminal_leaves_a_checkpoint_as_sigterm_does(checkpoint, pairs_file, tmp_path):
+    output = tmp_path / "run"
+    process = started(
+        *words(checkpoint, pairs_file, output, "--steps", "500", "--checkpoint-every", "500"),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 120
+    trace = output / "trace.jsonl"
+    while not (trace.is_file() and trace.read_bytes().count(b"\n") >= 3) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGHUP)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGHUP
+    assert f"--resume --output {output}" in said
+    run = read_trace(output)
+    assert run.runs[0].manifest["status"] == "interrupted"
+    assert (output / "checkpoints" / f"checkpoint-{run.steps['step'].max()}").is_dir()
+
+
+def test_stopping_while_the_figures_are_drawn_says_how_to_go_on(
+    checkpoint, pairs_file, tmp_path, monkeypatch, capsys
+):
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rewardshape.probe.show.draw_all", stopped)
+    assert main(words(checkpoint, pairs_file, tmp_path / "run", "--quiet")) == 130
+    assert f"--resume --output {tmp_path / 'run'}" in capsys.readouterr().err
+
+
+def test_a_second_process_is_refused_in_one_line(sweep, capsys):
+    _, folder = sweep
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    lock = locked(folder)
+    try:
+        assert main(["--resume", "--output", str(folder), "--quiet"]) == 2
+    finally:
+        lock.release()
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {folder}: another process is at work in it")
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_lock_ends_with_its_process_however_that_ends(tmp_path):
+    code = "import sys, time; from pathlib import Path; from rewardshape.probe.lock import locked\n"
+    code += "lock = locked(Path(sys.argv[1])); print('held', flush=True); time.sleep(600)"
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    with pytest.raises(InputError, match="another process"):
+        locked(tmp_path)
+    process.kill()
+    process.wait()
+    locked(tmp_path).release()
+
+
+def test_the_way_on_is_quoted_for_the_shell():
+    assert program.how_to_go_on("rewardshape probe", Path("my runs/a")).endswith("--output 'my runs/a'")
