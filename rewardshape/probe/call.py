@@ -12,7 +12,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rewardshape.errors import InputError
+from rewardshape.errors import InputError, needing
 from rewardshape.probe.command import settled
 from rewardshape.probe.process import quiet_imports
 from rewardshape.probe.settings import IN_MEMORY, SETTINGS, Setting
@@ -60,7 +60,7 @@ def run_probe(checkpoint: Any = None, data: Any = None, **settings: Any) -> Trac
         )
     if checkpoint is None and not {"alpha", "objective", "preset"} & settings.keys():
         settings["alpha"] = DEFAULT["alpha"]
-    with quiet_imports():
+    with needing("probe", "run_probe"), quiet_imports():
         from rewardshape.probe.run import run
         from rewardshape.probe.show import write_results
     with contextlib.ExitStack() as stack:
