@@ -151,7 +151,10 @@ def _log(
             repeated += twice
     if repeated:
         notes.append(f"{repeated} steps were logged more than once: the later values count")
-    wide = pd.concat(tables, ignore_index=True).sort_values("step", kind="stable", ignore_index=True)
+    wide = tables[0] if len(tables) == 1 else pd.concat(tables, ignore_index=True)
+    del tables
+    if not wide["step"].is_monotonic_increasing:
+        wide = wide.sort_values("step", kind="stable", ignore_index=True)
     bad_rows = pd.DataFrame(nonfinite, columns=NONFINITE).drop_duplicates()
     losses = wide.loc[wide["split"] == "train", "loss"].dropna() if "loss" in wide else pd.Series(dtype=float)
     kind, signs = kind_of(rows.keys(run.rows), float(losses.iloc[0]) if len(losses) else None, settings)
@@ -168,7 +171,7 @@ def _split_table(
     held: dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]] = {}
     for (of, series), logged in rows.columns.items():
         if of == split and logged.rows:
-            where = place[np.frombuffer(logged.rows, dtype=np.int64)]
+            where = place[np.frombuffer(logged.rows, dtype=np.int32)]
             held[series] = (where[where >= 0], np.frombuffer(logged.values)[where >= 0])
     here = (
         np.unique(np.concatenate([where for where, _ in held.values()])) if held else np.empty(0, dtype=int)

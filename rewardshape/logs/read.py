@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rewardshape.errors import InputError
 from rewardshape.logs.events import EVENT_FILES, event_groups, event_records
-from rewardshape.logs.forms import Request, read_binary, read_text
+from rewardshape.logs.forms import FORMS, Request, read_binary, read_text
 from rewardshape.logs.kinds import PHRASES
 from rewardshape.logs.log import Log, assemble
 from rewardshape.logs.names import SERIES
@@ -26,8 +26,9 @@ __all__ = ["Log", "read_logs"]
 
 
 UNDERSTOOD = (
-    "a run folder of rewardshape, trainer_state.json, a model card's table, TRL or reference-DPO stdout, "
-    "trainer_log.jsonl, a wandb CSV or JSONL export, a TensorBoard event file, CSV or JSONL with --columns"
+    "a run folder of rewardshape, "
+    + ", ".join(dict.fromkeys(form.name for form in FORMS))
+    + " (columns of your own: --columns)"
 )
 COLUMN_NAMES = {"chosen": "logp_chosen", "rejected": "logp_rejected"}  # short names for --columns
 PLACES = ("step", "epoch", "examples", "run")

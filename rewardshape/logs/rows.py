@@ -38,7 +38,7 @@ class _Column:
     __slots__ = ("rows", "telling", "trains", "values")
 
     def __init__(self, split: str, series: str) -> None:
-        self.rows = array("q")
+        self.rows = array("i")
         self.values = array("d")
         self.telling = series in TELLING
         self.trains = split == "train"
@@ -69,8 +69,8 @@ class Rows:
         ``step``, ``examples`` and ``epoch`` of each row, NaN where it states none.
     columns : dict of (split, series) to column
         Each series with the rows that hold it.
-    bars : list of tuple of (count, total)
-        The progress bars that stood before each row.
+    bars : list of arrays
+        The progress bars that stood before the rows: row, count and total of each.
     """
 
     default_split: str = "train"
@@ -82,7 +82,7 @@ class Rows:
         self.strange: list[
             tuple[int, str, str]
         ] = []  # row, split and key of what is not finite and not understood
-        self.bars: list[tuple[Bar, ...]] = []
+        self.bars = [array("q"), array("q"), array("q")]
         self.trains = bytearray()
         self.after_summary = bytearray()
         self.untold: list[Record] = []  # records that show what is trained and no series of ours
@@ -102,7 +102,7 @@ class Rows:
         return rows
 
     def __len__(self) -> int:
-        return len(self.bars)
+        return len(self.trains)
 
     def add(self, record: Mapping[str, Any], bars: tuple[Bar, ...] = ()) -> bool:
         """Append a record if it tells about training; say whether it does."""
@@ -141,7 +141,9 @@ class Rows:
             if value is not None and not math.isfinite(value)
         ]
         self._append_place(layout, raws)
-        self.bars.append(bars)
+        for bar in bars:
+            for part, whole in zip(self.bars, (row, *bar), strict=True):
+                part.append(whole)
         self.trains.append(trains)
         self.after_summary.append(self._summary)
         self._row_layouts.append(index)
@@ -264,7 +266,7 @@ def _leading_splits(rows: Rows) -> NDArray[np.int64]:
     splits = np.full(len(rows), -1, dtype=np.int64)
     numbers = {split: index for index, split in enumerate(dict.fromkeys(["train", *rows.splits()]))}
     for (split, _), column in rows.columns.items():
-        at = np.frombuffer(column.rows, dtype=np.int64)
+        at = np.frombuffer(column.rows, dtype=np.int32)
         if at.size:
             splits[at] = np.where(splits[at] < 0, numbers[split], np.minimum(splits[at], numbers[split]))
     return splits

@@ -31,7 +31,7 @@ def steps_of(rows: Rows, run: NDArray[np.int64]) -> tuple[Floats, Counts]:
     )
     trains = np.frombuffer(rows.trains, dtype=np.uint8)[run].astype(bool)
     if np.isnan(steps).all():
-        steps = _of_bars([rows.bars[row] for row in run], trains, epochs)
+        steps = _of_bars(rows, run, trains, epochs)
     for counter in (examples, epochs):
         known = (steps > 0) & (counter > 0)
         if known.any():
@@ -62,31 +62,33 @@ def _are_whole(epochs: Floats, trains: NDArray[np.bool_]) -> bool:
     return all(len(np.unique(epochs[part])) == int(part.sum()) for part in (trains, ~trains))
 
 
-def _of_bars(bars: list[tuple[tuple[int, int], ...]], trains: NDArray[np.bool_], epochs: Floats) -> Floats:
+def _of_bars(rows: Rows, run: NDArray[np.int64], trains: NDArray[np.bool_], epochs: Floats) -> Floats:
     """Transformers prints a step only in its progress bar: the steps of the bars, NaN where there is none.
 
     Other bars (tokenising, evaluation loops) are told apart by their total: training's is the one that precedes most
     training records. Where bars are rare, they only calibrate steps per epoch: what follows a bar comes after it.
     """
-    steps = np.full(len(bars), math.nan)
-    total = _training_total(bars, trains)
+    steps = np.full(len(run), math.nan)
+    place = np.full(len(rows), -1)
+    place[run] = np.arange(len(run))
+    at, counts, totals = (np.frombuffer(column, dtype=np.int64) for column in rows.bars)
+    at = place[at] if len(at) else at
+    total = _training_total(totals[at >= 0], trains[at[at >= 0]])
     if total is None:
         return steps
-    for row, found in enumerate(bars):
-        steps[row] = next((count for count, of in reversed(found) if of == total), math.nan)
+    own = (at >= 0) & (totals == total)
+    steps[at[own]] = counts[own]
     if np.isfinite(steps[trains]).sum() >= _MOST_BARS * trains.sum():
         return steps
     before = np.concatenate([[math.nan], epochs[:-1]])
     known = np.isfinite(steps) & (before > 0)
     if not known.any():
-        return np.full(len(bars), math.nan)
+        return np.full(len(run), math.nan)
     rate = float(np.median(steps[known] / before[known]))
     return np.where(epochs > 0, np.round(epochs * rate), math.nan)
 
 
-def _training_total(bars: list[tuple[tuple[int, int], ...]], trains: NDArray[np.bool_]) -> int | None:
-    counts: dict[int, int] = {}
-    for row in np.flatnonzero(trains):
-        for total in {total for _, total in bars[row]}:
-            counts[total] = counts.get(total, 0) + 1
-    return max(counts, key=lambda total: (counts[total], total)) if counts else None
+def _training_total(totals: NDArray[np.int64], trains: NDArray[np.bool_]) -> int | None:
+    """The total of most bars before training rows; of equally many, the largest. Each row has a bar of a total once."""
+    found, times = np.unique(totals[trains], return_counts=True)
+    return int(found[np.flatnonzero(times == times.max())[-1]]) if len(found) else None

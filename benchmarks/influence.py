@@ -1,0 +1,135 @@
+"""Does influence find the pairs that did it? Leave-one-out retraining and poisoned labels, on the embedded model.
+
+    python benchmarks/influence.py leave-one-out      rank correlation with what retraining without each pair does
+    python benchmarks/influence.py poisoned           precision at k for pairs that reject their own good answer
+
+A plain loop, so that leaving a pair out changes nothing else: the same batches and order, the pair's loss times 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import numpy as np
+import torch
+from scipy import stats
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from rewardshape.data import EncodedPair, embedded, encode_pairs, read_preferences
+from rewardshape.probe.measure.influence import chosen_gradient, influences, preconditioned
+from rewardshape.probe.measure.logprobs import SharedPrefixReader
+from rewardshape.probe.measure.probe_set import ProbeSet
+from rewardshape.theory import Responses, objective
+
+GOAL = objective("alphapo", alpha=0.25, beta=2.5, gamma=0.5)
+READER = SharedPrefixReader()
+PROBE, BATCH, RATE = 64, 8, 3e-4
+
+
+def encoded() -> list[EncodedPair]:
+    tokenizer = AutoTokenizer.from_pretrained(embedded.checkpoint_path())
+    pairs, _ = read_preferences([embedded.pairs_path()])
+    return encode_pairs(pairs, tokenizer, max_prompt_tokens=128, max_response_tokens=128)[0]
+
+
+def fresh() -> torch.nn.Module:
+    return AutoModelForCausalLM.from_pretrained(embedded.checkpoint_path()).eval()
+
+
+def level(model: torch.nn.Module, probe: ProbeSet) -> float:
+    """Mean chosen log-prob per token of the probe set, nats."""
+    sums = np.array(probe.measure(lambda batch: READER.logps(model, batch))[0]["logp_sum"]).reshape(-1, 2)
+    return float(np.mean(sums[:, 0] / [len(pair.responses["chosen"]) for pair in probe.pairs]))
+
+
+def train(pairs: list[EncodedPair], probe: ProbeSet, *, without: int | None = None, measure: bool = False):
+    """One pass over the pairs in their order; the level at the end and, if asked, every pair's summed influence."""
+    model = fresh()
+    parameters = list(model.parameters())
+    optimizer = torch.optim.AdamW(parameters, lr=RATE, weight_decay=0.0)
+    summed = np.zeros(len(pairs))
+    for start in range(0, len(pairs), BATCH):
+        batch = pairs[start : start + BATCH]
+
+        def score(collated, model=model):
+            return READER.logps(model, collated)
+
+        if measure:
+            gradient = chosen_gradient(parameters, probe, score)
+            direction = preconditioned(optimizer, parameters, gradient)
+            theirs = ProbeSet(batch, READER, torch.device("cpu"))
+            found = influences(parameters, direction, gradient, theirs, score, GOAL)
+            summed[start : start + len(batch)] += RATE / len(batch) * found
+        logps = READER.logps(model, READER.collate(batch))
+        sums = logps.logp_sum.view(-1, 2)
+        tokens = torch.tensor(logps.lengths, dtype=sums.dtype).view(-1, 2)
+        losses = GOAL.pair_loss(*(Responses(sums[:, i], tokens[:, i], None) for i in (0, 1)))
+        kept = torch.tensor([float(start + i != without) for i in range(len(batch))])
+        optimizer.zero_grad()
+        (losses * kept).mean().backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1e9)
+        optimizer.step()
+    return level(model, probe), summed
+
+
+def leave_one_out(pairs: list[EncodedPair], count: int, seed: int) -> None:
+    drawn = np.random.default_rng(seed).permutation(len(pairs))
+    probe = ProbeSet([pairs[i] for i in drawn[:PROBE]], READER, torch.device("cpu"))
+    trained = [pairs[i] for i in drawn[PROBE : PROBE + count]]
+    began = time.process_time()
+    whole, summed = train(trained, probe, measure=True)
+    measured = time.process_time() - began
+    began = time.process_time()
+    effects = np.array([whole - train(trained, probe, without=i)[0] for i in range(count)])
+    print(f"{count} pairs in batches of {BATCH}, AdamW at {RATE:g}, seed {seed}:")
+    print(f"  Spearman's ρ of influence with leave-one-out: {stats.spearmanr(summed, effects).statistic:.3f}")
+    print(
+        f"  Pearson's r {np.corrcoef(summed, effects)[0, 1]:.3f}; processor time {measured:.1f} s with influence,"
+    )
+    print(f"  {time.process_time() - began:.1f} s for the retraining")
+
+
+def poison(pair: EncodedPair, other: EncodedPair) -> EncodedPair:
+    """A pair that prefers the answer to another request over its own chosen one."""
+    responses = {"chosen": other.responses["chosen"], "rejected": pair.responses["chosen"]}
+    return EncodedPair(pair.pair_id, pair.prompt_ids, responses)
+
+
+def poisoned(pairs: list[EncodedPair], share: float, count: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    drawn = rng.permutation(len(pairs))
+    probe = ProbeSet([pairs[i] for i in drawn[:PROBE]], READER, torch.device("cpu"))
+    trained = [pairs[i] for i in drawn[PROBE : PROBE + count]]
+    bad = set(rng.permutation(count)[: round(share * count)].tolist())
+    made = [poison(p, trained[i - 1]) if i in bad else p for i, p in enumerate(trained)]
+    _, summed = train(made, probe, measure=True)
+    order = np.argsort(summed)
+    hits = [i in bad for i in order]
+    precision = {k: float(np.mean(hits[:k])) for k in (10, len(bad))}
+    auc = stats.mannwhitneyu(summed[list(set(range(count)) - bad)], summed[list(bad)]).statistic
+    auc /= len(bad) * (count - len(bad))
+    shown = ", ".join(f"precision at {k} {value:.2f}" for k, value in precision.items())
+    print(f"{len(bad)} of {count} pairs poisoned, seed {seed}: {shown} (by chance {share:.2f})")
+    print(f"  a clean pair ranks above a poisoned one in {auc:.0%}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=["leave-one-out", "poisoned"])
+    parser.add_argument("--pairs", type=int, default=None, help="training pairs (default 64, poisoned 480)")
+    parser.add_argument("--share", type=float, default=0.1, help="share of pairs poisoned")
+    parser.add_argument("--seeds", type=int, default=3)
+    arguments = parser.parse_args()
+    pairs = encoded()
+    for seed in range(arguments.seeds):
+        if arguments.what == "leave-one-out":
+            leave_one_out(pairs, arguments.pairs or 64, seed)
+        else:
+            poisoned(pairs, arguments.share, arguments.pairs or 480, seed)
+
+
+if __name__ == "__main__":
+    main()
