@@ -9,7 +9,8 @@
 - where a pair goes (with its `Gram` matrix): `flow`, `chosen_falls`, `weight_ratio`, `turning_gap`, `stall_gap`,
   `path`, `integrated_path`, `gradient_magnitude`; at a given margin: `point_at_margin`, `displacement_at_margin`,
   `break_even_score`, `alpha_sensitivity`, `effective_beta`, `remaining_pull`, `margin_at_pull`; exactly, on a small
-  vocabulary: `softmax_flow`
+  vocabulary: `softmax_flow`, `differential_information`, `rejected_distribution`; two more theories:
+  `disentanglement_band`, `probability_gradient_ratio`
 """
 
 from rewardshape.theory.at_margin import (
@@ -26,13 +27,21 @@ from rewardshape.theory.dynamics import (
     Gram,
     Stall,
     chosen_falls,
+    disentanglement_band,
     flow,
     gradient_magnitude,
     integrated_path,
     path,
+    probability_gradient_ratio,
     stall_gap,
     turning_gap,
     weight_ratio,
+)
+from rewardshape.theory.information import (
+    Information,
+    differential_information,
+    entropy,
+    rejected_distribution,
 )
 from rewardshape.theory.links import (
     Exponential,
@@ -70,6 +79,7 @@ __all__ = [
     "Exponential",
     "Gram",
     "Hinge",
+    "Information",
     "JensenShannon",
     "Linear",
     "Link",
@@ -96,8 +106,11 @@ __all__ = [
     "break_even_score",
     "chosen_falls",
     "compose",
+    "differential_information",
+    "disentanglement_band",
     "displacement_at_margin",
     "effective_beta",
+    "entropy",
     "flow",
     "from_config",
     "gradient_magnitude",
@@ -110,7 +123,9 @@ __all__ = [
     "point_at_margin",
     "preset",
     "preset_names",
+    "probability_gradient_ratio",
     "register",
+    "rejected_distribution",
     "remaining_pull",
     "softmax_flow",
     "stall_gap",

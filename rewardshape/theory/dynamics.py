@@ -75,6 +75,35 @@ def chosen_falls(shape: Shape, s_w: Array, s_l: Array, gram: Gram) -> Array:
     return np.asarray(gram.wl) > weight_ratio(shape, s_w, s_l) * gram.ww
 
 
+def disentanglement_band(gram: Gram) -> tuple[Array, Array]:
+    """The ratios w_w/w_l between which the chosen response rises and the rejected one falls: (b/a, c/b).
+
+    The band is never empty (b² ≤ ac), and its middle on a logarithmic scale is √(c/a), towards which the reward
+    calibration of the reference rescales both weights. Where b ≤ 0 every ratio lies in it: (0, ∞).
+
+    References
+    ----------
+    Disentangled preference optimization, arXiv:2604.18239, and the authors' dpo_trainer.py.
+    """
+    a, b, c = map(_array, gram)
+    apart = b <= 0
+    with np.errstate(all="ignore"):
+        return np.where(apart, 0.0, b / a)[()], np.where(apart, np.inf, c / b)[()]
+
+
+def probability_gradient_ratio(shape: Shape, s_w: Array, s_l: Array) -> Array:
+    """|∂L/∂π(y_l)| / |∂L/∂π(y_w)| of a pairwise loss on s = log π: how much steeper it is in the rejected probability.
+
+    It is (π_w/π_l)·w_l/w_w, for the alpha family e^((1+α)(s_w − s_l)): as a rejected response vanishes the loss sees
+    little else, except at α = −1, where both probabilities are pushed alike.
+
+    References
+    ----------
+    The ratio at α = 0 is that of 3D-Properties, arXiv:2406.07327.
+    """
+    return np.exp(_array(s_w) - _array(s_l)) / weight_ratio(shape, s_w, s_l)
+
+
 def turning_gap(alpha: Array, gram: Gram) -> Array:
     """Δ* = ln(a/b)/α: the gap at which the chosen response turns; NaN where it never does (b ≤ 0 or α = 0).
 

@@ -32,7 +32,8 @@ def softmax_flow(
     Returns
     -------
     dict of arrays, shape (times,)
-        logp_chosen, logp_rejected (log π), gram_ww, gram_wl, gram_ll.
+        logp_chosen, logp_rejected (log π), logp_others (log of the mass on all other responses), gram_ww, gram_wl,
+        gram_ll.
     """
     from scipy.integrate import solve_ivp
 
@@ -57,11 +58,13 @@ def softmax_flow(
         return np.asarray(w_w * up - w_l * down)
 
     states = solve_ivp(slope, (0, times[-1]), theta, t_eval=times, method="DOP853", rtol=1e-9, atol=1e-11).y.T
-    logps = np.array([log_policy(state)[[chosen, rejected]] for state in states])
+    policies = np.array([log_policy(state) for state in states])
+    others = np.delete(policies, [chosen, rejected], axis=1)
     pairs = [gradients(state) for state in states]
     return {
-        "logp_chosen": logps[:, 0],
-        "logp_rejected": logps[:, 1],
+        "logp_chosen": policies[:, chosen],
+        "logp_rejected": policies[:, rejected],
+        "logp_others": np.logaddexp.reduce(others, axis=1),
         "gram_ww": np.array([up @ up for up, _ in pairs]),
         "gram_wl": np.array([up @ down for up, down in pairs]),
         "gram_ll": np.array([down @ down for _, down in pairs]),

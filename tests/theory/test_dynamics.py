@@ -17,12 +17,14 @@ from rewardshape.theory import (
     JensenShannon,
     LogOdds,
     chosen_falls,
+    disentanglement_band,
     flow,
     gradient_magnitude,
     integrated_path,
     objective,
     path,
     point_at_margin,
+    probability_gradient_ratio,
     stall_gap,
     turning_gap,
 )
@@ -241,6 +243,37 @@ def test_repelling_stall_lets_an_unordered_pair_drift_apart():
     s_w, s_l = integrated_flow(made, *wrong, gram, np.array([0.5, 1.0]))
     assert s_w[1] - s_l[1] < s_w[0] - s_l[0] < stall.gap
     assert made.margin(s_w[1], s_l[1]) > made.margin(s_w[0], s_l[0])
+
+
+@settings(max_examples=60, deadline=None)
+@given(alpha=st.floats(-2, 2), gram=grams(), s_w=scores, s_l=scores)
+def test_inside_the_band_the_chosen_rises_and_the_rejected_falls(alpha, gram, s_w, s_l):
+    rise, fall = flow(objective("alphapo", alpha=alpha, gamma=0.0), s_w, s_l, gram)
+    assume(abs(rise) > 1e-12 and abs(fall) > 1e-12)
+    low, high = disentanglement_band(gram)
+    assert (low < np.exp(-alpha * (s_w - s_l)) < high) == (rise > 0 > fall)
+
+
+def test_the_middle_of_the_band_is_the_ratio_of_the_gradients_norms():
+    low, high = disentanglement_band(Gram(1.0, 1.1, 1.5))
+    assert np.sqrt(low * high) == pytest.approx(np.sqrt(1.5 / 1.0))
+    assert disentanglement_band(Gram(1.0, -0.1, 1.0)) == (0.0, np.inf)
+
+
+@pytest.mark.parametrize("alpha", [-1.0, -0.5, 0.0, 0.5])
+def test_probability_gradients_against_finite_differences(alpha):
+    """Of the loss of two probabilities: at α = −1 both are pushed alike, at α = 0 in the ratio π_w/π_l."""
+    made = objective("alphapo", alpha=alpha, beta=1.0, gamma=0.0)
+    p_w, p_l, h = 0.4, 0.05, 1e-7
+
+    def loss(w, low):
+        return made.loss(float(np.log(w)), float(np.log(low)))
+
+    of_l = (loss(p_w, p_l + h) - loss(p_w, p_l - h)) / (2 * h)
+    of_w = (loss(p_w + h, p_l) - loss(p_w - h, p_l)) / (2 * h)
+    ratio = probability_gradient_ratio(Alpha(alpha), np.log(p_w), np.log(p_l))
+    assert ratio == pytest.approx(abs(of_l / of_w), rel=1e-6)
+    assert ratio == pytest.approx(8.0 ** (1 + alpha))
 
 
 class TestLimitsInAlpha:

@@ -47,3 +47,13 @@ class TestSoftmaxModel:
         errors = np.abs(ours - out["logp_chosen"])[1:]
         assert np.all(errors < 1e-2 * np.abs(moved[1:]))
         assert errors[1] / errors[0] == pytest.approx(4, rel=0.2)  # the error is of second order
+
+    @pytest.mark.parametrize(("chosen", "rises"), [(-0.5, False), (-4.0, True)])
+    def test_unseen_responses_of_a_table_gain_exactly_where_the_rejected_is_the_likelier(self, chosen, rises):
+        """One logit for each response: the others move by −w·(π_w − π_l), whatever they are."""
+        start = np.array([chosen, -2.0, -1.0, -1.5, -2.5])
+        out = softmax_flow(objective("dpo", beta=0.5), np.eye(5), 0, 1, np.array([0.0, 0.01, 0.02]), start)
+        assert (out["logp_others"][1] > out["logp_others"][0]) == rises
+        assert np.allclose(
+            np.exp(out["logp_others"]) + np.exp(out["logp_chosen"]) + np.exp(out["logp_rejected"]), 1
+        )
