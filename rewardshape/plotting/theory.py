@@ -258,7 +258,7 @@ def _broken(values: np.ndarray, logarithmic: bool) -> np.ndarray:
 
 @styled
 def plot_displacement_by_alpha(displacement: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Change of the chosen score where training stops, against α, from `displacement_by_alpha`."""
+    """Change of the chosen score at z = 0 and at equal gap, against α, from `displacement_by_alpha`."""
     ax = axis(ax)
     at_margin = displacement[displacement["at"] == "equal margin"].groupby("start", sort=False)
     for (start, line), color, dashes in zip(at_margin, ordered_colors(4), ("-", "-.", "--"), strict=False):
