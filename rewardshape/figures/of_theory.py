@@ -129,7 +129,7 @@ THEORY = {
         _displacement_theory,
         "Displacement of the chosen response that the path theorem predicts against α, for pairs that start level at "
         "three log-probabilities (a = 1, b = 1.1, c = 1.5; β = 2.5, γ = 1). Lines end where a log-prob would exceed 0. "
-        "Equal margin: each α is followed until its own margin is γ (z = 0), where half of the pull is left. Equal gap (dotted): all are "
-        "followed until the two scores stand γ/β apart; there a larger α always costs more.",
+        "Equal margin: each α is followed until its own margin is γ (z = 0), where half of the pull is left. Equal gap "
+        "(dotted): all are followed until the two scores stand γ/β apart; there a larger α always costs more.",
     ),
 }
