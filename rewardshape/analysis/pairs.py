@@ -10,7 +10,7 @@ import pandas as pd
 from scipy import stats
 
 from rewardshape.analysis.panels import chosen_and_rejected, logp_margins, run_label
-from rewardshape.analysis.resampling import draw_pairs, percentile_interval
+from rewardshape.analysis.resampling import MIN_PROMPTS, draw_pairs, percentile_interval
 from rewardshape.trace import Run, Trace, read_probe_set
 
 
@@ -61,6 +61,10 @@ DESCRIPTORS = (
 )
 
 
+PART_OF_THE_CHANGE = ("initial_logp_mean",)
+SHUFFLES = 1999
+
+
 def pairs_table(trace: Trace) -> pd.DataFrame:
     """Every probe pair with what happened to it and what it is like, most fallen first.
 
@@ -68,7 +72,8 @@ def pairs_table(trace: Trace) -> pd.DataFrame:
     -------
     DataFrame
         One row per run and pair: ``run``, ``setting``, ``alpha``, ``seed``, ``rank`` (1 fell most per token),
-        ``pair_id``; what happened between step 0 and the last step: ``chosen_change``, ``rejected_change``
+        ``pair_id``, ``prompt`` (equal where pairs share one); what happened between step 0 and the last step:
+        ``chosen_change``, ``rejected_change``
         (nats per token), ``chosen_sum_change``, ``rejected_sum_change`` (nats), ``fallen``; what the pair
         was at step 0: ``chosen_tokens``, ``rejected_tokens``, ``length_difference`` (chosen minus
         rejected), ``initial_logp_mean`` (chosen, nats per token), ``initial_logp_margin``; where the texts
@@ -82,6 +87,7 @@ def pairs_table(trace: Trace) -> pd.DataFrame:
             {
                 **run_label(chosen.run),
                 "pair_id": chosen.pair_ids,
+                "prompt": chosen.prompt_ids,
                 "chosen_change": chosen.change()[-1],
                 "rejected_change": rejected.change()[-1],
                 "chosen_sum_change": chosen.change(per_token=False)[-1],
@@ -172,6 +178,41 @@ def pair_correlations(pairs: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     return found.sort_values(["run", "strength"], ascending=[True, False], ignore_index=True).drop(
         columns="strength"
     )
+
+
+def falling_pairs(pairs: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+    """Which descriptors go with the change of the chosen response beyond chance, taken together.
+
+    The changes are shuffled over the pairs (over prompts, of which the pairs are averaged), and each rank correlation
+    is set against the largest one over all descriptors in every shuffle (Westfall and Young's max-statistic), so that
+    chance says something of a whole table in 5 % of runs. The log-prob at step 0 is left out: it is part of the change.
+
+    Parameters
+    ----------
+    pairs : DataFrame
+        As `pairs_table` returns it, of one run.
+
+    Returns
+    -------
+    DataFrame
+        One row per descriptor, strongest first: ``descriptor``, ``rho`` (Spearman; negative: the larger the
+        descriptor, the deeper the fall), ``p_value`` (of the whole table) and ``told`` (at most 0.05).
+    """
+    known = [d.name for d in DESCRIPTORS if d.name in pairs and d.name not in PART_OF_THE_CHANGE]
+    table = pairs[[*known, "chosen_change", *(["prompt"] if "prompt" in pairs else [])]].dropna()
+    if "prompt" in table:
+        table = table.groupby("prompt").mean()
+    known = [name for name in known if table[name].nunique() > 1]
+    if len(table) < MIN_PROMPTS or not known or table["chosen_change"].nunique() < 2:
+        return pd.DataFrame(columns=["descriptor", "rho", "p_value", "told"])
+    ranks = stats.zscore(stats.rankdata(table[known].to_numpy(float), axis=0), axis=0)
+    change = stats.zscore(stats.rankdata(table["chosen_change"].to_numpy(float)))
+    shuffled = np.random.default_rng(seed).permuted(np.tile(change, (SHUFFLES, 1)), axis=1)
+    largest = np.abs(shuffled @ ranks).max(axis=1) / len(table)
+    rho = change @ ranks / len(table)
+    p_value = (1 + (largest[:, None] >= np.abs(rho) - 1e-12).sum(axis=0)) / (1 + SHUFFLES)
+    found = pd.DataFrame({"descriptor": known, "rho": rho, "p_value": p_value, "told": p_value <= 0.05})
+    return found.sort_values("rho", key=np.abs, ascending=False, ignore_index=True)
 
 
 def _spearman_interval(both: np.ndarray, seed: int) -> tuple[float, float]:

@@ -13,7 +13,7 @@ from scipy import stats
 RESAMPLES = 2000
 CONFIDENCE = 0.95
 # An interval for other prompts than those measured is not given from fewer.
-MIN_PROMPTS = 8
+MIN_PROMPTS = 16
 # Beyond so many rows the shape of the resampled distribution is found at so many places and interpolated between them.
 MAX_ROWS = 400
 # Of the error over all pairs: no resample counts as more precise than that.
@@ -136,8 +136,8 @@ def mean_interval(
 
     Examples
     --------
-    >>> low, high = mean_interval(np.arange(10.0)[None])
-    >>> bool(low[0] < 4.5 < high[0])
+    >>> low, high = mean_interval(np.arange(20.0)[None])
+    >>> bool(low[0] < 9.5 < high[0])
     True
     """
     count = num_prompts(values, prompts)

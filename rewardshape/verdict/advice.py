@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rewardshape.analysis.resampling import MIN_PROMPTS
 from rewardshape.logs.names import SERIES
 from rewardshape.verdict.evidence import Evidence
 from rewardshape.verdict.words import Word
@@ -88,7 +89,7 @@ _LOG_MORE = (
 def _more(evidence: Evidence) -> str:
     prompts, seen = evidence.num_prompts or 1, evidence.smallest_fall
     if seen is None:
-        return "Measure more probe pairs: an interval for other pairs takes at least 8 prompts (--probe-pairs 64)."
+        return f"Measure more probe pairs: an interval for other pairs takes at least {MIN_PROMPTS} prompts (--probe-pairs 64)."
     needed = int(-(-prompts * (seen / evidence.matters) ** 2 // 10) * 10)
     return (
         f"With about {max(needed, prompts + 10)} probe pairs a fall that matters would be seen four times in five "

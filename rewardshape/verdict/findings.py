@@ -20,7 +20,7 @@ from rewardshape.analysis.displacement import (
     margin_curve,
     summarise,
 )
-from rewardshape.analysis.pairs import DESCRIPTORS, pair_correlations, pairs_table
+from rewardshape.analysis.pairs import DESCRIPTORS, falling_pairs, pair_correlations, pairs_table
 from rewardshape.numbers import interval, number, percents, shortest, signed
 from rewardshape.trace import Trace
 from rewardshape.verdict.judge import Verdict, judge_all
@@ -128,17 +128,17 @@ def _earlier_stop(tables: Tables) -> list[str]:
 
 
 def _in_common(tables: Tables) -> list[str]:
-    found = tables.correlations.query("change == 'chosen_change' and (rho_low > 0 or rho_high < 0)")
+    """What falling pairs have in common, where it is beyond chance over all descriptors together."""
+    pairs = tables.pairs[tables.pairs["run"] == tables.deepest]
+    found = falling_pairs(pairs).query("told")
     if found.empty:
         return []
     row = found.iloc[0]
-    negative = row["rho"] < 0
+    deeper = row["rho"] < 0
     [descriptor] = [known for known in DESCRIPTORS if known.name == row["descriptor"]]
-    alike = descriptor.likeness == (1 if negative else -1)
-    then = " Likeness is overlap: drop the most alike pairs, or draw the two further apart." if alike else ""
     return [
-        f"Pairs that are {descriptor.more} fell {'deeper' if negative else 'less'} (Spearman"
-        f" ρ = {signed(row['rho'], 2)}, interval {interval(row, 'rho', 2)}).{then}"
+        f"Pairs that are {descriptor.more} fell {'deeper' if deeper else 'less'} (Spearman "
+        f"ρ = {signed(row['rho'], 2)}; p = {row['p_value']:.2g} for all descriptors together, by shuffling the pairs)."
     ]
 
 

@@ -50,7 +50,7 @@ class Verdict:
         ``displaced``, ``not displaced``, ``recovered``, ``collapsed``, ``saturated``, ``not training``, ``broken`` or
         ``undetermined``.
     how_sure : {"clear", "likely", "weak"}
-        Of this word: ``clear`` where chance gives it in fewer than 3 of 1,000 runs in which nothing happened,
+        Of this word: ``clear`` where chance gives it in fewer than 1 of 1,000 runs in which nothing happened,
         ``likely`` in fewer than 25. ``undetermined`` is always ``weak``.
     reasons : tuple of str
         Why this word and no other.

@@ -25,7 +25,14 @@ from rewardshape.verdict.rows import (
 from rewardshape.verdict.sanity import effective_scale, loss_is_logistic, sanity_checks
 from rewardshape.verdict.signal import Signal, chosen_signal, started_elsewhere
 from rewardshape.verdict.still import stands_still
-from rewardshape.verdict.thresholds import CHANCE, MATTERS, SATURATED_ACCURACY, SATURATED_MARGIN, SMALLEST
+from rewardshape.verdict.thresholds import (
+    CHANCE,
+    CHANCE_LIKELY,
+    MATTERS,
+    SATURATED_ACCURACY,
+    SATURATED_MARGIN,
+    SMALLEST,
+)
 
 NEEDED = (
     "loss", "reward_chosen", "reward_rejected", "margin", "accuracy", "logp_chosen", "logp_rejected", "grad_norm",
@@ -71,14 +78,14 @@ def evidence_of_log(log: Log, *, beta: float | None = None) -> Evidence:
         progress=log.table,
     )
     if signal is not None:
-        found |= _levels(signal)
+        found |= levels_of_rows(signal)
     return Evidence(**found)
 
 
 # --- levels ------------------------------------------------------------------------------------------------------
 
 
-def _levels(signal: Signal) -> dict[str, Any]:
+def levels_of_rows(signal: Signal) -> dict[str, Any]:
     """Where the chosen responses end, how deep and how high they were, and what of it came back."""
     values, width = signal.chosen, signal.width
     noise = noise_of(values.to_numpy(float))
@@ -89,14 +96,14 @@ def _levels(signal: Signal) -> dict[str, Any]:
     exact = _is_exact(signal)
     known = 1.0 if signal.known_zero else 2.0  # a baseline that is itself a row scatters as much as one
     error = noise.error(width) * math.sqrt(known)
-    tries = 1.0 if exact else max(1.0, 2 * len(values) / width)
+    tries = 1.0 if exact else max(1.0, 4 * len(values) / width)
     lowest, highest = int(smooth.to_numpy().argmin()), int(smooth.to_numpy().argmax())
     end = float(smooth.iloc[-1])
 
     def level(value: float, place: int, *, searched: bool, of_two: bool = False) -> Change:
         step = _number(smooth.index[place])
         if exact:
-            return exact_change(value, step=step)
+            return exact_change(value, step=step, chance=_chance_of_wobble(signal, value))
         of = noise.error(width) * math.sqrt(2) if of_two else error
         return change_of(value, of, noise.freedom, tries=tries if searched else 1.0, step=step)
 
@@ -114,11 +121,12 @@ def _levels(signal: Signal) -> dict[str, Any]:
         "regained": level(end - float(smooth.iloc[lowest]), lowest, searched=True, of_two=True),
         "given_back": level(end - float(smooth.iloc[highest]), highest, searched=True, of_two=True),
         "smallest_fall": SMALLEST[signal.unit] if exact else _seen(error, noise, SMALLEST[signal.unit]),
-        "onset": _onset(signal, noise, lowest, exact),
         "curve": pd.DataFrame(
             {"step": smooth.index, "chosen": values.to_numpy(), "smooth": smooth.to_numpy()}
         ),
     }
+    if min(found["chosen"].chance, found["lowest"].chance) <= CHANCE_LIKELY:
+        found["onset"] = _onset(signal, noise, lowest)
     if signal.rejected is not None:
         rejected = signal.rejected
         found["curve"]["rejected"] = rejected.to_numpy()
@@ -146,6 +154,11 @@ def _is_exact(signal: Signal) -> bool:
     return bool(agree.all() or (agree[-SAME_SIGN:].all() and len(values) >= SAME_SIGN) or large)
 
 
+def _chance_of_wobble(signal: Signal, value: float) -> float:
+    """Of a fixed set: none where the start is known or the change is beyond any wobble, else "likely" at most."""
+    return 0.0 if signal.known_zero or abs(value) >= 2 * MATTERS[signal.unit] else CHANCE_LIKELY / 2
+
+
 def _seen(error: float, noise: Noise, smallest: float) -> float | None:
     seen = smallest_seen(error, noise.freedom)
     return max(seen, smallest) if math.isfinite(seen) else None
@@ -155,7 +168,7 @@ def _number(step: Any) -> Step:
     return int(step) if float(step).is_integer() else float(step)
 
 
-def _onset(signal: Signal, noise: Noise, lowest: int, exact: bool) -> Onset | None:
+def _onset(signal: Signal, noise: Noise, lowest: int) -> Onset | None:
     """When the fall began: between two evaluations of a fixed set, by a fitted ramp on batches."""
     values = signal.chosen.to_numpy(float)
     steps = signal.chosen.index.to_numpy(float)

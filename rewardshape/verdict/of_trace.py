@@ -91,7 +91,7 @@ def _evidence(trace: Trace, chosen: Panel, rejected: Panel) -> Evidence:
         chosen, rejected = _at(chosen, kept), _at(rejected, kept)
         found["learning"] = _learning(goal, chosen, rejected, losses if losses is None else losses[kept])
         found["held_out"] = _held_out(chosen, losses if losses is None else losses[kept])
-        found |= _levels(chosen, rejected)
+        found |= levels_of_pairs(chosen, rejected)
     return Evidence(**found)
 
 
@@ -109,7 +109,7 @@ def _spread(count: int) -> np.ndarray:
 # --- levels ------------------------------------------------------------------------------------------------------
 
 
-def _levels(chosen: Panel, rejected: Panel) -> dict[str, Any]:
+def levels_of_pairs(chosen: Panel, rejected: Panel) -> dict[str, Any]:
     """Where the chosen responses end, how deep and how high they were, and what of it came back, over prompts."""
     whole = chosen.change()
     mean = whole.mean(axis=1)

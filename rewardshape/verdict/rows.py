@@ -29,6 +29,8 @@ from rewardshape.verdict.thresholds import (
 # Straight pieces of the trend: one more for every so many rows, up to the number of windows in a run.
 ROWS_PER_PIECE, MAX_PIECES = 8, 10
 MAX_CORRELATION = 0.97
+SAFE = 1.0
+FEWEST_TO_TURN = 5
 MAX_KNOTS = 60  # places at which a fall may begin or end, in the search for its onset
 
 
@@ -81,6 +83,8 @@ def noise_of(values: np.ndarray) -> Noise:
     # A fitted parameter costs each correlation about (1 + ρ)/n, and the estimate itself is low by 2ρ/n more.
     size = len(values)
     corrected = (found + columns.shape[1] / size) / max(1 - (columns.shape[1] + 2) / size, 0.2)
+    # One standard error of the estimate on the safe side: too small a correlation makes chance look like a change.
+    corrected += SAFE * math.sqrt(max(1 - corrected**2, 0.0) / size)
     correlation = float(np.clip(corrected, 0.0, MAX_CORRELATION))
     # The residuals of a fitted trend are smaller than the noise, the more so the longer the noise remembers.
     independent = max(size * (1 - correlation) / (1 + correlation), columns.shape[1] + 1.0)
@@ -99,9 +103,9 @@ def change_of(
     return Change(value, error, value - half, value + half, min(1.0, tries * chance), step)
 
 
-def exact_change(value: float, *, step: float | None = None) -> Change:
-    """A change that is exact about the pairs it was measured on."""
-    return Change(value, 0.0, value, value, 0.0 if value else 1.0, step)
+def exact_change(value: float, *, step: float | None = None, chance: float = 0.0) -> Change:
+    """A change that is exact about the pairs it was measured on; `chance`: of a wobble that ends so far away."""
+    return Change(value, 0.0, value, value, chance if value else 1.0, step)
 
 
 def smallest_seen(error: float, freedom: float) -> float:
@@ -122,6 +126,8 @@ def onset_of_rows(steps: np.ndarray, values: np.ndarray, noise: Noise) -> Onset 
     rows = len(values)
     knots = np.unique(np.linspace(0, rows - 1, min(rows, MAX_KNOTS)).round().astype(int))
     fits = [_ramps(values, knots)]
+    if not len(fits[0][2]):
+        return None
     if len(knots) < rows:  # a finer search around the best ramp
         start, end, misfit = fits[0]
         spread = rows // MAX_KNOTS + 1
@@ -131,8 +137,6 @@ def onset_of_rows(steps: np.ndarray, values: np.ndarray, noise: Noise) -> Onset 
         )
         fits.append(_ramps(values, np.unique(np.clip(near, 0, rows - 1).round().astype(int))))
     start, end, misfit = (np.concatenate(parts) for parts in zip(*fits, strict=True))
-    if not len(misfit):
-        return None
     begun = start + ONSET_SHARE * (end - start)
     spread_of_noise = noise.deviation**2 * (1 + noise.correlation) / (1 - noise.correlation)
     allowed = misfit <= misfit.min() + float(stats.f.isf(0.05, 1, max(noise.freedom, 1))) * spread_of_noise
@@ -167,25 +171,19 @@ def turned(measure: str, steps: np.ndarray, values: np.ndarray, *, above_start: 
 
     For every place at which it may have turned, a line that bends there is fitted; the largest t-statistic of the rise
     after it is set against `NULL_RUNS` series without a trend whose noise is as correlated as that of this one. Of
-    fewer than five rows, or beside that, a rise by `MUCH_WORSE_LOSS` counts.
+    fewer than `FEWEST_TO_TURN` rows only a rise by `MUCH_WORSE_LOSS` that never turns back counts.
     """
     best = int(values.argmin())
     rise = float(values[-1] - values[best])
-    much = rise > MUCH_WORSE_LOSS * abs(values[best]) and len(values) > 1
     chance = 1.0
-    if len(values) >= 5:
-        noise = noise_of(values)
-        chance = _chance_of_turning(values, noise.correlation)
-        worse: bool | None = (chance <= 2 * CHANCE_LIKELY and rise > WORSE_LOSS * abs(values[best])) or much
-    else:
-        worse = True if much else None
-    return HeldOut(
-        measure,
-        _number(steps[best]),
-        None if worse is None else bool(worse),
-        0.0 if much else chance,
-        above_start,
-    )
+    worse: bool | None = None
+    if len(values) >= FEWEST_TO_TURN:
+        chance = _chance_of_turning(values, noise_of(values).correlation)
+        worse = chance <= 2 * CHANCE_LIKELY and rise > WORSE_LOSS * abs(values[best])
+    elif rise > MUCH_WORSE_LOSS * abs(values[best]) and (np.diff(values[best:]) > 0).all():
+        chance, worse = 2 * CHANCE_LIKELY, True
+    told = None if worse is None else bool(worse)
+    return HeldOut(measure, _number(steps[best]), told, chance, above_start)
 
 
 def _number(step: float) -> int | float:

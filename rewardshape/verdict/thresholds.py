@@ -7,7 +7,7 @@ MIN_ROWS = 2
 # A change is said where chance would show as much in this share of runs in which nothing moved (one-sided) …
 CHANCE_LIKELY = 0.025
 # … and is called clear where it would in this share.
-CHANCE_CLEAR = 0.003
+CHANCE_CLEAR = 0.001
 # The power with which "the smallest fall that would have been seen" would have been seen.
 POWER = 0.8
 # A tenth of a nat changes the probability of a whole response by less than 10 %: smaller falls get no word. Per token
@@ -16,8 +16,6 @@ SMALLEST = {"nats": 0.1, "nats per token": 0.001, "reward": 0.01}
 # A response that lost three nats is a twentieth as likely. "Not displaced" is said only where a fall of this size would
 # have been seen; per token and in rewards as above.
 MATTERS = {"nats": 3.0, "nats per token": 0.03, "reward": 0.3}
-# Pairs that share a prompt are one independent observation. From so few no interval for other pairs is given.
-MIN_PROMPTS = 8
 # A run recovered when it is back within noise of its start, or has regained this share of its deepest fall.
 REGAINED = 0.8
 # A rise was given back where at least this share of it was lost again.
