@@ -20,9 +20,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from rewardshape.analysis.overoptimization import drop_p_value
 from rewardshape.analysis.pairs import DESCRIPTORS, falling_pairs
 from rewardshape.analysis.panels import Panel
-from rewardshape.analysis.resampling import mean_interval
+from rewardshape.analysis.resampling import mean_interval, resampled_means
+from rewardshape.verdict.contrast import range_over_resamples, range_over_seeds
 from rewardshape.verdict.evidence import Evidence
 from rewardshape.verdict.judge import Verdict, gave_back, verdict_of
 from rewardshape.verdict.of_log import levels_of_rows
@@ -188,6 +190,42 @@ def held_out_turned(kind: str, rows: int, spread: float, rise: float = 0.0) -> C
     return told
 
 
+def gold_fell(truth: str, steps: int, prompts: int) -> Callable[[Rng], bool]:
+    """Whether gold is said to have dropped from a peak; prompts differ in ease, samples scatter by 0.4."""
+    d = 1.6 * (np.arange(steps) / (steps - 1)) ** 0.8
+    curves = {
+        "flat": 0 * d, "linear": 0.1 * d, "saturating": 0.15 * (1 - np.exp(-3 * d)),
+        "peak .3 at √KL .8": 0.3 * (2 * d / 0.8 - (d / 0.8) ** 2),
+    }  # fmt: skip
+
+    def told(rng: Rng) -> bool:
+        gold = (
+            curves[truth][:, None] + 0.2 * rng.normal(size=prompts) + 0.4 * rng.normal(size=(steps, prompts))
+        )
+        return drop_p_value(np.vstack([gold.mean(axis=1), resampled_means(gold)])) <= 0.05
+
+    return told
+
+
+def best_and_worst_differ(settings: int, seeds: int, *, effect: float = 0.0) -> Callable[[Rng], bool]:
+    """Whether the best setting is said to stand above the worst: over seeds, or over 64 pairs of one seed each."""
+
+    def told(rng: Rng) -> bool:
+        truth = np.r_[effect, np.zeros(settings - 1)]
+        if seeds > 1:
+            return (
+                range_over_seeds(
+                    rng.normal(size=(seeds, 1)) + truth + rng.normal(size=(seeds, settings))
+                ).p_value
+                <= 0.05
+            )
+        values = rng.normal(size=64) + truth[:, None] + rng.normal(size=(settings, 64))
+        drawn = np.vstack([values.mean(axis=1), resampled_means(values)])
+        return range_over_resamples(drawn).p_value <= 0.05
+
+    return told
+
+
 def onset_held(kind: str, rows: int, start: int, shape: str) -> Callable[[Rng], bool]:
     def told(rng: Rng) -> bool:
         along = np.maximum(np.arange(rows) - start, 0) / (rows - start)
@@ -221,7 +259,7 @@ def cells() -> Iterator[Cell]:
             told = evaluations_told(kind, rows, clear=True)
             yield Cell("the same, clear (evaluations)", kind, size, told, goal="1 %")
     for kind in DRAWS:
-        for prompts, each in ((16, 1), (32, 1), (64, 1), (256, 1), (16, 4), (64, 4)):
+        for prompts, each in ((8, 1), (16, 1), (32, 1), (64, 1), (256, 1), (16, 4), (64, 4)):
             size = f"{prompts} prompts × {each}"
             many = 300 if prompts * each > 100 else SIMULATIONS
             yield Cell(
@@ -243,6 +281,15 @@ def cells() -> Iterator[Cell]:
     for pairs in (16, 64, 256):
         told = pairs_in_common(pairs)
         yield Cell("pairs that are … fell deeper", "no relation", f"{pairs} pairs", told, 300, "5 %")
+    for truth in ("flat", "linear", "saturating"):
+        for steps, prompts in ((7, 64), (11, 128)):
+            told = gold_fell(truth, steps, prompts)
+            yield Cell("gold peaks", truth, f"{steps} steps × {prompts} prompts", told, 400, "5 %")
+    for seeds in (5, 1):
+        for settings in (2, 4, 6):
+            told = best_and_worst_differ(settings, seeds)
+            over = f"over {seeds} seeds" if seeds > 1 else "over 64 pairs"
+            yield Cell("best against worst", over, f"{settings} settings", told, 400, "5 %")
     for kind in ("white", "AR .5"):
         for rows, start in ((400, 200), (1000, 500), (1000, 0), (2000, 1500)):
             for shape in ("straight", "slowing"):
@@ -268,6 +315,14 @@ def power() -> Iterator[Cell]:
     for rows in (5, 10, 20):
         told = held_out_turned("white", rows, 0.017, rise=0.15)
         yield Cell("power: over-optimized", "white, sd 1.7%, rises 15%", f"{rows} rows", told, 300)
+    for steps, prompts in ((7, 64), (11, 128)):
+        told = gold_fell("peak .3 at √KL .8", steps, prompts)
+        yield Cell("power: gold peaks", "peak .3 at √KL .8", f"{steps} steps × {prompts} prompts", told, 200)
+    for settings in (2, 6):
+        told = best_and_worst_differ(settings, 5, effect=3.0)
+        yield Cell(
+            "power: best against worst", "5 seeds, one stands 3 sd above", f"{settings} settings", told, 200
+        )
     for related in (0.3, 0.5):
         told = pairs_in_common(64, related=related)
         yield Cell("power: pairs that are … fell deeper", f"ρ = {related:g}", "64 pairs", told, 300)

@@ -7,7 +7,6 @@ from .cause import (
 )
 from .comparison import (
     compare as compare,
-    compare_at_equal as compare_at_equal,
     difference_curves as difference_curves,
     over_seeds as over_seeds,
 )
@@ -19,6 +18,7 @@ from .displacement import (
     displacement_summary as displacement_summary,
     margin_curve as margin_curve,
 )
+from .equal import compare_along as compare_along, compare_at_equal as compare_at_equal
 from .forecast import forecast_end as forecast_end
 from .generations import (
     Judgement as Judgement,
@@ -33,7 +33,11 @@ from .overoptimization import (
     gold_curve as gold_curve,
     turning_points as turning_points,
 )
-from .pairs import pair_correlations as pair_correlations, pairs_table as pairs_table
+from .pairs import (
+    falling_pairs as falling_pairs,
+    pair_correlations as pair_correlations,
+    pairs_table as pairs_table,
+)
 from .panels import (
     Panel as Panel,
     probe_panels as probe_panels,

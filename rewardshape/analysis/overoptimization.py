@@ -22,7 +22,7 @@ import pandas as pd
 from scipy.special import gammaln
 
 from rewardshape.analysis.panels import run_label, run_objective
-from rewardshape.analysis.resampling import RESAMPLES, mean_interval, percentile_interval
+from rewardshape.analysis.resampling import CONFIDENCE, RESAMPLES, mean_interval, percentile_interval
 from rewardshape.errors import InputError
 from rewardshape.trace import Run, Trace
 
@@ -30,6 +30,7 @@ FORMS = ("best_of_n", "policy_gradient")
 MIN_PROMPTS = 8
 MIN_STEPS = 5  # three coefficients, and something left to tell the forms apart
 _ITERATIONS = 40
+_FURTHEST = 20.0  # ln of a peak so far away that there is none
 _SMALLEST = 1e-6  # nats^½: below this a distance is zero, and d·ln d with it
 
 
@@ -118,8 +119,9 @@ def turning_points(trace: Trace) -> pd.DataFrame:
         ``peak_step`` (fractional; infinite: not within the run); ``peak_gold``, the fitted gold reward there or, if
         the run ends before, at its end; ``gold_drop``, by how much the fit falls from there to the end;
         ``proxy_rise``, how much the implicit reward of the samples changes over the same steps. Each of the last
-        five with ``…_low`` and ``…_high``. ``peaks``: the peak is within the run, and the interval of the drop
-        excludes zero. ``aic`` and ``preferred`` (the form of smaller AIC).
+        five with ``…_low`` and ``…_high``. ``drop_p_value``: see `drop_p_value`. ``peaks``: the peak is within the run
+        with a finite interval, that of the drop excludes zero, and the drop is beyond chance without any form (5 %).
+        ``aic`` and ``preferred`` (the form of smaller AIC).
 
     Raises
     ------
@@ -166,11 +168,14 @@ def _turn(
     end = travelled[:, -1]
     peak = _peak(form, coefficients)
     turn = np.minimum(peak, end)
+    drop = _gold_at(form, coefficients, turn) - _gold_at(form, coefficients, distance[:, -1])
     found = {
         "peak_sqrt_kl": peak,
         "peak_step": np.where(peak < end, _at(turn, travelled, steps), np.inf),
         "peak_gold": _gold_at(form, coefficients, turn),
-        "gold_drop": _gold_at(form, coefficients, turn) - _gold_at(form, coefficients, distance[:, -1]),
+        "gold_drop": np.where(
+            peak < end, drop, 0.0
+        ),  # without a peak behind it a run has not dropped from one
         "proxy_rise": proxy[:, -1] - _at(turn, travelled, proxy),
     }
     row: dict[str, Any] = dict(zip(("start", "a", "b"), coefficients[0], strict=True))
@@ -180,7 +185,9 @@ def _turn(
             values[1:], [0.025, 0.975], axis=0, method="nearest"
         )  # never averages infinities
         row |= {name: values[0], f"{name}_low": low, f"{name}_high": high}
-    row["peaks"] = bool(peak[0] < end[0] and row["gold_drop_low"] > 0)
+    row["drop_p_value"] = drop_p_value(gold)
+    inside = peak[0] < end[0] and row["gold_drop_low"] > 0 and np.isfinite(row["peak_sqrt_kl_high"])
+    row["peaks"] = bool(inside and row["drop_p_value"] <= 1 - CONFIDENCE)
     row["aic"] = chi_squared[0] + 2 * 3
     return row
 
@@ -327,7 +334,31 @@ def _peak(form: str, coefficients: np.ndarray) -> np.ndarray:
     """The distance of the peak for every row of coefficients; infinite where gold does not bend."""
     _, a, b = coefficients.T
     ratio = np.divide(a, b, out=np.full(len(b), np.inf), where=b > 0)
-    return np.maximum(ratio, 0) / 2 if form == "best_of_n" else np.exp(np.minimum(ratio - 1, 700))
+    if form == "best_of_n":
+        return np.asarray(np.maximum(ratio, 0) / 2)
+    return np.where(ratio - 1 > _FURTHEST, np.inf, np.exp(np.minimum(ratio - 1, _FURTHEST)))
+
+
+def drop_p_value(gold: np.ndarray) -> float:
+    """Chance of so large a drop from some earlier step to the last, if gold nowhere stood higher than there.
+
+    The largest t-statistic of (gold at a step − gold at the end) over all steps, against the same in every resample
+    about its own mean (max-t). It fits no form: a curve that is flat, that rises, or that rises and levels off has
+    no such drop.
+
+    Parameters
+    ----------
+    gold : array, shape (1 + resamples, steps)
+        Mean gold reward: row 0 as measured, the others of resampled prompts.
+    """
+    drops = gold[:, :-1] - gold[:, -1:]
+    error = drops[1:].std(axis=0, ddof=1)
+    known = error > 0
+    if not known.any():
+        return 0.0 if (drops[0] > 0).any() else 1.0
+    found = (drops[0, known] / error[known]).max()
+    null = ((drops[1:, known] - drops[0, known]) / error[known]).max(axis=1)
+    return float((1 + (null >= found).sum()) / (1 + len(null)))
 
 
 # --- the fit ----------------------------------------------------------------------------------------------------

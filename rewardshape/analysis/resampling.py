@@ -13,7 +13,7 @@ from scipy import stats
 RESAMPLES = 2000
 CONFIDENCE = 0.95
 # An interval for other prompts than those measured is not given from fewer.
-MIN_PROMPTS = 16
+MIN_PROMPTS = 8
 # Beyond so many rows the shape of the resampled distribution is found at so many places and interpolated between them.
 MAX_ROWS = 400
 # Of the error over all pairs: no resample counts as more precise than that.

@@ -125,8 +125,8 @@ def ends(trace: Trace) -> pd.DataFrame:
 def comparisons(trace: Trace) -> Iterator[pd.DataFrame]:
     """The runs of a sweep where they have come equally far: in steps, in margin, in KL where it was measured."""
     runs = displacement_summary(trace)
-    plain = runs["run"][(runs["alpha"] == 0).to_numpy()].tolist()
-    baseline = plain[0] if len(plain) == 1 else None  # of several seeds, each has its own
+    plain = runs["setting"][(runs["alpha"] == 0).to_numpy()].unique().tolist()
+    baseline = plain[0] if len(plain) == 1 else None  # its runs: of several seeds, each has its own
     for axis in AT:
         try:
             yield compare_at_equal(trace, axis, baseline=baseline)  # type: ignore[arg-type]

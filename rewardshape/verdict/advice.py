@@ -15,6 +15,7 @@ def advice_for(word: Word, evidence: Evidence, *, gave_back: bool, fell: bool) -
     return [
         *_stop(evidence),
         *_peak(word, evidence, gave_back),
+        *_single_pairs(evidence),
         *_truncation(evidence),
         *word.advice,
         *_fall_too(word, fell),
@@ -44,6 +45,16 @@ def _peak(word: Word, evidence: Evidence, gave_back: bool) -> list[str]:
     return [
         f"Consider the checkpoint of {evidence.counts} {evidence.highest.step:g}: chosen peaked there and has been "
         "falling since, which is displacement that has not yet reached the start."
+    ]
+
+
+def _single_pairs(evidence: Evidence) -> list[str]:
+    carried = evidence.learning.carried
+    if carried is None:
+        return []
+    return [
+        f"Do not go on from here before you have looked at pair {carried.pair_id}: a step is mostly its gradient. "
+        "Clip the gradient, drop or mend such pairs, or take a reward shape that lets go of them."
     ]
 
 
@@ -89,7 +100,7 @@ _LOG_MORE = (
 def _more(evidence: Evidence) -> str:
     prompts, seen = evidence.num_prompts or 1, evidence.smallest_fall
     if seen is None:
-        return f"Measure more probe pairs: an interval for other pairs takes at least {MIN_PROMPTS} prompts (--probe-pairs 64)."
+        return f"Measure more probe pairs: an interval for others takes {MIN_PROMPTS} prompts (--probe-pairs 64)."
     needed = int(-(-prompts * (seen / evidence.matters) ** 2 // 10) * 10)
     return (
         f"With about {max(needed, prompts + 10)} probe pairs a fall that matters would be seen four times in five "

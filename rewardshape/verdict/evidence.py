@@ -59,6 +59,28 @@ class Course:
 
 
 @dataclass(frozen=True)
+class Carried:
+    """A run whose gradient or loss is that of single pairs.
+
+    Attributes
+    ----------
+    pair_id : str
+    share : float
+        Of the gradient weight of all pairs, owed to this one.
+    loss_ratio : float
+        The mean loss over the median one.
+    """
+
+    pair_id: str
+    share: float
+    loss_ratio: float
+
+    def __str__(self) -> str:
+        ratio = f", its mean loss is {self.loss_ratio:.3g} times the median" if self.loss_ratio > 2 else ""
+        return f"carried by single pairs (pair {self.pair_id} owns {self.share:.0%} of the gradient weight{ratio})"
+
+
+@dataclass(frozen=True)
 class Learning:
     """How training went apart from the log-probs; None where it is not known.
 
@@ -70,6 +92,8 @@ class Learning:
         Why nothing is trained, if nothing is.
     ties : float or None
         Share of pairs whose two responses are the same to the trainer.
+    carried : Carried or None
+        The single pair that the run is about, if there is one.
     """
 
     loss: Course | None = None
@@ -78,6 +102,7 @@ class Learning:
     gradient_left: float | None = None
     still: str | None = None
     ties: float | None = None
+    carried: Carried | None = None
 
 
 @dataclass(frozen=True)

@@ -13,16 +13,17 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from rewardshape.analysis.comparison import compare_at_equal, over_seeds
 from rewardshape.analysis.displacement import (
     displacement_curve,
     displacement_phases,
     margin_curve,
     summarise,
 )
+from rewardshape.analysis.equal import compare_at_equal
 from rewardshape.analysis.pairs import DESCRIPTORS, falling_pairs, pair_correlations, pairs_table
-from rewardshape.numbers import interval, number, percents, shortest, signed
+from rewardshape.numbers import interval, number, percents, signed
 from rewardshape.trace import Trace
+from rewardshape.verdict.contrast import Contrast, contrast
 from rewardshape.verdict.judge import Verdict, judge_all
 from rewardshape.verdict.sentences import story
 from rewardshape.verdict.thresholds import LATE_SHARE
@@ -93,6 +94,17 @@ class Tables:
     def at_equal_margin(self) -> pd.DataFrame:
         return compare_at_equal(self.trace, "logp_margin")
 
+    @cached_property
+    def contrast(self) -> Contrast | str:
+        """The best setting against the worst at equal margin, or why they cannot be compared."""
+        gains = self.margins.groupby("run")["logp_margin"].agg(lambda gap: float((gap - gap.iloc[0]).max()))
+        carried = {
+            run.setting: f"it is {self.verdicts[run.name].evidence.learning.carried}"
+            for run in self.trace.runs
+            if self.verdicts[run.name].evidence.learning.carried is not None
+        }
+        return contrast(self.trace, {str(run): float(gain) for run, gain in gains.items()}, carried)
+
 
 def findings(trace: Trace, tables: Tables | None = None) -> Findings:
     """The findings of a run, or of a sweep.
@@ -142,50 +154,6 @@ def _in_common(tables: Tables) -> list[str]:
     ]
 
 
-@dataclass(frozen=True)
-class Contrast:
-    """A sweep at equal margin: where the chosen responses stand highest and lowest, and the difference."""
-
-    value: float
-    best: pd.Series
-    worst: pd.Series
-    difference: float
-    low: float
-    high: float
-    over: str
-    settings: pd.DataFrame
-
-    @property
-    def clear(self) -> bool:
-        """Whether the interval of the difference excludes zero."""
-        return self.high < 0
-
-
-def equal_margin_contrast(tables: Tables) -> Contrast | None:
-    """The best setting of a sweep against its worst at equal margin.
-
-    The interval is over seeds where every setting has several, else over pairs. None where the margin did not
-    grow in every run, or where there is one setting only.
-    """
-    rows = tables.at_equal_margin
-    settings = over_seeds(rows)
-    if rows["value"].iloc[0] <= 0 or len(settings) < 2:
-        return None
-    ordered = settings.sort_values("chosen_change")
-    worst, best = ordered.iloc[0], ordered.iloc[-1]
-    if settings["num_seeds"].min() > 1:
-        against = over_seeds(rows, baseline=best["setting"])
-        against = against[against["setting"] == worst["setting"]].iloc[0]
-        name, over = "chosen_change", f"{worst['num_seeds']} seeds"
-    else:
-        runs = dict(zip(rows["setting"], rows["run"], strict=True))
-        paired = compare_at_equal(tables.trace, "logp_margin", baseline=runs[best["setting"]])
-        against = paired[paired["run"] == runs[worst["setting"]]].iloc[0]
-        name, over = "difference", "pairs"
-    difference, low, high = (float(against[f"{name}{end}"]) for end in ("", "_low", "_high"))
-    return Contrast(rows["value"].iloc[0], best, worst, difference, low, high, over, settings)
-
-
 def _sweep_findings(tables: Tables) -> Findings:
     summary = tables.summary
     words = Counter(verdict.word for verdict in tables.verdicts.values())
@@ -209,33 +177,38 @@ def _sweep_findings(tables: Tables) -> Findings:
     )
     if summary["setting"].nunique() == 1:  # repetitions of one setting: nothing to set side by side
         return Findings(headline, ending, _sweep_advice(tables, None))
-    contrast = equal_margin_contrast(tables)
-    sentence = f"{ending} {_equal_sentence(tables, contrast)}"
-    return Findings(headline, sentence, _sweep_advice(tables, contrast))
+    found = tables.contrast
+    sentence = f"{ending} {_equal_sentence(tables, found)}"
+    return Findings(headline, sentence, _sweep_advice(tables, found))
 
 
-def _equal_sentence(tables: Tables, contrast: Contrast | None) -> str:
-    if contrast is None:
-        return "The margin did not grow in every run, so they cannot be set side by side at equal margin."
-    best, worst = contrast.best, contrast.worst
-    highest, lowest = (tables.setting_labels[row["setting"]] for row in (best, worst))
+def _equal_sentence(tables: Tables, found: Contrast | str) -> str:
+    if isinstance(found, str):
+        return found
+    levels = dict(zip(found.settings["setting"], found.settings["chosen_change"].astype(float), strict=True))
+    highest, lowest = (tables.setting_labels[setting] for setting in (found.best, found.worst))
     sentence = (
-        f"At equal margin (a gain of {contrast.value:.2g} nats per token) {highest} keeps the chosen"
-        f" responses highest ({signed(best['chosen_change'])}) and {lowest} lowest"
-        f" ({signed(worst['chosen_change'])})"
+        f"At equal margin (a gain of {found.value:.2g} nats per token) {highest} keeps the chosen responses highest"
+        f" ({signed(levels[found.best])}) and {lowest} lowest ({signed(levels[found.worst])})"
     )
-    if not contrast.clear:
-        return f"{sentence}, but the difference is within its interval over {contrast.over}."
-    return (
-        f"{sentence}: {number(-contrast.difference)} apart ({number(-contrast.high)} to {number(-contrast.low)} over"
-        f" {contrast.over})."
-    )
+    among = f"over {found.over}, the best and the worst of {len(levels)} settings"
+    if not found.clear:
+        sentence += f", but chance alone gives as much {among} (p = {found.p_value:.2g})."
+    else:
+        sentence += (
+            f": {number(found.difference)} apart ({number(found.low)} to {number(found.high)} {among})."
+        )
+    for setting, why in found.left_out.items():
+        sentence += f" {tables.setting_labels[setting]} is not compared: {why}."
+    return sentence
 
 
-def _sweep_advice(tables: Tables, contrast: Contrast | None) -> list[str]:
-    advice = _where_next(tables, contrast) if contrast else []
-    if contrast and contrast.clear:
-        advice += _not_by_last_step(tables, contrast)
+def _sweep_advice(tables: Tables, found: Contrast | str | None) -> list[str]:
+    advice = []
+    if isinstance(found, Contrast):
+        advice += _where_next(tables, found)
+        if found.clear:
+            advice += _not_by_last_step(tables, found)
     if tables.summary["seed"].nunique() < 2:
         advice.append(
             "These intervals are over the pairs of one run per setting. Before you rely on the order, repeat it:"
@@ -244,12 +217,12 @@ def _sweep_advice(tables: Tables, contrast: Contrast | None) -> list[str]:
     return advice + _in_common(tables)
 
 
-def _not_by_last_step(tables: Tables, contrast: Contrast) -> list[str]:
+def _not_by_last_step(tables: Tables, found: Contrast) -> list[str]:
     ends = tables.summary.groupby("setting")[["chosen_change", "logp_margin"]].mean()
-    mildest, best = ends.sort_values("chosen_change").iloc[-1], ends.loc[contrast.best["setting"]]
+    mildest, best = ends.sort_values("chosen_change").iloc[-1], ends.loc[found.best]
     if mildest.name == best.name or mildest["logp_margin"] >= best["logp_margin"]:
         return []
-    margins = f"{signed(mildest['logp_margin'], 2)} against {signed(best['logp_margin'], 2)}"
+    margins = f"{signed(float(mildest['logp_margin']), 2)} against {signed(float(best['logp_margin']), 2)}"
     return [
         f"Do not choose by the last step: {tables.setting_labels[str(mildest.name)]} looks mildest there because it"
         " went less far"
@@ -257,28 +230,25 @@ def _not_by_last_step(tables: Tables, contrast: Contrast) -> list[str]:
     ]
 
 
-def _where_next(tables: Tables, contrast: Contrast) -> list[str]:
-    if not contrast.clear:
+def _where_next(tables: Tables, found: Contrast) -> list[str]:
+    """Where to look next among the α that were tried; never beyond them, where nothing was seen."""
+    if not found.clear:
         return [
             "No setting stands out at equal margin. Choose by accuracy, or by a gold reward (--sample-every)."
         ]
-    settings = contrast.settings.sort_values("alpha", ignore_index=True)
+    label = tables.setting_labels[found.best]
+    settings = found.settings.sort_values("alpha", ignore_index=True)
     alphas = settings["alpha"].to_numpy(float)
+    paid = f"{label} paid least for its margin"
     if not np.isfinite(alphas).all() or len(set(alphas)) < len(alphas):
-        best_label = tables.setting_labels[contrast.best["setting"]]
-        return [f"Go on from {best_label}: it paid least in chosen log-prob for the same margin."]
-    best = int(np.flatnonzero(settings["setting"] == contrast.best["setting"])[0])
-    if best == 0:
-        further = 2 * alphas[0] - alphas[1]
+        return [f"{paid}. Look at its samples before you go on from it."]
+    best = int(np.flatnonzero(settings["setting"] == found.best)[0])
+    if best in (0, len(alphas) - 1):
+        inward = (alphas[best] + alphas[1 if best == 0 else -2]) / 2
+        side = "smallest" if best == 0 else "largest"
         return [
-            f"α = {shortest(alphas[0])} paid least for its margin and is the smallest you tried. Go on below it, where"
-            f" w_w/w_l = e^(−αΔ) grows further with the score gap Δ: --alpha {further:g} {alphas[0]:g}."
-        ]
-    if best == len(alphas) - 1:
-        further = 2 * alphas[-1] - alphas[-2]
-        return [
-            f"α = {shortest(alphas[-1])} paid least for its margin and is the largest you tried: the sweep has"
-            f" not turned yet. Go on: --alpha {alphas[-1]:g} {further:g}."
+            f"{paid} and is the {side} of the α tried, so where the optimum lies is open. Before you go beyond it, see"
+            f" what its samples and its single pairs do; between it and its neighbour lies --alpha {inward:g}."
         ]
     near = " ".join(f"{(alphas[i] + alphas[best]) / 2:g}" for i in (best - 1, best, best + 1))
-    return [f"α = {shortest(alphas[best])} paid least for its margin. Look closer around it: --alpha {near}."]
+    return [f"{paid}. Look closer around it: --alpha {near}."]

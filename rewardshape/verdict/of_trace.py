@@ -25,11 +25,15 @@ from rewardshape.analysis.resampling import (
 )
 from rewardshape.theory import Objective, Responses
 from rewardshape.trace import Trace
-from rewardshape.verdict.evidence import Broken, Change, Course, Evidence, HeldOut, Learning, Onset
+from rewardshape.verdict.evidence import Broken, Carried, Change, Course, Evidence, HeldOut, Learning, Onset
 from rewardshape.verdict.recovery import Reference
 from rewardshape.verdict.rows import smallest_seen
 from rewardshape.verdict.thresholds import (
+    CARRIED_LEAST_LOSS,
+    CARRIED_LOSS,
+    CARRIED_SHARE,
     CHANCE_LIKELY,
+    FEWEST_CARRIED,
     MATTERS,
     MUCH_WORSE_LOSS,
     ONSET_SHARE,
@@ -39,6 +43,7 @@ from rewardshape.verdict.thresholds import (
 )
 
 FORM = "rewardshape run"
+ENDS = np.array([0, -1])
 MAX_STEPS = 400  # along which a run is looked at; the first, the last and evenly spaced ones between
 # A change per token is never too small to matter only because responses are short.
 MOST_PER_TOKEN = 0.05
@@ -231,8 +236,9 @@ def _learning(goal: Objective, chosen: Panel, rejected: Panel, losses: np.ndarra
     moved = max(np.abs(panel.change(per_token=False)).max() for panel in (chosen, rejected))
     if moved == 0 or (moved < STILL_REWARD and len(gaps) > 2):
         still = f"no log-prob of the probe set moved by more than {moved:.1g} nats"
-    weights = np.nanmedian(pair_weights(chosen, rejected)[0][[0, -1]], axis=1) if sums_suffice(goal) else None
-    left = float(weights[1] / weights[0]) if weights is not None and weights[0] > 0 else None
+    weights = pair_weights(_at(chosen, ENDS), _at(rejected, ENDS))[0] if sums_suffice(goal) else None
+    middles = None if weights is None else np.median(weights, axis=1)
+    left = float(middles[1] / middles[0]) if middles is not None and middles[0] > 0 else None
     return Learning(
         loss=None if losses is None else _course(losses.mean(axis=1)),
         margin=_course(gaps.mean(axis=1)),
@@ -240,7 +246,21 @@ def _learning(goal: Objective, chosen: Panel, rejected: Panel, losses: np.ndarra
         gradient_left=left,
         still=still,
         ties=tied or None,
+        carried=None if weights is None or losses is None else _carried(chosen, weights[-1], losses[-1]),
     )
+
+
+def _carried(chosen: Panel, weights: np.ndarray, losses: np.ndarray) -> Carried | None:
+    """The pair that owns most of the gradient weight at the end, if the run is about single pairs."""
+    total = float(np.abs(weights).sum())
+    if not np.isfinite(total) or total == 0 or len(weights) < FEWEST_CARRIED:
+        return None
+    largest = int(np.abs(weights).argmax())
+    share, middle = float(np.abs(weights[largest]) / total), float(np.median(losses))
+    ratio = float(losses.mean() / middle) if middle > 0 else 0.0
+    if share < CARRIED_SHARE and (ratio < CARRIED_LOSS or losses.mean() < CARRIED_LEAST_LOSS):
+        return None
+    return Carried(str(chosen.pair_ids[largest]), share, ratio)
 
 
 def _course(values: np.ndarray) -> Course:

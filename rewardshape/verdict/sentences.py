@@ -135,7 +135,7 @@ def story(word: Word, evidence: Evidence) -> list[str]:
         *_progress(evidence),
         *evidence.facts,
     ]
-    return [_sentence(line) for line in [*lines, *_ties(evidence), *_held_out(evidence)]]
+    return [_sentence(line) for line in [*lines, *_carried(evidence), *_ties(evidence), *_held_out(evidence)]]
 
 
 def _fall(word: Word, evidence: Evidence) -> list[str]:
@@ -195,6 +195,11 @@ def _progress(evidence: Evidence) -> list[str]:
 def _course(course: Course) -> str:
     first, last = (f"{value:.3g}".replace("-", "−") for value in (course.first, course.last))
     return f"{first} to {last}" if first != last else f"{last} throughout"
+
+
+def _carried(evidence: Evidence) -> list[str]:
+    carried = evidence.learning.carried
+    return [] if carried is None else [f"the run is {carried}: its means say little about the other pairs"]
 
 
 def _ties(evidence: Evidence) -> list[str]:

@@ -55,5 +55,5 @@ FEW_EVALUATIONS, MANY_ROWS = 3, 6
 # An earlier stop is worth a word if at least this share of the fall came after accuracy stood where it ended.
 LATE_SHARE = 0.2
 # A run is carried by single pairs where one pair owes this share of a step's whole gradient, or where the mean loss
-# is this many times the median one.
-CARRIED_SHARE, CARRIED_LOSS = 0.5, 5.0
+# is this many times the median one and no small one; among fewer pairs a large share says nothing.
+CARRIED_SHARE, CARRIED_LOSS, CARRIED_LEAST_LOSS, FEWEST_CARRIED = 0.5, 5.0, 1.0, 8

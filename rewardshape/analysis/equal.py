@@ -1,0 +1,286 @@
+"""The runs of a sweep where they have come equally far: in margin, in KL, in steps.
+
+A common value says how the runs stand there, and depends on the run that got least far; a curve over the margin or the
+KL takes every run to where it got. Each resample of the pairs, and for the KL of the prompts that were sampled,
+finds its own place on its own curve, so that the uncertainty of what is set equal is in the intervals.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import isotonic_regression
+
+from rewardshape.analysis.displacement import margin_curve
+from rewardshape.analysis.panels import chosen_and_rejected, run_label
+from rewardshape.analysis.resampling import drawn_counts, percentile_interval, resampled_means
+from rewardshape.errors import InputError
+from rewardshape.trace import Run, Trace
+
+Axis = Literal["logp_margin", "kl", "step"]
+POINTS = 21
+# Most resamples of the pairs reach it too.
+WITHIN_REACH = 0.9
+
+
+class Course(NamedTuple):
+    """One run along its steps: the steps of the probe set, and for the KL those at which it sampled."""
+
+    run: Run
+    pair_ids: list[str]
+    steps: np.ndarray
+    chosen: np.ndarray
+    """(steps, pairs), nats per token since step 0; `rejected` likewise."""
+    rejected: np.ndarray
+    accuracy: np.ndarray
+    samples: pd.DataFrame
+    """KL (nats per response, not falling along the run) and gold reward by step, where samples were drawn."""
+    resampled: dict[str, np.ndarray]
+    """Means of chosen and rejected, and what is followed, in every resample: (resamples, steps)."""
+    followed: np.ndarray
+    """What is set equal, (steps,)."""
+
+
+def compare_at_equal(
+    trace: Trace, axis: Axis, value: float | None = None, *, baseline: str | None = None, seed: int = 0
+) -> pd.DataFrame:
+    """Every run of a sweep at the step where it first reaches a common margin gain, KL, or step.
+
+    Between steps, and between the steps at which samples were drawn, all quantities are interpolated linearly.
+
+    Parameters
+    ----------
+    trace : Trace
+        A sweep: runs from one checkpoint on one probe set.
+    axis : {"logp_margin", "kl", "step"}
+        What is set equal: the gain since step 0 of the probe margin in log-probs (nats per token), the KL to the
+        reference (nats per response, the mean log-ratio of samples, made non-decreasing along the run by isotonic
+        regression, since the first crossing of a noisy curve comes early), or the step.
+    value : float, optional
+        The common value. Left out: nine tenths of what the slowest run reaches; for steps, the last that all have.
+    baseline : str, optional
+        A run, or a setting: then each run is set against the baseline's run of its own seed. ``difference`` tells how
+        much higher or lower the run's chosen responses stand, paired: every resample holds the same pairs in both.
+
+    Returns
+    -------
+    DataFrame
+        One row per run, ordered by α and seed: ``run``, ``setting``, ``alpha``, ``seed``, ``axis``, ``value``,
+        ``reached`` (False: the run never gets there, and what follows is NaN), ``step`` (fractional),
+        ``chosen_change``, ``rejected_change``, ``logp_margin_gain`` (nats per token), ``share_fallen``,
+        ``accuracy``; where samples were drawn ``kl`` and ``gold``. ``chosen_change`` and ``rejected_change`` with
+        ``…_low`` and ``…_high`` over prompts; each resample finds its own step (one that never reaches the value
+        stands where it came closest).
+
+    Raises
+    ------
+    InputError
+        If `axis` is unknown, or is "kl" and a run has no samples; if `baseline` is neither run nor setting, never
+        reaches the value, or has other probe pairs than the rest.
+
+    Examples
+    --------
+    >>> compare_at_equal(read_trace("runs/sweep"), "logp_margin")       # doctest: +SKIP
+    """
+    courses = _courses(trace, axis, seed)
+    if value is None:
+        furthest = min(course.followed.max() for course in courses)
+        value = float(furthest if axis == "step" else WITHIN_REACH * furthest)
+    found = [_row(course, axis, value) for course in courses]
+    if baseline is not None:
+        _add_differences(found, courses, baseline)
+    return pd.DataFrame([row for row, _ in found]).sort_values(["alpha", "seed", "run"], ignore_index=True)
+
+
+def compare_along(
+    trace: Trace,
+    axis: Axis = "logp_margin",
+    *,
+    baseline: str | None = None,
+    points: int = POINTS,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Every run of a sweep along its margin gain, KL or steps, each to where it got.
+
+    Parameters
+    ----------
+    trace, axis, baseline, seed
+        As for `compare_at_equal`.
+    points : int
+        Values between 0 and the furthest that any run got.
+
+    Returns
+    -------
+    DataFrame
+        The columns of `compare_at_equal`, one row per run and value that the run reached. Bands are pointwise.
+    """
+    courses = _courses(trace, axis, seed)
+    furthest = max(course.followed.max() for course in courses)
+    tables = []
+    for value in np.linspace(0, furthest, points):
+        there = [course for course in courses if course.followed.max() >= value]
+        found = [_row(course, axis, float(value)) for course in there]
+        if baseline is not None:
+            _add_differences(found, there, baseline, refuse=False, known=courses)
+        tables.append(pd.DataFrame([row for row, _ in found]))
+    return pd.concat(tables, ignore_index=True).sort_values(
+        ["alpha", "seed", "run", "value"], ignore_index=True
+    )
+
+
+def resampled_at(trace: Trace, axis: Axis, value: float, runs: list[str], *, seed: int = 0) -> np.ndarray:
+    """Change of the chosen responses of some runs at a common value: row 0 as measured, then every resample."""
+    found = {course.run.name: _row(course, axis, value) for course in _courses(trace, axis, seed)}
+    return np.stack([np.r_[found[run][0]["chosen_change"], found[run][1]] for run in runs], axis=1)
+
+
+# --- courses -----------------------------------------------------------------------------------------------------
+
+
+def _courses(trace: Trace, axis: Axis, seed: int) -> list[Course]:
+    if axis not in ("logp_margin", "kl", "step"):
+        raise InputError(f"axis {axis!r}: choose logp_margin, kl or step")
+    margins = margin_curve(trace)
+    courses = []
+    for chosen, rejected in chosen_and_rejected(trace):
+        run, prompts = chosen.run, chosen.prompt_ids
+        of_run = margins["run"] == run.name
+        samples, resampled_kl = _sampled(trace, run, seed)
+        steps = np.union1d(chosen.steps, samples.index) if axis == "kl" else chosen.steps
+        onto = _interpolation(chosen.steps, steps)
+        parts = {"chosen": onto @ chosen.change(), "rejected": onto @ rejected.change()}
+        resampled = {
+            "chosen": resampled_means(chosen.change(), prompts, seed=seed) @ onto.T,
+            "rejected": resampled_means(rejected.change(), prompts, seed=seed) @ onto.T,
+        }
+        followed, resampled["followed"] = _followed(axis, run, steps, parts, resampled, samples, resampled_kl)
+        accuracy = onto @ margins.loc[of_run, "accuracy"].to_numpy()
+        courses.append(
+            Course(run, chosen.pair_ids, steps, **parts, accuracy=accuracy, samples=samples,
+                   resampled=resampled, followed=followed)
+        )  # fmt: skip
+    return courses
+
+
+def _interpolation(known: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """The matrix that interpolates values at `known` steps linearly to `wanted` ones: (wanted, known)."""
+    return np.stack([np.interp(wanted, known, row) for row in np.eye(len(known))], axis=1)
+
+
+def _followed(
+    axis: Axis,
+    run: Run,
+    steps: np.ndarray,
+    parts: dict[str, np.ndarray],
+    resampled: dict[str, np.ndarray],
+    samples: pd.DataFrame,
+    resampled_kl: np.ndarray | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """What is set equal, as measured (steps,) and in every resample (resamples, steps)."""
+    if axis == "logp_margin":
+        gain = parts["chosen"].mean(axis=1) - parts["rejected"].mean(axis=1)
+        return gain, resampled["chosen"] - resampled["rejected"]
+    if axis == "step":
+        return steps.astype(float), np.broadcast_to(steps.astype(float), resampled["chosen"].shape)
+    if resampled_kl is None:
+        raise InputError(f"run {run.name!r} has no KL: it drew no samples (--sample-every)")
+    onto = _interpolation(samples.index.to_numpy(float), steps.astype(float))
+    return onto @ samples["kl"].to_numpy(), resampled_kl @ onto.T
+
+
+def _sampled(trace: Trace, run: Run, seed: int) -> tuple[pd.DataFrame, np.ndarray | None]:
+    """KL and mean gold reward by step, and the KL in every resample of the prompts; empty if none were drawn."""
+    samples = trace.samples[trace.samples["run"] == run.name] if len(trace.samples) else trace.samples
+    if samples.empty or samples["ref_logp_sum"].isna().all():
+        return pd.DataFrame(index=pd.Index([], dtype=float)), None
+    samples = samples.assign(kl=samples["logp_sum"] - samples["ref_logp_sum"])
+    table = samples.groupby("step")[[name for name in ("kl", "gold") if name in samples]].mean()
+    wide = samples.pivot_table(
+        index="step", columns="prompt_id", values="kl", aggfunc=["sum", "count"], fill_value=0
+    )
+    sums, sizes = np.asarray(wide["sum"], dtype=float), np.asarray(wide["count"], dtype=float)
+    counts = drawn_counts(
+        sums.shape[1], seed=seed + 1
+    )  # other prompts than those of the pairs: drawn on their own
+    total: np.ndarray = counts @ sizes.T
+    drawn = np.divide(counts @ sums.T, total, out=np.zeros_like(total), where=total > 0)
+    table["kl"] = isotonic_regression(table["kl"].to_numpy()).x
+    return table, np.stack([isotonic_regression(row).x for row in drawn])
+
+
+# --- at a value --------------------------------------------------------------------------------------------------
+
+
+def _row(course: Course, axis: Axis, value: float) -> tuple[dict[str, Any], np.ndarray]:
+    """The row of one run, and the change of its chosen responses in every resample."""
+    reached = bool(course.followed.max() >= value)
+    place = first_place(course.followed[None], value)
+    own = first_place(course.resampled["followed"], value)
+    step = float(at_place(course.steps[None], place)[0])
+    row = {**run_label(course.run), "axis": axis, "value": value, "reached": reached, "step": step}
+    there = {name: at_place(course.resampled[name], own) for name in ("chosen", "rejected")}
+    for name, change in (("chosen", course.chosen), ("rejected", course.rejected)):
+        low, high = percentile_interval(there[name])
+        mean = at_place(change.mean(axis=1)[None], place)[0]
+        row |= {f"{name}_change": mean, f"{name}_change_low": low, f"{name}_change_high": high}
+    row["logp_margin_gain"] = row["chosen_change"] - row["rejected_change"]
+    row["share_fallen"] = (at_place(course.chosen.T, place) < 0).mean()
+    row["accuracy"] = at_place(course.accuracy[None], place)[0]
+    for name in map(str, course.samples.columns):
+        row[name] = np.interp(step, course.samples.index, course.samples[name], left=np.nan, right=np.nan)
+    if not reached:
+        row = {key: row[key] for key in (*run_label(course.run), "axis", "value", "reached")}
+    return row, there["chosen"]
+
+
+def _add_differences(
+    found: list[tuple[dict[str, Any], np.ndarray]],
+    courses: list[Course],
+    baseline: str,
+    *,
+    refuse: bool = True,
+    known: list[Course] | None = None,
+) -> None:
+    """Add to every row how it stands against the baseline's run, or its run of the same seed."""
+    if any(course.pair_ids != courses[0].pair_ids for course in courses):
+        raise InputError("the runs have different probe pairs, so their differences cannot be paired")
+    runs = [course.run for course in known or courses]
+    if baseline not in {run.name for run in runs} | {run.setting for run in runs}:
+        raise InputError(
+            f"no run {baseline!r} to compare with: there are {', '.join(run.name for run in runs)}"
+        )
+    base = {
+        (course.run.seed if course.run.name != baseline else None): entry
+        for course, entry in zip(courses, found, strict=True)
+        if baseline in (course.run.name, course.run.setting) and entry[0]["reached"]
+    }
+    if not base and refuse:
+        raise InputError(f"run {baseline!r} never reaches the common value, so nothing can be told from it")
+    for row, resampled in found:
+        theirs = base.get(None) or base.get(row["seed"])
+        if row["reached"] and theirs is not None:
+            low, high = percentile_interval(resampled - theirs[1])
+            row["difference"] = row["chosen_change"] - theirs[0]["chosen_change"]
+            row |= {"difference_low": low, "difference_high": high}
+
+
+def first_place(curves: np.ndarray, value: float) -> np.ndarray:
+    """Fractional index at which each curve (row) first reaches `value`, or else of its maximum."""
+    above = curves >= value
+    first = np.where(above.any(axis=1), above.argmax(axis=1), curves.argmax(axis=1))
+    before = np.maximum(first - 1, 0)
+    rows = np.arange(len(curves))
+    rise = curves[rows, first] - curves[rows, before]
+    short = np.clip(curves[rows, first] - value, 0, None)  # how far past the value that index already is
+    return first - np.divide(short, rise, out=np.zeros(len(curves)), where=(rise > 0) & (first > before))
+
+
+def at_place(curves: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """Linear interpolation of each curve (rows) at a fractional index."""
+    before = np.floor(place).astype(int)
+    after = np.minimum(before + 1, curves.shape[1] - 1)
+    rows = np.arange(len(curves))
+    share = place - before
+    return curves[rows, before] * (1 - share) + curves[rows, after] * share

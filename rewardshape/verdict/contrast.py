@@ -1,0 +1,150 @@
+"""The best setting of a sweep against its worst at equal margin, with the search for both taken into account.
+
+The best and the worst of several settings differ by chance alone, the more the more there are. Over seeds the
+difference is judged by Tukey's studentised range in a randomised block design (each seed a block of all settings);
+over the pairs of single runs by the largest t-statistic of all differences in every resample (max-t).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from rewardshape.analysis.equal import WITHIN_REACH, compare_at_equal, resampled_at
+from rewardshape.trace import Trace
+
+CONFIDENCE = 0.95
+# A run that got this share of the median margin gain or less sets no common value for the others.
+GOT_NOWHERE = 0.5
+
+
+@dataclass(frozen=True)
+class Range:
+    """The difference between the highest and the lowest of several means, with its simultaneous 95 % interval."""
+
+    best: int
+    worst: int
+    difference: float
+    low: float
+    high: float
+    p_value: float
+
+
+def range_over_seeds(values: np.ndarray) -> Range:
+    """The range of the column means of a table of seeds and settings, (seeds, settings), by Tukey's test.
+
+    Examples
+    --------
+    >>> found = range_over_seeds(np.array([[0.0, 1.0], [0.1, 1.3], [0.2, 1.1]]))
+    >>> found.best, found.worst, round(found.difference, 3), found.p_value < 0.05
+    (1, 0, 1.033, True)
+    """
+    seeds, settings = values.shape
+    means = values.mean(axis=0)
+    best, worst = int(means.argmax()), int(means.argmin())
+    difference = float(means[best] - means[worst])
+    left = values - values.mean(axis=1, keepdims=True) - means + values.mean()
+    freedom = (seeds - 1) * (settings - 1)
+    error = float(np.sqrt((left**2).sum() / freedom / seeds))
+    if error <= 1e-12 * max(difference, 1e-300):
+        return Range(best, worst, difference, difference, difference, 0.0 if difference > 0 else 1.0)
+    half = error * float(stats.studentized_range.ppf(CONFIDENCE, settings, freedom))
+    p_value = float(stats.studentized_range.sf(difference / error, settings, freedom))
+    return Range(best, worst, difference, difference - half, difference + half, p_value)
+
+
+def range_over_resamples(drawn: np.ndarray) -> Range:
+    """The range of several means, from row 0 as measured and the other rows resampled, (1 + resamples, settings)."""
+    means = drawn[0]
+    best, worst = int(means.argmax()), int(means.argmin())
+    first, second = np.triu_indices(len(means), 1)
+    gaps = drawn[:, first] - drawn[:, second]
+    error = gaps[1:].std(axis=0, ddof=1)
+    off = np.abs(gaps[1:] - gaps[0])
+    largest = np.divide(off, error, out=np.zeros_like(off), where=error > 0).max(axis=1)
+    pair = int(np.flatnonzero((first == min(best, worst)) & (second == max(best, worst)))[0])
+    difference = float(means[best] - means[worst])
+    half = float(np.quantile(largest, CONFIDENCE) * error[pair])
+    if error[pair] == 0:
+        return Range(best, worst, difference, difference, difference, 0.0 if difference > 0 else 1.0)
+    p_value = float((1 + (largest >= difference / error[pair]).sum()) / (1 + len(largest)))
+    return Range(best, worst, difference, difference - half, difference + half, p_value)
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A sweep at equal margin.
+
+    Attributes
+    ----------
+    value : float
+        The common gain of the margin, nats per token.
+    settings : DataFrame
+        ``setting``, ``alpha`` and ``chosen_change`` of every setting that was compared.
+    best, worst : str
+        The settings whose chosen responses stand highest and lowest.
+    difference, low, high, p_value : float
+        Between the two, with a simultaneous interval.
+    over : str
+        What the interval is over.
+    left_out : dict of str to str
+        Settings that were not compared, and why.
+    """
+
+    value: float
+    settings: pd.DataFrame
+    best: str
+    worst: str
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    over: str
+    left_out: dict[str, str]
+
+    @property
+    def clear(self) -> bool:
+        """Whether chance alone gives such a range in at most 5 % of sweeps."""
+        return self.p_value <= 1 - CONFIDENCE
+
+
+def contrast(trace: Trace, furthest: dict[str, float], excluded: dict[str, str]) -> Contrast | str:
+    """Compare the settings of a sweep where their margins gained the same; or say why that cannot be done.
+
+    Parameters
+    ----------
+    trace : Trace
+    furthest : dict
+        The largest margin gain of every run, nats per token.
+    excluded : dict
+        Settings that are not to be compared, and why.
+    """
+    runs = [run for run in trace.runs if run.setting not in excluded]
+    left_out = dict(excluded)
+    middle = float(np.median([furthest[run.name] for run in runs])) if runs else 0.0
+    for run in runs:
+        if furthest[run.name] <= max(GOT_NOWHERE * middle, 0.0):
+            left_out[run.setting] = "its margin gained too little"
+    runs = [run for run in runs if run.setting not in left_out]
+    if len({run.setting for run in runs}) < 2:
+        return "Fewer than two settings can be set side by side" + (
+            f" ({'; '.join(f'{name}: {why}' for name, why in left_out.items())})." if left_out else "."
+        )
+    value = WITHIN_REACH * min(furthest[run.name] for run in runs)
+    rows = compare_at_equal(trace, "logp_margin", value)
+    rows = rows[rows["run"].isin([run.name for run in runs])]
+    table = rows.pivot_table(index="seed", columns="setting", values="chosen_change", dropna=False).dropna()
+    if len(table) > 1:
+        found, over = range_over_seeds(table.to_numpy(float)), f"{len(table)} seeds"
+        names = list(table.columns)
+    else:
+        one = rows.drop_duplicates("setting")
+        names = one["setting"].tolist()
+        found = range_over_resamples(resampled_at(trace, "logp_margin", value, one["run"].tolist()))
+        over = "pairs"
+    settings = rows.groupby("setting", sort=False)[["alpha", "chosen_change"]].mean().reset_index()
+    numbers = (found.difference, found.low, found.high, found.p_value)
+    return Contrast(value, settings, names[found.best], names[found.worst], *numbers, over, left_out)
