@@ -109,7 +109,7 @@ def compare_along(
     trace, axis, baseline, seed
         As for `compare_at_equal`.
     points : int
-        Values between 0 and the furthest that any run got.
+        Values between 0 and the furthest that any run got, beside those at which a run ended its way.
 
     Returns
     -------
@@ -119,7 +119,8 @@ def compare_along(
     courses = _courses(trace, axis, seed)
     furthest = max(course.followed.max() for course in courses)
     tables = []
-    for value in np.linspace(0, furthest, points):
+    grid = np.union1d(np.linspace(0, furthest, points), [course.followed.max() for course in courses])
+    for value in grid:
         there = [course for course in courses if course.followed.max() >= value]
         found = [_row(course, axis, float(value)) for course in there]
         if baseline is not None:

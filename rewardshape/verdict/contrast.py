@@ -8,6 +8,7 @@ over the pairs of single runs by the largest t-statistic of all differences in e
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -51,9 +52,14 @@ def range_over_seeds(values: np.ndarray) -> Range:
     error = float(np.sqrt((left**2).sum() / freedom / seeds))
     if error <= 1e-12 * max(difference, 1e-300):
         return Range(best, worst, difference, difference, difference, 0.0 if difference > 0 else 1.0)
-    half = error * float(stats.studentized_range.ppf(CONFIDENCE, settings, freedom))
+    half = error * _critical_range(settings, freedom)
     p_value = float(stats.studentized_range.sf(difference / error, settings, freedom))
     return Range(best, worst, difference, difference - half, difference + half, p_value)
+
+
+@cache
+def _critical_range(settings: int, freedom: int) -> float:
+    return float(stats.studentized_range.ppf(CONFIDENCE, settings, freedom))
 
 
 def range_over_resamples(drawn: np.ndarray) -> Range:

@@ -219,12 +219,13 @@ def _sweep_advice(tables: Tables, found: Contrast | str | None) -> list[str]:
 
 def _not_by_last_step(tables: Tables, found: Contrast) -> list[str]:
     ends = tables.summary.groupby("setting")[["chosen_change", "logp_margin"]].mean()
-    mildest, best = ends.sort_values("chosen_change").iloc[-1], ends.loc[found.best]
-    if mildest.name == best.name or mildest["logp_margin"] >= best["logp_margin"]:
+    gaps = {str(setting): float(gap) for setting, gap in ends["logp_margin"].items()}
+    mildest = str(ends["chosen_change"].idxmax())
+    if mildest == found.best or gaps[mildest] >= gaps[found.best]:
         return []
-    margins = f"{signed(float(mildest['logp_margin']), 2)} against {signed(float(best['logp_margin']), 2)}"
+    margins = f"{signed(gaps[mildest], 2)} against {signed(gaps[found.best], 2)}"
     return [
-        f"Do not choose by the last step: {tables.setting_labels[str(mildest.name)]} looks mildest there because it"
+        f"Do not choose by the last step: {tables.setting_labels[mildest]} looks mildest there because it"
         " went less far"
         f" (a log-prob margin of {margins}), not because it gives up less for its margin."
     ]

@@ -27,9 +27,9 @@ from rewardshape.verdict.thresholds import (
 )
 
 # Straight pieces of the trend: one more for every so many rows, up to the number of windows in a run.
-ROWS_PER_PIECE, MAX_PIECES = 8, 10
+ROWS_PER_PIECE, MAX_PIECES = 6, 10
 MAX_CORRELATION = 0.97
-SAFE = 1.0
+SAFE = 1.5
 FEWEST_TO_TURN = 5
 MAX_KNOTS = 60  # places at which a fall may begin or end, in the search for its onset
 

@@ -41,7 +41,7 @@ def headline(word: Word, evidence: Evidence, reasons: tuple[str, ...]) -> str:
 
 
 def _sentence(text: str) -> str:
-    return text[0].upper() + text[1:] + ("" if text.endswith(".") else ".")
+    return text[0].upper() + text[1:] + ("" if text.endswith((".", "?")) else ".")
 
 
 def _where(chosen: Change, evidence: Evidence) -> str:

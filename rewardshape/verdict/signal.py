@@ -148,7 +148,8 @@ def started_elsewhere(log: Log, reference: Reference) -> tuple[float, float] | N
     """The first rewards, where they show that the reference is not the model that the run began with.
 
     With a reference every reward is 0 before the first update. A reward of one in the first logged rows is far more
-    than a few steps give; positive, it cannot be β times a log-probability either.
+    than a few steps give; positive, it cannot be β times a log-probability either. Both rewards may fall that fast, so
+    negative ones count only of the very first steps.
     """
     if reference.free is True:
         return None
@@ -158,9 +159,11 @@ def started_elsewhere(log: Log, reference: Reference) -> tuple[float, float] | N
         if has(table, *columns):
             rows = table[columns].dropna()
             first, step = rows.iloc[0], float(rows.index[0])
-            few = log.counts == "step" and step <= FIRST_STEPS and first.max() > FAR_FROM_ZERO
-            early = step <= FIRST_ROWS * log.table["step"].max() or few
-            if early and first.abs().max() > FAR_FROM_ZERO:
+            few = log.counts == "step" and step <= FIRST_STEPS
+            early = step <= FIRST_ROWS * log.table["step"].max()
+            risen = first.max() > FAR_FROM_ZERO and (early or few)
+            fallen = first.max() < -FAR_FROM_ZERO and early and few
+            if risen or fallen:
                 return float(first.iloc[0]), float(first.iloc[1])
             return None
     return None

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from rewardshape.analysis import compare, compare_at_equal, over_seeds
+from rewardshape.analysis import compare, compare_along, compare_at_equal, over_seeds
 from rewardshape.analysis.resampling import mean_interval
 from rewardshape.errors import InputError
 from rewardshape.trace import read_trace
@@ -178,3 +178,45 @@ def test_unknown_baseline_is_refused():
     )
     with pytest.raises(InputError, match="there are alpha=0"):
         over_seeds(rows, baseline="alpha=9")
+
+
+def test_a_curve_takes_every_run_to_where_it_got(sweep):
+    table = compare_along(sweep, "logp_margin", baseline="alpha=0", points=9)
+    furthest = table.groupby("alpha")["value"].max()
+    assert furthest[0.0] == pytest.approx(20 * 0.04)
+    assert furthest[1.0] == pytest.approx(20 * 0.02)
+    np.testing.assert_allclose(table["logp_margin_gain"], table["value"], atol=1e-9)
+    rows = table[table["alpha"] == 1.0]
+    np.testing.assert_allclose(rows["difference"], rows["value"] * (0.02 / 0.04 - 0.015 / 0.02), atol=1e-6)
+
+
+def test_the_kl_that_is_set_equal_is_the_same_in_every_row(write_run, tmp_path, rng):
+    """Samples at other steps than the probe's, and a KL that is noisy: equal to 1e-9 all the same."""
+    for alpha, scale in ((0.0, 1.0), (1.0, 0.8)):
+        rows = {}
+        for step in (0, 3, 7, 11, 20):
+            kl = scale * 0.1 * step * (1 + 0.2 * rng.normal(size=12))
+            rows[step] = {
+                "prompt_id": list(range(12)), "logp_sum": [-5.0] * 12, "ref_logp_sum": (-5.0 - kl).tolist(),
+                "gold": [0.5] * 12,
+            }  # fmt: skip
+        write_line(write_run, tmp_path / f"alpha={alpha:g}", -0.02, -0.06, alpha=alpha, samples=rows)
+    table = compare_at_equal(read_trace(tmp_path), "kl")
+    np.testing.assert_allclose(table["kl"], table["value"], rtol=0, atol=1e-9)
+    width = table["chosen_change_high"] - table["chosen_change_low"]
+    assert (width > 1e-3).all()  # the pairs are all alike: what is uncertain is the KL
+
+
+def test_differences_from_a_setting_are_paired_by_seed(write_run, tmp_path):
+    """Every seed falls by its own amount, and α = 0.25 always by 0.005 less: the seeds agree to the last digit."""
+    for seed, shift in enumerate((-0.01, 0.02)):
+        for alpha, fall in ((0.0, -0.03), (0.25, -0.025)):
+            name = f"alpha={alpha}-seed={seed}"
+            write_line(write_run, tmp_path / name, fall + shift, -0.09 + shift, alpha=alpha, seed=seed)
+    table = over_seeds(compare_at_equal(read_trace(tmp_path), "step", baseline="alpha=0")).set_index(
+        "setting"
+    )
+    row = table.loc["alpha=0.25"]
+    assert row["difference"] == pytest.approx(0.1, abs=1e-6)
+    assert row["difference_high"] - row["difference_low"] < 1e-6
+    assert row["seeds_agreeing"] == 2

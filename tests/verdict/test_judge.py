@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
 import numpy as np
 import pandas as pd
@@ -364,3 +365,168 @@ def test_the_target_margin_is_given_in_both_conventions():
     pairs = np.linspace(0, 0.5, 10)[:, None] + np.zeros((10, 8))
     sentence = target_margin(table_of_pairs(pairs, gamma=1.25), 2.5)
     assert "at most 1.25 in reward units, that is γ/β = 0.50" in sentence
+
+
+# --- words for what really happens -------------------------------------------------------------------------------
+
+
+def log_of(**series):
+    """A training log of given series."""
+    rows = len(next(iter(series.values())))
+    return Log(
+        "made", "made", pd.DataFrame({"split": "train", "step": 10 * np.arange(1, rows + 1), **series})
+    )
+
+
+def test_not_finite_to_the_end_is_broken_and_says_since_when(tmp_path):
+    rows = [
+        {"step": i, "loss": 0.69 - 0.01 * i, "rewards/chosen": 0.01 * i, "rewards/rejected": -0.02 * i}
+        for i in range(1, 21)
+    ]
+    for row in rows[12:]:  # what a trainer writes that filters NaN losses
+        row |= {"loss": 0.0, "rewards/chosen": math.nan, "rewards/rejected": math.nan}
+    path = tmp_path / "log.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    verdict = judge(path)
+    assert verdict.word == "broken"
+    assert verdict.to_dict()["nonfinite_since"] == 13
+    assert "from step 13 to the end" in verdict.sentence
+    rows[-1] |= {"loss": 0.5, "rewards/chosen": 0.1, "rewards/rejected": -0.4}
+    path.write_text("\n".join(map(json.dumps, rows)))
+    assert judge(path).word != "broken"  # finite again
+
+
+def test_a_kto_batch_without_good_examples_is_not_broken(tmp_path):
+    rows = [
+        {"step": i, "loss": 0.5, "kl": 0.1, "rewards/chosen": 0.01 * i, "rewards/rejected": -0.02 * i}
+        for i in range(1, 21)
+    ]
+    rows[-1] |= {"rewards/chosen": math.nan}
+    path = tmp_path / "log.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    assert judge(path).word != "broken"
+
+
+def test_ties_are_not_a_collapse():
+    """Half of the pairs are the same after truncation: accuracy stays at one half while the margin grows."""
+    margin = np.linspace(0.002, 0.55, 20)
+    log = log_of(
+        loss=np.log(2) - margin / 3.5, margin=margin, accuracy=np.linspace(0.3, 0.5, 20),
+        reward_chosen=np.linspace(0, -0.6, 20), reward_rejected=np.linspace(0, -0.6, 20) - margin,
+    )  # fmt: skip
+    verdict = judge(log)
+    assert verdict.word == "displaced"
+    assert re.search(r"up to 5\d% of the pairs seem to be ties", " ".join(verdict.to_dict()["story"]))
+    assert "same after truncation" in verdict.advice[0]
+
+
+def test_a_run_that_starts_below_chance_and_improves_is_not_collapsed():
+    margin = np.linspace(-2.0, -0.5, 20)
+    log = make(np.linspace(0, -3, 20), margin=margin, split="eval", accuracy=np.linspace(0.3, 0.45, 20))
+    assert judge(log).word == "displaced"
+
+
+def test_rewards_far_from_zero_in_the_first_rows_are_not_a_rise():
+    """The reference is another model: the first rows are the start, and from there chosen fell."""
+    chosen = np.linspace(8.8, 6.5, 50)
+    log = log_of(
+        reward_chosen=chosen, reward_rejected=np.linspace(5.0, -7.6, 50), margin=chosen - np.linspace(5.0, -7.6, 50),
+        loss=np.linspace(0.27, 0.1, 50), accuracy=0.9 + np.zeros(50),
+    )  # fmt: skip
+    verdict = judge(log)
+    assert verdict.word == "displaced"
+    assert verdict.evidence.baseline.startswith("the first")
+    assert verdict.evidence.chosen.value == pytest.approx(6.5 - 8.8, abs=0.5)
+    story = " ".join(verdict.to_dict()["story"])
+    assert "the reference is not the model that the run began with" in story
+    assert "risen" not in story
+
+
+def test_every_checkpoint_worse_than_none_is_said():
+    log = make(
+        [-2.5, -3.2, -1.4, -1.6],
+        split="eval",
+        margin=[0.5, 0.37, 0.13, 0.79],
+        loss=[0.739, 0.731, 0.842, 0.708],
+    )
+    verdict = judge(log)
+    assert verdict.word == "displaced"
+    assert "never below what no training gives" in " ".join(verdict.to_dict()["story"])
+    assert verdict.advice[0].startswith("No checkpoint is better than the model before training")
+
+
+def test_more_rows_never_make_the_same_fall_less_sure():
+    falls = [-2.5, -3.2, -1.36, -1.63, -2.0, -1.4]
+    for rows in range(1, 7):
+        verdict = judge(make(falls[:rows], split="eval"), beta=0.1)
+        assert (verdict.word, verdict.how_sure) == ("displaced", "clear")
+        assert verdict.interval == (pytest.approx(10 * falls[rows - 1]),) * 2
+
+
+def test_a_saturated_run_that_fell_says_so():
+    verdict = judge(
+        make(np.linspace(0, -7.6, 10), margin=np.linspace(2, 12, 10), split="eval", accuracy=0.99)
+    )
+    assert verdict.word == "saturated"
+    assert "ended 7.6 reward below the reference" in verdict.sentence
+    assert any("Chosen also lost probability" in line for line in verdict.advice)
+    assert "0.0%" not in verdict.sentence
+
+
+def test_not_displaced_carries_the_smallest_fall_that_would_have_been_seen():
+    verdict = judge(make(np.zeros(200), noise=0.2))
+    assert verdict.word == "not displaced"
+    assert 0 < verdict.smallest_fall < verdict.evidence.matters
+    assert (
+        f"a fall of {verdict.smallest_fall:.3g} reward would have been seen four times in five"
+        in verdict.sentence
+    )
+    assert not any("Nothing to mend" in line for line in verdict.advice)
+    loose = judge(make(np.zeros(12), noise=0.6))
+    assert loose.word == "undetermined"
+    assert loose.how_sure == "weak"
+
+
+def test_chosen_rejected_and_margin_are_of_one_window():
+    rng = np.random.default_rng(1)
+    chosen, margin = (
+        -0.05 * np.arange(60) + rng.normal(0, 0.5, 60),
+        0.03 * np.arange(60) + rng.normal(0, 0.5, 60),
+    )
+    verdict = judge(
+        log_of(
+            reward_chosen=chosen,
+            reward_rejected=chosen - margin,
+            margin=margin,
+            loss=np.full(60, 0.5) - 0.004 * np.arange(60),
+        )
+    )
+    evidence = verdict.evidence
+    assert evidence.chosen.value - evidence.rejected.value == pytest.approx(evidence.learning.margin.last)
+
+
+def test_orpo_implies_no_target_margin():
+    rows = 10
+    table = pd.DataFrame(
+        {
+            "split": "train",
+            "step": np.arange(1, 11),
+            "loss": 0.8,
+            "margin": -0.016,
+            "log_odds_chosen": -0.8,
+            "accuracy": 0.0,
+        }
+    )
+    assert rows == len(table)
+    assert target_margin(table, 0.1) is None
+
+
+@pytest.mark.parametrize(("start", "rows"), [(500, 1000), (0, 1000), (200, 400)])
+def test_an_onset_has_an_interval_that_holds_it(start, rows):
+    rng = np.random.default_rng(4)
+    course = -np.maximum(np.arange(rows) - start, 0) / (rows - start)
+    verdict = judge(make(course, noise=0.3, margin=np.linspace(0.05, 1.5, rows) + rng.normal(0, 0.3, rows)))
+    truth = 10 + 10 * (start + 0.05 * (rows - start))
+    low, high = verdict.onset_interval
+    assert low <= truth <= high
+    assert abs(verdict.onset_step - truth) < 0.06 * 10 * rows

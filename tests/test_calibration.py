@@ -1,0 +1,67 @@
+"""A fast slice of benchmarks/calibration.py: false alarms stay near their goal, real effects are seen."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+from scipy import stats
+
+ROOT = Path(__file__).parents[1]
+spec = importlib.util.spec_from_file_location("calibration", ROOT / "benchmarks" / "calibration.py")
+calibration = importlib.util.module_from_spec(spec)
+sys.modules["calibration"] = calibration
+spec.loader.exec_module(calibration)
+CELLS = {cell.name: cell for cell in calibration.cells()}
+
+# name: simulations, and the rate that must not be passed (a goal of 5 %, or 10 %) or must be reached
+FALSE_ALARMS = {
+    "displaced or recovered (batches) | white | 25 rows": (150, 0.05),
+    "displaced or recovered (batches) | AR .5 | 50 rows": (150, 0.05),
+    "displaced or recovered (batches) | AR .9 | 25 rows": (100, 0.10),
+    "displaced or recovered (evaluations) | white | 5 rows": (150, 0.05),
+    "displaced or recovered (pairs) | skewed (exponential) | 16 prompts × 4": (60, 0.05),
+    "over-optimized | white, sd 5.0% | 10 rows": (60, 0.05),
+    "pairs that are … fell deeper | no relation | 64 pairs": (100, 0.05),
+    "gold peaks | saturating | 11 steps × 128 prompts": (40, 0.05),
+    "best against worst | over 5 seeds | 6 settings": (100, 0.05),
+    "best against worst | over 64 pairs | 6 settings": (40, 0.05),
+}
+SEEN = {
+    "power: displaced (batches) | white, sd .3, falls 0.2 | 400 rows": (40, 0.9),
+    "power: over-optimized | white, sd 1.7%, rises 15% | 20 rows": (30, 0.7),
+    "power: gold peaks | peak .3 at √KL .8 | 11 steps × 128 prompts": (20, 0.9),
+    "power: pairs that are … fell deeper | ρ = 0.5 | 64 pairs": (40, 0.7),
+}
+COVERAGE = {
+    "95 % interval holds | normal | 8 prompts × 1": 200,
+    "95 % interval holds | normal | 64 prompts × 4": 60,
+    "95 % interval holds | skewed (exponential) | 16 prompts × 1": 200,
+    "onset interval holds | white, straight | 400 rows, from 200": 40,
+}
+
+
+@pytest.mark.parametrize("name", FALSE_ALARMS)
+def test_chance_says_nothing_more_often_than_its_goal(name):
+    simulations, goal = FALSE_ALARMS[name]
+    told = round(CELLS[name].rate(simulations) * simulations)
+    assert told <= stats.binom.ppf(0.999, simulations, goal)
+
+
+@pytest.mark.parametrize("name", SEEN)
+def test_a_real_effect_is_seen(name):
+    simulations, least = SEEN[name]
+    assert CELLS[name].rate(simulations) >= least
+
+
+@pytest.mark.parametrize("name", COVERAGE)
+def test_an_interval_holds_the_truth(name):
+    simulations = COVERAGE[name]
+    held = round(CELLS[name].rate(simulations) * simulations)
+    assert stats.binom.ppf(0.001, simulations, 0.93) <= held
+
+
+def test_every_cell_of_the_slice_is_one_of_the_plan():
+    assert {*FALSE_ALARMS, *SEEN, *COVERAGE} <= set(CELLS)

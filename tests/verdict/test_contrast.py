@@ -1,0 +1,70 @@
+"""The best of several settings against the worst: against scipy's Tukey test, and on sweeps whose courses are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from rewardshape.trace import read_trace
+from rewardshape.verdict.contrast import range_over_resamples, range_over_seeds
+from rewardshape.verdict.findings import Tables, findings
+
+PAIRS = 24
+TOKENS = {"chosen": np.full(PAIRS, 10), "rejected": np.full(PAIRS, 10)}
+
+
+def test_two_settings_over_seeds_are_a_paired_t_test(rng):
+    values = rng.normal(size=(6, 2)) + np.array([0.0, 0.8])
+    found, theirs = range_over_seeds(values), stats.ttest_rel(values[:, 1], values[:, 0])
+    assert found.p_value == pytest.approx(theirs.pvalue, rel=1e-6)
+    low, high = sorted(np.abs(theirs.confidence_interval()))
+    assert sorted(np.abs([found.low, found.high])) == pytest.approx([low, high], rel=1e-3)
+
+
+def test_the_range_of_resampled_means_is_that_of_two_paired_means(rng):
+    pairs = rng.normal(size=(400, 2)) + np.array([0.0, 0.2])
+    counts = rng.multinomial(400, np.full(400, 1 / 400), 4000)
+    drawn = np.vstack([pairs.mean(axis=0), counts @ pairs / 400])
+    found, theirs = range_over_resamples(drawn), stats.ttest_rel(pairs[:, 1], pairs[:, 0])
+    assert found.p_value == pytest.approx(theirs.pvalue, abs=0.02)
+    assert found.difference == pytest.approx(theirs.statistic * stats.sem(pairs[:, 1] - pairs[:, 0]))
+
+
+def write(write_run, folder, alpha, fall, *, seed=0, wild=0.0, gain=0.05):
+    """Chosen falls by `fall` a step, the margin gains `gain`; `wild`: one pair whose chosen response runs away."""
+    pace = np.random.default_rng(3).uniform(0.8, 1.2, PAIRS)
+    at = np.arange(11)[:, None]
+    sums = {"chosen": -20 - 10 * at * fall * pace, "rejected": -20 - 10 * at * (fall + gain) * pace}
+    sums["chosen"][:, 0] -= wild * at[:, 0]
+    stated = {"name": "alphapo", "parameters": {"alpha": alpha, "beta": 2.5, "gamma": 0.5}}
+    return write_run(folder, sums, num_tokens=TOKENS, objective=stated, run={"seed": seed})
+
+
+def test_a_run_carried_by_one_pair_is_named_and_neither_compared_nor_recommended(write_run, tmp_path):
+    for alpha, fall, wild in ((0.0, 0.03, 0), (0.25, 0.02, 0), (1.0, 0.005, 20)):
+        write(write_run, tmp_path / f"alpha={alpha:g}", alpha, fall, wild=wild)
+    trace = read_trace(tmp_path)
+    verdict = Tables(trace).verdicts["alpha=1"]
+    assert verdict.evidence.learning.carried.pair_id == "pairs.jsonl:1"
+    assert "carried by single pairs" in " ".join(verdict.to_dict()["story"])
+    assert "pairs.jsonl:1" in " ".join(verdict.advice)
+    found = findings(trace)
+    assert "α = 1 is not compared: it is carried by single pairs" in found.sentence
+    assert not any("--alpha 1 " in line for line in found.advice)
+
+
+def test_advice_never_goes_beyond_the_values_tried(write_run, tmp_path):
+    for alpha, fall in ((-0.5, 0.01), (0.0, 0.02), (0.25, 0.03)):
+        write(write_run, tmp_path / f"alpha={alpha:g}", alpha, fall)
+    advice = findings(read_trace(tmp_path)).advice
+    assert "α = −0.5 paid least for its margin and is the smallest of the α tried" in advice[0]
+    assert "--alpha -0.25" in advice[0]
+
+
+def test_a_run_that_gained_no_margin_does_not_decide_where_the_others_are_compared(write_run, tmp_path):
+    for alpha, fall, gain in ((0.0, 0.03, 0.05), (0.25, 0.02, 0.05), (1.0, 0.0, 0.001)):
+        write(write_run, tmp_path / f"alpha={alpha:g}", alpha, fall, gain=gain)
+    found = Tables(read_trace(tmp_path)).contrast
+    assert found.left_out == {"alpha=1": "its margin gained too little"}
+    assert found.value == pytest.approx(0.9 * 10 * 0.05, rel=0.02)
