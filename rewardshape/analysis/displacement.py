@@ -21,7 +21,7 @@ from rewardshape.analysis.panels import (
     reward_margins,
     run_label,
     run_objective,
-    scores,
+    score_gaps,
 )
 from rewardshape.analysis.resampling import mean_interval, share_interval
 from rewardshape.trace import Trace
@@ -110,7 +110,7 @@ def margin_curve(trace: Trace, *, seed: int = 0) -> pd.DataFrame:
     tables = []
     for chosen, rejected in chosen_and_rejected(trace):
         goal = run_objective(chosen.run)
-        higher = (scores(goal, chosen) > scores(goal, rejected)).sum(axis=1)
+        higher = (score_gaps(goal, chosen, rejected) > 0).sum(axis=1)
         low, high = share_interval(higher, len(chosen.pair_ids))
         margins = reward_margins(goal, chosen, rejected)
         curve = {

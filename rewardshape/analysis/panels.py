@@ -130,6 +130,19 @@ def scores(goal: Objective, panel: Panel) -> np.ndarray:
     return np.asarray(goal.score(panel.sums["logp_sum"], panel.num_tokens, panel.ref_logp_sum))
 
 
+def score_gaps(goal: Objective, chosen: Panel, rejected: Panel) -> np.ndarray:
+    """Score of chosen minus score of rejected: (steps, pairs).
+
+    By log-prob per token where the objective's own scores take more than a trace holds at every step.
+    """
+    if not sums_suffice(goal):
+        return logp_margins(chosen, rejected)
+    if goal.alone:
+        return scores(goal, chosen) - scores(goal, rejected)
+    pair = _step_by_step(goal.pair_scores, chosen, rejected)
+    return np.asarray(pair[:, 0] - pair[:, 1])
+
+
 def reward_margins(goal: Objective, chosen: Panel, rejected: Panel) -> np.ndarray:
     """Reward margin of every pair, γ included: (steps, pairs); NaN where summed log-probs do not tell it."""
     if not sums_suffice(goal):

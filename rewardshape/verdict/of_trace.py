@@ -13,7 +13,7 @@ from rewardshape.analysis.panels import (
     chosen_and_rejected,
     pair_weights,
     run_objective,
-    scores,
+    score_gaps,
     sums_suffice,
 )
 from rewardshape.analysis.resampling import (
@@ -90,7 +90,7 @@ def _evidence(trace: Trace, chosen: Panel, rejected: Panel) -> Evidence:
         facts=_facts(chosen),
         cannot_tell=_cannot_tell(trace, run.name),
         curve=_curve(chosen, rejected),
-        progress=_progress(chosen, losses, _gaps(goal, chosen, rejected), steps),
+        progress=_progress(chosen, losses, score_gaps(goal, chosen, rejected), steps),
     )
     if kept.sum() > 1 and kept[0]:
         chosen, rejected = _at(chosen, kept), _at(rejected, kept)
@@ -224,13 +224,8 @@ def _pair_losses(goal: Objective, chosen: Panel, rejected: Panel) -> np.ndarray 
     return np.asarray(goal.pair_loss(*pair), dtype=float)
 
 
-def _gaps(goal: Objective, chosen: Panel, rejected: Panel) -> np.ndarray:
-    """Score of chosen minus score of rejected, (steps, pairs)."""
-    return np.asarray(scores(goal, chosen) - scores(goal, rejected))
-
-
 def _learning(goal: Objective, chosen: Panel, rejected: Panel, losses: np.ndarray | None) -> Learning:
-    gaps = _gaps(goal, chosen, rejected)
+    gaps = score_gaps(goal, chosen, rejected)
     tied = float((gaps == 0).mean(axis=1)[-1])
     still = None
     moved = max(np.abs(panel.change(per_token=False)).max() for panel in (chosen, rejected))

@@ -416,7 +416,7 @@ def test_ties_are_not_a_collapse():
     )  # fmt: skip
     verdict = judge(log)
     assert verdict.word == "displaced"
-    assert re.search(r"up to 5\d% of the pairs seem to be ties", " ".join(verdict.to_dict()["story"]))
+    assert re.search(r"(?i)up to 5\d% of the pairs seem to be ties", " ".join(verdict.to_dict()["story"]))
     assert "same after truncation" in verdict.advice[0]
 
 
