@@ -237,7 +237,7 @@ def table_rows(table: Any) -> Rows:
     if isinstance(table, dict):
         raise InputError(f"data: has the splits {', '.join(map(str, table))}; give one of them")
     if hasattr(table, "to_dict") and hasattr(table, "columns"):
-        table = ({str(name): _plain(cell) for name, cell in row.items()} for row in table.to_dict("records"))
+        table = ({str(name): plain_cell(cell) for name, cell in row.items()} for row in table.to_dict("records"))
     try:
         rows = iter(table)
     except TypeError:
@@ -245,12 +245,12 @@ def table_rows(table: Any) -> Rows:
     yield from enumerate(map(_object, rows), start=1)
 
 
-def _plain(cell: Any) -> Any:
+def plain_cell(cell: Any) -> Any:
     """A cell of a data frame without numpy's types, and None where it is missing."""
     if hasattr(cell, "tolist"):
         cell = cell.tolist()
     if isinstance(cell, list):
-        return [_plain(item) for item in cell]
+        return [plain_cell(item) for item in cell]
     return None if isinstance(cell, float) and math.isnan(cell) else cell
 
 

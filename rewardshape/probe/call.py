@@ -12,6 +12,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rewardshape.data.sources import plain_cell
 from rewardshape.errors import InputError, needing
 from rewardshape.probe.command import settled
 from rewardshape.probe.process import quiet_imports
@@ -115,7 +116,7 @@ def _data(given: Any) -> Iterator[tuple[list[str] | None, str | None]]:
 
 def _rows(given: Any) -> Iterable[Any]:
     if hasattr(given, "to_dict") and hasattr(given, "columns"):  # a DataFrame
-        return (row for row in given.to_dict("records"))
+        return ({name: plain_cell(cell) for name, cell in row.items()} for row in given.to_dict("records"))
     if isinstance(given, Mapping):
         raise InputError(f"data: {type(given).__name__} of {', '.join(map(str, given))}; give one of them")
     if not isinstance(given, Iterable):
