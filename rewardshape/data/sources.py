@@ -237,7 +237,9 @@ def table_rows(table: Any) -> Rows:
     if isinstance(table, dict):
         raise InputError(f"data: has the splits {', '.join(map(str, table))}; give one of them")
     if hasattr(table, "to_dict") and hasattr(table, "columns"):
-        table = ({str(name): plain_cell(cell) for name, cell in row.items()} for row in table.to_dict("records"))
+        table = (
+            {str(name): plain_cell(cell) for name, cell in row.items()} for row in table.to_dict("records")
+        )
     try:
         rows = iter(table)
     except TypeError:
