@@ -292,7 +292,7 @@ def show_tables(task: Task) -> None:
     print(
         done.groupby("stage").size().to_string() if len(done) else "no run is complete", f"\nfailed: {failed}"
     )
-    for stage, rows in done.groupby("stage"):
+    for stage, rows in done.groupby("stage") if len(done) else ():
         print(f"\n== {stage}: means over seeds")
         keys = ["alpha", "quantile", "rate"]
         numbers = [name for name in rows if "T=" in name] + ["kl", "kl_end", "chosen_step"]
