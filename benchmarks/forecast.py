@@ -33,7 +33,7 @@ def test_of(run: Path, seen: float) -> pd.DataFrame:
             table.loc[row, "end"] = curve[-1]
             x = steps[first].astype(float)
             table.loc[row, "straight"] = x @ curve[first] / (x @ x) * steps[-1]
-        table["finished"] = steps[-1] == table["last_step"]
+        table["finished"] = bool(len(table)) and bool((steps[-1] == table["last_step"]).all())
     return table
 
 
@@ -53,7 +53,7 @@ def main() -> None:
     rows = rows[rows["finished"].astype(bool)]
     rows["inside"] = (rows["low"] <= rows["end"]) & (rows["end"] <= rows["high"])
     rows["ratio"] = (rows["end"] - rows["forecast"]).abs() / ((rows["high"] - rows["low"]) / 2)
-    for name in ("forecast", "line", "parabola", "straight", "now"):
+    for name in ("forecast", "parabola", "straight", "now"):
         rows[f"off {name}"] = (rows["end"] - rows[name]).abs()
     off = [name for name in rows if name.startswith("off ")]
     groups = rows.groupby(["source", "quantity"])

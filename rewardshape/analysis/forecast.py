@@ -1,10 +1,9 @@
 """Where a run will stand at its end, from its beginning: chosen, rejected and margin on the probe set.
 
 A step moves the model by about its learning rate, so curves are read against the *clock*: the share of the run's
-whole learning rate that was spent. Early on two things are seen. What has a direction of its own goes on along its last
-stretch, a **line** in the clock; what comes of distance (a divergence starts flat) grows like its square, a
-**parabola** through the start. A run's end lies between the two as a rule, so the forecast is their mean, and how far
-they part says how sure it is. ``docs/forecast.md`` has its test on runs that were not used for it.
+whole learning rate that was spent. The forecast goes on along the last stretch, a **line** in the clock. What comes of
+distance (a divergence starts flat) grows faster, at most like a **parabola** through the start: how far the two part is
+the width of the interval. ``docs/forecast.md`` has its test on finished runs.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ WIDTH = (
 FEWEST = 3  # measurements of the probe set, step 0 apart, below which nothing is forecast
 COLUMNS = [
     "run", "setting", "alpha", "seed", "quantity", "step", "last_step", "clock", "now", "forecast", "low", "high",
-    "line", "parabola",
+    "parabola",
 ]  # fmt: skip
 LEVEL = 0.95
 
@@ -47,7 +46,7 @@ def forecast_end(trace: Trace, *, seen: float | None = None) -> pd.DataFrame:
     DataFrame
         One row per run and quantity (``chosen``, ``rejected``, ``margin``: mean change since step 0 on the probe set,
         nats per token): run, setting, alpha, seed, quantity, step (the last one used), last_step (planned), clock
-        (share of the learning rate spent), now, forecast, low, high, line, parabola. Runs with fewer than `FEWEST`
+        (share of the learning rate spent), now, forecast, low, high, parabola. Runs with fewer than `FEWEST`
         measured steps, or without a plan, are left out.
 
     Raises
@@ -123,19 +122,16 @@ def schedule_clock(plan: Mapping[str, Any], steps: np.ndarray) -> np.ndarray:
 def _ahead(clock: np.ndarray, change: np.ndarray) -> dict[str, float]:
     """Forecast of the mean over pairs at clock 1; `change` is (steps, pairs).
 
-    The interval holds what the pairs leave open (t interval of the mean) and what the two forms do, as variances.
+    Half of the interval: the t interval of the mean over pairs, and the gap of the two forms, added as variances.
     """
     line, parabola = _line(clock, change), _parabola(clock, change)
-    each = (line + parabola) / 2
-    pairs = stats.t.ppf((1 + LEVEL) / 2, len(each) - 1) * stats.sem(each)
-    forms = WIDTH * (line - parabola).mean() / 2
-    middle, half = float(each.mean()), float(np.hypot(pairs, forms))
+    pairs = stats.t.ppf((1 + LEVEL) / 2, len(line) - 1) * stats.sem(line)
+    middle, half = float(line.mean()), float(np.hypot(pairs, (line - parabola).mean()))
     return {
         "now": float(change[-1].mean()),
         "forecast": middle,
         "low": middle - half,
         "high": middle + half,
-        "line": float(line.mean()),
         "parabola": float(parabola.mean()),
     }
 
