@@ -86,7 +86,7 @@ def test_pairs_that_differ_widen_the_interval(trace_of):
 
 
 def test_the_margin_is_chosen_less_rejected(trace_of):
-    table = forecast_end(trace_of(lambda clock: -0.3 * clock**2), seen=0.3).set_index("quantity")  # rejected stays
+    table = forecast_end(trace_of(lambda clock: -0.3 * clock**2), seen=0.3).set_index("quantity")
     assert table.loc["margin", "forecast"] == pytest.approx(table.loc["chosen", "forecast"])
     assert table.loc["rejected", "forecast"] == pytest.approx(0)
 
