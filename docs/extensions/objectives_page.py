@@ -9,6 +9,7 @@ import numpy as np
 
 from rewardshape.theory.links import Logistic
 from rewardshape.theory.objectives import Listwise, Objective, Pairwise, Pointwise, Sum, objective
+from rewardshape.theory.objectives.aliases import ALIASES
 from rewardshape.theory.objectives.declaration import Declaration
 from rewardshape.theory.objectives.zoo import ZOO
 
@@ -16,10 +17,32 @@ _HEADER = """# Objectives
 
 Written by `python docs/extensions/objectives_page.py > docs/objectives.md`; a test keeps it so.
 
-Every objective is a score s of each response, a shape φ that makes its reward r = β·φ(s), the margin
-z = r(y_w) − r(y_l) − γ, and a link ℓ. Its gradient is −w_w·∇s(y_w) + w_l·∇s(y_l). Where a loss takes each response on
-its own, the link is applied to r_w and to −r_l. A reward is bounded if it is so for the scores that occur: s ≤ 0
-without a reference, any s with one. Formulas are those at the default parameters, which the last table lists.
+Every objective is a score s of each response, a shape φ that makes its reward r = β·φ(s), the margin z =
+r(y_w) − r(y_l) − γ, and a link ℓ. Its gradient is −w_w·∇s(y_w) + w_l·∇s(y_l). Where a loss takes each
+response on its own, the link is applied to r_w and to −r_l. A reward is bounded if it is so for the scores
+that occur: s ≤ 0 without a reference, any s with one. Formulas are those at the default parameters, which
+the second table lists.
+
+Symbols: σ the logistic function; α the shape's own parameter; ε = `label_smoothing`; τ = `tau`; m = σ(z/τ);
+ω and δ as the remark says; c = 1/(2β), the target of a squared link; λ the weight that is the objective's
+own: `penalty` of dpop, `length_weight` of r_dpo, `tail` of ld_dpo, `rejected_factor` of dpo_shift; a and f
+the weights of both directions of the logistic loss: 1 − ε and ε for cdpo, (1 − ε)/(1 − 2ε) and −ε/(1 − 2ε)
+for robust_dpo, 1 and ½ for nca. [x] is 1 where x holds and 0 elsewhere.
+"""
+
+_PARAMETERS = """
+## Parameters, and whom we follow
+
+"TRL" is the default or the paper index of TRL's DPOTrainer; "ours": no source states a value; "not
+verified": the source was not read. A target margin `gamma` may be given as `gamma_beta_ratio`: TRL's
+`simpo_gamma` is γ itself, so AlphaPO's γ/β = 0.1 at β = 2.5 is `simpo_gamma=0.25` there.
+"""
+
+_ALIASED = """
+## Names of other trainers
+
+`objective` takes them, and `from_config` a whole configuration of TRL, SimPO's repository, LLaMA-Factory,
+OpenRLHF or Axolotl. Names not listed here (`ipo`, `orpo`, `simpo`, `aot`, `discopop`, …) are the same.
 """
 
 
@@ -50,9 +73,41 @@ def markdown() -> str:
         "remark",
         "source",
     ]
-    parts = [_HEADER, _table(columns, rows), "\n## Parameters, and whom we follow\n"]
-    parts.append(_table(["name", "defaults", "notes"], rows))
+    parts = [_HEADER, _table(columns, rows), _PARAMETERS]
+    parts.append(_table(["objective", "parameter", "default", "is", "the default follows"], _parameters()))
+    parts += [
+        "\n## Notes\n",
+        *(f"* `{declared.name}`: {declared.note}" for declared in ZOO if declared.note),
+        "",
+    ]
+    parts += [_ALIASED, _table(["name elsewhere", "here"], _aliases())]
     return "\n".join(parts)
+
+
+def _parameters() -> list[dict[str, str]]:
+    return [
+        {
+            "objective": f"`{declared.name}`",
+            "parameter": f"`{name}`",
+            "default": _default(name, parameter.default),
+            "is": parameter.meaning,
+            "the default follows": parameter.whom,
+        }
+        for declared in ZOO
+        for name, parameter in declared.parameters.items()
+    ]
+
+
+def _default(name: str, default: Any) -> str:
+    if default is None:
+        return "none"
+    return f"{default:g}·beta" if name == "gamma" else f"`{default!r}`"
+
+
+def _aliases() -> list[dict[str, str]]:
+    return [
+        {"name elsewhere": f"`{name}`", "here": f"`{alias.objective}`"} for name, alias in ALIASES.items()
+    ]
 
 
 def _row(declared: Declaration, changes: dict[str, Any]) -> dict[str, str]:
@@ -61,7 +116,6 @@ def _row(declared: Declaration, changes: dict[str, Any]) -> dict[str, str]:
         warnings.simplefilter("ignore")  # a table trains nothing
         made = objective(name, **changes)
     pulled, pushed = _weights(made)
-    defaults = {key: value for key, value in made.parameters.items() if key not in changes}.items()
     return {
         "name": f"`{name}`" + "".join(f" {key}={value}" for key, value in changes.items()),
         "score s": made.scorer.formula,
@@ -73,8 +127,6 @@ def _row(declared: Declaration, changes: dict[str, Any]) -> dict[str, str]:
         "reference": "yes" if made.needs_reference else "no",
         "remark": made.remark,
         "source": declared.source,
-        "defaults": ", ".join(f"`{key}={value!r}`" for key, value in defaults),
-        "notes": declared.note,
     }
 
 
@@ -109,8 +161,10 @@ def _weights(made: Objective) -> tuple[str, str]:
 
 def _weights_of(made: Any) -> tuple[str, str]:
     if isinstance(made, Pairwise):
-        pulled = _product(made, made.link.pull, "s_w") + f"·{made.chosen_factor}" * bool(made.chosen_factor)
-        return pulled, _product(made, made.link.pull, "s_l")
+        return (
+            _times(_product(made, made.link.pull, "s_w"), made.pulled_factor),
+            _times(_product(made, made.link.pull, "s_l"), made.pushed_factor),
+        )
     if isinstance(made, Pointwise):
         pulled = _product(made, _at(made.chosen_link.pull, "r_w"), "s_w")
         if made.rejected_link is None:
@@ -122,7 +176,12 @@ def _weights_of(made: Any) -> tuple[str, str]:
     raise TypeError(type(made))
 
 
+def _times(product: str, factor: str) -> str:
+    return f"{product}·{factor}" if factor else product
+
+
 def _product(made: Any, pull: str, score: str) -> str:
+    pull = f"({pull})" if pull.startswith("−") else pull
     factors = ["β"] if np.any(np.asarray(made.beta) != 1.0) else []
     slope = made.shape.slope_formula.replace("s", score)
     slope = f"({slope})" if slope.startswith("1/") else slope

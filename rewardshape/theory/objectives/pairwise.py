@@ -36,8 +36,10 @@ class Pairwise(Objective):
     [1.281816, 1.347536]
     """
 
-    chosen_factor: ClassVar[str] = ""
+    pulled_factor: ClassVar[str] = ""
     """What w_w has beyond the composition, for the generated table."""
+    pushed_factor: ClassVar[str] = ""
+    """What w_l has beyond it."""
 
     shape: Shape = PLAIN
     link: Link = LOGISTIC
@@ -92,7 +94,7 @@ class Penalized(Pairwise):
     """DPOP: the chosen response's reward loses λ·β for every nat it falls below the reference."""
 
     remark: ClassVar[str] = "r_w = β·(s_w − λ·max(0, −s_w))"
-    chosen_factor: ClassVar[str] = "(1 + λ·[s_w < 0])"
+    pulled_factor: ClassVar[str] = "(1 + λ·[s_w < 0])"
 
     penalty: float = 0.0
 
@@ -209,9 +211,9 @@ class ProbabilityWeighted(Pairwise):
     the two, is at most `clip`.
     """
 
-    remark: ClassVar[str] = (
-        "both weights × the policy's likelihood of the pair (at most the clip), held constant"
-    )
+    remark: ClassVar[str] = "ω: the policy's likelihood of the pair, at most the clip, held constant"
+    pulled_factor: ClassVar[str] = "ω"
+    pushed_factor: ClassVar[str] = "ω"
     two_scores: ClassVar[bool] = False
 
     aligned: bool = True
@@ -240,6 +242,7 @@ class Shifted(Pairwise):
     """DPO-Shift: the rejected reward counts λ times in the margin, so that less is won by lowering it."""
 
     remark: ClassVar[str] = "z = r_w − λ·r_l"
+    pushed_factor: ClassVar[str] = "λ"
 
     rejected_factor: float = 1.0
 
@@ -329,7 +332,9 @@ class BatchRobust(Pairwise):
     Every pair of the batch has this loss; the weights are those of its own scores.
     """
 
-    remark: ClassVar[str] = "both weights × exp(−ℓ/β′)/mean exp(−ℓ/β′) over the batch"
+    remark: ClassVar[str] = "ω = exp(−ℓ/β′)/mean exp(−ℓ/β′) over the batch"
+    pulled_factor: ClassVar[str] = "ω"
+    pushed_factor: ClassVar[str] = "ω"
     coupled: ClassVar[bool] = True
 
     temperature: float = 1.0

@@ -1,7 +1,7 @@
 """Every published objective as a declaration: one entry each.
 
 `meaning` says what a parameter is, `whom` the source of its default. "TRL" is the default or the paper index of
-TRL's DPOTrainer; "ours" means that no source states a value.
+TRL's DPOTrainer; "ours" means that no source states a value, "not verified" that the source named was not read.
 """
 
 from __future__ import annotations
@@ -229,7 +229,7 @@ ZOO: tuple[Declaration, ...] = (
             RATIO, ChiSquared(), Logistic() if clip is None else Clipped(Logistic(), clip), beta
         ),
         {
-            "beta": _beta(0.05, "χPO, experiments (not read; TRL's paper index)"),
+            "beta": _beta(0.05, "ours; the paper's experiments could not be read"),
             "clip": real(
                 None,
                 "2·R_max of the paper's analysis: beyond it a pair has weight 0; none by default",
@@ -295,8 +295,8 @@ ZOO: tuple[Declaration, ...] = (
             RATIO, ((1.0, Pairwise(RATIO, beta=beta)), (likelihood_weight, _likelihood()))
         ),
         {
-            "beta": _beta(0.1, "Iterative RPO, experiments; TRL"),
-            "likelihood_weight": _weight(1.0, "the paper's α, TRL's rpo_alpha", "Iterative RPO, experiments"),
+            "beta": _beta(0.1, "TRL; paper not read"),
+            "likelihood_weight": _weight(1.0, "the paper's α, TRL's rpo_alpha", "TRL; paper not read"),
         },
         note="Not Regularized PO, arXiv:2405.16436, which TRL's paper index lists as RPO: likelihood_weight 0.005.",
     ),
@@ -305,7 +305,7 @@ ZOO: tuple[Declaration, ...] = (
         "R-DPO, arXiv:2403.19159, eq. 9",
         lambda beta, length_weight: LengthMargin(RATIO, beta=beta, length_weight=length_weight),
         {
-            "beta": _beta(0.1, "SimPO, appendix: the grid it searched"),
+            "beta": _beta(0.1, "ours, DPO's"),
             "length_weight": real(0.01, "the paper's α, in reward units per token", "ours"),
         },
     ),
@@ -314,8 +314,8 @@ ZOO: tuple[Declaration, ...] = (
         "DiscoPOP, arXiv:2406.08414, eq. 5",
         lambda beta, tau: Pairwise(RATIO, link=LogRatioModulated(tau), beta=beta),
         {
-            "beta": _beta(0.05, "the authors' training scripts"),
-            "tau": real(0.05, "temperature τ of the blend", "the authors' training scripts; TRL", above=0),
+            "beta": _beta(0.05, "as TRL's tau; not verified"),
+            "tau": real(0.05, "temperature τ of the blend", "TRL", above=0),
         },
     ),
     Declaration(
@@ -353,7 +353,7 @@ ZOO: tuple[Declaration, ...] = (
         "nca",
         "NCA, arXiv:2402.05369, eq. 13 for pairs",
         lambda beta: Pointwise(RATIO, PLAIN, Smoothed(1.0, 0.5), Logistic(), beta, rejected_weight=0.5),
-        {"beta": _beta(0.01, "NCA, authors' scripts")},
+        {"beta": _beta(0.01, "the authors' scripts; not verified")},
     ),
     Declaration(
         "exo",
@@ -434,7 +434,7 @@ ZOO: tuple[Declaration, ...] = (
             RATIO, beta=beta, aligned=aligned, clip=None if clip == "none" else clip
         ),
         {
-            "beta": _beta(0.01, "WPO, authors' README"),
+            "beta": _beta(0.01, "the released WPO recipes; not verified"),
             "aligned": switch(True, "the paper's sampled alignment", "WPO, authors' run_wpo.py; TRL"),
             "clip": real(
                 1.0,
@@ -463,7 +463,7 @@ ZOO: tuple[Declaration, ...] = (
         "LiPO-λ, arXiv:2402.01878",
         lambda beta, normalized: Listwise(RATIO, beta, normalized),
         {
-            "beta": _beta(0.05, "LiPO, section 5 (not read; secondary sources)"),
+            "beta": _beta(0.05, "secondary sources; the paper could not be read"),
             "normalized": switch(
                 True, "Δ = 1 for two responses with labels 1 and 0, so that the loss is DPO's", "ours"
             ),
