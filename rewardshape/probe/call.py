@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import json
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from os import PathLike, fspath
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rewardshape.data.sources import plain_cell
+from rewardshape.data.sources import is_table
 from rewardshape.errors import InputError, needing
 from rewardshape.probe.command import settled
 from rewardshape.probe.process import quiet_imports
@@ -64,17 +62,14 @@ def run_probe(checkpoint: Any = None, data: Any = None, **settings: Any) -> Trac
     with needing("probe", "run_probe"), quiet_imports():
         from rewardshape.probe.run import run
         from rewardshape.probe.show import write_results
-    with contextlib.ExitStack() as stack:
-        name, folder = stack.enter_context(_checkpoint(checkpoint))
-        names, file = stack.enter_context(_data(data))
+    table = data if data is not None and is_table(data) else None
+    names = data if table is None else [f"{type(data).__name__} {IN_MEMORY}"]
+    with _checkpoint(checkpoint) as (name, folder):
         given = {"checkpoint": name, "data": names, **settings}
         chosen = settled({key: value for key, value in given.items() if value is not None})
-        try:
-            trace = run(chosen, checkpoint=folder, sources=None if file is None else [file])
-        except InputError as error:  # the file is ours, and nobody else knows it
-            raise error if file is None else InputError(str(error).replace(file, "data")) from None
-        for line in write_results(trace).problems:
-            warnings.warn(line, stacklevel=2)
+        trace = run(chosen, checkpoint=folder, data=table)
+    for line in write_results(trace).problems:
+        warnings.warn(line, stacklevel=2)
     return trace
 
 
@@ -95,53 +90,6 @@ def _checkpoint(given: Any) -> Iterator[tuple[str | None, str | None]]:
                 raise InputError(f"checkpoint: {type(part).__name__} is no {what} of transformers")
             part.save_pretrained(folder)
         yield f"{type(model).__name__} {IN_MEMORY}", folder
-
-
-@contextlib.contextmanager
-def _data(given: Any) -> Iterator[tuple[list[str] | None, str | None]]:
-    """What the settings call the data, and the file that rows in memory were written to."""
-    if given is None or isinstance(given, str | PathLike):
-        yield None if given is None else [fspath(given)], None
-        return
-    if isinstance(given, list | tuple) and given and all(isinstance(item, str | PathLike) for item in given):
-        yield [fspath(item) for item in given], None
-        return
-    with tempfile.TemporaryDirectory(prefix="rewardshape-") as folder:
-        file = Path(folder) / "rows.jsonl"
-        with open(file, "w", encoding="utf-8") as lines:
-            for number, row in enumerate(_rows(given), 1):
-                lines.write(_line(number, row))
-        yield [f"{type(given).__name__} {IN_MEMORY}"], str(file)
-
-
-def _rows(given: Any) -> Iterable[Any]:
-    if hasattr(given, "to_dict") and hasattr(given, "columns"):  # a DataFrame
-        return ({name: plain_cell(cell) for name, cell in row.items()} for row in given.to_dict("records"))
-    if isinstance(given, Mapping):
-        raise InputError(f"data: {type(given).__name__} of {', '.join(map(str, given))}; give one of them")
-    if not isinstance(given, Iterable):
-        raise InputError(
-            f"data: a {type(given).__name__}; give a path, a list of dict, a DataFrame or a datasets.Dataset"
-        )
-    return given
-
-
-def _line(number: int, row: Any) -> str:
-    if not isinstance(row, Mapping):
-        raise InputError(
-            f"data:{number}: a {type(row).__name__}; a row is a mapping of column names to values"
-        )
-    try:
-        return json.dumps(dict(row), ensure_ascii=False, default=_plain) + "\n"
-    except TypeError as error:
-        raise InputError(
-            f"data:{number}: {error}; a row holds texts, numbers and lists or mappings of them"
-        ) from None
-
-
-def _plain(value: Any) -> Any:
-    """Arrays and their scalars as lists and numbers; whatever else JSON does not know, as text."""
-    return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
 def _entry(setting: Setting) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import re
 import shlex
@@ -12,8 +13,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from rewardshape.errors import InputError
-from rewardshape.probe.settings import CHANGEABLE, GROUPS, SETTINGS, Setting, Settings, flag, word
+from rewardshape.errors import InputError, needing
+from rewardshape.probe.settings import CHANGEABLE, GROUPS, SETTINGS, Setting, Settings, flag, named, word
 from rewardshape.theory import objective_names, preset_names
 from rewardshape.trace.folder import RunFolder
 
@@ -41,7 +42,45 @@ def parse(argv: Sequence[str] | None = None, prog: str = PROGRAM) -> Settings:
     known, unknown = parser.parse_known_args(argv)
     if unknown:
         parser.error(_unknown(unknown[0]))
-    return settled({name: value for name, value in vars(known).items() if value is not None})
+    given = {name: value for name, value in vars(known).items() if value is not None}
+    file = given.pop("sweep", None)
+    return settled(given if file is None else {**read_sweep(file), **given})
+
+
+def read_sweep(file: str) -> dict[str, Any]:
+    """Settings by name from a YAML file: ``alpha: [0, 0.25]``, a line each; the same values as the flags take.
+
+    Raises
+    ------
+    InputError
+        With the file's name: what cannot be read, and what is no setting.
+    """
+    with needing("probe", file):
+        import yaml
+    try:
+        found = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"--sweep {file}: cannot be read ({' '.join(str(error).split())})") from None
+    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
+        raise InputError(f"--sweep {file}: settings and their values belong there, as alpha: [0, 0.25]")
+    given = {name.replace("-", "_"): value for name, value in found.items()}
+    try:
+        return {
+            name: value if name == "checkpoint" else _of_yaml(named(name), value)
+            for name, value in given.items()
+        }
+    except InputError as error:
+        raise InputError(f"--sweep {file}: {error}") from None
+
+
+def _of_yaml(setting: Setting, value: Any) -> Any:
+    """YAML takes 1e-5 for a text; a number is what is wanted of it where the setting is one."""
+    if isinstance(value, list):
+        return [_of_yaml(setting, item) for item in value]
+    if isinstance(value, str) and setting.kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return setting.kind(value)
+    return value
 
 
 def settled(given: Mapping[str, Any]) -> Settings:
@@ -110,6 +149,12 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         metavar="CHECKPOINT",
         help="causal-LM folder or hub id; default the embedded model",
+    )
+    parser.add_argument(
+        "--sweep",
+        metavar="FILE",
+        default=argparse.SUPPRESS,
+        help="settings from a YAML file, a line each, as alpha: [0, 0.25]; a flag beside it wins",
     )
     for name, cls in GROUPS.items():
         group = parser.add_argument_group((cls.__doc__ or "").rstrip("."))

@@ -31,8 +31,8 @@ class Inputs:
         Any run of the grid: what decides the pairs is the same in all of them. The probe set is drawn by its seed.
     checkpoint : str
         Whose tokenizer reads the pairs.
-    sources : sequence of str, optional
-        Where the pairs lie, where that is not what the settings call it.
+    data : table, optional
+        The pairs as rows in memory, where they are not what the settings name.
 
     Attributes
     ----------
@@ -45,11 +45,11 @@ class Inputs:
         The same for the manifest.
     """
 
-    def __init__(self, run: PlannedRun, checkpoint: str, sources: Sequence[str] | None = None):
+    def __init__(self, run: PlannedRun, checkpoint: str, data: Any = None):
         settings, probing = run.settings.data, run.settings.probing
         self.tokenizer = load_tokenizer(checkpoint, run.settings.model)
         pairs, read = read_preferences(
-            list(sources or settings.data) or [embedded.pairs_path()],
+            (list(settings.data) or [embedded.pairs_path()]) if data is None else data,
             columns=parse_columns(settings.columns),
             skip_bad_rows=settings.skip_bad_rows,
             extra_responses=probing.probe_responses,

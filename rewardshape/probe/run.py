@@ -7,7 +7,7 @@ tokenised pairs, the reader, the reference's log-probabilities) is made once.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ def run(
     settings: Settings,
     *,
     checkpoint: str | None = None,
-    sources: Sequence[str] | None = None,
+    data: Any = None,
     on_folder: Callable[[Path], object] = lambda folder: None,
 ) -> Trace:
     """Run what the settings say and read back the trace.
@@ -70,8 +70,10 @@ def run(
     ----------
     settings : Settings
         As `rewardshape.probe.command.parse` makes them from a command line.
-    checkpoint, sources : optional
-        Where the checkpoint and the pairs lie, where that is not what the settings call them.
+    checkpoint : str, optional
+        Where the checkpoint lies, where that is not what the settings call it.
+    data : table, optional
+        The pairs as rows in memory, where they are not what the settings name.
     on_folder : callable
         Told the folder once it is made.
 
@@ -92,16 +94,17 @@ def run(
     --------
     >>> trace = run(parse(["./model", "--data", "pairs.jsonl", "--alpha", "0", "0.25"]))  # doctest: +SKIP
     """
-    if checkpoint is None and str(settings.checkpoint).endswith(IN_MEMORY):
-        raise InputError(
-            f"--resume: the run was started from Python, with {settings.checkpoint}; go on there, with "
-            "run_probe(…, output=…, resume=True) and the same objects"
-        )
+    for name, given in ((str(settings.checkpoint), checkpoint), (" ".join(settings.data.data), data)):
+        if given is None and name.endswith(IN_MEMORY):
+            raise InputError(
+                f"--resume: the run was started from Python, with {name}; go on there, with run_probe(…, output=…, "
+                "resume=True) and the same objects"
+            )
     with set_up():
         join()
         grid = plan_runs(settings, checkpoint)
         notes = optimizer_notes(grid)
-        inputs = Inputs(grid.runs[0], grid.model.checkpoint, sources)
+        inputs = Inputs(grid.runs[0], grid.model.checkpoint, data)
         output = settings.output
         quiet = output.quiet or output.json or not here().is_main
         with Progress(sum(planned.settings.training.steps for planned in grid.runs), quiet=quiet) as progress:

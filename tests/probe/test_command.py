@@ -71,3 +71,30 @@ def test_a_mistake_is_one_line(words, said):
         parse(words)
     assert said in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+def test_a_sweep_can_stand_in_a_file_and_a_flag_beside_it_wins(tmp_path):
+    file = tmp_path / "sweep.yaml"
+    file.write_text(
+        "alpha: [0, 0.25]\nlearning-rate: [1e-5, 2e-5]\nsteps: 7\nquiet: true\n", encoding="utf-8"
+    )
+    assert parse(["model", "--data", "a", "--sweep", str(file), "--steps", "9"]) == Settings().replace(
+        checkpoint="model", data="a", alpha=[0, 0.25], learning_rate=[1e-5, 2e-5], steps=9, quiet=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("alfa: [0, 1]", "no setting 'alfa'; the nearest is 'alpha'"),
+        ("- alpha", "settings and their values belong there"),
+        ("alpha: [0", "cannot be read"),
+        ("alpha: [x]", "--alpha 'x': must be a number"),
+    ],
+)
+def test_a_mistake_in_the_file_of_a_sweep_is_one_line(text, said, tmp_path):
+    (tmp_path / "sweep.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(InputError) as refusal:
+        parse(["--sweep", str(tmp_path / "sweep.yaml")])
+    assert said in str(refusal.value)
+    assert "\n" not in str(refusal.value)
