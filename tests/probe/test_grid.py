@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from transformers import LlamaConfig
 
+from rewardshape.data import embedded
 from rewardshape.errors import InputError
 from rewardshape.probe.grid import ModelFacts, decide, plan_run, plan_runs, span
 from rewardshape.probe.settings import Settings
@@ -88,10 +89,10 @@ def test_a_preset_decides_what_it_publishes():
 
 
 def test_without_a_checkpoint_the_embedded_task_sweeps_over_alpha():
-    grid = plan_runs(Settings())
-    assert [run.swept for run in grid.runs] == [{"alpha": alpha} for alpha in (-0.5, 0.0, 0.25, 1.0)]
-    assert grid.settings.training.learning_rate == 2e-4
-    assert [run.objective.parameters["gamma"] for run in grid.runs] == [2.5] * 4
+    grid, own = plan_runs(Settings()), embedded.DEFAULTS
+    assert [run.swept for run in grid.runs] == [{"alpha": alpha} for alpha in own["alpha"]]
+    assert grid.settings.training.learning_rate == own["learning_rate"]
+    assert {run.objective.parameters["gamma"] for run in grid.runs} == {own["gamma"]}
 
 
 def test_what_the_runs_have_in_common_is_filled_in_and_what_differs_is_left_open():
