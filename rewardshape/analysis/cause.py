@@ -279,7 +279,8 @@ def effective_rate(trace: Trace, run: Run) -> pd.Series:
     limit = run.manifest.get("run", {}).get("max_grad_norm", np.inf)
     norm = steps["grad_norm"] if "grad_norm" in steps else pd.Series(0.0, index=steps.index)
     with np.errstate(divide="ignore"):
-        return steps["learning_rate"] * np.minimum(1, limit / norm)
+        rate: pd.Series = steps["learning_rate"] * np.minimum(1, limit / norm)
+        return rate
 
 
 def _batch_weights(trace: Trace, run: Run) -> np.ndarray:

@@ -102,4 +102,5 @@ def moved_tokens(trace: Trace, *, count: int = 10) -> pd.DataFrame:
             gained, lost = sums[sums["change"] > 0].head(count), sums[sums["change"] < 0].tail(count)
             tables.append(pd.concat([gained, lost]).assign(response=response, **run_label(run)))
     labels = ["run", "setting", "alpha", "seed", "response", "token", "token_id", "change", "num_pairs"]
-    return pd.concat(tables, ignore_index=True)[labels]
+    moved: pd.DataFrame = pd.concat(tables, ignore_index=True)[labels]
+    return moved

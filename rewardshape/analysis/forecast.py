@@ -116,7 +116,7 @@ def schedule_clock(plan: Mapping[str, Any], steps: np.ndarray) -> np.ndarray:
     )
     rate = np.where(update < warmup, update / max(1, warmup), after)
     spent = np.concatenate([[0.0], rate.cumsum()])
-    return spent[np.minimum(steps, total)] / spent[-1]
+    return np.asarray(spent[np.minimum(steps, total)] / spent[-1])
 
 
 def _ahead(clock: np.ndarray, change: np.ndarray) -> dict[str, float]:
@@ -143,10 +143,10 @@ def _line(clock: np.ndarray, change: np.ndarray) -> np.ndarray:
         late[-2:] = True
     x = clock[late] - clock[late].mean()
     slope = x @ (change[late] - change[late].mean(axis=0)) / (x @ x)
-    return change[-1] + slope * (1 - clock[-1])
+    return np.asarray(change[-1] + slope * (1 - clock[-1]))
 
 
 def _parabola(clock: np.ndarray, change: np.ndarray) -> np.ndarray:
     """Least squares of clock and its square, through the start."""
     basis = np.stack([clock, clock**2], axis=1)
-    return np.linalg.lstsq(basis, change, rcond=None)[0].sum(axis=0)
+    return np.asarray(np.linalg.lstsq(basis, change, rcond=None)[0].sum(axis=0))

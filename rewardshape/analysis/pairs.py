@@ -121,7 +121,8 @@ def _first_geometry(trace: Trace, run: Run) -> pd.DataFrame:
     if trace.geometry.empty or "pair_id" not in trace.geometry:
         return pd.DataFrame({"pair_id": []}, dtype=object)
     rows = trace.geometry[trace.geometry["run"] == run.name]
-    return rows[rows["step"] == rows["step"].min()].drop(columns=["run", "step"])
+    first: pd.DataFrame = rows[rows["step"] == rows["step"].min()].drop(columns=["run", "step"])
+    return first
 
 
 def edit_distance(first: list[Any], second: list[Any]) -> int:

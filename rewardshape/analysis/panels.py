@@ -33,7 +33,7 @@ class Panel(NamedTuple):
     def change(self, name: str = "logp_sum", *, per_token: bool = True) -> np.ndarray:
         """Change since step 0 of every pair: (steps, pairs), nats per token or nats."""
         change = self.sums[name] - self.sums[name][0]
-        return change / self.num_tokens if per_token else change
+        return np.asarray(change / self.num_tokens if per_token else change)
 
 
 def run_objective(run: Run) -> Objective:
@@ -122,7 +122,9 @@ def chosen_and_rejected(trace: Trace) -> Iterator[tuple[Panel, Panel]]:
 
 def logp_margins(chosen: Panel, rejected: Panel) -> np.ndarray:
     """Chosen minus rejected log-prob of every pair, nats per token: (steps, pairs)."""
-    return chosen.sums["logp_sum"] / chosen.num_tokens - rejected.sums["logp_sum"] / rejected.num_tokens
+    return np.asarray(
+        chosen.sums["logp_sum"] / chosen.num_tokens - rejected.sums["logp_sum"] / rejected.num_tokens
+    )
 
 
 def scores(goal: Objective, panel: Panel) -> np.ndarray:

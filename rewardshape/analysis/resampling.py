@@ -105,7 +105,7 @@ def studentised(values: np.ndarray, prompts: np.ndarray | None = None, *, seed: 
     error = np.sqrt(count / (count - 1) * np.maximum(squares, 0)) / total
     # A draw of nearly equal pairs has hardly an error of its own, and would be infinitely many of them away.
     error = np.maximum(error, LEAST_ERROR * mean_error(values, prompts))
-    return np.divide(shift, error, out=np.zeros_like(shift), where=error > 0)
+    return np.asarray(np.divide(shift, error, out=np.zeros_like(shift), where=error > 0))
 
 
 def percentile_interval(resampled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -130,7 +130,7 @@ def _one_ratio(settings: Sequence[Mapping[str, Any]]) -> bool:
         ratios = [setting["gamma"] / setting["beta"] for setting in settings]
     except (KeyError, TypeError, ZeroDivisionError):
         return False
-    return max(ratios) - min(ratios) <= 1e-9 * max(map(abs, ratios))
+    return bool(max(ratios) - min(ratios) <= 1e-9 * max(map(abs, ratios)))
 
 
 def _text(name: str, value: Any) -> str:

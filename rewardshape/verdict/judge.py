@@ -126,7 +126,7 @@ class Verdict:
         depth = None if chosen is None else -chosen.value
         in_nats = found.unit in ("nats", "nats per token")
         courses = {"loss": learning.loss, "margin": learning.margin, "accuracy": learning.accuracy}
-        return _plain(
+        plain: dict[str, Any] = _plain(
             {
                 "name": self.name,
                 "form": found.form,
@@ -176,6 +176,7 @@ class Verdict:
                 "advice": self.advice,
             }
         )
+        return plain
 
 
 def judge(source: Source, *, beta: float | None = None, columns: Mapping[str, str] | None = None) -> Verdict:
