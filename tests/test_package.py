@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.version import Version
 
 import rewardshape
 from rewardshape import __main__ as console
@@ -50,6 +52,18 @@ def test_importing_the_package_is_quick_and_loads_neither_torch_nor_matplotlib()
     runs = [python(code).splitlines() for _ in range(3)]
     assert min(float(seconds) for seconds, _ in runs) < 0.05
     assert {loaded for _, loaded in runs} == {"[]"}
+
+
+def test_help_is_there_at_once():
+    spent = []
+    for _ in range(3):
+        before = os.times()
+        assert "probe" in python("import rewardshape.__main__ as console; console.main(['--help'])")
+        after = os.times()
+        spent.append(
+            after.children_user + after.children_system - before.children_user - before.children_system
+        )
+    assert min(spent) < 0.3  # seconds of processor, the start of Python among them
 
 
 def test_everything_below_the_probe_works_without_torch_and_transformers():
@@ -198,6 +212,85 @@ def test_the_lock_holds_everything_that_the_project_asks_for(project: dict, lock
     assert missing == [], "run make lock"
     wrong = [str(wish) for wish in wanted if not wish.specifier.contains(locked[normal(wish.name)])]
     assert wrong == []
+
+
+def test_the_oldest_versions_allowed_are_those_of_the_lowest_lock(project: dict):
+    lines = (ROOT / "requirements.lowest.lock").read_text(encoding="utf-8").splitlines()
+    lowest = {normal(name): version for name, _, version in (line.partition("==") for line in lines)}
+    groups = [project["dependencies"], project["optional-dependencies"]["probe"]]
+    for wish in [Requirement(line) for group in groups for line in group]:
+        [floor] = [part.version for part in wish.specifier if part.operator == ">="]
+        found = lowest[normal(wish.name)]
+        assert Version(found).release[:2] == Version(floor).release[:2] + (0,) * (
+            2 - len(Version(floor).release)
+        ), wish
+
+
+# The package that an import comes from, where the names differ; and what comes with one that is declared.
+DISTRIBUTIONS: dict[str, str] = {}
+
+
+def test_every_package_that_is_imported_is_declared(project: dict):
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    declared = {normal(Requirement(line).name) for group in groups for line in group}
+    found = {
+        (name.partition(".")[0], file.relative_to(ROOT).as_posix())
+        for _, file in modules()
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        for name in names_imported(node)
+    }
+    outside = {(name, file) for name, file in found if name not in sys.stdlib_module_names | {"rewardshape"}}
+    assert (
+        sorted(
+            (name, file) for name, file in outside if normal(DISTRIBUTIONS.get(name, name)) not in declared
+        )
+        == []
+    )
+
+
+def names_imported(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    return [str(node.module)] if isinstance(node, ast.ImportFrom) else []
+
+
+def test_the_workflow_runs_what_every_change_must_pass_on_every_python(project: dict):
+    text = (ROOT / ".github" / "workflows" / "checks.yml").read_text(encoding="utf-8")
+    jobs = yaml.safe_load(text)["jobs"]
+    assert [step["run"] for step in jobs["everything"]["steps"] if "run" in step] == ["bash .ci/run"]
+    versions = jobs["without-torch"]["strategy"]["matrix"]["python-version"]
+    prefix = "Programming Language :: Python :: 3."
+    stated = [line.rpartition(" ")[2] for line in project["classifiers"] if line.startswith(prefix)]
+    assert versions == stated
+    assert Requirement(f"python{project['requires-python']}").specifier.contains(versions[0])
+    for script in re.findall(r"bash (\.ci/\S+)", text):
+        assert os.access(ROOT / script, os.X_OK), script
+
+
+@pytest.mark.parametrize(
+    "form", sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml")), ids=lambda form: form.stem
+)
+def test_issue_forms_are_whole(form: Path):
+    content = yaml.safe_load(form.read_text(encoding="utf-8"))
+    if form.stem == "config":
+        return
+    assert {"name", "description", "body"} <= set(content)
+    ids = [field["id"] for field in content["body"]]
+    assert len(set(ids)) == len(ids)
+    assert all(
+        field["type"] in ("input", "textarea") and field["attributes"]["label"] for field in content["body"]
+    )
+
+
+LONGEST = 450
+
+
+@pytest.mark.parametrize(("name", "file"), modules(), ids=[name for name, _ in modules()])
+def test_a_file_is_no_longer_than_can_be_read_or_says_why(name: str, file: Path):
+    text = file.read_text(encoding="utf-8")
+    if text.count("\n") > LONGEST:
+        head = ast.get_docstring(ast.parse(text)) or ""
+        assert "Long because" in head, f"over {LONGEST} lines: say why in its head"
 
 
 def test_conda_users_get_the_versions_of_the_lock(project: dict):

@@ -4,6 +4,7 @@ A field's name is its keyword in Python and, with dashes, its flag; its help sta
 left open, and then `rewardshape.probe.grid` decides it by the rule that the help states.
 
 A setting has one value. `Settings.sweep` holds the others of those that have several: together they span a grid.
+Long because every setting stands here, once, with its help and its bounds.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 `meaning` says what a parameter is, `whom` the source of its default. "TRL" is the default or the paper index of
 TRL's DPOTrainer; "ours" means that no source states a value, "not verified" that the source named was not read.
+Long because it is a table to look things up in, not to read through.
 """
 
 from __future__ import annotations
