@@ -275,7 +275,9 @@ def first_place(curves: np.ndarray, value: float) -> np.ndarray:
     rows = np.arange(len(curves))
     rise = curves[rows, first] - curves[rows, before]
     short = np.clip(curves[rows, first] - value, 0, None)  # how far past the value that index already is
-    return first - np.divide(short, rise, out=np.zeros(len(curves)), where=(rise > 0) & (first > before))
+    return np.asarray(
+        first - np.divide(short, rise, out=np.zeros(len(curves)), where=(rise > 0) & (first > before))
+    )
 
 
 def at_place(curves: np.ndarray, place: np.ndarray) -> np.ndarray:
@@ -284,4 +286,4 @@ def at_place(curves: np.ndarray, place: np.ndarray) -> np.ndarray:
     after = np.minimum(before + 1, curves.shape[1] - 1)
     rows = np.arange(len(curves))
     share = place - before
-    return curves[rows, before] * (1 - share) + curves[rows, after] * share
+    return np.asarray(curves[rows, before] * (1 - share) + curves[rows, after] * share)

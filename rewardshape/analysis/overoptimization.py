@@ -45,7 +45,7 @@ class Samples(NamedTuple):
 
     def means(self, name: str, weights: np.ndarray) -> np.ndarray:
         """Mean over samples at every step, (…, steps), where units count `weights` times, (…, units)."""
-        return (weights @ self.sums[name].T) / (weights @ self.counts.T)
+        return np.asarray((weights @ self.sums[name].T) / (weights @ self.counts.T))
 
     def residuals(self, name: str) -> np.ndarray:
         """What each unit adds to the sampling error of the mean at each step, (steps, units).
@@ -58,7 +58,7 @@ class Samples(NamedTuple):
         if name == "gold" and (self.counts > 0).all():
             num_steps = len(self.steps)
             residual = (residual - residual.mean(axis=0)) * np.sqrt(num_steps / (num_steps - 1))
-        return residual
+        return np.asarray(residual)
 
 
 def gold_curve(trace: Trace) -> pd.DataFrame:
@@ -310,7 +310,7 @@ def _best_of_each_n(samples: pd.DataFrame, rank_by: str) -> np.ndarray:
         - gammaln(below + 1)
         - (gammaln(size + 1) - gammaln(n + 1) - gammaln(size - n + 1))
     )
-    return (np.where(reachable, np.exp(log_share), 0) * ordered).sum(axis=1)
+    return np.asarray((np.where(reachable, np.exp(log_share), 0) * ordered).sum(axis=1))
 
 
 # --- the two forms ----------------------------------------------------------------------------------------------
@@ -327,7 +327,7 @@ def _bend_slope(form: str, d: np.ndarray) -> np.ndarray:
 def _gold_at(form: str, coefficients: np.ndarray, d: np.ndarray) -> np.ndarray:
     """R at a distance for every row of coefficients."""
     start, a, b = coefficients.T
-    return start + a * d - b * _bend(form, d)
+    return np.asarray(start + a * d - b * _bend(form, d))
 
 
 def _peak(form: str, coefficients: np.ndarray) -> np.ndarray:
@@ -475,4 +475,4 @@ def _covariance(samples: Samples) -> np.ndarray:
     covariance = residuals @ np.swapaxes(residuals, 1, 2) * num_units / (num_units - 1)
     # A step without spread (the reference itself: every log-ratio is zero) is known exactly; keep it invertible.
     floor = 1e-6 * covariance.diagonal(axis1=1, axis2=2).max(axis=0) + np.finfo(float).tiny ** 0.5
-    return covariance + floor * np.eye(2)
+    return np.asarray(covariance + floor * np.eye(2))

@@ -140,7 +140,7 @@ def score_gaps(goal: Objective, chosen: Panel, rejected: Panel) -> np.ndarray:
     if not sums_suffice(goal):
         return logp_margins(chosen, rejected)
     if goal.alone:
-        return scores(goal, chosen) - scores(goal, rejected)
+        return np.asarray(scores(goal, chosen) - scores(goal, rejected))
     pair = _step_by_step(goal.pair_scores, chosen, rejected)
     return np.asarray(pair[:, 0] - pair[:, 1])
 
