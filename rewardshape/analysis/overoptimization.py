@@ -11,6 +11,8 @@ paper sets to zero):
 The second is the one that was fitted to direct alignment (arXiv:2406.02900). Intervals are 95 % and resample
 prompts, the same prompts at every step; with fewer than `MIN_PROMPTS` prompts they resample single samples, and
 then speak for these prompts alone. They do not say how far another seed would land.
+
+Long because the fit, its peak and the intervals of both are one argument.
 """
 
 from __future__ import annotations
