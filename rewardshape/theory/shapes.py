@@ -57,6 +57,8 @@ class Shape:
     """φ(s) as text, for tables."""
     slope_formula: ClassVar[str] = "φ′(s)"
     """φ′(s) as text."""
+    tame: ClassVar[bool] = False
+    """Whether φ′ is finite in float64 at every finite score, so that weights need no detour through logarithms."""
     increasing: ClassVar[bool] = True
     """Whether φ increases everywhere; where it does not, weights take the sign of the slope."""
 
@@ -184,6 +186,11 @@ class Alpha(_Steep):
         object.__setattr__(self, "alpha", number("alpha", self.alpha))
 
     @property
+    def tame(self) -> bool:  # type: ignore[override]
+        """Where α is 0."""
+        return isinstance(self.alpha, float) and self.alpha == 0
+
+    @property
     def formula(self) -> str:  # type: ignore[override]
         return "s" if np.all(np.asarray(self.alpha) == 0) else "(1 − e^(−αs))/α"
 
@@ -210,6 +217,9 @@ class Alpha(_Steep):
         product = constant(xp, self.alpha, s) * s
         half = _exp_half(xp, positive_part(xp, -product))
         return self._attach_reward(xp, s * half * _decayed(xp, product) * half, s)
+
+    def compute_slope(self, xp: Any, s: Array) -> Array:
+        return xp.ones_like(s) if self.tame else super().compute_slope(xp, s)
 
     def compute_log_slope(self, xp: Any, s: Array) -> Array:
         return bounded(xp, -constant(xp, self.alpha, s) * s)
@@ -241,6 +251,7 @@ class JensenShannon(_Steep):
     f-DPO, arXiv:2309.16240.
     """
 
+    tame: ClassVar[bool] = True
     formula: ClassVar[str] = "log 2 − softplus(−s)"
     slope_formula: ClassVar[str] = "σ(−s)"
 
@@ -258,6 +269,9 @@ class JensenShannon(_Steep):
         curved = xp.log1p(xp.exp(-xp.abs(low))) - xp.log1p(xp.exp(-xp.abs(high)))
         far = negative_part(xp, low) - negative_part(xp, high) + curved
         return self._attach(xp, xp.sign(s_w - s_l) * xp.where(gap < 1, near, far), s_w, s_l)
+
+    def compute_slope(self, xp: Any, s: Array) -> Array:
+        return sigmoid(xp, -s)
 
     def compute_log_slope(self, xp: Any, s: Array) -> Array:
         return -softplus(xp, s)
@@ -309,6 +323,7 @@ class LogOdds(_Steep):
     ORPO, arXiv:2403.07691.
     """
 
+    tame: ClassVar[bool] = True
     formula: ClassVar[str] = "s − log(1 − e^s)"
     slope_formula: ClassVar[str] = "1/(1 − e^s)"
 
@@ -325,9 +340,14 @@ class LogOdds(_Steep):
         high = _below_one(xp, xp.where(s_w > s_l, s_w, s_l))
         low = _below_one(xp, xp.where(s_w > s_l, s_l, s_w))
         gap = high - low
-        near = xp.log1p(xp.expm1(xp.where(gap < 1, gap, 0.0)) / -xp.expm1(high))
-        far = gap + log1mexp(xp, low) - log1mexp(xp, high)
-        return self._attach(xp, xp.sign(s_w - s_l) * xp.where(gap < 1, near, far), s_w, s_l)
+        # gap + log(u_low/u_high) with u = 1 − e^s, and u_low − u_high = −e^high·(e^(−gap) − 1): nothing cancels
+        value = gap + xp.log1p(xp.exp(high) * xp.expm1(-gap) / xp.expm1(high))
+        return self._attach(xp, xp.sign(s_w - s_l) * value, s_w, s_l)
+
+    def compute_slope(self, xp: Any, s: Array) -> Array:
+        value = -1.0 / xp.expm1(_below_one(xp, s))
+        # torch differentiates expm1 as expm1 + 1, which keeps nothing far below 0
+        return value if xp is np else with_gradient(xp, value, (s, self.compute_curvature(xp, s)))
 
     def compute_log_slope(self, xp: Any, s: Array) -> Array:
         return -log1mexp(xp, _below_one(xp, s))

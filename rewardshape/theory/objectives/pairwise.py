@@ -64,14 +64,22 @@ class Pairwise(Objective):
         return self._log_weights_at(xp, self.compute_margin(xp, s_w, s_l), s_w, s_l)
 
     def compute_weights(self, xp: Any, s_w: Array, s_l: Array) -> Pair:
-        # Through logarithms, because a vanishing clock may meet a slope that overflows.
         z = self.compute_margin(xp, s_w, s_l)
+        if self._directly:
+            clock = -constant(xp, self.beta, z) * self.link.compute_slope(xp, z)
+            return clock * self.shape.compute_slope(xp, s_w), clock * self.shape.compute_slope(xp, s_l)
+        # Through logarithms, because a vanishing clock may meet a slope that overflows.
         log_w, log_l = self._log_weights_at(xp, z, s_w, s_l)
         pull = self.link.compute_direction(xp, z)
         return (
             _signed(pull, self.shape.compute_direction(xp, s_w), xp.exp(log_w)),
             _signed(pull, self.shape.compute_direction(xp, s_l), xp.exp(log_l)),
         )
+
+    @property
+    def _directly(self) -> bool:
+        """Whether the weights are the product of clock and slope as it stands."""
+        return self.shape.tame
 
     def _log_weights_at(self, xp: Any, z: Array, s_w: Array, s_l: Array) -> Pair:
         beta = constant(xp, self.beta, z)
@@ -97,6 +105,10 @@ class Penalized(Pairwise):
     pulled_factor: ClassVar[str] = "(1 + λ·[s_w < 0])"
 
     penalty: float = 0.0
+
+    @property
+    def _directly(self) -> bool:
+        return False
 
     def compute_margin(self, xp: Any, s_w: Array, s_l: Array) -> Array:
         lost = self.penalty * negative_part(xp, s_w)
@@ -245,6 +257,10 @@ class Shifted(Pairwise):
     pushed_factor: ClassVar[str] = "λ"
 
     rejected_factor: float = 1.0
+
+    @property
+    def _directly(self) -> bool:
+        return False
 
     def compute_margin(self, xp: Any, s_w: Array, s_l: Array) -> Array:
         rest = (1.0 - self.rejected_factor) * self.shape.compute_reward(xp, s_l)

@@ -64,6 +64,9 @@ class Pointwise(Objective):
         return w_w + 0.0 * s_l, w_l + 0.0 * s_w
 
     def _pull(self, xp: Any, link: Link, r: Array, s: Array, weight: float) -> Array:
+        if self.shape.tame:
+            clock = -weight * constant(xp, self.beta, s) * link.compute_slope(xp, r)
+            return clock * self.shape.compute_slope(xp, s)
         steepness = link.compute_log_slope(xp, r) + self.shape.compute_log_slope(xp, s)
         sign = link.compute_direction(xp, r) * self.shape.compute_direction(xp, s)
         return weight * constant(xp, self.beta, s) * sign * xp.exp(steepness)
