@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from transformers import AutoModelForCausalLM
 
 from rewardshape.data import embedded
 from rewardshape.errors import InputError
+from rewardshape.probe.distributed import here
 from rewardshape.probe.policy import (
     context_length,
     default_learning_rate,
@@ -134,7 +134,7 @@ def plan_runs(settings: Settings, checkpoint: str | None = None) -> Grid:
         (name, swept, single, build_objective(single.objective)) for name, swept, single in span(settings)
     ]
     model = model_facts(checkpoint or settings.checkpoint or str(embedded.checkpoint_path()), settings.model)
-    processes = PartialState().num_processes
+    processes = here().processes
     runs = [
         plan_run(single, model, made, name=name, swept=swept, processes=processes)
         for name, swept, single, made in points
