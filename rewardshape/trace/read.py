@@ -15,7 +15,7 @@ import pandas as pd
 from rewardshape.errors import InputError
 from rewardshape.trace.folder import RunFolder
 from rewardshape.trace.format import FORMAT, read_lines
-from rewardshape.trace.run import Run, runs_of
+from rewardshape.trace.run import Run, as_html, runs_of
 
 STEP_TABLES = (
     "geometry",
@@ -74,6 +74,10 @@ class Trace:
         if len(self.runs) == 1:
             return self.runs[0].manifest
         return {run.name: run.manifest for run in self.runs}
+
+    def _repr_html_(self) -> str:
+        steps = int(self.steps["step"].max()) if len(self.steps) else 0
+        return f"{as_html(self.runs)}<p>{steps} steps, {len(self.responses)} measured responses</p>"
 
     def run(self, name: str) -> Trace:
         """The trace of one run of several, by its name.

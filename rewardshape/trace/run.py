@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -67,6 +68,20 @@ class Run:
     def label(self) -> str:
         """The run for people: its setting, and its seed where there are several."""
         return f"{self.setting_label}, seed {self.seed}" if self.several_seeds else self.setting_label
+
+    def _repr_html_(self) -> str:
+        return as_html([self])
+
+
+def as_html(runs: Sequence[Run]) -> str:
+    """Runs as a small table for a notebook, all text escaped."""
+    head = "<tr><th>run</th><th>setting</th><th>objective</th><th>seed</th><th>status</th></tr>"
+    rows = []
+    for run in runs:
+        objective = run.manifest.get("objective", {}).get("name", "")
+        cells = (run.name, run.setting_label, objective, run.seed, run.manifest.get("status", ""))
+        rows.append("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells) + "</tr>")
+    return f"<table><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>"
 
 
 def runs_of(folders: Sequence[Path], manifests: Sequence[Mapping[str, Any]]) -> list[Run]:

@@ -7,6 +7,7 @@ Every threshold is a constant of `rewardshape.verdict.thresholds`, with its reas
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -118,6 +119,13 @@ class Verdict:
     def best_step(self) -> Step | None:
         """Where the held-out measure was best."""
         return self.evidence.held_out.best_step if self.evidence.held_out else None
+
+    def _repr_html_(self) -> str:
+        advice = "".join(f"<li>{html.escape(line)}</li>" for line in self.advice)
+        return (
+            f"<p><b>{html.escape(self.name)}: {self.word}</b> ({self.how_sure}). {html.escape(self.sentence)}</p>"
+            f"<ol>{advice}</ol>"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as ``diagnose --json`` prints it: no NaN, no numpy."""
