@@ -44,7 +44,7 @@ def manifest(folder: Path) -> dict[str, Any]:
             ["alpha=0", "alpha=1"],
         ),
     ],
-    ids=["nothing", "a sweep", "a preset"],
+    ids=["nothing", "a sweep"],
 )
 def test_the_same_words_make_the_same_run(
     words, keywords, runs, checkpoint, pairs_file, tmp_path, monkeypatch
