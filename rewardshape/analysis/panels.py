@@ -141,7 +141,7 @@ def score_gaps(goal: Objective, chosen: Panel, rejected: Panel) -> np.ndarray:
         return logp_margins(chosen, rejected)
     if goal.alone:
         return np.asarray(scores(goal, chosen) - scores(goal, rejected))
-    pair = _step_by_step(goal.pair_scores, chosen, rejected)
+    pair = step_by_step(goal.pair_scores, chosen, rejected)
     return np.asarray(pair[:, 0] - pair[:, 1])
 
 
@@ -149,7 +149,7 @@ def reward_margins(goal: Objective, chosen: Panel, rejected: Panel) -> np.ndarra
     """Reward margin of every pair, γ included: (steps, pairs); NaN where summed log-probs do not tell it."""
     if not sums_suffice(goal):
         return np.full_like(chosen.sums["logp_sum"], np.nan)
-    return _step_by_step(goal.pair_margin, chosen, rejected)
+    return step_by_step(goal.pair_margin, chosen, rejected)
 
 
 def pair_weights(chosen: Panel, rejected: Panel) -> tuple[np.ndarray, np.ndarray]:
@@ -161,7 +161,7 @@ def pair_weights(chosen: Panel, rejected: Panel) -> tuple[np.ndarray, np.ndarray
     if not sums_suffice(goal):
         unknown = np.full_like(chosen.sums["logp_sum"], np.nan)
         return unknown, unknown
-    weights = _step_by_step(goal.pair_weights, chosen, rejected)
+    weights = step_by_step(goal.pair_weights, chosen, rejected)
     return weights[:, 0], weights[:, 1]
 
 
@@ -170,7 +170,7 @@ def sums_suffice(goal: Objective) -> bool:
     return set(goal.needs) <= {"logp_sum", "num_tokens", "ref_logp_sum"}
 
 
-def _step_by_step(function: Callable[..., Any], chosen: Panel, rejected: Panel) -> np.ndarray:
+def step_by_step(function: Callable[..., Any], chosen: Panel, rejected: Panel) -> np.ndarray:
     """`function` of the pairs of each step: some objectives look at the whole batch, here the probe set."""
     return np.stack(
         [

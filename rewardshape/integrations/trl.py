@@ -101,7 +101,7 @@ class ProbeCallback(TrainerCallback):
         inner = extract_model_from_parallel(model)
         self._reader, _ = choose_reader(inner, encoded)
         self._probe = ProbeSet(encoded, self._reader, args.device)
-        folder = self.folder or Path(args.output_dir) / "rewardshape"
+        folder = self._folder = self.folder or Path(args.output_dir) / "rewardshape"
         measured, tokens = self._measure(model)
         self._start = self._probe.means(measured)
         if place.is_main_process:
@@ -147,6 +147,7 @@ class ProbeCallback(TrainerCallback):
         self._flush()
         if self._writer is not None:
             self._writer.close()
+            RunFolder(self._folder).set_status("done")
 
     def _flush(self) -> None:
         if self._pending is not None and self._writer is not None:

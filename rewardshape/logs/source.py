@@ -14,7 +14,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from rewardshape.errors import InputError, printable
+from rewardshape.errors import printable
 
 PIECE = 1 << 20  # bytes of a piece of text
 BINARY_SHARE = 0.02  # of control characters in what should be text
@@ -136,8 +136,3 @@ def _by_line(parts: Iterator[str]) -> Iterator[str]:
         yield text[:end] if end else text
     if rest:
         yield rest
-
-
-def not_understood(source: Source, understood: str) -> InputError:
-    """The error for a file in which nothing is understood."""
-    return InputError(f"{source.path}: {source.seen()}; understood are {understood}")

@@ -3,8 +3,6 @@
 A field's name is its keyword in Python and, with dashes, its flag; its help stands beside it. ``None`` means: off, or
 left open, and then `rewardshape.probe.grid` decides it by the rule that the help states.
 
-Longer than other files, because it is a table: an entry a setting, with its help.
-
 A setting has one value. `Settings.sweep` holds the others of those that have several: together they span a grid.
 Long because every setting stands here, once, with its help and its bounds.
 """

@@ -37,9 +37,6 @@ from typing import Any
 from rewardshape.trace.folder import RunFolder, write_whole
 
 FORMAT = 1
-TRACE_FILE = "trace.jsonl"  # RunFolder says where
-MANIFEST_FILE = "run.json"
-PROBE_SET_FILE = "probe_set.jsonl"
 
 Table = Mapping[str, Sequence[Any]]
 

@@ -40,11 +40,12 @@ def _stop(evidence: Evidence) -> list[str]:
 
 
 def _peak(word: Word, evidence: Evidence, gave_back: bool) -> list[str]:
-    if not gave_back or word is Word.DISPLACED or evidence.highest is None:
+    if not gave_back or word is Word.DISPLACED or evidence.highest is None or evidence.chosen is None:
         return []
+    below = evidence.chosen.value < 0
     return [
         f"Consider the checkpoint of {evidence.counts} {evidence.highest.step:g}: chosen peaked there and has been "
-        "falling since, which is displacement that has not yet reached the start."
+        f"falling since{'' if below else ', which is displacement that has not yet reached the start'}."
     ]
 
 

@@ -86,6 +86,10 @@ class Learning:
 
     Attributes
     ----------
+    loss, margin, accuracy : Course or None
+        Means over pairs; the margin in reward units, as the log has it or, of a run of ours, γ included.
+    gap : Course or None
+        What puts the two responses in order, above 0 where chosen stands higher: a log's margin, a run's score gap.
     gradient_left : float or None
         The share of the gradient that the run began with which is left at its end.
     still : str or None
@@ -98,6 +102,7 @@ class Learning:
 
     loss: Course | None = None
     margin: Course | None = None
+    gap: Course | None = None
     accuracy: Course | None = None
     gradient_left: float | None = None
     still: str | None = None

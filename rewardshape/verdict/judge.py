@@ -353,14 +353,14 @@ def saturated(evidence: Evidence) -> bool:
 
 def lost_preference(evidence: Evidence) -> bool:
     """Whether a preference that was there is gone: accuracy or margin stood higher once and end at chance or below."""
-    accuracy, margin = evidence.learning.accuracy, evidence.learning.margin
+    accuracy, gap = evidence.learning.accuracy, evidence.learning.gap
     if evidence.learning.ties and evidence.learning.ties > 0.05:
         return False
     if accuracy is not None:
         fallen = accuracy.highest - accuracy.last >= LOST_ACCURACY and accuracy.highest > CHANCE
-        kept = margin is not None and margin.last > 0 and margin.last >= 0.5 * margin.highest
+        kept = gap is not None and gap.last > 0 and gap.last >= 0.5 * gap.highest
         return accuracy.last <= CHANCE and fallen and not kept
-    return margin is not None and margin.last <= 0 < margin.highest - LOST_ACCURACY
+    return gap is not None and gap.last <= 0 < gap.highest - LOST_ACCURACY
 
 
 def _plain(value: Any) -> Any:

@@ -209,9 +209,10 @@ def _learning(rows: pd.DataFrame, trained: pd.DataFrame, *, fixed: bool) -> Lear
         courses["margin"] = Course(scale * margin.first, scale * margin.last, scale * margin.highest)
     left = _gradient_left(courses["loss"], courses["margin"], courses["accuracy"])
     return Learning(
-        courses["loss"],
-        courses["margin"],
-        courses["accuracy"],
+        loss=courses["loss"],
+        margin=courses["margin"],
+        gap=courses["margin"],
+        accuracy=courses["accuracy"],
         gradient_left=left,
         still=stands_still(rows, trained),
         ties=_ties(courses["loss"], courses["margin"], courses["accuracy"]),

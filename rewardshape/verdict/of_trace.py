@@ -12,8 +12,10 @@ from rewardshape.analysis.panels import (
     Panel,
     chosen_and_rejected,
     pair_weights,
+    reward_margins,
     run_objective,
     score_gaps,
+    step_by_step,
     sums_suffice,
 )
 from rewardshape.analysis.resampling import (
@@ -23,7 +25,7 @@ from rewardshape.analysis.resampling import (
     resampled_means,
     studentised,
 )
-from rewardshape.theory import Objective, Responses
+from rewardshape.theory import Objective
 from rewardshape.trace import Trace
 from rewardshape.verdict.evidence import Broken, Carried, Change, Course, Evidence, HeldOut, Learning, Onset
 from rewardshape.verdict.recovery import Reference
@@ -90,7 +92,7 @@ def _evidence(trace: Trace, chosen: Panel, rejected: Panel) -> Evidence:
         facts=_facts(chosen),
         cannot_tell=_cannot_tell(trace, run.name),
         curve=_curve(chosen, rejected),
-        progress=_progress(chosen, losses, score_gaps(goal, chosen, rejected), steps),
+        progress=_progress(chosen, losses, _margins(goal, chosen, rejected), steps),
     )
     if kept.sum() > 1 and kept[0]:
         chosen, rejected = _at(chosen, kept), _at(rejected, kept)
@@ -220,8 +222,7 @@ def _pair_losses(goal: Objective, chosen: Panel, rejected: Panel) -> np.ndarray 
     """The objective's loss of every probe pair, (steps, pairs); None where a trace does not hold what it takes."""
     if not sums_suffice(goal):
         return None
-    pair = [Responses(p.sums["logp_sum"], p.num_tokens, p.ref_logp_sum) for p in (chosen, rejected)]
-    return np.asarray(goal.pair_loss(*pair), dtype=float)
+    return step_by_step(goal.pair_loss, chosen, rejected)
 
 
 def _learning(goal: Objective, chosen: Panel, rejected: Panel, losses: np.ndarray | None) -> Learning:
@@ -236,13 +237,21 @@ def _learning(goal: Objective, chosen: Panel, rejected: Panel, losses: np.ndarra
     left = float(middles[1] / middles[0]) if middles is not None and middles[0] > 0 else None
     return Learning(
         loss=None if losses is None else _course(losses.mean(axis=1)),
-        margin=_course(gaps.mean(axis=1)),
+        margin=_course(_margins(goal, chosen, rejected)),
+        gap=_course(gaps.mean(axis=1)),
         accuracy=_course((gaps > 0).mean(axis=1)),
         gradient_left=left,
         still=still,
         ties=tied or None,
         carried=None if weights is None or losses is None else _carried(chosen, weights[-1], losses[-1]),
     )
+
+
+def _margins(goal: Objective, chosen: Panel, rejected: Panel) -> np.ndarray:
+    """Mean reward margin of every step, γ included, as training logs it; the score gap where sums do not tell it."""
+    if sums_suffice(goal):
+        return reward_margins(goal, chosen, rejected).mean(axis=1)
+    return score_gaps(goal, chosen, rejected).mean(axis=1)
 
 
 def _carried(chosen: Panel, weights: np.ndarray, losses: np.ndarray) -> Carried | None:
@@ -340,10 +349,10 @@ def _curve(chosen: Panel, rejected: Panel) -> pd.DataFrame:
 
 
 def _progress(
-    chosen: Panel, losses: np.ndarray | None, gaps: np.ndarray, steps: pd.DataFrame
+    chosen: Panel, losses: np.ndarray | None, margins: np.ndarray, steps: pd.DataFrame
 ) -> pd.DataFrame:
     """Loss and margin of the probe set (the held-out rows) and of the batches, for drawing."""
-    held = pd.DataFrame({"split": "eval", "step": chosen.steps, "margin": gaps.mean(axis=1)})
+    held = pd.DataFrame({"split": "eval", "step": chosen.steps, "margin": margins})
     if losses is not None:
         held["loss"] = losses.mean(axis=1)
     kept = [name for name in ("loss", "margin") if name in steps]

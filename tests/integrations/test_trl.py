@@ -123,6 +123,7 @@ def test_the_callback_changes_nothing_of_trl(with_callback, train):
 
 def test_the_trace_holds_what_the_trainer_logged(with_callback):
     trainer, folder = with_callback
+    assert read_trace(folder).settings["status"] == "done"
     steps = read_trace(folder).steps
     assert steps["step"].tolist() == list(range(STEPS + 1))
     assert steps["loss"].tolist()[1:] == pytest.approx(losses(trainer))
