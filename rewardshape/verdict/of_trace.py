@@ -249,9 +249,8 @@ def _learning(goal: Objective, chosen: Panel, rejected: Panel, losses: np.ndarra
 
 def _margins(goal: Objective, chosen: Panel, rejected: Panel) -> np.ndarray:
     """Mean reward margin of every step, γ included, as training logs it; the score gap where sums do not tell it."""
-    if sums_suffice(goal):
-        return reward_margins(goal, chosen, rejected).mean(axis=1)
-    return score_gaps(goal, chosen, rejected).mean(axis=1)
+    measure = reward_margins if sums_suffice(goal) else score_gaps
+    return np.asarray(measure(goal, chosen, rejected).mean(axis=1))
 
 
 def _carried(chosen: Panel, weights: np.ndarray, losses: np.ndarray) -> Carried | None:
