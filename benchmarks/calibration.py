@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -331,11 +332,11 @@ def power() -> Iterator[Cell]:
 # --- running and writing -----------------------------------------------------------------------------------------
 
 
-def run(file: Path, share: float) -> None:
-    """Every cell that the file lacks, each appended when it is done."""
+def run(file: Path, share: float, only: str) -> None:
+    """Every cell that the file lacks and whose name matches `only`, each appended when it is done."""
     done = {json.loads(line)["name"] for line in file.read_text().splitlines()} if file.is_file() else set()
     for cell in cells():
-        if cell.name in done:
+        if cell.name in done or not re.search(only, cell.name):
             continue
         start, simulations = time.perf_counter(), max(20, round(share * cell.simulations))
         row = {**asdict(cell), "name": cell.name, "rate": cell.rate(simulations), "simulations": simulations}
@@ -369,9 +370,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--to", type=Path, required=True)
     parser.add_argument("--share", type=float, default=1.0, help="of the simulations of each cell")
+    parser.add_argument("--only", default="", help="pattern of the names of the cells to run")
     parser.add_argument("--table", action="store_true")
     arguments = parser.parse_args()
     if arguments.table:
         print(tables(arguments.to))
     else:
-        run(arguments.to, arguments.share)
+        run(arguments.to, arguments.share, arguments.only)

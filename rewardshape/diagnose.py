@@ -50,7 +50,7 @@ def _part(title: str, sentences: list[str]) -> str:
     lines = []
     for sentence in sentences:
         first = sentence[0].upper() if sentence[0].isascii() else sentence[0]  # β stays β
-        sentence = first + sentence[1:] + ("" if sentence.endswith(".") else ".")
+        sentence = first + sentence[1:] + ("" if sentence.endswith((".", "?")) else ".")
         lines += textwrap.wrap(sentence, WIDTH, initial_indent="  - ", subsequent_indent="    ")
     return "\n".join([f"{title}:", *lines])
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from rewardshape.logs.log import Log
 from rewardshape.logs.names import SERIES
+from rewardshape.numbers import signed
 from rewardshape.verdict.evidence import Broken, Change, Course, Evidence, HeldOut, Learning, Onset, Step
 from rewardshape.verdict.recovery import Reference, find_reference, has, is_per_token
 from rewardshape.verdict.rows import (
@@ -336,7 +337,7 @@ def _facts(
     facts = []
     if elsewhere is not None:
         facts.append(
-            f"the first logged rewards are {elsewhere[0]:+.3g} and {elsewhere[1]:+.3g}, which a few steps do not give: "
+            f"the first logged rewards are {signed(elsewhere[0], 2)} and {signed(elsewhere[1], 2)}, which a few steps do not give: "
             "the reference is not the model that the run began with (an adapter that was not merged and is switched "
             "off for the reference, another checkpoint, dropout or another precision), so the run is judged against "
             "its own first rows"

@@ -176,7 +176,7 @@ def _rise(evidence: Evidence) -> list[str]:
 
 def _rejected(evidence: Evidence) -> list[str]:
     chosen, rejected = evidence.chosen, evidence.rejected
-    if chosen is None or rejected is None:
+    if chosen is None or rejected is None or evidence.why_unknown:
         return []
     gap = chosen.value - rejected.value
     return [
@@ -189,7 +189,13 @@ def _progress(evidence: Evidence) -> list[str]:
     learning = evidence.learning
     courses = {"loss": learning.loss, "margin": learning.margin, "accuracy": learning.accuracy}
     known = [f"{name} {_course(course)}" for name, course in courses.items() if course is not None]
-    return [f"from start to end: {', '.join(known)}"] if known else []
+    lines = [f"from start to end: {', '.join(known)}"] if known else []
+    accuracy, margin = learning.accuracy, learning.margin
+    if accuracy is not None and margin is not None and accuracy.last < 0.5 and margin.last < 0:
+        lines.append(
+            "at the end chosen is preferred in fewer than half of the pairs, by accuracy and by margin"
+        )
+    return lines
 
 
 def _course(course: Course) -> str:
