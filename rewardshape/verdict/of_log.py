@@ -337,8 +337,9 @@ def _facts(
     facts = []
     if elsewhere is not None:
         facts.append(
-            f"the first logged rewards are {signed(elsewhere[0], 2)} and {signed(elsewhere[1], 2)}, which a few steps do not give: "
-            "the reference is not the model that the run began with (an adapter that was not merged and is switched "
+            f"the first logged rewards are {signed(elsewhere[0], 2)} and {signed(elsewhere[1], 2)}, which a few "
+            "steps do not give: the reference is not the model that the run began with (an adapter that was not "
+            "merged and is switched "
             "off for the reference, another checkpoint, dropout or another precision), so the run is judged against "
             "its own first rows"
         )

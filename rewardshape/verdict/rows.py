@@ -31,7 +31,8 @@ ROWS_PER_PIECE, MAX_PIECES = 6, 10
 MAX_CORRELATION = 0.97
 SAFE = 1.5
 FEWEST_TO_TURN = 5
-MAX_KNOTS = 60  # places at which a fall may begin or end, in the search for its onset
+SLOWING = 3.0
+MAX_KNOTS = 40  # places at which a fall may begin or end, in the search for its onset
 
 
 def window(num_rows: int) -> int:
@@ -117,50 +118,54 @@ def smallest_seen(error: float, freedom: float) -> float:
 
 
 def onset_of_rows(steps: np.ndarray, values: np.ndarray, noise: Noise) -> Onset | None:
-    """When a noisy series began to fall: level, then a ramp, then level, fitted by least squares.
+    """When a noisy series began to fall: level, then a fall, then level, fitted by least squares.
 
-    The onset is where the ramp has fallen by `ONSET_SHARE` of its depth. Its interval holds the onsets of all ramps
-    that the data reject no more than the likelihood ratio of one parameter allows, with the variance of correlated
-    noise.
+    The fall is straight or slows down (as 1 − e^−3u does). The onset is where it has fallen by `ONSET_SHARE` of its
+    depth. Its interval holds the onsets of all falls that the data reject no more than the likelihood ratio of two
+    parameters allows, with the variance of correlated noise.
     """
     rows = len(values)
     knots = np.unique(np.linspace(0, rows - 1, min(rows, MAX_KNOTS)).round().astype(int))
-    fits = [_ramps(values, knots)]
-    if not len(fits[0][2]):
+    coarse = [_falls(values, knots, slowing) for slowing in (False, True)]
+    begun, misfit, start, end = (np.concatenate(parts) for parts in zip(*coarse, strict=True))
+    if not len(misfit):
         return None
-    if len(knots) < rows:  # a finer search around the best ramp
-        start, end, misfit = fits[0]
-        spread = rows // MAX_KNOTS + 1
-        best = int(misfit.argmin())
+    if len(knots) < rows:  # a finer search around the best fall
+        spread, best = rows // MAX_KNOTS + 1, int(misfit.argmin())
         near = np.concatenate(
             [np.linspace(k - 2 * spread, k + 2 * spread, 24) for k in (start[best], end[best])]
         )
-        fits.append(_ramps(values, np.unique(np.clip(near, 0, rows - 1).round().astype(int))))
-    start, end, misfit = (np.concatenate(parts) for parts in zip(*fits, strict=True))
-    begun = start + ONSET_SHARE * (end - start)
-    spread_of_noise = noise.deviation**2 * (1 + noise.correlation) / (1 - noise.correlation)
-    allowed = misfit <= misfit.min() + float(stats.f.isf(0.05, 1, max(noise.freedom, 1))) * spread_of_noise
+        fine_knots = np.unique(np.clip(near, 0, rows - 1).round().astype(int))
+        fine = [_falls(values, fine_knots, slowing) for slowing in (False, True)]
+        begun = np.concatenate([begun, *(found[0] for found in fine)])
+        misfit = np.concatenate([misfit, *(found[1] for found in fine)])
+    long_run = noise.deviation**2 * (1 + noise.correlation) / (1 - noise.correlation)
+    allowed = misfit <= misfit.min() + 2 * float(stats.f.isf(0.05, 2, max(noise.freedom, 1))) * long_run
     place = [begun[misfit.argmin()], begun[allowed].min(), begun[allowed].max()]
     at = np.interp(place, np.arange(rows), steps)
     return Onset(*(float(step) for step in at))
 
 
-def _ramps(values: np.ndarray, knots: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Every falling ramp between two knots: where it starts, where it ends, and the squares it leaves."""
+def _falls(
+    values: np.ndarray, knots: np.ndarray, slowing: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Every fall between two knots: where it has begun, the squares it leaves, where it starts and ends."""
     place = np.arange(len(values), dtype=float)
-    pairs = np.array([(i, j) for i in knots for j in knots if i < j], dtype=float)
-    if not len(pairs):
-        return np.empty(0), np.empty(0), np.empty(0)
+    pairs = np.array([(i, j) for i in knots for j in knots if i < j], dtype=float).reshape(-1, 2)
     start, end = pairs.T
     misfit, fell = np.empty(len(pairs)), np.empty(len(pairs), bool)
     centred = values - values.mean()
     for block in np.array_split(np.arange(len(pairs)), max(1, len(pairs) * len(values) // 4_000_000)):
         ramp = np.clip((place - start[block, None]) / (end - start)[block, None], 0, 1)
-        ramp -= ramp.mean(axis=1, keepdims=True)
+        if slowing:
+            ramp = -np.expm1(-SLOWING * ramp)
+        ramp = ramp - ramp.mean(axis=1, keepdims=True)
         along, size = ramp @ centred, (ramp**2).sum(axis=1)
         misfit[block] = centred @ centred - along**2 / size
         fell[block] = along < 0
-    return start[fell], end[fell], misfit[fell]
+    share = -math.log1p(ONSET_SHARE * math.expm1(-SLOWING)) / SLOWING if slowing else ONSET_SHARE
+    begun = start + share * (end - start)
+    return begun[fell], misfit[fell], start[fell], end[fell]
 
 
 # --- whether a held-out measure turned ---------------------------------------------------------------------------
