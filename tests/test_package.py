@@ -184,6 +184,46 @@ def test_no_circle_inside_a_room(room: str):
     assert in_circles(imports_within(room)) == set()
 
 
+# Modules that have no test file of their own yet: take off what gets one.
+WITHOUT_NAMESAKE = {
+    "analysis.distributions", "analysis.equal", "analysis.pairs", "analysis.panels",
+    "data.embedded.annotator", "data.embedded.train", "data.embedded.world", "data.messages",
+    "data.prompts", "data.reports",
+    "figures.of_runs", "figures.of_theory",
+    "logs.console", "logs.databases", "logs.events", "logs.jsons", "logs.log", "logs.prose",
+    "logs.source", "logs.tables",
+    "numbers",
+    "plotting.axes", "plotting.diagnosis", "plotting.style", "plotting.sweep",
+    "probe.checkpoints", "probe.inputs", "probe.lock", "probe.manifest", "probe.measure.projection",
+    "probe.measure.shared_prefix", "probe.progress", "probe.reference", "probe.show",
+    "report.data", "report.pictures", "report.portrait", "report.samples",
+    "theory._arrays", "theory._check", "theory._torch", "theory.links", "theory.objectives.base",
+    "theory.objectives.declaration", "theory.objectives.listwise", "theory.objectives.pairwise",
+    "theory.objectives.pointwise", "theory.objectives.registry", "theory.parts", "theory.presets",
+    "theory.scores", "theory.shapes",
+    "verdict.advice", "verdict.evidence", "verdict.of_log", "verdict.recovery", "verdict.rows",
+    "verdict.sanity", "verdict.sentences", "verdict.signal", "verdict.still", "verdict.thresholds",
+    "verdict.words",
+}  # fmt: skip
+
+
+def test_every_module_has_a_test_file_of_its_name():
+    """``rewardshape/trace/read.py`` in ``tests/trace``, in it or deeper, as ``test_read.py``."""
+    tests = {
+        (file.relative_to(ROOT / "tests").parts[0], file.name) for file in ROOT.glob("tests/*/**/test_*.py")
+    }
+    tests |= {
+        (file.name.removeprefix("test_").removesuffix(".py"), file.name)
+        for file in ROOT.glob("tests/test_*.py")
+    }
+    alone = {
+        name.removeprefix("rewardshape.")
+        for name, file in modules()
+        if not file.stem.startswith("__") and (room_of(name), f"test_{file.stem}.py") not in tests
+    }
+    assert sorted(alone - WITHOUT_NAMESAKE) == [], "write it a test, in tests/<room>/test_<module>.py"
+
+
 # --- files that must agree ----------------------------------------------------------------------------------------
 
 

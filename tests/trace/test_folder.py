@@ -1,0 +1,48 @@
+"""A run folder's files: all apart, and each there whole or as it was before."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+from pathlib import Path
+
+import pytest
+
+from rewardshape.trace import RunFolder, write_json, write_whole
+
+
+def test_every_file_has_a_name_of_its_own_within_the_folder():
+    folder = RunFolder(Path("run"))
+    named = [getattr(folder, name) for name, of in vars(RunFolder).items() if isinstance(of, property)]
+    assert len({path.name for path in named}) == len(named) == 11
+    assert {path.parent for path in named} == {Path("run")}
+
+
+def test_a_write_that_the_disk_refuses_leaves_the_file_as_it_was(tmp_path):
+    file = tmp_path / "run.json"
+    write_whole(file, "old")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_whole(file, "new " * 1000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert file.read_text() == "old"
+    write_whole(file, "new")
+    assert file.read_text() == "new"
+    assert os.listdir(tmp_path) == ["run.json"]  # nothing aside is left
+
+
+def test_text_that_no_encoding_holds_is_written_all_the_same(tmp_path):
+    write_json(tmp_path / "a.json", {"β": "\ud800 é"})
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"β": "? é"}
+
+
+def test_a_status_is_set_without_touching_the_rest_of_the_manifest(tmp_path):
+    folder = RunFolder(tmp_path)
+    assert folder.read_manifest() == {}
+    write_json(folder.manifest, {"run": {"seed": 3}, "status": "running"})
+    folder.set_status("done")
+    assert folder.read_manifest() == {"run": {"seed": 3}, "status": "done"}
