@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewardshape.errors import InputError
 from rewardshape.theory import Responses, objective
 from rewardshape.theory.objectives.zoo import ZOO
 
@@ -372,50 +371,6 @@ def test_trl_is_nan_for_forward_kl_of_low_ratios_where_ours_is_finite(make_batch
     assert ours.item() == 0.0
 
 
-def test_kto_with_a_given_reference_point_is_the_trainers_loss():
-    """KTOTrainer: 1 − σ(β(log-ratio − KL)) for a chosen response, 1 − σ(β(KL − log-ratio)) for a rejected one."""
-    s_w, s_l, kl = np.array([1.0, -2.0]), np.array([0.5, -4.0]), 0.7
-    sigma = lambda x: 1 / (1 + np.exp(-x))  # noqa: E731
-    truth = 1 - sigma(0.1 * (s_w - kl)) + 1 - sigma(0.1 * (kl - s_l))
-    np.testing.assert_allclose(objective("kto", reference_point=kl).loss(s_w, s_l), truth, rtol=1e-14)
-
-
-def test_bco_shift_is_the_mean_reward_of_the_batch():
-    s_w, s_l = np.array([1.0, 3.0]), np.array([0.0, -2.0])
-    shifted = objective("bco", beta=0.5, shift="batch_mean")
-    np.testing.assert_allclose(shifted.loss(s_w, s_l), objective("bco", beta=0.5, shift=0.5).loss(s_w, s_l))
-
-
-def test_chipo_clip_switches_pairs_beyond_it_off():
-    made = objective("chipo", beta=1.0, clip=2.0)
-    assert made.weights(5.0, -5.0) == (0.0, 0.0)
-    assert made.loss(5.0, -5.0) == pytest.approx(math.log1p(math.exp(-2)))
-    np.testing.assert_allclose(
-        made.weights(0.3, 0.1), objective("chipo", beta=1.0).weights(0.3, 0.1), rtol=1e-14
-    )
-
-
-def test_length_term_of_r_dpo_lowers_the_weight_of_a_longer_chosen_response():
-    long, short = (Responses(np.array([-9.0]), np.array([n]), np.array([-9.0])) for n in (90, 10))
-    made = objective("r_dpo", length_weight=0.01)
-    assert made.pair_margin(long, short) == pytest.approx(0.8)
-    assert made.pair_weights(long, short)[0] < made.pair_weights(short, long)[0]
-
-
-def test_methods_of_two_scores_refuse_objectives_that_need_more():
-    with pytest.raises(InputError, match="call pair_loss"):
-        objective("r_dpo").loss(-1.0, -2.0)
-
-
-@pytest.mark.parametrize(
-    ("name", "missing"), [("dpo", "ref_logp_sum"), ("ld_dpo", "token_logps"), ("wpo", "log_sum_sq_probs")]
-)
-def test_missing_inputs_are_named(name, missing):
-    responses = Responses(np.array([-1.0]), np.array([1]), None if name == "dpo" else np.array([-1.0]))
-    with pytest.raises(InputError, match=f"{name} needs {missing}, which the chosen responses lack"):
-        objective(name).pair_loss(responses, responses)
-
-
 def test_tdpo_draws_the_rejected_sequential_kl_down_and_leaves_the_chosen_alone(make_batch):
     batch = make_batch(seed=3, pairs=5)
     chosen, rejected = batch.responses()
@@ -425,100 +380,6 @@ def test_tdpo_draws_the_rejected_sequential_kl_down_and_leaves_the_chosen_alone(
     torch.testing.assert_close(*grads)
     assert (grads[0][:5] == 0).all()
     assert (grads[0][5:] > 0).all()
-
-
-def test_ld_dpo_has_no_score_of_a_response_alone():
-    with pytest.raises(InputError, match="score of a response depends on the other of its pair"):
-        objective("ld_dpo").score(-3.0, 2, -3.0)
-    with pytest.raises(InputError, match="call pair_loss"):
-        objective("ld_dpo").margin(-1.0, -2.0)
-
-
-@pytest.mark.parametrize("name", ["kto", "aot_unpaired", "dr_dpo"])
-def test_an_objective_of_a_whole_batch_refuses_a_single_pair_of_numbers(name):
-    with pytest.raises(InputError, match="looks at a whole batch"):
-        objective(name).loss(-1.0, -2.0)
-
-
-class TestSums:
-    def test_loss_and_gradient_of_a_sum_are_the_sums(self, make_batch):
-        batch = make_batch(seed=11)
-        chosen, rejected = batch.responses()
-        total = objective("dpo", beta=0.3) + 0.1 * objective("sft")
-        truth = objective("dpo", beta=0.3).pair_loss(chosen, rejected) + 0.1 * objective("sft").pair_loss(
-            chosen, rejected
-        )
-        torch.testing.assert_close(total.pair_loss(chosen, rejected), truth)
-        grad = torch.autograd.grad(truth.sum(), batch.token_logps)[0][:, 0]
-        w_w, w_l = total.pair_weights(chosen, rejected)  # in the first term's score, the summed log-ratio
-        torch.testing.assert_close(torch.cat([-w_w, w_l]), grad)
-
-    def test_sums_rebuild_and_flatten(self):
-        total = 2 * (objective("simpo") + 0.5 * objective("sft")) + objective("orpo")
-        assert [weight for weight, _ in total.terms] == [2.0, 1.0, 1.0]
-        assert objective("sum", **json.loads(json.dumps(total.parameters))) == total
-
-    def test_terms_on_one_score_keep_the_two_score_methods(self):
-        total = objective("simpo", gamma=0.0) + 0.5 * objective("sft")
-        simpo = objective("simpo", gamma=0.0)
-        assert total.loss(-1.0, -2.0) == pytest.approx(simpo.loss(-1.0, -2.0) + 0.5)
-        assert total.weights(-1.0, -2.0)[0] == pytest.approx(simpo.weights(-1.0, -2.0)[0] + 0.5)
-
-    def test_rpo_is_dpo_plus_likelihood(self, make_batch):
-        chosen, rejected = make_batch(seed=4).responses()
-        torch.testing.assert_close(
-            objective("rpo").pair_loss(chosen, rejected),
-            (objective("dpo") + objective("sft")).pair_loss(chosen, rejected),
-        )
-
-
-class TestLipo:
-    def test_two_responses_are_dpo(self):
-        s_w, s_l = np.array([0.3, -2.0, 5.0]), np.array([0.1, 1.0, -5.0])
-        lipo, dpo = objective("lipo", beta=0.5), objective("dpo", beta=0.5)
-        np.testing.assert_allclose(lipo.loss(s_w, s_l), dpo.loss(s_w, s_l), rtol=1e-14)
-        np.testing.assert_allclose(lipo.weights(s_w, s_l), dpo.weights(s_w, s_l), rtol=1e-14)
-        lists = np.stack([s_l, s_w], axis=-1)  # the order within a list does not matter
-        np.testing.assert_allclose(
-            lipo.list_loss(lists, np.array([0.0, 1.0])), dpo.loss(s_w, s_l), rtol=1e-14
-        )
-
-    def test_four_responses_against_a_loop_over_the_papers_double_sum(self, rng):
-        s, psi, beta = rng.normal(size=4), np.array([0.2, 0.9, 0.5, 0.1]), 0.7
-        rank = {i: 1 + sum(s[j] > s[i] for j in range(4)) for i in range(4)}
-        loss = 0.0
-        for i in range(4):
-            for j in range(4):
-                if psi[i] > psi[j]:
-                    discount = abs(1 / math.log(1 + rank[i]) - 1 / math.log(1 + rank[j]))
-                    loss += (
-                        abs(2 ** psi[i] - 2 ** psi[j])
-                        * discount
-                        * math.log1p(math.exp(-beta * (s[i] - s[j])))
-                    )
-        assert objective("lipo", beta=beta, normalized=False).list_loss(s, psi) == pytest.approx(
-            loss, rel=1e-13
-        )
-
-    def test_weights_are_the_gradient_and_sum_to_zero(self, rng):
-        s = torch.tensor(rng.normal(size=(5, 6)), requires_grad=True)
-        labels = torch.tensor(rng.integers(0, 4, (5, 6)).astype(float))
-        made = objective("lipo", beta=0.7)
-        grad = torch.autograd.grad(made.list_loss(s, labels).sum(), s)[0]
-        weights = made.list_weights(s.detach(), labels)
-        torch.testing.assert_close(weights, -grad)
-        torch.testing.assert_close(weights.sum(-1), torch.zeros(5, dtype=torch.float64), atol=1e-14, rtol=0)
-
-
-def test_aot_does_not_depend_on_the_block_size(rng):
-    """A batch far larger than the blocks that elementwise formulas are evaluated in is still sorted as one."""
-    n = 40_000
-    logp, reference = -rng.exponential(20, (2, n)), -rng.exponential(20, (2, n))
-    sides = [Responses(logp[k], np.ones(n), reference[k]) for k in (0, 1)]
-    z = 0.1 * (np.sort(logp[0] - logp[1]) - np.sort(reference[0] - reference[1]))
-    assert objective("aot", beta=0.1).pair_loss(*sides).mean() == pytest.approx(
-        np.logaddexp(0, -z).mean(), rel=1e-12
-    )
 
 
 @settings(max_examples=30, deadline=None)
