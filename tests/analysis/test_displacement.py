@@ -3,35 +3,20 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy import stats
 
 from rewardshape.analysis import (
     displacement_curve,
     displacement_phases,
     displacement_summary,
     margin_curve,
-    pair_correlations,
-    pairs_table,
 )
-from rewardshape.analysis.pairs import edit_distance
-from rewardshape.analysis.panels import chosen_and_rejected, pair_weights
-from rewardshape.analysis.resampling import mean_interval, share_interval
 from rewardshape.errors import InputError
-from rewardshape.theory import Responses, objective
+from rewardshape.theory import objective
 from rewardshape.trace import TraceWriter, read_trace
 
 PAIRS = 40
 TOKENS = {"chosen": np.full(PAIRS, 10), "rejected": np.full(PAIRS, 20)}
-
-
-@pytest.fixture
-def level(rng):
-    """Log-probs of 40 untouched pairs, nats."""
-    return {name: -rng.uniform(1, 2, PAIRS) * TOKENS[name] for name in TOKENS}
 
 
 def run_of(write_run, folder, level, chosen, rejected=None, **more):
@@ -51,21 +36,6 @@ def test_change_is_since_step_zero_in_sums_and_per_token(write_run, tmp_path, le
     assert curve.loc["chosen", "share_fallen"].tolist() == [0, 1, 0]
     assert curve.loc[("chosen", 0), "logp_sum"] == pytest.approx(level["chosen"].mean())
     assert curve.loc[("chosen", 0), "logp_mean"] == pytest.approx((level["chosen"] / 10).mean())
-
-
-def test_one_pair_has_no_interval():
-    low, high = mean_interval(np.array([[0.3], [0.4]]))
-    assert np.isnan(low).all()
-    assert np.isnan(high).all()
-
-
-def test_share_interval_is_honest_when_every_pair_fell():
-    counts = np.array([0, 1, 40, 64])
-    low, high = share_interval(counts, 64)
-    theirs = [stats.binomtest(int(count), 64).proportion_ci(method="wilson") for count in counts]
-    np.testing.assert_allclose(low, [interval.low for interval in theirs], atol=1e-12)
-    np.testing.assert_allclose(high, [interval.high for interval in theirs], atol=1e-12)
-    assert high[-1] == 1.0
 
 
 def test_same_pairs_are_drawn_at_every_step(write_run, tmp_path, level, rng):
@@ -146,21 +116,6 @@ def test_margin_and_accuracy_follow_the_objective_of_the_manifest(write_run, tmp
     assert 0 < curve["at_target"].iloc[1] < 1
 
 
-def test_objectives_that_look_at_the_batch_see_one_step_at_a_time(write_run, tmp_path, level):
-    """BCO shifts rewards by the mean of the batch: here the probe set, at each step anew."""
-    stated = {"name": "bco", "parameters": {"beta": 0.1, "shift": "batch_mean"}}
-    sums = {name: np.stack([level[name], level[name] - 3]) for name in TOKENS}
-    trace = read_trace(
-        write_run(tmp_path / "run", sums, num_tokens=TOKENS, objective=stated, ref_logp_sums=level)
-    )
-    chosen, rejected = pair_weights(*next(chosen_and_rejected(trace)))
-    goal = objective("bco", beta=0.1, shift="batch_mean")
-    for step in (0, 1):
-        pair = [Responses(sums[name][step], TOKENS[name], level[name]) for name in ("chosen", "rejected")]
-        expected = goal.pair_weights(*pair)
-        np.testing.assert_allclose([chosen[step], rejected[step]], expected, rtol=1e-8)
-
-
 def test_margin_is_unknown_where_sums_do_not_suffice(write_run, tmp_path, level):
     stated = {"name": "ld_dpo", "parameters": dict(objective("ld_dpo", beta=0.1, tail=0.5).parameters)}
     sums = {name: np.stack([level[name], level[name] - 3]) for name in TOKENS}
@@ -213,66 +168,3 @@ def test_a_trace_without_step_zero_is_refused(write_run, tmp_path, level):
     trace = run_of(write_run, tmp_path / "run", level, [0, -0.1], steps=[3, 4])
     with pytest.raises(InputError, match="no probe set at step 0"):
         displacement_curve(trace)
-
-
-def slow_edit_distance(first, second):
-    """The textbook recursion, cell by cell."""
-    table = np.zeros((len(first) + 1, len(second) + 1), dtype=int)
-    table[:, 0], table[0, :] = np.arange(len(first) + 1), np.arange(len(second) + 1)
-    for i, a in enumerate(first):
-        for j, b in enumerate(second):
-            table[i + 1, j + 1] = min(table[i, j] + (a != b), table[i, j + 1] + 1, table[i + 1, j] + 1)
-    return table[-1, -1]
-
-
-@given(st.lists(st.integers(0, 3), max_size=12), st.lists(st.integers(0, 3), max_size=12))
-def test_edit_distance_matches_the_textbook_recursion(first, second):
-    assert edit_distance(first, second) == slow_edit_distance(first, second)
-
-
-def test_pairs_are_ranked_by_how_far_they_fell(write_run, tmp_path, level, rng):
-    fall = rng.permutation(np.linspace(-1, 0.2, PAIRS))
-    texts = [
-        {
-            "pair_id": f"pairs.jsonl:{i + 1}",
-            "prompt": "p",
-            "responses": {"chosen": "a b", "rejected": "a c c"},
-            "tokens": {"chosen": ["a", "b"], "rejected": ["a", "c", "c"]},
-        }
-        for i in range(PAIRS)
-    ]
-    geometry = {0: {"pair_id": [t["pair_id"] for t in texts], "ches": (-10 * fall).tolist()}}
-    moves = np.stack([np.zeros(PAIRS), fall])
-    trace = run_of(write_run, tmp_path / "run", level, moves, texts=texts, geometry=geometry)
-    pairs = pairs_table(trace)
-    assert pairs["rank"].tolist() == list(range(1, PAIRS + 1))
-    assert pairs["pair_id"].iloc[0] == f"pairs.jsonl:{fall.argmin() + 1}"
-    assert pairs["chosen_change"].is_monotonic_increasing
-    assert pairs["fallen"].sum() == (fall < 0).sum()
-    assert (pairs["edit_distance"] == 2).all()
-    assert pairs["similarity"].iloc[0] == pytest.approx(1 / 3)
-    np.testing.assert_allclose(pairs["ches"], -10 * pairs["chosen_change"], atol=1e-8)
-
-
-def test_rank_correlations_are_those_of_scipy_with_an_interval_around_them(rng):
-    x = rng.normal(size=80)
-    pairs = pd.DataFrame(
-        {"run": "r", "chosen_change": -x + rng.normal(size=80), "chosen_sum_change": rng.normal(size=80)}
-    )
-    pairs["ches"], pairs["chosen_tokens"] = x, 5  # the constant descriptor has no rank correlation
-    table = pair_correlations(pairs)
-    assert table["descriptor"].unique().tolist() == ["ches"]
-    per_token = table.set_index("change").loc["chosen_change"]
-    truth = stats.spearmanr(x, pairs["chosen_change"])
-    assert per_token["rho"] == pytest.approx(truth.statistic)
-    theirs = stats.bootstrap(
-        (x, pairs["chosen_change"].to_numpy()),
-        lambda a, b: stats.spearmanr(a, b).statistic,
-        paired=True,
-        vectorized=False,
-        n_resamples=2000,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    assert per_token["rho_low"] == pytest.approx(theirs.low, abs=1e-9)
-    assert per_token["rho_high"] == pytest.approx(theirs.high, abs=1e-9)

@@ -14,6 +14,7 @@ from rewardshape.analysis.resampling import (
     mean_interval,
     percentile_interval,
     resampled_means,
+    share_interval,
     studentised,
 )
 
@@ -68,3 +69,18 @@ def test_a_long_curve_has_the_interval_of_each_of_its_rows(rng):
         width = one_high - one_low
         assert low[row] == pytest.approx(one_low, abs=0.02 * width)
         assert high[row] == pytest.approx(one_high, abs=0.02 * width)
+
+
+def test_one_pair_has_no_interval():
+    low, high = mean_interval(np.array([[0.3], [0.4]]))
+    assert np.isnan(low).all()
+    assert np.isnan(high).all()
+
+
+def test_share_interval_is_honest_when_every_pair_fell():
+    counts = np.array([0, 1, 40, 64])
+    low, high = share_interval(counts, 64)
+    theirs = [stats.binomtest(int(count), 64).proportion_ci(method="wilson") for count in counts]
+    np.testing.assert_allclose(low, [interval.low for interval in theirs], atol=1e-12)
+    np.testing.assert_allclose(high, [interval.high for interval in theirs], atol=1e-12)
+    assert high[-1] == 1.0

@@ -288,16 +288,6 @@ def test_fingerprint_follows_the_content_and_not_the_file(tmp_path):
         assert other.fingerprint != report.fingerprint
 
 
-def test_report_is_plain_json_and_every_row_is_in_it(tmp_path):
-    rows = [row(), row(chosen=""), {"prompt": 1}, *[row(chosen="x", rejected="x")] * 12]
-    _, report = read_preferences(write_jsonl(tmp_path / "a.jsonl", rows), skip_bad_rows=True)
-    plain = json.loads(json.dumps(report.to_dict()))
-    assert plain["sources"] == {"a.jsonl": 15}
-    assert plain["dropped"]["identical responses"]["count"] == 12
-    assert len(plain["dropped"]["identical responses"]["first"]) == 10
-    assert plain["rows"] == 15 == plain["pairs"] + 1 + 12 + plain["bad_rows"]["count"]
-
-
 SHARED_PAIRS = {  # counted in the README beside the files: blank and identical responses, as in the sources
     "llms_from_scratch_polite": (824, {"identical responses": 4}),
     "llama_factory_dpo_en_demo": (209, {}),

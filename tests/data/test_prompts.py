@@ -1,0 +1,96 @@
+"""A row into a prompt and responses: no prompt is invented, none is doubled, tools and system texts are found."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from rewardshape.data import read_preferences
+from rewardshape.data.prompts import read_row
+from rewardshape.errors import InputError
+from tests.data.test_forms import NO, SKY, YES, assistant, user
+
+ASKED_ELSEWHERE = {"ask": "What is the capital?", "chosen": "It is Paris", "rejected": "It is Rome"}
+
+
+def test_texts_that_share_a_beginning_get_no_prompt_from_it_where_another_column_could_hold_one(tmp_path):
+    """659 of 1,100 rows of a public file once became pairs whose prompts held no instruction."""
+    path = tmp_path / "a.jsonl"
+    path.write_text((json.dumps(ASKED_ELSEWHERE) + "\n") * 2, encoding="utf-8")
+    with pytest.raises(InputError, match=r"a\.jsonl:1: no prompt is known .*--columns prompt=ask") as caught:
+        read_preferences(path)
+    assert "--skip-bad-rows" not in str(caught.value)
+    with pytest.raises(InputError, match="no usable row"):
+        read_preferences(path, skip_bad_rows=True)
+    pairs, _ = read_preferences(path, columns={"prompt": "ask"})
+    assert pairs[0].prompt == "What is the capital?"
+    pairs, report = read_preferences(path, columns={"chosen": "chosen", "rejected": "rejected"})
+    assert (pairs[0].prompt, report.columns_not_read) == ("It is", {"ask": 2})
+    assert report.remarks == {"prompt taken from the beginning that the responses share": 2}
+
+
+@pytest.mark.parametrize("further", [{"id": "a7"}, {"score": 3.5}, {"source": "hh"}, {"system": "Be kind."}])
+def test_a_column_that_cannot_hold_a_prompt_does_not_stop_the_shared_beginning(further):
+    reading = read_row({**further, "chosen": "Sky? It is", "rejected": "Sky? It was"})
+    assert reading.prompt.endswith("Sky? It")
+
+
+def test_transcripts_hold_their_prompt_whatever_stands_beside_them():
+    row = {
+        "note": "two words",
+        "chosen": "\n\nHuman: a\n\nAssistant: b",
+        "rejected": "\n\nHuman: a\n\nAssistant: c",
+    }
+    assert read_row(row).prompt == "\n\nHuman: a\n\nAssistant:"
+
+
+def test_a_prompt_that_the_responses_repeat_is_taken_out_and_counted(tmp_path):
+    whole = "\n\nHuman: Sky?\n\nAssistant:"
+    rows = [
+        {"prompt": "Q: Sky? A:", "chosen": "Q: Sky? A: Yes", "rejected": "Q: Sky? A: No"},
+        {"prompt": whole, "chosen": whole + " Yes", "rejected": whole + " No"},
+        {"prompt": "Sky?", "chosen": whole + " Yes", "rejected": whole + " No"},
+        {"prompt": "Sky?", "chosen": " Yes", "rejected": " No"},
+        {
+            "prompt": "Sky?",
+            "chosen": "Sky? Yes",
+            "rejected": "No",
+        },  # one answer that repeats the question is an answer
+    ]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    pairs, report = read_preferences(tmp_path / "a.jsonl")
+    assert [pair.prompt for pair in pairs] == ["Q: Sky? A:", whole, whole, "Sky?", "Sky?"]
+    assert [pair.responses["chosen"] for pair in pairs] == [" Yes"] * 4 + ["Sky? Yes"]
+    assert report.remarks == {"prompt taken out of the responses that repeated it": 3}
+    assert "prompt taken out of the responses that repeated it (3 pairs)" in report.summary()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "before"),
+    [
+        ("Sky?", [user("Sky?\n")]),
+        ([user("Sky? ")], [user("Sky?")]),
+        ([user("Sky?")], [{"role": "system", "content": "S"}, user("Sky?")]),
+        ([user("Sky?")], [user("Sky?"), assistant("Where?"), user("Here.")]),
+        ([user("a"), assistant("b"), user("Sky?")], [user("Sky?")]),
+    ],
+)
+def test_messages_that_repeat_the_prompt_or_its_end_give_it_up(prompt, before):
+    reading = read_row({"prompt": prompt, "chosen": before + YES, "rejected": before + NO})
+    longer = before if isinstance(prompt, str) or len(before) >= len(prompt) else prompt
+    assert reading.prompt == longer
+    assert reading.responses == {"chosen": YES, "rejected": NO}
+
+
+def test_tools_beside_texts_are_not_read():
+    assert read_row({"prompt": "a", "tools": [{"name": "w"}], "chosen": "b", "rejected": "c"}).not_read == [
+        "tools"
+    ]
+
+
+def test_tools_may_be_json_text_or_stand_in_the_input_of_openai():
+    tools = [{"type": "function", "function": {"name": "w"}}]
+    openai = {"input": {"messages": SKY, "tools": tools}, "preferred_output": YES, "non_preferred_output": NO}
+    for row in ({"prompt": SKY, "tools": json.dumps(tools), "chosen": YES, "rejected": NO}, openai):
+        assert read_row(row).tools == tools
