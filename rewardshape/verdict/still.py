@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pandas as pd
+from scipy.stats import kendalltau
 
 from rewardshape.verdict.recovery import has
 from rewardshape.verdict.rows import noise_of, window
@@ -41,11 +42,16 @@ def stands_still(rows: pd.DataFrame, trained: pd.DataFrame) -> str | None:
 
 
 def _moved(table: pd.DataFrame, column: str) -> bool:
-    """Whether a series ends elsewhere than it began, beyond noise."""
+    """Whether a series ends elsewhere than it began, beyond noise, or has a trend.
+
+    The order of the rows (Kendall's τ) sees the trend of few rows, whose correlation `noise_of` takes for high.
+    """
     values = table[column].dropna().to_numpy(float) if column in table else np.array([])
     if len(values) < 2:
         return False
     width, noise = window(len(values)), noise_of(values)
     change = abs(values[-width:].mean() - values[:width].mean())
     beyond = noise.quantile(CHANCE_CLEAR) * math.sqrt(2) * noise.error(width) if noise.freedom else math.inf
-    return bool(change > (beyond if math.isfinite(beyond) else 0.0) + STILL_LOSS / 5)
+    if change > (beyond if math.isfinite(beyond) else 0.0) + STILL_LOSS / 5:
+        return True
+    return bool(change > STILL_LOSS / 5 and kendalltau(range(len(values)), values).pvalue <= CHANCE_CLEAR)

@@ -13,7 +13,6 @@ from rewardshape import judge, judge_all, read_trace
 from rewardshape.diagnose import main
 from rewardshape.probe.show import ends, text_table
 from rewardshape.report import write_report
-from rewardshape.verdict import Word
 
 COMMITTED = Path(__file__).parents[2] / "figures" / "runs"
 PAIRS = 24
@@ -97,12 +96,3 @@ def test_the_page_carries_the_verdict(write_run, tmp_path):
 def test_a_path_with_several_runs_is_not_one_run(write_run, tmp_path):
     with pytest.raises(ValueError, match="judge takes one; use judge_all"):
         judge(made(write_run, tmp_path)[0])
-
-
-def test_every_word_knows_its_meaning():
-    assert {str(word) for word in Word} == {
-        "displaced", "not displaced", "recovered", "collapsed", "saturated", "not training", "broken", "undetermined",
-    }  # fmt: skip
-    for word in Word:
-        assert word.meaning
-        assert Word(str(word)) is word

@@ -1,0 +1,70 @@
+"""Advice goes to what was measured: each finding gives its sentence, and none comes without its finding."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import pytest
+from scipy import stats
+
+from rewardshape.verdict.advice import advice_for
+from rewardshape.verdict.evidence import Carried, Change, Course, Evidence, HeldOut, Learning
+from rewardshape.verdict.words import Word
+
+PLAIN = Evidence("run", "made", chosen=Change(-5.0, 0.5, -6.0, -4.0), highest=Change(1.0, 0.2, step=40))
+
+
+def advice(word=Word.DISPLACED, *, gave_back=False, fell=False, **changed):
+    return advice_for(word, dataclasses.replace(PLAIN, **changed), gave_back=gave_back, fell=fell)
+
+
+def test_without_a_finding_the_advice_is_that_of_the_word():
+    assert advice() == list(Word.DISPLACED.advice)
+
+
+FINDINGS = {
+    "the checkpoint of step 30": {"held_out": HeldOut("held-out loss", 30, True)},
+    "No checkpoint is better": {"held_out": HeldOut("held-out loss", 30, True, above_start=True)},
+    "look": {"learning": Learning(carried=Carried("p:7", 0.9, 8.0))},
+    "same after truncation": {"learning": Learning(ties=0.5)},
+    "first row that is NaN": {"nonfinite_series": ("rewards/chosen",)},
+    "Hold out a fixed set": {"missing": ("evaluation rows",)},
+}
+
+
+@pytest.mark.parametrize("said", FINDINGS)
+def test_each_finding_adds_its_sentence_and_takes_none_away(said):
+    lines = advice(**FINDINGS[said])
+    [added] = [line for line in lines if line not in Word.DISPLACED.advice]
+    assert said in added
+    assert [line for line in lines if line != added] == list(Word.DISPLACED.advice)
+
+
+def test_nothing_else_is_advised_where_nothing_was_trained():
+    for word in (Word.BROKEN, Word.NOT_TRAINING):
+        assert advice(word, held_out=HeldOut("held-out loss", 30, True)) == list(word.advice)
+
+
+def test_a_peak_is_named_where_it_was_given_back_and_the_run_is_not_displaced():
+    assert "checkpoint of step 40" in advice(Word.SATURATED, gave_back=True)[0]
+    assert advice(Word.SATURATED) == list(Word.SATURATED.advice)
+    assert advice(Word.DISPLACED, gave_back=True) == list(Word.DISPLACED.advice)
+
+
+def test_the_pairs_asked_for_give_the_power_that_is_promised():
+    """The error of a mean over n prompts shrinks as 1/√n: with the number named, 3 nats are seen four times in five."""
+    error = 2.0  # over 16 prompts
+    seen = error * (stats.norm.isf(0.025) + stats.norm.ppf(0.8))
+    [line] = advice(Word.UNDETERMINED, num_pairs=16, num_prompts=16, smallest_fall=seen)
+    needed = int(re.search(r"--probe-pairs (\d+)", line)[1])
+    power = stats.norm.cdf(3.0 / (error * (16 / needed) ** 0.5) - stats.norm.isf(0.025))
+    assert 0.8 <= power < 0.9
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "said"), [((0.5, 0.51), "hardly moved"), ((0.5, 0.8), "sample a few prompts")]
+)
+def test_no_fall_is_good_news_only_where_something_was_learnt(accuracy, said):
+    learnt = Learning(accuracy=Course(*accuracy, max(accuracy)))
+    assert said in advice(Word.NOT_DISPLACED, learning=learnt)[-1]

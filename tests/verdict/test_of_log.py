@@ -1,0 +1,123 @@
+"""What a log of rows shows: levels of one window, what is not finite, what was held out, ties, another start."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from rewardshape.logs.read import Log, read_logs
+from rewardshape.verdict.judge import judge
+from rewardshape.verdict.of_log import evidence_of_log
+
+
+def test_an_evaluation_set_that_changes_is_said_and_the_rewards_are_used(make):
+    log = make(np.linspace(0, -1.5, 12), split="eval")
+    drawn = np.random.default_rng(0).normal(-200, 15, 12)
+    log.table["logp_chosen"] = drawn + log.table["reward_chosen"] / 0.1
+    verdict = judge(log)
+    assert verdict.word == "displaced"
+    assert verdict.unit == "reward"
+    assert verdict.to_dict()["depth_nats"] is None
+    assert verdict.to_dict()["fixed_set"] is False
+    assert "logps − rewards/β is not constant" in " ".join(verdict.evidence.cannot_tell)
+    assert judge(log, beta=0.1).to_dict()["depth_nats"] == pytest.approx(150 / 11)  # the last 3 of 12
+
+
+def test_chosen_rejected_and_margin_are_of_one_window(log_of):
+    rng = np.random.default_rng(1)
+    chosen, margin = (
+        -0.05 * np.arange(60) + rng.normal(0, 0.5, 60),
+        0.03 * np.arange(60) + rng.normal(0, 0.5, 60),
+    )
+    verdict = judge(
+        log_of(
+            reward_chosen=chosen,
+            reward_rejected=chosen - margin,
+            margin=margin,
+            loss=np.full(60, 0.5) - 0.004 * np.arange(60),
+        )
+    )
+    evidence = verdict.evidence
+    assert evidence.chosen.value - evidence.rejected.value == pytest.approx(evidence.learning.margin.last)
+
+
+def test_not_finite_to_the_end_is_broken_and_says_since_when(tmp_path):
+    rows = [
+        {"step": i, "loss": 0.69 - 0.01 * i, "rewards/chosen": 0.01 * i, "rewards/rejected": -0.02 * i}
+        for i in range(1, 21)
+    ]
+    for row in rows[12:]:  # what a trainer writes that filters NaN losses
+        row |= {"loss": 0.0, "rewards/chosen": math.nan, "rewards/rejected": math.nan}
+    path = tmp_path / "log.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    verdict = judge(path)
+    assert verdict.word == "broken"
+    assert verdict.to_dict()["nonfinite_since"] == 13
+    assert "from step 13 to the end" in verdict.sentence
+    rows[-1] |= {"loss": 0.5, "rewards/chosen": 0.1, "rewards/rejected": -0.4}
+    path.write_text("\n".join(map(json.dumps, rows)))
+    assert judge(path).word != "broken"  # finite again
+
+
+def test_a_kto_batch_without_good_examples_is_not_broken(tmp_path):
+    rows = [
+        {"step": i, "loss": 0.5, "kl": 0.1, "rewards/chosen": 0.01 * i, "rewards/rejected": -0.02 * i}
+        for i in range(1, 21)
+    ]
+    rows[-1] |= {"rewards/chosen": math.nan}
+    path = tmp_path / "log.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    assert judge(path).word != "broken"
+
+
+def test_nan_steps_are_listed_and_the_rest_is_judged(tmp_path):
+    rows = [
+        {"step": 10 * i, "loss": 0.6, "rewards/chosen": -0.2 * i, "rewards/margins": 0.1 * i}
+        for i in range(1, 13)
+    ]
+    rows[4] |= {"loss": math.nan, "rewards/chosen": math.nan}
+    path = tmp_path / "log.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    verdict = judge(read_logs(path)[0])
+    assert verdict.word == "displaced"
+    assert verdict.evidence.nonfinite_steps == (50,)
+    json.dumps(verdict.to_dict(), allow_nan=False)
+
+
+def test_ties_are_not_a_collapse(log_of):
+    """Half of the pairs are the same after truncation: accuracy stays at one half while the margin grows."""
+    margin = np.linspace(0.002, 0.55, 20)
+    log = log_of(
+        loss=np.log(2) - margin / 3.5, margin=margin, accuracy=np.linspace(0.3, 0.5, 20),
+        reward_chosen=np.linspace(0, -0.6, 20), reward_rejected=np.linspace(0, -0.6, 20) - margin,
+    )  # fmt: skip
+    verdict = judge(log)
+    assert verdict.word == "displaced"
+    assert re.search(r"(?i)up to 5\d% of the pairs seem to be ties", " ".join(verdict.to_dict()["story"]))
+    assert "same after truncation" in verdict.advice[0]
+
+
+def test_an_accuracy_without_a_loss_names_the_best_row():
+    table = pd.DataFrame({"split": "eval", "step": [10, 20, 30], "accuracy": [0.6, 0.8, 0.7]})
+    held = evidence_of_log(Log("made", "made", table)).held_out
+    assert (held.measure, held.best_step, held.worse) == ("rewards/accuracies", 20, None)
+
+
+def test_what_is_left_of_the_gradient_is_the_mean_weight_of_the_pairs(make):
+    """σ(−m) over its value at m = 0, for pairs of one margin."""
+    margin = np.linspace(4.0, 6.5, 8)
+    left = evidence_of_log(
+        make(np.zeros(8), margin=margin, split="eval", accuracy=1.0)
+    ).learning.gradient_left
+    assert left == pytest.approx(1 / (1 + math.exp(6.5)) / 0.5, rel=1e-12)
+
+
+def test_what_was_not_logged_is_listed_under_the_trainer_s_names(make):
+    log = make(np.linspace(0, -1, 12))
+    assert evidence_of_log(log).missing == ("logps/chosen", "logps/rejected", "grad_norm", "evaluation rows")
+    assert evidence_of_log(log).rows == "12 training rows, steps 10 to 120"

@@ -1,0 +1,99 @@
+"""A sentence says the number, its unit, its sign and what it stands against, and nothing that is not known."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from rewardshape.verdict.evidence import Broken, Change, Course, Evidence, HeldOut, Learning, Onset
+from rewardshape.verdict.sentences import (
+    headline,
+    how_sure,
+    since_when_broken,
+    story,
+    what_could_hide,
+    what_is_left,
+)
+from rewardshape.verdict.words import Word
+
+FELL = Evidence(
+    name="run",
+    form="made",
+    unit="nats",
+    basis="rewards/chosen",
+    baseline="the reference",
+    chosen=Change(-3.14159, 0.5, -4.1, -2.2, 0.0, 100),
+    rejected=Change(-9.0, 0.5, -10.0, -8.0, 0.0, 100),
+    lowest=Change(-5.0, 0.5, step=60),
+    highest=Change(0.0, 0.5, step=0),
+    onset=Onset(20, 10, 30),
+)
+
+
+def test_a_fall_is_told_with_its_unit_its_baseline_and_its_interval():
+    said = headline(Word.DISPLACED, FELL, ())
+    assert said == (
+        "The chosen responses ended 3.14 nats below the reference (95 % interval: −4.100 to −2.200)."
+    )
+    rose = dataclasses.replace(FELL, chosen=Change(3.14159, 0.5, 2.2, 4.1, 0.0))
+    assert "3.14 nats above the reference" in headline(Word.NOT_DISPLACED, rose, ())
+    assert headline(Word.NOT_DISPLACED, rose, ()).endswith("they gained probability.")
+
+
+def test_an_exact_number_has_no_interval_but_its_pairs():
+    exact = dataclasses.replace(FELL, exact=True, num_pairs=64)
+    assert headline(Word.DISPLACED, exact, ()).endswith("below the reference, exact for these 64 pairs.")
+    assert "the number is exact for these 64 pairs" in how_sure(Word.DISPLACED, "clear", exact)[0]
+    assert how_sure(Word.DISPLACED, "clear", FELL) == [
+        "clear: the standard error from the scatter of the rows is 0.5 nats"
+    ]
+
+
+def test_an_interval_over_prompts_says_so():
+    assert "(95 % interval over 16 prompts: " in headline(
+        Word.DISPLACED, dataclasses.replace(FELL, num_prompts=16), ()
+    )
+
+
+def test_the_story_dates_the_fall_names_the_deepest_point_and_takes_the_margin_from_both():
+    lines = story(Word.DISPLACED, FELL)
+    assert lines[0] == "The fall had begun by step 20 (95 % interval 10 to 30)."
+    assert lines[1] == "The deepest point is 5 nats below, at step 60."
+    assert lines[2] == (
+        "Rejected ended 9 nats below the reference, so chosen minus rejected grew by 5.86."
+    )  # 9 − 3.14
+    assert not any("had begun" in line for line in story(Word.NOT_DISPLACED, FELL))
+
+
+@pytest.mark.parametrize(
+    ("held", "said"),
+    [
+        (HeldOut("held-out loss", 30, True), "Over-optimized: the held-out loss was best at step 30"),
+        (HeldOut("held-out loss", 30, False), "Not over-optimized: "),
+        (HeldOut("held-out loss", 30, None, above_start=True), "never below what no training gives"),
+    ],
+)
+def test_what_was_held_out_is_told_as_far_as_it_is_known(held, said):
+    assert said in story(Word.DISPLACED, dataclasses.replace(FELL, held_out=held))[-1]
+    unknown = dataclasses.replace(FELL, held_out=HeldOut("accuracy", 30))
+    assert story(Word.DISPLACED, unknown) == story(Word.DISPLACED, FELL)
+
+
+def test_shares_and_sizes_are_rounded_once():
+    learning = Learning(margin=Course(0.0, 6.54321, 7.0), gradient_left=0.0421)
+    assert (
+        what_is_left(Evidence("a", "b", learning=learning))
+        == "4.2% of the gradient that the run began with is left at a margin of 6.54"
+    )
+    assert what_is_left(Evidence("a", "b", learning=Learning(gradient_left=1e-5))).startswith(
+        "less than 0.1 %"
+    )
+    broken = Evidence("a", "b", broken=Broken(13, ("loss", "rewards/chosen")), counts="row")
+    assert since_when_broken(broken) == "loss, rewards/chosen not finite from row 13 to the end"
+
+
+def test_what_could_hide_is_the_larger_of_power_and_interval():
+    wide = dataclasses.replace(FELL, chosen=Change(-0.5, 2.0, -4.5, 3.5), smallest_fall=2.0)
+    assert "a fall of 4.5 nats could hide in the scatter, and one of 3 would matter" in what_could_hide(wide)
+    assert "too few rows" in what_could_hide(dataclasses.replace(wide, smallest_fall=None))
