@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float64, Shaped
 from safetensors import SafetensorError
 from torch import Tensor
 from torch.utils._pytree import register_pytree_node
@@ -107,29 +108,33 @@ def training_arguments(run: PlannedRun, folder: Path) -> TrainingArguments:
     return arguments
 
 
+PerPair = Float[Tensor, "pairs"] | Float64[np.ndarray, "pairs"]
+
+
 @dataclass(frozen=True)
 class StepNumbers:
     """What the forward passes of a step measured, one entry per pair.
 
     Attributes
     ----------
-    positions : list of int
+    positions
         Places of the pairs in the order of training.
-    pair_ids : list of str
-    losses, margins : shape (pairs,)
+    pair_ids
+        Their names.
+    losses, margins
         Margins in reward units, γ subtracted.
-    chosen, rejected : Responses
-        `logp_sum` and `ref_logp_sum` (nats; None without a reference) and `num_tokens`, shape (pairs,) each.
-    tokens : int
+    chosen, rejected
+        `logp_sum` and `ref_logp_sum` (nats; None without a reference) and `num_tokens`.
+    tokens
         Tokens of the pairs, each prompt counted once.
 
-    Tensors as a forward pass leaves them; float64 arrays once `joined`.
+    Tensors as a forward pass leaves them, float64 arrays once `joined`.
     """
 
     positions: list[int]
     pair_ids: list[str]
-    losses: Any
-    margins: Any
+    losses: PerPair
+    margins: PerPair
     chosen: Responses
     rejected: Responses
     tokens: int
@@ -190,7 +195,9 @@ class StepNumbers:
         }
 
 
-def _array(values: Any) -> np.ndarray:
+def _array(
+    values: Shaped[Tensor, "pairs"] | Shaped[np.ndarray, "pairs"],
+) -> Shaped[np.ndarray, "pairs"]:
     """Of a tensor the numbers, the real ones in float64."""
     if not isinstance(values, Tensor):
         return np.asarray(values)

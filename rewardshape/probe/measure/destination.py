@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from rewardshape.data import EncodedPair
@@ -45,57 +46,61 @@ CHECKED = 64  # positions of each batch at which the projection is checked
 
 
 class Positions(NamedTuple):
-    """What is asked at every position of the chosen and rejected responses of a batch; N positions, R responses."""
+    """What is asked at every position of the chosen and rejected responses of a batch."""
 
-    rows: Tensor
-    """(N,) where the position stands among all that the batch predicts."""
-    targets: Tensor
-    """(N,) the response's own tokens."""
-    others: Tensor
-    """(N,) the other response's token where the two first differ, else −1."""
-    response: Tensor
-    """(N,) which response a position belongs to, ascending."""
+    rows: Int64[Tensor, "positions"]
+    """Where the position stands among all that the batch predicts."""
+    targets: Int64[Tensor, "positions"]
+    """The response's own tokens."""
+    others: Int64[Tensor, "positions"]
+    """The other response's token where the two first differ, else −1."""
+    response: Int64[Tensor, "positions"]
+    """Which response a position belongs to, ascending."""
 
 
 class Moved(NamedTuple):
     """Probability mass moved since step 0, one row per response: summed over its positions, in tokens."""
 
-    moved: Tensor
-    """(R,) mass that changed places."""
-    own: Tensor
-    """(R,) what the response's own tokens gained (negative: lost)."""
-    gains: Tensor
-    """(R, len(GROUPS)) what each group gained; own tokens are in none."""
-    own_gains: Tensor
-    """(R,) what own tokens gained at the positions where they gained."""
-    by_token: Tensor
-    """(R, V) net gain of every token of the vocabulary."""
+    moved: Float[Tensor, "responses"]
+    """Mass that changed places."""
+    own: Float[Tensor, "responses"]
+    """What the response's own tokens gained (negative: lost)."""
+    gains: Float[Tensor, "responses groups"]
+    """What each of `GROUPS` gained; own tokens are in none."""
+    own_gains: Float[Tensor, "responses"]
+    """What own tokens gained at the positions where they gained."""
+    by_token: Float[Tensor, "responses vocabulary"]
+    """Net gain of every token of the vocabulary."""
 
 
 class Seen(NamedTuple):
-    """What a pass saw at N positions."""
+    """What a pass saw at the positions that are asked for."""
 
-    hidden: Tensor
-    """(N, D) hidden states that predict them."""
-    logps: Tensor
-    """(N,) log-probability of the response's own tokens, nats."""
+    hidden: Float[Tensor, "positions width"]
+    """Hidden states that predict them."""
+    logps: Float[Tensor, "positions"]
+    """Log-probability of the response's own tokens, nats."""
 
 
-def compare(before: Seen, after: Seen, heads: tuple[Head, Head], asked: Positions, columns: Tensor) -> Moved:
+def compare(
+    before: Seen,
+    after: Seen,
+    heads: tuple[Head, Head],
+    asked: Positions,
+    columns: Int64[Tensor, "positions group_tokens"],
+) -> Moved:
     """Compare the predictions of two states of a model, position by position.
 
     Parameters
     ----------
-    before, after : Seen
-    heads : pair of Head
+    before, after
+        What a pass saw in the two states.
+    heads
         The output projections of the two.
-    asked : Positions
-    columns : Tensor of int64, shape (N, sum(WIDTHS))
-        The tokens of `GROUPS` at each position; −1 where there is none.
-
-    Returns
-    -------
-    Moved
+    asked
+        Of which positions.
+    columns
+        The tokens of `GROUPS` at each position, `WIDTHS` of each; −1 where there is none.
     """
     num_responses = int(asked.response[-1]) + 1
     vocabulary = heads[0].weight.shape[0]
@@ -118,35 +123,44 @@ def compare(before: Seen, after: Seen, heads: tuple[Head, Head], asked: Position
     return Moved(moved, own, gains, own_gains, by_token)
 
 
-def _chunks(positions: int, vocabulary: int, device: torch.device) -> Sequence[Tensor]:
+def _chunks(positions: int, vocabulary: int, device: torch.device) -> Sequence[Int64[Tensor, "_"]]:
     return torch.arange(positions, device=device).split(max(1, CHUNK_ELEMENTS // vocabulary))
 
 
-def _probabilities(head: Head, seen: Seen, chunk: Tensor, targets: Tensor) -> Tensor:
-    """(n, V). The normaliser is known without a pass: the own token's logit less its log-probability."""
+def _probabilities(
+    head: Head, seen: Seen, chunk: Int64[Tensor, "chunk"], targets: Int64[Tensor, "chunk"]
+) -> Float[Tensor, "chunk vocabulary"]:
+    """Of every word. The normaliser is known without a pass: the own token's logit less its log-probability."""
     logits = head.logits(seen.hidden[chunk])
     own = logits.gather(1, targets[:, None])
     return logits.sub_(own - seen.logps[chunk, None].to(logits.dtype)).exp_()
 
 
-def _first_of_each(columns: Tensor, targets: Tensor) -> Tensor:
+def _first_of_each(
+    columns: Int64[Tensor, "chunk group_tokens"], targets: Int64[Tensor, "chunk"]
+) -> Float[Tensor, "chunk group_tokens"]:
     """1 where a column names a token that no column before it names and that is not the target; 0 elsewhere."""
     again = (columns[:, :, None] == columns[:, None, :]).tril(-1).any(-1)
     return ((columns >= 0) & ~again & (columns != targets[:, None])).to(torch.float32)
 
 
-def nearest_tokens(weight: Tensor, tokens: Tensor, count: int = NEAR) -> Tensor:
+def nearest_tokens(
+    weight: Float[Tensor, "vocabulary width"], tokens: Int64[Tensor, "tokens"], count: int = NEAR
+) -> Int64[Tensor, "tokens nearest"]:
     """The tokens whose output embeddings are nearest by cosine, the mean embedding taken off first.
 
     Parameters
     ----------
-    weight : Tensor, shape (V, D)
-    tokens : Tensor of int64, shape (T,)
-    count : int
+    weight
+        Of the output projection.
+    tokens
+        Whose neighbours are asked for.
+    count
+        How many of each; all others where the vocabulary has no more.
 
     Returns
     -------
-    Tensor of int64, shape (T, count)
+    Tensor
         Nearest first, the token itself left out.
     """
     wide = weight.to(torch.promote_types(weight.dtype, torch.float32))
@@ -182,7 +196,7 @@ class Destination:
         ]
         self._before: list[Seen] = []
         self._head: Head | None = None
-        self._columns: list[Tensor] = []
+        self._columns: list[Int64[Tensor, "_ group_tokens"]] = []
         self._found: list[tuple[int, dict[str, Any], list[dict[str, Any]]]] = []
 
     def begin(self, model: Any, score: Score) -> None:
@@ -300,7 +314,9 @@ class Destination:
         return rows
 
 
-def _top(by_token: Tensor) -> tuple[Tensor, Tensor]:
+def _top(
+    by_token: Float[Tensor, "responses vocabulary"],
+) -> tuple[Int64[Tensor, "responses top"], Float[Tensor, "responses top"]]:
     """The tokens that gained and those that lost most in each response, most gained first, and by how much."""
     count = min(TOP, by_token.shape[1] // 2)
     most, least = by_token.topk(count).indices, by_token.topk(count, largest=False).indices.flip(1)
@@ -308,18 +324,20 @@ def _top(by_token: Tensor) -> tuple[Tensor, Tensor]:
     return ids, by_token.gather(1, ids)
 
 
-def _seen(handed: list[Tensor], logps: ResponseLogps, batch: Batch, asked: Positions) -> Seen:
+def _seen(
+    handed: list[Float[Tensor, "texts rows width"]], logps: ResponseLogps, batch: Batch, asked: Positions
+) -> Seen:
     """Of what a pass handed to the output projection and found: the positions that are asked for."""
     [hidden] = handed
     return Seen(hidden.flatten(0, 1)[batch["predicting"]][asked.rows], logps.token_logps.detach()[asked.rows])
 
 
 @contextlib.contextmanager
-def watching(model: Any) -> Iterator[list[Tensor]]:
+def watching(model: Any) -> Iterator[list[Float[Tensor, "texts rows width"]]]:
     """Within it, what is handed to the model's output projection is added to the list."""
-    found: list[Tensor] = []
+    found: list[Float[Tensor, "texts rows width"]] = []
 
-    def see(_: torch.nn.Module, args: tuple[Tensor, ...]) -> None:
+    def see(_: torch.nn.Module, args: tuple[Float[Tensor, "texts rows width"]]) -> None:
         found.append(args[0].detach())
 
     # Registered before the reader's own hook, which hands the head no rows.

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor
 from transformers import TrainerCallback
 
@@ -25,15 +26,15 @@ from rewardshape.probe.training import PairTrainer
 from rewardshape.theory import Responses
 
 OVERLAPS = ("ww", "wl", "ll")
-Tensors = list[Tensor]  # one per trainable parameter
+Tensors = list[Float[Tensor, "..."]]  # one per trainable parameter
 
 
 class PairGeometry(NamedTuple):
     """One pair at one state of the policy; arrays and lists hold chosen, then rejected."""
 
-    logp_sum: np.ndarray
-    num_tokens: np.ndarray
-    score: np.ndarray
+    logp_sum: Float64[np.ndarray, "2"]
+    num_tokens: Float64[np.ndarray, "2"]
+    score: Float64[np.ndarray, "2"]
     gradients: tuple[Tensors, Tensors]
     ches: float
     ches_normalised: float
@@ -200,12 +201,12 @@ class Geometry(TrainerCallback):
             ches_normalised=normalised,
         )
 
-    def _forward(self, batch: Batch) -> tuple[ResponseLogps, Tensor]:
-        """Log-probs, and the hidden states that predict each response token, shape (tokens, width)."""
+    def _forward(self, batch: Batch) -> tuple[ResponseLogps, Float[Tensor, "tokens width"]]:
+        """Log-probs, and the hidden states that predict each response token."""
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
-        seen: list[Tensor] = []
+        seen: list[Float[Tensor, "tokens width"]] = []
 
-        def see(_: torch.nn.Module, args: tuple[Tensor, ...]) -> None:
+        def see(_: torch.nn.Module, args: tuple[Float[Tensor, "texts rows width"]]) -> None:
             seen.append(args[0].detach().flatten(0, 1)[batch["predicting"]])
 
         # Registered before the reader's own hook, which hands the head no rows.
@@ -222,7 +223,9 @@ class Geometry(TrainerCallback):
         return [weight for weight in model.parameters() if weight.requires_grad]
 
 
-def ches(chosen: Tensor, rejected: Tensor) -> tuple[float, float]:
+def ches(
+    chosen: Float[Tensor, "chosen_tokens width"], rejected: Float[Tensor, "rejected_tokens width"]
+) -> tuple[float, float]:
     r"""Centered hidden embedding similarity of a pair, and its length-normalised form.
 
     With :math:`h_t` the last layer's hidden state, after the final norm, from which response token t is predicted, and
@@ -231,7 +234,7 @@ def ches(chosen: Tensor, rejected: Tensor) -> tuple[float, float]:
 
     Parameters
     ----------
-    chosen, rejected : Tensor, shape (tokens, width)
+    chosen, rejected
         The hidden states of each response. The first is that of the last prompt token, which predicts the response's
         first; that of the last response token predicts nothing and is not among them.
 
@@ -254,7 +257,7 @@ def inner(first: Tensors, second: Tensors) -> float:
     return torch.stack(products).double().sum().item()
 
 
-def overlaps(chosen: Tensors, rejected: Tensors) -> np.ndarray:
+def overlaps(chosen: Tensors, rejected: Tensors) -> Float64[np.ndarray, "3"]:
     """‖g_w‖², ⟨g_w, g_l⟩, ‖g_l‖² of two gradients."""
     return np.array([inner(chosen, chosen), inner(chosen, rejected), inner(rejected, rejected)])
 
@@ -263,11 +266,11 @@ def _batch_gradient(parameters: Tensors) -> Tensors:
     return [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in parameters]
 
 
-def _wide(values: Tensor) -> torch.dtype:
+def _wide(values: Float[Tensor, "..."]) -> torch.dtype:
     return torch.promote_types(values.dtype, torch.float32)
 
 
-def _numpy(values: Tensor) -> np.ndarray:
+def _numpy(values: Float[Tensor, "*shape"]) -> Float64[np.ndarray, "*shape"]:
     return values.detach().double().cpu().numpy()
 
 

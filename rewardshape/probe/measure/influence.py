@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from rewardshape.errors import InputError
@@ -82,7 +83,9 @@ def preconditioned(optimizer: torch.optim.Optimizer, parameters: Tensors, gradie
     ]
 
 
-def _preconditioned(state: Mapping[str, Any], group: Mapping[str, Any], gradient: Tensor) -> Tensor:
+def _preconditioned(
+    state: Mapping[str, Any], group: Mapping[str, Any], gradient: Float[Tensor, "*shape"]
+) -> Float[Tensor, "*shape"]:
     if "betas" not in group:
         return gradient
     if "exp_avg_sq" not in state:
@@ -100,7 +103,7 @@ def influences(
     score: Score,
     objective: Objective,
     reference: Mapping[str, Mapping[str, float]] | None = None,
-) -> np.ndarray:
+) -> Float64[np.ndarray, "pairs"]:
     """−⟨∇f, P ∇ℓ_i⟩ of every training pair: what a step on it alone does to f, per unit of learning rate.
 
     Parameters
@@ -119,7 +122,7 @@ def influences(
 
     Returns
     -------
-    array, shape (pairs,)
+    array
         Nats per token of f and unit of learning rate; negative: pushes the chosen responses down.
     """
     slope = inner(direction, gradient)
@@ -140,14 +143,19 @@ def influences(
 
 
 def _responses(
-    train: ProbeSet, side: str, logp_sum: np.ndarray, reference: Mapping[str, Mapping[str, float]] | None
+    train: ProbeSet,
+    side: str,
+    logp_sum: Float64[np.ndarray, "pairs"],
+    reference: Mapping[str, Mapping[str, float]] | None,
 ) -> Responses:
     num_tokens = np.array([len(pair.responses[side]) for pair in train.pairs], dtype=float)
     ref = None if reference is None else np.array([reference[pair.pair_id][side] for pair in train.pairs])
     return Responses(logp_sum, num_tokens, ref)
 
 
-def _scores(objective: Objective, own: Responses, logp_sum: np.ndarray) -> np.ndarray:
+def _scores(
+    objective: Objective, own: Responses, logp_sum: Float64[np.ndarray, "pairs"]
+) -> Float64[np.ndarray, "pairs"]:
     return np.asarray(objective.score(logp_sum, own.num_tokens, own.ref_logp_sum), dtype=float)
 
 

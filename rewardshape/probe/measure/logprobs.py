@@ -13,9 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -46,31 +47,32 @@ class ResponseLogps:
 
     Attributes
     ----------
-    token_logps : Tensor, shape (tokens,)
+    token_logps
         Log-probability of every response token in nats, float32 or wider, with gradient.
-    greedy_logps : Tensor, shape (tokens,)
+    greedy_logps
         Log-probability of the token the model would rather have said there, in nats; no gradient.
-    entropies : Tensor, shape (tokens,)
+    entropies
         Entropy of the prediction there, in nats; no gradient.
-    lengths : list of int
+    lengths
         Number of tokens of each response; they add up to `tokens`.
     """
 
-    token_logps: Tensor
-    greedy_logps: Tensor
-    entropies: Tensor
+    token_logps: Float[Tensor, "tokens"]
+    greedy_logps: Float[Tensor, "tokens"]
+    entropies: Float[Tensor, "tokens"]
     lengths: list[int]
 
-    def padded(self) -> Tensor:
-        """Token log-probs as one row per response, shape (responses, longest), zero after the end."""
+    def padded(self) -> Float[Tensor, "responses longest"]:
+        """Token log-probs as one row per response, zero after the end."""
         return pad_sequence(list(self.token_logps.split(self.lengths)), batch_first=True)
 
     @property
-    def logp_sum(self) -> Tensor:
-        """Log-probability of each response in nats, shape (responses,), with gradient."""
+    def logp_sum(self) -> Float[Tensor, "responses"]:
+        """Log-probability of each response in nats, with gradient."""
         return self.padded().sum(-1)
 
 
+@runtime_checkable
 class Reader(Protocol):
     """A way from encoded pairs to log-probabilities."""
 
@@ -170,7 +172,9 @@ class SharedPrefixReader:
         share_prefixes(inner)
         found: list[TokenLogps] = []
 
-        def project_here(_: torch.nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor]:
+        def project_here(
+            _: torch.nn.Module, args: tuple[Float[Tensor, "1 rows width"]]
+        ) -> tuple[Float[Tensor, "1 0 width"]]:
             """In place of the head, where sharded weights are at hand: it is given no rows to project."""
             hidden, head = args[0], head_of(inner)
             wanted = hidden.flatten(0, 1).index_select(0, batch["predicting"])
@@ -311,7 +315,7 @@ def _checked(pairs: Sequence[EncodedPair]) -> Sequence[EncodedPair]:
     return pairs
 
 
-def _targets(pairs: Sequence[EncodedPair]) -> Tensor:
+def _targets(pairs: Sequence[EncodedPair]) -> Int64[Tensor, "tokens"]:
     return torch.tensor([token for pair in pairs for ids in pair.responses.values() for token in ids])
 
 

@@ -5,8 +5,6 @@ of them. Only three numbers per token are wanted. So the vocabulary is cut into 
 logits are made, folded into the running sums and forgotten, and the backward pass makes each tile again. A tile's
 slice of the weight and of its gradient is then touched exactly once, and the softmax of a tile is turned into the
 softmax over everything by one factor per token.
-
-Shapes: N tokens, width D, vocabulary V.
 """
 
 from __future__ import annotations
@@ -15,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 CPU_TILE_ELEMENTS = 2**20
@@ -25,15 +24,13 @@ SMALLEST_TILE = 512
 class Head(NamedTuple):
     """What turns a hidden state h into logits: c·tanh((scale·h Wᵀ + b)/c), without the cap where there is none."""
 
-    weight: Tensor
-    """Shape (V, D)."""
-    bias: Tensor | None
-    """Shape (V,)."""
+    weight: Float[Tensor, "vocabulary width"]
+    bias: Float[Tensor, "vocabulary"] | None
     scale: float
     softcap: float | None
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Shape (N, V) of hidden states of shape (N, D), float32 or wider."""
+    def logits(self, hidden: Float[Tensor, "tokens width"]) -> Float[Tensor, "tokens vocabulary"]:
+        """Of hidden states, float32 or wider."""
         logits = torch.nn.functional.linear(
             (hidden * self.scale).to(self.weight.dtype), self.weight, self.bias
         )
@@ -66,19 +63,19 @@ class NoLinearHead(Exception):
 
 
 class TokenLogps(NamedTuple):
-    """Of each predicted token, in nats: shapes (N,), float32 or wider."""
+    """Of each predicted token, in nats, float32 or wider."""
 
-    logps: Tensor
-    greedy_logps: Tensor
-    entropies: Tensor
+    logps: Float[Tensor, "tokens"]
+    greedy_logps: Float[Tensor, "tokens"]
+    entropies: Float[Tensor, "tokens"]
 
 
 def project(
-    hidden: Tensor,
-    weight: Tensor,
-    targets: Tensor,
+    hidden: Float[Tensor, "tokens width"],
+    weight: Float[Tensor, "vocabulary width"],
+    targets: Int64[Tensor, "tokens"],
     *,
-    bias: Tensor | None = None,
+    bias: Float[Tensor, "vocabulary"] | None = None,
     softcap: float | None = None,
 ) -> TokenLogps:
     r"""Log-probability of each target token, of the greedy token, and the entropy of the prediction.
@@ -89,14 +86,15 @@ def project(
 
     Parameters
     ----------
-    hidden : Tensor, shape (N, D)
+    hidden
         What the model's last norm gives, at the positions that predict a token.
-    weight : Tensor, shape (V, D)
+    weight
         Of the output projection.
-    targets : Tensor of int64, shape (N,)
+    targets
         The tokens that came.
-    bias : Tensor, shape (V,), optional
-    softcap : float, optional
+    bias
+        Of the output projection, where it has one.
+    softcap
         Cap of the logits (Gemma 2).
 
     Returns
@@ -121,8 +119,13 @@ def project(
 class _Projection(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None, softcap: float | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        ctx: Any,
+        hidden: Float[Tensor, "tokens width"],
+        weight: Float[Tensor, "vocabulary width"],
+        targets: Int64[Tensor, "tokens"],
+        bias: Float[Tensor, "vocabulary"] | None,
+        softcap: float | None,
+    ) -> tuple[Float[Tensor, "tokens"], Float[Tensor, "tokens"], Float[Tensor, "tokens"]]:
         tiles_greedy, tiles_normalizer, tiles_mean, tiles_target = [], [], [], []
         for tile, logits, shares, tile_greedy, tile_normalizer in _tiles(hidden, weight, bias, softcap):
             tiles_greedy.append(tile_greedy)
@@ -145,7 +148,15 @@ class _Projection(torch.autograd.Function):
         return target - normalizer, greedy_logps, entropies
 
     @staticmethod
-    def backward(ctx: Any, *upstreams: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(
+        ctx: Any, *upstreams: Float[Tensor, "tokens"]
+    ) -> tuple[
+        Float[Tensor, "tokens width"],
+        Float[Tensor, "vocabulary width"] | None,
+        None,
+        Float[Tensor, "vocabulary"] | None,
+        None,
+    ]:
         """For a token y with upstream gradient u: u (1[v = y] − p_v) at logit v, summed over the tiles.
 
         The tiles hold the softmax alone; the term of the targets is added at the end, as one row per token.
@@ -176,9 +187,20 @@ class _Projection(torch.autograd.Function):
 
 
 def _tiles(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, softcap: float | None
-) -> Iterator[tuple[slice, Tensor, Tensor, Tensor, Tensor]]:
-    """Slices of the vocabulary, each with its logits, their softmax (N, tile), their maximum and logsumexp (N,).
+    hidden: Float[Tensor, "tokens width"],
+    weight: Float[Tensor, "vocabulary width"],
+    bias: Float[Tensor, "vocabulary"] | None,
+    softcap: float | None,
+) -> Iterator[
+    tuple[
+        slice,
+        Float[Tensor, "tokens tile"],
+        Float[Tensor, "tokens tile"],
+        Float[Tensor, "tokens"],
+        Float[Tensor, "tokens"],
+    ]
+]:
+    """Slices of the vocabulary, each with its logits, their softmax, their maximum and logsumexp.
 
     The next tile overwrites the last one's logits and softmax.
     """

@@ -15,6 +15,7 @@ from itertools import chain
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import (
@@ -67,15 +68,15 @@ def _registered(implementation: str) -> str:
 def _attend(
     implementation: str,
     module: torch.nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
+    query: Float[Tensor, "batch heads rows width"],
+    key: Float[Tensor, "batch key_heads keys width"],
+    value: Float[Tensor, "batch key_heads keys value_width"],
+    attention_mask: Any,
     *,
     layout: Layout | None = None,
     **kwargs: Any,
-) -> tuple[Tensor, Tensor | None]:
-    """Attention as transformers calls it: queries, keys and values of shape (1, heads, rows, head width)."""
+) -> tuple[Float[Tensor, "batch rows heads value_width"], Float[Tensor, "batch heads rows keys"] | None]:
+    """Attention as transformers calls it, with a mask in the implementation's own form; by layout `batch` is 1."""
     attend = partial(_attention_function(implementation, module), module)
     if layout is None:
         return attend(query, key, value, attention_mask, **kwargs)
@@ -84,7 +85,12 @@ def _attend(
     if implementation == "flex_attention":
         return attend(query, key, value, _block_mask(layout, window, query.device), **kwargs)
 
-    def behind(prefix: list[Tensor], query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def behind(
+        prefix: list[Float[Tensor, "1 key_heads prompt_rows _"]],
+        query: Float[Tensor, "1 heads rows width"],
+        key: Float[Tensor, "1 key_heads rows width"],
+        value: Float[Tensor, "1 key_heads rows value_width"],
+    ) -> Float[Tensor, "1 rows heads value_width"]:
         if prefix:
             key, value = (torch.cat(pair, 2) for pair in zip(prefix, (key, value), strict=True))
         mask = _mask(implementation, query.shape[2], key.shape[2], window, query.dtype, query.device)
