@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -15,11 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from rewardshape import InputError, read_trace
+from rewardshape import read_trace
 from rewardshape.probe import __main__ as program
 from rewardshape.probe.__main__ import main
 from rewardshape.probe.lock import locked
-from rewardshape.probe.progress import Progress
 
 SMALL = ["--steps", "3", "--batch-size", "4", "--probe-pairs", "6", "--learning-rate", "1e-3"]
 
@@ -90,18 +88,6 @@ def test_a_figure_that_cannot_be_drawn_is_a_note(checkpoint, pairs_file, tmp_pat
     assert (tmp_path / "run" / "report.html").is_file()
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-def test_progress_that_cannot_be_written_is_silence(monkeypatch):
-    full = open("/dev/full", "w")
-    monkeypatch.setattr(sys, "stderr", full)
-    with Progress(2, seconds_between_lines=0) as progress:
-        progress.say("a note")
-        progress.step("run", {"loss": 1.0}, tokens=3)
-    monkeypatch.undo()
-    with contextlib.suppress(OSError):
-        full.close()
-
-
 def test_whoever_stops_reading_ends_nothing(checkpoint, pairs_file, tmp_path):
     process = started(
         *words(checkpoint, pairs_file, tmp_path / "run"), stderr=subprocess.STDOUT, stdout=subprocess.PIPE
@@ -156,18 +142,6 @@ def test_a_second_process_is_refused_in_one_line(sweep, capsys):
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {folder}: another process is at work in it")
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
-
-
-def test_a_lock_ends_with_its_process_however_that_ends(tmp_path):
-    code = "import sys, time; from pathlib import Path; from rewardshape.probe.lock import locked\n"
-    code += "lock = locked(Path(sys.argv[1])); print('held', flush=True); time.sleep(600)"
-    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "held\n"
-    with pytest.raises(InputError, match="another process"):
-        locked(tmp_path)
-    process.kill()
-    process.wait()
-    locked(tmp_path).release()
 
 
 def test_the_way_on_is_quoted_for_the_shell():

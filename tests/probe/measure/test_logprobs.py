@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import re
-import shutil
 from typing import Any
 
 import pytest
@@ -232,37 +231,6 @@ def _without_window(attention: torch.nn.Module) -> Any:
     return windowless
 
 
-def test_ordinary_calls_of_a_model_that_shares_prefixes_stay_as_they_were():
-    model = tiny_model("mistral")
-    input_ids, mask = torch.tensor([ids(12, 1), ids(12, 2)]), torch.ones(2, 12, dtype=torch.long)
-    mask[0, :7] = 0
-    before = model(input_ids, attention_mask=mask).logits[:, 7:]
-    generated = model.generate(input_ids, attention_mask=mask, max_new_tokens=5, do_sample=False)
-    read(SharedPrefixReader(), model)
-    torch.testing.assert_close(model(input_ids, attention_mask=mask).logits[:, 7:], before, rtol=0, atol=0)
-    again = model.generate(input_ids, attention_mask=mask, max_new_tokens=5, do_sample=False)
-    assert torch.equal(again, generated)
-
-
-def test_saved_model_does_not_remember_how_its_attention_was_asked(tmp_path):
-    model = tiny_model("llama")
-    expected = read(SharedPrefixReader(), model).logp_sum
-    model.save_pretrained(tmp_path)
-    assert "shared_prefix" not in (tmp_path / "config.json").read_text()
-    loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
-    torch.testing.assert_close(read(PlainReader(), loaded).logp_sum, expected)
-
-
-@pytest.mark.parametrize("use_reentrant", [False, True])
-def test_gradient_checkpointing_gives_the_same_gradients(use_reentrant):
-    model = tiny_model("mistral").train()
-    _, expected = values_and_gradients(SharedPrefixReader(), model, PAIRS)
-    model.gradient_checkpointing_enable({"use_reentrant": use_reentrant})
-    model.enable_input_require_grads()
-    _, found = values_and_gradients(SharedPrefixReader(), model, PAIRS)
-    assert relative_error(found, expected) < 1e-6
-
-
 def test_lora_adapter_switched_off_gives_the_reference():
     peft = pytest.importorskip("peft", reason="peft is not installed")
     base = tiny_model("llama")
@@ -316,18 +284,6 @@ def test_no_tensor_of_tokens_times_vocabulary_is_ever_alive():
         largest[reader.name] = record.elements
     assert largest["plain"] >= 500 * 40_000
     assert largest["shared prefix"] <= 500 * 40_000 / 16
-
-
-@pytest.mark.skipif(
-    shutil.which("g++") is None, reason="FlexAttention is compiled, and there is no C++ compiler"
-)
-def test_flex_attention_gives_the_same_values():
-    model = tiny_model("mistral", hidden_size=64)  # heads of width 16: it knows none narrower
-    with torch.no_grad():  # on a CPU it knows no backward pass
-        expected = read(PlainReader(), model)
-        model.set_attn_implementation("flex_attention")
-        found = read(SharedPrefixReader(), model)
-    torch.testing.assert_close(found.token_logps, expected.token_logps, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(

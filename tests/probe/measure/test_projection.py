@@ -1,0 +1,74 @@
+"""Log-probs without the logits, tile by tile, against the whole softmax of PyTorch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from rewardshape.probe.measure import projection
+from rewardshape.probe.measure.projection import NoLinearHead, head_of, project
+from tests.probe.measure.test_logprobs import ids, tiny_model
+
+N, WIDTH, WORDS = 7, 5, 1300  # three tiles of the smallest width, of which the last is shorter
+
+
+@pytest.fixture
+def tensors() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    hidden, weight, bias = (
+        torch.randn(*shape, generator=generator, dtype=torch.float64).requires_grad_()
+        for shape in ((N, WIDTH), (WORDS, WIDTH), (WORDS,))
+    )
+    targets = torch.tensor([0, 511, 512, 1023, 1024, WORDS - 1, 7])  # on both sides of the edges of the tiles
+    return {"hidden": hidden, "weight": weight, "bias": bias, "targets": targets}
+
+
+@pytest.mark.parametrize("softcap", [None, 3.0])
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_values_and_gradients_are_those_of_the_whole_softmax(tensors, softcap, with_bias, monkeypatch):
+    monkeypatch.setattr(projection, "CPU_TILE_ELEMENTS", 1)
+    hidden, weight, targets = tensors["hidden"], tensors["weight"], tensors["targets"]
+    bias = tensors["bias"] if with_bias else None
+    logits = torch.nn.functional.linear(hidden, weight, bias)
+    logits = logits if softcap is None else softcap * torch.tanh(logits / softcap)
+    whole = torch.log_softmax(logits, -1)
+
+    found = project(hidden, weight, targets, bias=bias, softcap=softcap)
+    truth = whole.gather(1, targets[:, None]).squeeze(1)
+    torch.testing.assert_close(found.logps, truth, rtol=0, atol=1e-12)
+    torch.testing.assert_close(found.greedy_logps, whole.amax(-1), rtol=0, atol=1e-12)
+    entropies = torch.distributions.Categorical(logits=logits).entropy()
+    torch.testing.assert_close(found.entropies, entropies, rtol=0, atol=1e-10)
+
+    leaves = [leaf for leaf in (hidden, weight, bias) if leaf is not None]
+    weights = torch.linspace(-1, 2, N, dtype=torch.float64)
+    ours, theirs = (torch.autograd.grad((logps * weights).sum(), leaves) for logps in (found.logps, truth))
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other, rtol=0, atol=1e-12)
+
+
+def test_logits_of_thousands_make_no_infinity():
+    hidden, weight = torch.tensor([[1.0]]), torch.tensor([[9000.0], [0.0], [-9000.0]])
+    found = project(hidden.expand(3, 1), weight, torch.arange(3))
+    torch.testing.assert_close(found.logps, torch.tensor([0.0, -9000.0, -18000.0]))
+    torch.testing.assert_close(found.entropies, torch.zeros(3))
+
+
+@pytest.mark.parametrize("architecture", ["gemma2", "granite", "cohere", "phi"])
+def test_the_head_of_a_model_gives_its_own_logits(architecture):
+    """With a cap, a divisor, a factor, and a bias."""
+    model = tiny_model(architecture, dtype=torch.float64)
+    tokens = torch.tensor([ids(9, 1)])
+    with torch.no_grad():
+        hidden = model.model(tokens).last_hidden_state[0]
+        torch.testing.assert_close(head_of(model).logits(hidden), model(tokens).logits[0])
+
+
+def test_an_output_that_is_no_matrix_is_refused():
+    model = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model("gpt2", vocab_size=9, n_embd=4, n_layer=1, n_head=1)
+    )
+    model.set_output_embeddings(torch.nn.Sequential(model.lm_head))
+    with pytest.raises(NoLinearHead, match="its output projection is a Sequential, not a linear layer"):
+        head_of(model)

@@ -1,0 +1,32 @@
+"""One process at a time in a folder, and no lock outlives its process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from rewardshape import InputError
+from rewardshape.probe.lock import locked
+
+
+def test_a_lock_ends_with_its_process_however_that_ends(tmp_path):
+    code = "import sys, time; from pathlib import Path; from rewardshape.probe.lock import locked\n"
+    code += "lock = locked(Path(sys.argv[1])); print('held', flush=True); time.sleep(600)"
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    with pytest.raises(InputError, match="another process"):
+        locked(tmp_path)
+    process.kill()
+    process.wait()
+    locked(tmp_path).release()
+
+
+def test_a_lock_that_is_released_is_free_and_holds_one_folder_only(tmp_path):
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+    held = locked(tmp_path / "one")
+    locked(tmp_path / "other").release()
+    held.release()
+    locked(tmp_path / "one").release()

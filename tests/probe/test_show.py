@@ -1,0 +1,103 @@
+"""What a finished command prints: the numbers that were put there, the judgement's own words, and no lost trace."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from rewardshape.probe.settings import Settings
+from rewardshape.probe.show import comparisons, diverged, ends, show, text_table, write_results
+from rewardshape.trace import Trace, read_trace
+from rewardshape.verdict import judge_all
+
+PAIRS = 30
+TOKENS = {"chosen": np.full(PAIRS, 10), "rejected": np.full(PAIRS, 10)}
+
+
+@pytest.fixture
+def sweep(write_run, tmp_path: Path, rng) -> Trace:
+    """α = 0 falls by 0.5 nats per token in 10 steps, α = 1 rises by 0.1; both gain 0.6 in margin. The last diverged."""
+    at, noise = np.linspace(0, 1, 11)[:, None], rng.normal(0, 0.02, PAIRS)
+    for alpha, move, status in ((0.0, -0.5, "done"), (1.0, 0.1, "diverged at step 10: pairs.jsonl:3")):
+        sums = {
+            "chosen": -15 + 10 * at * (move + noise - noise.mean()),
+            "rejected": -15.0 + 10 * at * (move - 0.6 + np.zeros(PAIRS)),
+        }
+        write_run(
+            tmp_path / "sweep" / f"alpha={alpha:g}",
+            sums,
+            num_tokens=TOKENS,
+            objective={"name": "alphapo", "parameters": {"alpha": alpha, "beta": 2.5, "gamma": 0.25}},
+            status=status,
+        )
+    return read_trace(tmp_path / "sweep")
+
+
+def test_word_interval_and_onset_are_those_of_the_one_judgement(sweep):
+    table, verdicts = ends(sweep).set_index("run"), judge_all(sweep)
+    np.testing.assert_allclose(table["chosen_change"], [-0.5, 0.1], atol=1e-6)
+    for run, verdict in verdicts.items():
+        assert table.loc[run, "word"] == str(verdict.word)
+        assert (table.loc[run, "chosen_change_low"], table.loc[run, "chosen_change_high"]) == verdict.interval
+    assert table.loc["alpha=0", "word"] == "displaced"
+    assert 1 <= table.loc["alpha=0", "onset"] <= 2  # 0.05 a step, beyond an interval of ±0.007
+
+
+def test_runs_are_set_against_the_one_without_shape_at_equal_steps_and_margin(sweep):
+    at_step, at_margin = comparisons(sweep)  # no samples: none at equal KL
+    for rows, gain in ((at_step, 0.6), (at_margin, 0.9 * 0.6)):
+        np.testing.assert_allclose(rows["logp_margin_gain"], gain, atol=1e-6)
+        np.testing.assert_allclose(rows["difference"], [0.0, 0.6 * gain / 0.6], atol=1e-6)
+
+
+def test_the_table_has_signs_percents_and_a_dash_for_what_is_not_known():
+    rows = pd.DataFrame(
+        {"run": ["a", "b"], "word": ["displaced", "recovered"], "chosen_change": [-0.12345, 0.5],
+         "chosen_change_low": [-0.2, np.nan], "chosen_change_high": [-0.1, np.nan], "share_fallen": [0.756, np.nan],
+         "onset": [3.0, np.nan], "margin": [0.25, 1.0]}
+    )  # fmt: skip
+    head, first, second = text_table(rows, "run").splitlines()
+    assert head.split() == [
+        "run",
+        "verdict",
+        "chosen",
+        "[nats/token]",
+        "chosen",
+        "fell",
+        "margin",
+        "fall",
+        "began",
+    ]
+    assert first.split() == ["a", "displaced", "-0.123", "[-0.200,", "-0.100]", "76%", "0.250", "step", "3"]
+    assert second.split() == ["b", "recovered", "+0.500", "–", "1.000", "–"]
+
+
+def test_json_is_one_object_with_a_record_for_each_run(sweep, capsys):
+    show(sweep, [], Settings().replace(json=True))
+    said = json.loads(capsys.readouterr().out)
+    assert said["folder"] == str(sweep.folder)
+    assert [run["run"] for run in said["runs"]] == ["alpha=0", "alpha=1"]
+    assert said["runs"][0]["chosen_change"] == pytest.approx(-0.5, abs=1e-6)
+
+
+def test_what_diverged_is_named(sweep):
+    assert diverged(sweep) == ["alpha=1: diverged at step 10: pairs.jsonl:3"]
+
+
+def test_what_cannot_be_made_is_a_line_and_the_rest_is_made(sweep, monkeypatch):
+    def fails(*_: object) -> None:
+        raise RuntimeError("no ink\nand more")
+
+    monkeypatch.setattr("rewardshape.probe.show.draw_all", fails)
+    monkeypatch.setattr(
+        "rewardshape.probe.show.write_report", lambda folder: (folder / "report.html").touch()
+    )
+    results = write_results(sweep)
+    assert results.problems == ["the figures could not be made (RuntimeError: no ink); the trace is whole"]
+    written = pd.read_csv(sweep.folder / "comparison.csv")
+    np.testing.assert_allclose(written["chosen_change"], pd.concat(results.compared)["chosen_change"])
+    assert (sweep.folder / "report.html").is_file()
