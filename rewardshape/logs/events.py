@@ -48,7 +48,20 @@ def _events(path: Path) -> tuple[list[Any], bool]:
         if "DataLoss" not in type(error).__name__:
             raise InputError(f"{path}: a TensorBoard event file that cannot be read: {error}") from error
         return events, True
-    return events, False
+    return events, _ends_torn(path)
+
+
+def _ends_torn(path: Path) -> bool:
+    """Whether a file ends within a record, which the loader takes for one that is still being written.
+
+    A record is framed by its length (8 bytes, little-endian) and a checksum of 4 bytes, and another checksum behind it.
+    """
+    size, end = path.stat().st_size, 0
+    with path.open("rb") as file:
+        while end < size:
+            file.seek(end)
+            end += 16 + int.from_bytes(file.read(8), "little")
+    return end > size
 
 
 def _scalars(event: Any) -> list[tuple[str, float]]:

@@ -278,6 +278,7 @@ def test_tensorboard_event_files_are_read_and_a_torn_end_is_noted(tmp_path):
     (file,) = (tmp_path / "runs").iterdir()
     (torn,) = read(tmp_path, file.read_bytes()[:-40], "events")
     assert list(torn.split("train").index) == [10, 20]
+    assert "the file ends in the middle of a record" in " ".join(torn.notes)
 
 
 def test_columns_that_the_user_names_are_read(tmp_path):
