@@ -1,0 +1,77 @@
+"""Rows become one table a run: a row for each split and step, later values win, what is not finite stands apart."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from rewardshape.logs.log import MOST_OF_A_NAME, assemble, shown
+from rewardshape.logs.rows import Rows
+
+
+def log_of(records, **options):
+    [log] = assemble("a", "made", Rows.of(records), **options)
+    return log
+
+
+def test_the_table_is_the_pivot_of_its_records():
+    """The outside truth is pandas' own pivot of the long form."""
+    rng = np.random.default_rng(0)
+    records = []
+    for step in range(1, 9):
+        records.append({"step": step, "loss": rng.normal(), "rewards/chosen": rng.normal()})
+        if step % 3 == 0:
+            records.append({"step": step, "eval_loss": rng.normal()})
+    log = log_of(records)
+    long = pd.DataFrame(records)
+    trained = log.split("train")
+    np.testing.assert_array_equal(trained["loss"], long["loss"].dropna())
+    np.testing.assert_array_equal(trained["reward_chosen"], long["rewards/chosen"].dropna())
+    evaluated = long.dropna(subset="eval_loss").set_index("step")["eval_loss"]
+    assert log.split("eval")["loss"].to_dict() == evaluated.to_dict()
+    assert log.table["step"].dtype == "int64"
+
+
+def test_a_step_that_is_written_again_keeps_the_later_values_and_is_counted():
+    log = log_of(
+        [{"step": 1, "loss": 0.7, "grad_norm": 2.0}, {"step": 2, "loss": 0.6}, {"step": 2, "loss": 0.5}]
+    )
+    assert log.split("train")["loss"].to_dict() == {1: 0.7, 2: 0.5}
+    assert log.notes == ["1 steps were logged more than once: the later values count"]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, "NaN"])
+def test_what_is_not_finite_is_nan_in_the_table_and_listed_with_its_step(value):
+    log = log_of([{"step": 1, "loss": 0.7}, {"step": 2, "loss": value, "rewards/chosen": 1.0}])
+    assert log.split("train")["loss"].isna().tolist() == [False, True]
+    assert log.nonfinite.to_dict("records") == [{"split": "train", "step": 2, "series": "loss"}]
+
+
+def test_steps_that_begin_anew_are_runs_with_names_of_their_own():
+    records = [{"step": step, "loss": 0.5} for _ in range(2) for step in (1, 2, 3, 4, 5, 6)]
+    assert [log.name for log in assemble("a", "made", Rows.of(records))] == ["a · run 1", "a · run 2"]
+    assert len(assemble("a", "made", Rows.of(records), one_run=True)) == 1
+
+
+def test_of_several_evaluation_sets_the_first_is_judged_and_the_others_are_named():
+    log = log_of([{"step": step, "eval_one_loss": 0.5, "eval_two_loss": 0.25} for step in (1, 2)])
+    assert log.split("eval")["loss"].tolist() == [0.5, 0.5]
+    assert log.notes == ["several evaluation sets: judged on one, not on two"]
+
+
+def test_rows_without_a_step_are_counted_as_what_they_are():
+    log = log_of([{"loss": 0.7, "rewards/chosen": 0.0}, {"loss": 0.6, "rewards/chosen": -0.1}])
+    assert (log.counts, log.rows_are) == ("row", "rows")
+    assert "its steps are counted in rows" in log.notes[0]
+
+
+def test_nothing_that_tells_is_no_log():
+    assert assemble("a", "made", Rows()) == []
+
+
+def test_a_name_is_shown_without_control_characters_and_not_too_long():
+    assert shown("a" * 1000) == "a" * (MOST_OF_A_NAME - 1) + "…"
+    assert shown("\x1b[2J").isprintable()

@@ -1,0 +1,100 @@
+"""Tables of Markdown and CSV: the cells that were written, apart by run and split; what is no training log is left."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import pandas as pd
+import pytest
+
+from rewardshape.errors import InputError
+from rewardshape.logs.tables import csv_header, csv_records, csv_table, markdown_tables, spaced_tables
+
+TABLE = pd.DataFrame({"Step": ["10", "20"], "Loss": ["0.5", "0.25"], "Rewards/chosen": ["-1", "-2.5"]})
+
+
+def markdown(table):
+    lines = [list(table), ["---"] * len(table.columns), *table.to_numpy().tolist()]
+    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
+
+
+def test_a_markdown_table_gives_its_cells_and_the_heading_above_it():
+    [found] = markdown_tables(f"# A model\n\n## Results\n{markdown(TABLE)}\ntext\n")
+    assert found.caption == "Results"
+    assert [found.header, *found.rows] == [list(TABLE), *TABLE.to_numpy().tolist()]
+    assert found.is_training_log
+
+
+def test_tables_of_other_things_are_left():
+    assert markdown_tables("| Model | MMLU |\n|---|---|\n| a | 0.5 |\n") == []
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_separated_values_of_the_csv_module_come_back(delimiter):
+    out = io.StringIO()
+    writer = csv.writer(out, delimiter=delimiter)
+    writer.writerow(TABLE)
+    writer.writerows(TABLE.to_numpy())
+    table = csv_table(out.getvalue(), "a.csv")
+    assert csv_header(out.getvalue().splitlines()[0]).header == table.header
+    assert csv_records(table) == {"": TABLE.to_dict("records")}
+
+
+@pytest.mark.parametrize("line", ["name,age", "loss", '{"step": 1, "loss": 2}', "step,x"])
+def test_a_header_of_something_else_is_none(line):
+    assert csv_header(line) is None
+
+
+def test_a_header_is_one_where_its_columns_are_the_caller_s_own():
+    assert csv_header("iteration,lp", ["lp"]) is not None
+
+
+def test_one_name_for_two_columns_is_refused_where_it_has_a_meaning():
+    with pytest.raises(InputError, match=r"a\.csv:1: the column 'loss' stands there 2 times"):
+        csv_table("step,loss,loss\n1,2,3\n", "a.csv")
+    assert csv_table("step,x,x,loss\n1,2,3,4\n", "a.csv").rows == [["1", "2", "3", "4"]]
+
+
+def test_a_text_column_that_repeats_names_runs_and_one_of_splits_names_splits():
+    runs = pd.concat([TABLE.assign(kind="kto"), TABLE.assign(kind="ipo")])
+    [table] = markdown_tables(markdown(runs))
+    assert {run: len(records) for run, records in table.records_by_run().items()} == {"kto": 2, "ipo": 2}
+    splits = pd.concat([TABLE.assign(kind="train"), TABLE.assign(kind="eval")])
+    [table] = markdown_tables(markdown(splits))
+    [records] = table.records_by_run().values()
+    assert [record.get("train Loss", record.get("eval Loss")) for record in records] == [
+        *TABLE["Loss"],
+        *TABLE["Loss"],
+    ]
+    assert ["eval Loss" in record for record in records] == [False, False, True, True]
+    assert all("Step" in record for record in records)
+
+
+def test_decimal_commas_are_seen_only_where_no_cell_has_a_point():
+    comma = csv_table("step;loss;rewards/chosen\n1;0,5;-1\n", "a.csv")
+    both = csv_table("step;loss;rewards/chosen\n1;0,5;-1.5\n", "a.csv")
+    assert (comma.decimal_comma, both.decimal_comma) == (True, False)
+
+
+def test_wandb_s_export_of_a_panel_is_apart_by_run_without_its_extremes():
+    text = '"Step","a - loss","a - loss__MIN","b - loss"\n1,0.5,0.4,0.25\n'
+    assert csv_records(csv_table(text, "a.csv")) == {
+        "a": [{"step": "1", "loss": "0.5"}],
+        "b": [{"step": "1", "loss": "0.25"}],
+    }
+
+
+def test_a_table_of_one_metric_a_row_is_turned_about():
+    text = "| Metric | Train | Eval |\n|---|---|---|\n| loss | 0.5 | 0.6 |\n| rewards/chosen | -1 | -2 |\n"
+    [table] = markdown_tables(text)
+    assert dict(zip(table.header, table.rows[0], strict=True)) == {
+        "train loss": "0.5", "train rewards/chosen": "-1", "eval loss": "0.6", "eval rewards/chosen": "-2",
+    }  # fmt: skip
+
+
+def test_a_table_without_bars_is_known_by_its_columns():
+    text = "Training Loss Epoch Step Validation Loss Rewards/chosen\nNo log 0.5 10 0.6 -1.5\n0.5 1.0 20 0.4 -2\nend of it\n"
+    [table] = spaced_tables(text)
+    assert table.header == ["Training Loss", "Epoch", "Step", "Validation Loss", "Rewards/chosen"]
+    assert table.rows == [["-", "0.5", "10", "0.6", "-1.5"], ["0.5", "1.0", "20", "0.4", "-2"]]
