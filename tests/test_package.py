@@ -188,12 +188,8 @@ def test_no_circle_inside_a_room(room: str):
 WITHOUT_NAMESAKE = {
     "data.embedded.annotator", "data.embedded.train", "data.embedded.world",
     "figures.of_runs", "figures.of_theory",
-    "logs.console", "logs.databases", "logs.events", "logs.jsons", "logs.log", "logs.prose",
-    "logs.source", "logs.tables",
     "numbers",
     "plotting.axes", "plotting.diagnosis", "plotting.style", "plotting.sweep",
-    "probe.checkpoints", "probe.inputs", "probe.lock", "probe.manifest", "probe.measure.projection",
-    "probe.measure.shared_prefix", "probe.progress", "probe.reference", "probe.show",
     "report.data", "report.pictures", "report.portrait", "report.samples",
     "theory._arrays", "theory._check", "theory._torch",
 }  # fmt: skip
