@@ -94,7 +94,8 @@ def test_a_table_of_one_metric_a_row_is_turned_about():
 
 
 def test_a_table_without_bars_is_known_by_its_columns():
-    text = "Training Loss Epoch Step Validation Loss Rewards/chosen\nNo log 0.5 10 0.6 -1.5\n0.5 1.0 20 0.4 -2\nend of it\n"
+    text = "Training Loss Epoch Step Validation Loss Rewards/chosen\n"
+    text += "No log 0.5 10 0.6 -1.5\n0.5 1.0 20 0.4 -2\nend of it\n"
     [table] = spaced_tables(text)
     assert table.header == ["Training Loss", "Epoch", "Step", "Validation Loss", "Rewards/chosen"]
     assert table.rows == [["-", "0.5", "10", "0.6", "-1.5"], ["0.5", "1.0", "20", "0.4", "-2"]]
