@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewardshape.analysis import displacement_curve
 from rewardshape.report.charts import Drawer, Palette, keep
-from rewardshape.report.pictures import pictures, thinned
+from rewardshape.report.pictures import pictures
 from rewardshape.trace import read_trace
 from rewardshape.verdict.findings import Tables
 
@@ -24,36 +22,6 @@ def test_thinning_keeps_ends_and_extremes(size, bins, seed):
     assert len(kept) <= max(5 * bins + 1, 1)
     np.testing.assert_array_equal(values[kept].min(axis=0), values.min(axis=0))
     np.testing.assert_array_equal(values[kept].max(axis=0), values.max(axis=0))
-
-
-def test_a_spike_of_one_step_in_100000_is_drawn():
-    steps = np.arange(100_001)
-    change = -1e-6 * steps
-    change[63_211] = -7.0
-    rows = {"setting": "a", "run": "a", "step": steps, "logp_mean_change": change}
-    curve = pd.concat([pd.DataFrame({**rows, "response": name}) for name in ("chosen", "rejected")])
-    shown = thinned(curve)
-    assert len(shown) < 13_000
-    assert (shown["step"] == 63_211).sum() == 2
-    assert {0, 100_000} <= set(shown["step"])
-
-
-def test_numbers_under_the_pointer_are_those_of_the_table(sweep):
-    trace = read_trace(sweep)
-    charts = {
-        chart.data["name"]: chart
-        for chart in pictures(Tables(trace), Drawer(trace.runs, Palette.of(trace.runs)))
-        if "name" in chart.data
-    }
-    curve = displacement_curve(trace).query("response == 'rejected'")
-    lines = charts["rejected"].data["lines"]
-    assert [line["name"] for line in lines] == ["α = −0.5", "α = 0", "α = 0.25"]
-    for line, (_, rows) in zip(lines, curve.groupby("alpha"), strict=True):
-        np.testing.assert_array_equal(line["x"], rows["step"])
-        np.testing.assert_allclose(line["y"], rows["logp_mean_change"], rtol=6e-4, atol=1e-12)
-        assert line["setting"] is not None
-    path = charts["path"].data["lines"]
-    assert [len(line["steps"]) for line in path] == [len(line["x"]) for line in path]
 
 
 def test_places_under_the_pointer_are_where_the_lines_are(sweep):

@@ -1,0 +1,118 @@
+"""Settings of a sweep are drawn from their tables, told apart by α or by name, seeds thin under their mean."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+from matplotlib.colors import same_color
+
+from rewardshape.analysis import (
+    compare_at_equal,
+    difference_curves,
+    displacement_curve,
+    displacement_summary,
+    settings_table,
+)
+from rewardshape.errors import InputError
+from rewardshape.plotting.style import alpha_color
+from rewardshape.plotting.sweep import (
+    plot_at_equal,
+    plot_difference,
+    plot_final_displacement,
+    plot_grid,
+    plot_sweep,
+    plot_trajectory,
+)
+from rewardshape.trace import read_trace
+
+
+def test_sweep_orders_and_colours_by_alpha(sweep, line):
+    curve = displacement_curve(sweep)
+    chosen, rejected = plot_sweep(curve)
+    assert {text.get_text() for text in rejected.texts} - {""} == {"α = −0.5", "α = 0", "α = 1"}
+    for ax, response in ((chosen, "chosen"), (rejected, "rejected")):
+        rows = curve[(curve["response"] == response) & (curve["alpha"] == 1)]
+        np.testing.assert_array_equal(line(ax, "α = 1").get_ydata(), rows["logp_mean_change"])
+        assert same_color(line(ax, "α = 1").get_color(), alpha_color(1.0))
+        assert len(ax.collections) == 3  # one band a run
+
+
+def test_seeds_are_drawn_thin_under_their_mean(seeds, line):
+    curve = displacement_curve(seeds)
+    chosen, _ = plot_sweep(curve)
+    rows = curve[(curve["response"] == "chosen") & (curve["alpha"] == 0)]
+    np.testing.assert_allclose(
+        line(chosen, "α = 0").get_ydata(), rows.groupby("step")["logp_mean_change"].mean()
+    )
+    assert not chosen.collections  # no band over pairs where seeds show the spread
+    assert len(chosen.get_lines()) == 1 + 2 * (3 + 1)  # zero line; per α three seeds and their mean
+
+
+def test_trajectory_is_margin_against_chosen(sweep, line):
+    curve = displacement_curve(sweep)
+    ax = plot_trajectory(curve)
+    wide = curve[curve["alpha"] == 0].pivot(index="step", columns="response", values="logp_mean")
+    np.testing.assert_allclose(line(ax, "α = 0").get_xdata(), wide["chosen"] - wide["rejected"])
+    np.testing.assert_allclose(line(ax, "α = 0").get_ydata(), wide["chosen"])
+
+
+def test_final_displacement_stands_over_its_alpha_with_its_interval(sweep, line):
+    summary = displacement_summary(sweep)
+    changes, shares = plot_final_displacement(summary)
+    np.testing.assert_array_equal(line(changes, "chosen").get_xdata(), [-0.5, 0, 1])
+    np.testing.assert_allclose(line(changes, "rejected").get_ydata(), summary["rejected_change"])
+    np.testing.assert_allclose(line(shares, "chosen").get_ydata(), summary["share_fallen"])
+    bar = changes.collections[0].get_segments()[0]
+    np.testing.assert_allclose(
+        bar[:, 1], summary.loc[0, ["chosen_change_low", "chosen_change_high"]].tolist()
+    )
+
+
+def test_equal_margin_names_what_is_equal(sweep, line):
+    rows = compare_at_equal(sweep, "logp_margin", 0.1)
+    ax = plot_at_equal(rows)
+    assert "margin gain 0.1 nats per token" in ax.get_xlabel()
+    np.testing.assert_allclose(line(ax, "chosen").get_ydata(), rows["chosen_change"])
+
+
+def test_difference_is_pair_by_pair_against_alpha_0(sweep, line):
+    ax = plot_difference(difference_curves(sweep))
+    by_run = {}
+    for run in sweep.runs:
+        rows = sweep.run(run.name).responses.query("split == 'probe' and response == 'chosen'")
+        wide = rows.pivot(index="step", columns="pair_id", values="logp_sum") / 8
+        by_run[run.alpha] = wide - wide.loc[0]
+    expected = (by_run[1.0] - by_run[0.0]).mean(axis=1)
+    np.testing.assert_allclose(line(ax, "α = 1").get_ydata(), expected, atol=1e-9)
+    assert "α = 0" in ax.get_ylabel()
+    assert len(ax.collections) == 2  # a band for each of the others, none for the baseline
+
+
+def test_grid_has_a_panel_for_every_value_and_a_colour_for_every_alpha(write, tmp_path, line):
+    for alpha, beta in itertools.product((0.0, 1.0), (1.0, 2.0, 4.0)):
+        folder = write(tmp_path / f"{alpha}-{beta}", alpha=alpha)
+        stated = json.loads((folder / "run.json").read_text())
+        stated["objective"]["parameters"]["beta"] = beta
+        (folder / "run.json").write_text(json.dumps(stated))
+    trace = read_trace(tmp_path)
+    curve = displacement_curve(trace).merge(settings_table(trace)[["run", "beta"]], on="run")
+    axes = plot_grid(curve, col="beta")
+    assert [ax.get_title() for ax in axes] == ["β = 1", "β = 2", "β = 4"]
+    rows = curve.query("alpha == 1 and beta == 4 and response == 'chosen'")
+    np.testing.assert_allclose(line(axes[2], "α = 1").get_ydata(), rows["logp_mean_change"])
+    with pytest.raises(InputError, match="merge settings_table"):
+        plot_grid(curve, col="gamma_ratio")
+
+
+def test_runs_without_alpha_are_told_apart_by_name(write, tmp_path):
+    for name in ("dpo", "simpo"):
+        folder = write(tmp_path / name)
+        parameters = {"dpo": {"beta": 0.1}, "simpo": {"beta": 2.0, "gamma": 1.0}}[name]
+        manifest = (folder / "run.json").read_text()
+        stated = json.loads(manifest) | {"objective": {"name": name, "parameters": parameters}}
+        (folder / "run.json").write_text(json.dumps(stated))
+    _, ax = plot_sweep(displacement_curve(read_trace(tmp_path)))
+    assert {text.get_text() for text in ax.texts} - {""} == {"dpo", "simpo"}
