@@ -187,10 +187,7 @@ def test_no_circle_inside_a_room(room: str):
 # Modules that have no test file of their own yet: take off what gets one.
 WITHOUT_NAMESAKE = {
     "data.embedded.annotator", "data.embedded.train", "data.embedded.world",
-    "figures.of_runs", "figures.of_theory",
     "numbers",
-    "plotting.axes", "plotting.diagnosis", "plotting.style", "plotting.sweep",
-    "report.data", "report.pictures", "report.portrait", "report.samples",
     "theory._arrays", "theory._check", "theory._torch",
 }  # fmt: skip
 
