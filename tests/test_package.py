@@ -187,7 +187,6 @@ def test_no_circle_inside_a_room(room: str):
 # Modules that have no test file of their own yet: take off what gets one.
 WITHOUT_NAMESAKE = {
     "data.embedded.annotator", "data.embedded.train", "data.embedded.world",
-    "numbers",
     "theory._arrays", "theory._check", "theory._torch",
 }  # fmt: skip
 

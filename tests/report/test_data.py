@@ -6,7 +6,7 @@ import json
 from html.parser import HTMLParser
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from markupsafe import Markup
 
@@ -37,6 +37,7 @@ class Script(HTMLParser):
         self.content += data
 
 
+@settings(max_examples=40)
 @given(st.lists(TEXTS | st.integers() | st.none(), max_size=4))
 def test_any_content_comes_out_of_its_element_as_it_went_in(content):
     page = Script(f'<script type="application/json">{as_json(content)}</script>')

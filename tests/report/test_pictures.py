@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-import pytest
 
+from rewardshape.analysis import displacement_curve
 from rewardshape.report.charts import Drawer, Palette
 from rewardshape.report.pictures import pictures, thinned
 from rewardshape.trace import read_trace
@@ -47,28 +47,25 @@ def drawn(folder):
     return pictures(Tables(trace), Drawer(trace.runs, Palette.of(trace.runs)))
 
 
-@pytest.mark.parametrize("several", [False, True])
-def test_a_page_has_the_pictures_that_its_trace_has_the_numbers_for(write, sweep, tmp_path, several):
-    charts = drawn(sweep if several else write(tmp_path / "run"))
-    names = [chart.data.get("name") for chart in charts if chart.data.get("name")]
-    assert names == (
-        ["difference", "chosen", "rejected", "path", "accuracy"]
-        if several
-        else ["log-prob", "path", "accuracy"]
-    )
-    assert all(chart.caption.endswith(".") and chart.svg.startswith("<svg") for chart in charts)
-    assert all(chart.data["number"] == len(chart.data["lines"]) for chart in charts)
+def names_of(charts):
+    for chart in charts:
+        assert chart.caption.endswith(".")
+        assert chart.svg.startswith("<svg")
+        assert chart.data["number"] == len(chart.data["lines"])
+    return [chart.data["name"] for chart in charts if "name" in chart.data]
 
 
-def test_both_responses_of_a_sweep_are_on_one_scale(sweep):
-    limits = [chart.data["y"] for chart in drawn(sweep) if chart.data.get("name") in ("chosen", "rejected")]
-    assert limits[0] == limits[1]
+def test_a_run_has_the_pictures_that_its_trace_has_the_numbers_for(write, tmp_path):
+    assert names_of(drawn(write(tmp_path / "run"))) == ["log-prob", "path", "accuracy"]
 
 
-def test_the_line_of_equal_margin_is_named_in_words_and_not_for_the_pointer(sweep):
-    [path] = [chart for chart in drawn(sweep) if chart.data.get("name") == "path"]
-    assert [line["name"] for line in path.data["lines"]] == ["α = −0.5", "α = 0", "α = 0.25"]
-    assert ("Dashed line: one margin" in path.caption) is ("equal margin" in str(path.svg))
+def test_a_sweep_has_both_responses_on_one_scale_and_its_equal_margin_in_words(sweep):
+    charts = drawn(sweep)
+    assert names_of(charts) == ["difference", "chosen", "rejected", "path", "accuracy"]
+    of = {chart.data.get("name"): chart for chart in charts}
+    assert of["chosen"].data["y"] == of["rejected"].data["y"]
+    assert [line["name"] for line in of["path"].data["lines"]] == ["α = −0.5", "α = 0", "α = 0.25"]
+    assert ("Dashed line: one margin" in of["path"].caption) is ("equal margin" in str(of["path"].svg))
 
 
 def test_seeds_of_one_setting_keep_the_same_steps():

@@ -1,0 +1,43 @@
+"""Numbers for people keep their value: what is shown reads back as the number, to the digits shown."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rewardshape.numbers import interval, number, parameter, percents, shortest, signed
+
+
+@given(st.floats(-1e6, 1e6), st.integers(0, 6))
+def test_what_is_shown_reads_back(value, digits):
+    for shown in (number(value, digits), signed(value, digits)):
+        assert float(shown.replace("−", "-")) == pytest.approx(value, abs=0.5000001 * 10**-digits)
+        assert "-" not in shown
+    assert float(shortest(value).replace("−", "-")) == pytest.approx(value, rel=1e-5)
+    assert signed(value, digits)[0] in "+−"
+
+
+def test_an_interval_that_is_not_known_is_said_to_be_none():
+    assert interval({"a_low": math.nan, "a_high": 1.0}, "a") == "no interval"
+    assert interval({"a_low": np.float64(-1.25), "a_high": 0.5}, "a", 2) == "−1.25 to +0.50"
+
+
+def test_two_shares_that_look_alike_are_one():
+    assert (percents(0.5, 0.504), percents(0.5, 0.506)) == ("50%", "50% to 51%")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("gamma", 0.5, "γ = 0.5"),
+        ("quiet", True, "quiet = True"),
+        ("lora_rank", 8, "lora rank = 8"),
+        ("a", "b", "a = b"),
+    ],
+)
+def test_a_parameter_is_shown_with_its_name(name, value, shown):
+    assert parameter(name, value) == shown
