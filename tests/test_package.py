@@ -206,6 +206,7 @@ def test_every_module_has_a_test_file_of_its_name():
         if not file.stem.startswith("__") and (room_of(name), f"test_{file.stem}.py") not in tests
     }
     assert sorted(alone - WITHOUT_NAMESAKE) == [], "write it a test, in tests/<room>/test_<module>.py"
+    assert {f"rewardshape.{name}" for name in WITHOUT_NAMESAKE} <= {name for name, _ in modules()}
 
 
 # --- files that must agree ----------------------------------------------------------------------------------------
