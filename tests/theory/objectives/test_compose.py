@@ -90,7 +90,9 @@ def test_built_in_parts_make_the_published_objectives(make_batch):
             torch.testing.assert_close(mine, theirs)
 
 
-@pytest.mark.parametrize("link", [Hinge(), Cubed(), LogRatioModulated(0.3)], ids=str)
+@pytest.mark.parametrize(
+    "link", [Hinge(), Cubed(), LogRatioModulated(0.3)], ids=lambda link: type(link).__name__
+)
 @pytest.mark.parametrize("shape", [Softsign(), Wave()], ids=lambda shape: type(shape).__name__)
 @pytest.mark.parametrize("extra", [{}, {"label_smoothing": 0.2}, {"sft": 0.3}], ids=str)
 def test_weights_of_a_foreign_composition_are_the_derivatives_of_its_loss(shape, link, extra, make_batch):
