@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,16 @@ def made(write_run, folder):
     return [folder / "seeds", folder / "rose", folder / "below-chance"]
 
 
+def every(write_run, folder):
+    """The runs made here, and copies of the committed ones: a page is written into its run's folder."""
+    copies = [
+        Path(shutil.copytree(path, folder / "committed" / path.name))
+        for path in sorted(COMMITTED.iterdir())
+        if path.is_dir()
+    ]
+    return made(write_run, folder) + copies
+
+
 WORDS = {
     "seed=0": "displaced", "seed=1": "displaced", "rose": "not displaced", "below-chance": "displaced",
     "alpha=-0.5": "displaced", "alpha=0": "displaced", "alpha=0.25": "displaced", "alpha=1": "displaced",
@@ -55,9 +66,8 @@ def said_by_json(folder, tmp_path, capsys):
 
 
 def test_every_place_says_one_word(write_run, tmp_path, capsys):
-    folders = [*made(write_run, tmp_path), *sorted(path for path in COMMITTED.iterdir() if path.is_dir())]
     seen = {}
-    for folder in folders:
+    for folder in every(write_run, tmp_path):
         verdicts = judge_all(folder)
         printed = said_by_json(folder, tmp_path, capsys)
         assert printed.keys() == verdicts.keys()
@@ -73,7 +83,7 @@ def test_every_place_says_one_word(write_run, tmp_path, capsys):
 
 
 def test_the_table_of_a_probe_has_word_interval_and_onset_of_the_verdict(write_run, tmp_path):
-    for folder in made(write_run, tmp_path):
+    for folder in every(write_run, tmp_path):
         verdicts, table = judge_all(folder), ends(read_trace(folder)).set_index("run")
         for name, verdict in verdicts.items():
             row = table.loc[name]
@@ -87,7 +97,7 @@ def test_the_table_of_a_probe_has_word_interval_and_onset_of_the_verdict(write_r
 
 
 def test_the_page_carries_the_verdict(write_run, tmp_path):
-    for folder in made(write_run, tmp_path):
+    for folder in every(write_run, tmp_path):
         page = write_report(folder).read_text(encoding="utf-8")
         said = dict(re.findall(r'data-run="([^"]*)" data-verdict="([^"]*)"', page))
         assert said == {name: str(verdict.word) for name, verdict in judge_all(folder).items()}
