@@ -77,7 +77,7 @@ def parameter(name: str, value: object) -> str:
     Examples
     --------
     >>> parameter("alpha", -0.5), parameter("learning_rate", 1e-5)
-    ('α = −0.5', 'learning rate = 1e-05')
+    ('α = −0.5', 'learning rate = 1e−05')
     """
     text = shortest(value) if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
     return f"{GREEK.get(name, name.replace('_', ' '))} = {text}"

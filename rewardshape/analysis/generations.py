@@ -128,20 +128,30 @@ def _word(low: float, high: float, num_prompts: int) -> Harm:
 
 def _comparisons(first: pd.DataFrame, last: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Win rate of every prompt, (prompts,); every comparison's outcome and difference in length, (comparisons,)."""
-    before, after = first.groupby("prompt_id", sort=False), last.groupby("prompt_id", sort=False)
+    before, after = _by_prompt(first), _by_prompt(last)
     rates, outcomes, lengths = [], [], []
-    for prompt in (name for name in before.groups if name in after.groups):
-        old, new = before.get_group(prompt), after.get_group(prompt)
-        margin = new["gold"].to_numpy(float)[:, None] - old["gold"].to_numpy(float)
-        won = (np.sign(margin) + 1) / 2
+    for prompt in (name for name in before if name in after):
+        (old, old_tokens), (new, new_tokens) = before[prompt], after[prompt]
+        won = (np.sign(new[:, None] - old) + 1) / 2
         rates.append(won.mean())
         outcomes.append(won.ravel())
-        lengths.append(
-            (new["num_tokens"].to_numpy(float)[:, None] - old["num_tokens"].to_numpy(float)).ravel()
-        )
+        lengths.append((new_tokens[:, None] - old_tokens).ravel())
     if not rates:
         return np.array([]), np.array([]), np.array([])
     return np.array(rates), np.concatenate(outcomes), np.concatenate(lengths)
+
+
+def _by_prompt(samples: pd.DataFrame) -> dict[Any, tuple[np.ndarray, np.ndarray]]:
+    """Gold and number of tokens of every prompt's answers."""
+    gold, tokens = (samples[name].to_numpy(float) for name in ("gold", "num_tokens"))
+    codes, prompts = pd.factorize(samples["prompt_id"])
+    order = np.argsort(codes, kind="stable")
+    ends = np.cumsum(np.bincount(codes, minlength=len(prompts)))[:-1]
+    return dict(
+        zip(
+            prompts, zip(np.split(gold[order], ends), np.split(tokens[order], ends), strict=True), strict=True
+        )
+    )
 
 
 def _rate_interval(rates: np.ndarray) -> tuple[float, float]:

@@ -65,7 +65,10 @@ def _critical_range(settings: int, freedom: int) -> float:
 def range_over_resamples(drawn: np.ndarray) -> Range:
     """The range of several means, from row 0 as measured and the other rows resampled, (1 + resamples, settings)."""
     means = drawn[0]
-    best, worst = int(means.argmax()), int(means.argmin())
+    best, worst = (
+        int(means.argmax()),
+        len(means) - 1 - int(means[::-1].argmin()),
+    )  # two also where all are equal
     first, second = np.triu_indices(len(means), 1)
     gaps = drawn[:, first] - drawn[:, second]
     error = gaps[1:].std(axis=0, ddof=1)

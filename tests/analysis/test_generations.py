@@ -53,7 +53,7 @@ def simulated(rng, effect, prompts=128, each=2):
 def test_words_are_right_at_their_rates():
     """No change is called better or worse in 5 % at most; a clear change is seen; equally good needs many prompts."""
     rng = np.random.default_rng(0)
-    none = [simulated(rng, 0.0).word for _ in range(300)]
+    none = [simulated(rng, 0.0).word for _ in range(200)]
     assert np.mean([word in ("lost to worse answers", "answers got better") for word in none]) <= 0.08
     assert np.mean([simulated(rng, -0.6).word == "lost to worse answers" for _ in range(100)]) > 0.95
     assert np.mean([simulated(rng, 0.6).word == "answers got better" for _ in range(100)]) > 0.95

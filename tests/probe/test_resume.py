@@ -20,7 +20,7 @@ from rewardshape.probe.__main__ import main
 from rewardshape.probe.checkpoints import whole_checkpoints
 from rewardshape.trace import read_trace
 
-STEPS = 12
+STEPS = 60  # more than are done before a signal arrives
 FLAGS = [
     "--steps",
     str(STEPS),

@@ -106,6 +106,7 @@ def test_a_closed_terminal_leaves_a_checkpoint_as_sigterm_does(checkpoint, pairs
         *words(checkpoint, pairs_file, output, "--steps", "500", "--checkpoint-every", "500"),
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # under nohup it would be ignored
     )
     deadline = time.monotonic() + 120
     trace = output / "trace.jsonl"
