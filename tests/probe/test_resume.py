@@ -56,7 +56,12 @@ def start(output: Path, checkpoint: str, pairs_file: str) -> subprocess.Popen[st
     words += ["--batch-size", "8", "--probe-pairs", "12", "--learning-rate", "1e-3", *FLAGS]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        words, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+        words,
+        env=environment,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a shell's & ignores it
     )
 
 

@@ -41,8 +41,9 @@ def test_watching_writes_again_for_every_new_step_until_the_run_has_ended(write,
     seen = []
 
     def train():
-        for count in (12, 20, len(whole)):
-            (folder / "trace.jsonl").write_text("".join(whole[:count]))
+        for before, count in ((12, 12), (12, 20), (20, len(whole))):
+            with open(folder / "trace.jsonl", "a") as record:  # a record only ever grows
+                record.write("".join(whole[before:count]))
             last = json.loads(whole[count - 1])["step"]
             for _ in range(600):
                 text = page.read_text(encoding="utf-8") if page.exists() else ""
