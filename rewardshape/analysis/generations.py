@@ -26,13 +26,12 @@ import pandas as pd
 from scipy import optimize, special, stats
 
 from rewardshape.analysis.panels import run_label
-from rewardshape.analysis.resampling import CONFIDENCE
+from rewardshape.analysis.resampling import CONFIDENCE, MIN_PROMPTS
 from rewardshape.errors import InputError
 from rewardshape.trace import Run, Trace
 
 Harm = Literal["lost to worse answers", "lost to equally good ones", "answers got better", "cannot tell"]
 EQUIVALENCE = 0.1  # of win rate: answers that win between 40 % and 60 % are called equally good
-MIN_PROMPTS = 8
 
 
 @dataclass(frozen=True)

@@ -24,12 +24,17 @@ import pandas as pd
 from scipy.special import gammaln
 
 from rewardshape.analysis.panels import run_label, run_objective
-from rewardshape.analysis.resampling import CONFIDENCE, RESAMPLES, mean_interval, percentile_interval
+from rewardshape.analysis.resampling import (
+    CONFIDENCE,
+    MIN_PROMPTS,
+    RESAMPLES,
+    mean_interval,
+    percentile_interval,
+)
 from rewardshape.errors import InputError
 from rewardshape.trace import Run, Trace
 
 FORMS = ("best_of_n", "policy_gradient")
-MIN_PROMPTS = 8
 MIN_STEPS = 5  # three coefficients, and something left to tell the forms apart
 _ITERATIONS = 40
 _FURTHEST = 20.0  # ln of a peak so far away that there is none
