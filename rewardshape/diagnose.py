@@ -109,14 +109,13 @@ def save_figure(verdicts: Sequence[Verdict], file: Path) -> Path:
                 fall.set_axis_off()
             else:
                 plot_fall(
-                    evidence.curve, fall, unit=evidence.unit, baseline=evidence.baseline,
+                    evidence.curve, fall, unit=evidence.unit, baseline=evidence.baseline.what,
                     limit=None if evidence.exact else evidence.smallest_fall,
                     onset=verdict.onset_step, steps=evidence.counts,
                 )  # fmt: skip
             plot_progress(evidence.progress, progress, best=verdict.best_step, steps=evidence.counts)
-            fall.set_title(
-                f"{_short(verdict.name.split(' · ')[-1])}: {verdict.word}", loc="left", fontsize="small"
-            )
+            title = f"{_short(evidence.part or verdict.name)}: {verdict.word}"
+            fall.set_title(title, loc="left", fontsize="small")
         file.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(file, dpi=150)
         plt.close(figure)

@@ -138,7 +138,7 @@ def test_a_run_of_ours_is_judged_from_its_pairs(tmp_path):
     assert verdict.evidence.form == "rewardshape run"
     assert verdict.word == "displaced"
     assert verdict.to_dict()["depth_nats"] == pytest.approx((4.0 / 20 + 4.0 / 10) / 2)  # nats per token
-    assert verdict.evidence.baseline == "step 0"
+    assert str(verdict.evidence.baseline) == "step 0"
     assert verdict.evidence.reference.chosen == pytest.approx((-40 / 20 - 30 / 10) / 2)
     assert verdict.evidence.reference.beta == 0.1
     assert verdict.evidence.missing == ()

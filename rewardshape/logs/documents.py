@@ -11,7 +11,7 @@ import numpy as np
 
 from rewardshape.logs.console import dict_records
 from rewardshape.logs.log import Log, assemble
-from rewardshape.logs.names import meaning, number
+from rewardshape.logs.names import meaning, number, parted
 from rewardshape.logs.prose import prose_records
 from rewardshape.logs.rows import Record, Rows
 from rewardshape.logs.tables import Table
@@ -36,7 +36,7 @@ def document_logs(
     printed = [record for record in printed if record != {"torn": True}]
     logs: list[Log] = []
     for table in unique:
-        caption = f"{name} · {table.caption}" if len(unique) > 1 and table.caption else name
+        caption = table.caption if len(unique) > 1 else ""
         runs = table.records_by_run()
         if len(unique) == len(runs) == 1:
             (records,) = runs.values()
@@ -46,12 +46,12 @@ def document_logs(
             own = notes
         for run, records in runs.items():
             rows = Rows.of(records, table.default_split, table.decimal_comma)
-            logs += assemble(
-                f"{caption} · {run}" if len(runs) > 1 else caption, FORM, rows, settings=settings, notes=own
-            )
+            part = parted(caption, run if len(runs) > 1 else "")
+            logs += assemble(name, FORM, rows, settings=settings, notes=own, part=part)
     if printed:
         form = "stdout with dict lines"
-        logs += assemble(f"{name} · printed records", form, Rows.of(printed), settings=settings, notes=notes)
+        printed_rows = Rows.of(printed)
+        logs += assemble(name, form, printed_rows, settings=settings, notes=notes, part="printed records")
     return logs
 
 

@@ -76,8 +76,8 @@ def _by_run(
             apart[own].add(record)
     logs = []
     for run, rows in apart.items():
-        name = f"{request.name} · {run}" if run and len(apart) > 1 else request.name
-        logs += assemble(name, form, rows, settings=settings, notes=notes)
+        part = run if len(apart) > 1 else ""
+        logs += assemble(request.name, form, rows, settings=settings, notes=notes, part=part)
     return logs
 
 

@@ -8,7 +8,7 @@ resumed run wrote twice is settled.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from rewardshape.errors import printable
 from rewardshape.logs.kinds import Kind, kind_of
+from rewardshape.logs.names import parted
 from rewardshape.logs.rows import Rows, Run, runs_of
 from rewardshape.logs.steps import Counts, steps_of
 
@@ -52,6 +53,8 @@ class Log:
         pairs (see `rewardshape.logs.kinds.KINDS`).
     signs : tuple of str
         The columns by which the kind was recognised, as the log spells them.
+    part : str
+        The run or table within the file, where that holds several; else empty.
     """
 
     name: str
@@ -63,6 +66,7 @@ class Log:
     counts: Counts = "step"
     kind: Kind = "preference"
     signs: tuple[str, ...] = ()
+    part: str = ""
 
     @property
     def rows_are(self) -> str:
@@ -88,6 +92,7 @@ def assemble(
     settings: Mapping[str, Any] | None = None,
     notes: Iterable[str] = (),
     one_run: bool = False,
+    part: str = "",
 ) -> list[Log]:
     """The logs in some rows; empty where no row holds a series that tells about training.
 
@@ -96,15 +101,19 @@ def assemble(
     one_run : bool
         True where the form itself says that all records belong to one run, so that a step which comes again is a
         resumed run and never a second one.
+    part : str
+        The run or table within the file, where that holds several.
     """
     settings, notes = dict(settings or {}), list(notes)
     if not len(rows):
-        return _of_another_kind(name, form, rows, settings)
+        return _of_another_kind(parted(name, part), form, rows, settings)
     notes += _one_evaluation_set(rows)
     runs = runs_of(rows, one_run=one_run)
-    names = [name] if len(runs) == 1 else [f"{name} · run {index}" for index in range(1, len(runs) + 1)]
+    own = [""] if len(runs) == 1 else [f"run {index}" for index in range(1, len(runs) + 1)]
+    parts = [parted(part, run) for run in own]
     return [
-        _log(run_name, form, rows, run, settings, notes) for run_name, run in zip(names, runs, strict=True)
+        replace(_log(parted(name, which), form, rows, run, settings, notes), part=shown(which))
+        for which, run in zip(parts, runs, strict=True)
     ]
 
 

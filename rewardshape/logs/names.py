@@ -147,3 +147,8 @@ def _dressed(text: str, decimal_comma: bool) -> float | None:
     elif re.match(r"^[-+]?\d{1,3}(,\d{3})+(\.\d+)?$", text):
         text = text.replace(",", "")
     return scale * float(text) if _NUMBER.match(text) else None
+
+
+def parted(*names: str) -> str:
+    """A file, a table in it and a run in that as one name; empty where all are."""
+    return " · ".join(filter(None, names))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from rewardshape.errors import InputError
 from rewardshape.logs.kinds import is_sign
-from rewardshape.logs.names import TELLING, meaning, number
+from rewardshape.logs.names import TELLING, meaning, number, parted
 from rewardshape.logs.rows import Record
 
 _RULE = re.compile(r"^\s*\|?\s*:?-{2,}:?\s*(\|\s*:?-{2,}:?\s*)+\|?\s*$")
@@ -127,7 +127,7 @@ def _of_final_metrics(table: Table) -> list[Table]:
             run.header += [f"{split} {name}" if split else name for name in names]
             run.rows[0] += [row[index] if index < len(row) else "" for row in table.rows if row]
     for column, run in runs.items():
-        run.caption = " · ".join(filter(None, [table.caption, column if len(runs) > 1 else ""]))
+        run.caption = parted(table.caption, column if len(runs) > 1 else "")
     return list(runs.values())
 
 

@@ -28,6 +28,8 @@ def plot_fall(
     ----------
     curve : DataFrame
         Columns step, chosen, smooth, and rejected where it is known, all in `unit`.
+    baseline : str
+        What the curves stand above, for the axis.
     limit : float, optional
         What counts as beyond noise, drawn as a band around the baseline.
     onset : float, optional
@@ -53,7 +55,7 @@ def plot_fall(
     )  # fmt: skip
     if onset is not None:
         ax.axvline(onset, color=CHOSEN, linestyle=":", linewidth=1, label=f"fall begins: {steps} {onset:g}")
-    ax.set_ylabel(f"above {baseline.split(' (')[0]} ({unit})")
+    ax.set_ylabel(f"above {baseline} ({unit})")
     step_axis(ax, steps)
     ax.legend(fontsize="x-small", frameon=True, framealpha=0.8, edgecolor="none")
     return ax

@@ -87,7 +87,7 @@ def _measure(word: Word, evidence: Evidence) -> list[str]:
         go_on = "Accuracy has hardly moved: train longer or raise the learning rate, and watch chosen while you do."
         keep = "No sign of displacement: sample a few prompts before you call the run good."
         return [go_on if small else keep]
-    if "evaluation rows" in evidence.missing:
+    if not evidence.evaluated:
         return ["Hold out a fixed set of pairs and evaluate it from step 0: batches hide small changes."]
     return []
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -12,6 +12,17 @@ from rewardshape.verdict.thresholds import MATTERS, SMALLEST
 
 Unit = Literal["nats", "nats per token", "reward"]
 Step = int | float
+
+
+def as_step(value: Any) -> Step:
+    """A step as a whole number where it is one: epochs may be fractions.
+
+    Examples
+    --------
+    >>> as_step(3.0), as_step(0.5)
+    (3, 0.5)
+    """
+    return int(value) if float(value).is_integer() else float(value)
 
 
 @dataclass(frozen=True)
@@ -38,6 +49,28 @@ class Change:
     high: float | None = None
     chance: float = 1.0
     step: Step | None = None
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What a change is measured from.
+
+    Attributes
+    ----------
+    what : str
+        As a label has it: "the reference", "step 0", "the first logged row".
+    rows : str
+        Which rows of a log those are.
+    assumed : bool
+        Whether the first logged rows are only taken for the start of the run.
+    """
+
+    what: str = ""
+    rows: str = ""
+    assumed: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.what} ({self.rows})" if self.rows else self.what
 
 
 @dataclass(frozen=True)
@@ -149,9 +182,13 @@ class Evidence:
     ----------
     name, form : str
         The run, and what it was read from.
+    part : str
+        The run or table within the file, where that holds several.
     unit : {"nats", "nats per token", "reward"}
-    basis, baseline : str
-        What was judged, against what.
+    basis : str
+        What was judged.
+    baseline : Baseline
+        Against what.
     chosen, rejected : Change or None
         At the end, of the same window, so that their difference is the margin's change.
     lowest, highest : Change or None
@@ -165,6 +202,8 @@ class Evidence:
         Of the fall, if there is one.
     smallest_fall : float or None
         The smallest fall that would have been seen, four times in five; positive.
+    evaluated : bool
+        Whether a fixed set was measured along the run.
     matters, smallest : float
         The fall that matters, and the smallest that gets a word, in `unit`.
     curve : DataFrame
@@ -175,9 +214,10 @@ class Evidence:
 
     name: str
     form: str
+    part: str = ""
     unit: Unit = "nats"
     basis: str = ""
-    baseline: str = ""
+    baseline: Baseline = field(default_factory=Baseline)
     chosen: Change | None = None
     rejected: Change | None = None
     lowest: Change | None = None
@@ -189,6 +229,7 @@ class Evidence:
     num_prompts: int | None = None
     onset: Onset | None = None
     smallest_fall: float | None = None
+    evaluated: bool = True
     matters: float = MATTERS["nats"]
     smallest: float = SMALLEST["nats"]
     learning: Learning = field(default_factory=Learning)

@@ -167,12 +167,12 @@ def _sweep_findings(tables: Tables) -> Findings:
     ordered = summary.sort_values("chosen_change")
     deepest, mildest = ordered.iloc[0], ordered.iloc[-1]
     shares = summary["share_fallen"]
-    ends = [
-        f"{signed(row['chosen_change'])} nats per token ({tables.labels[row['run']]}, {interval(row, 'chosen_change')})"
+    low, high = (
+        (signed(row["chosen_change"]), f"({tables.labels[row['run']]}, {interval(row, 'chosen_change')})")
         for row in (deepest, mildest)
-    ]
+    )
     ending = (
-        f"At the last step they stand between {ends[0]} and {ends[1].replace(' nats per token', '')} from where they"
+        f"At the last step they stand between {low[0]} nats per token {low[1]} and {high[0]} {high[1]} from where they"
         f" began; {percents(shares.min(), shares.max())} of the pairs fell."
     )
     if summary["setting"].nunique() == 1:  # repetitions of one setting: nothing to set side by side

@@ -175,7 +175,7 @@ class Verdict:
                 "nonfinite_series": list(found.nonfinite_series),
                 "missing": list(found.missing),
                 "basis": found.basis,
-                "baseline": found.baseline,
+                "baseline": str(found.baseline),
                 "final": {name: course.last for name, course in courses.items() if course is not None},
                 "reasons": list(self.reasons),
                 "story": sentences.story(self.word, found),

@@ -11,7 +11,7 @@ import pandas as pd
 from rewardshape.logs.log import Log
 from rewardshape.logs.names import SERIES
 from rewardshape.numbers import signed
-from rewardshape.verdict.evidence import Broken, Change, Course, Evidence, HeldOut, Learning, Onset, Step
+from rewardshape.verdict.evidence import Broken, Change, Course, Evidence, HeldOut, Learning, Onset, as_step
 from rewardshape.verdict.recovery import Reference, find_reference, has, is_per_token
 from rewardshape.verdict.rows import (
     Noise,
@@ -61,6 +61,7 @@ def evidence_of_log(log: Log, *, beta: float | None = None) -> Evidence:
     found: dict[str, Any] = dict(
         name=log.name,
         form=log.form,
+        part=log.part,
         learning=learning,
         held_out=_held_out(evaluated, trained, reference),
         broken=_broken(log),
@@ -73,6 +74,7 @@ def evidence_of_log(log: Log, *, beta: float | None = None) -> Evidence:
         nonfinite_steps=tuple(sorted(set(log.nonfinite["step"]))),
         nonfinite_series=tuple(sorted({SERIES.get(name, name) for name in log.nonfinite["series"]})),
         missing=_missing(log),
+        evaluated=bool(len(evaluated)),
         facts=_facts(evaluated, reference, elsewhere),
         checks=(*_checks(evaluated, trained, reference), *log.notes),
         cannot_tell=_cannot_tell(signal, reference, evaluated),
@@ -102,7 +104,7 @@ def levels_of_rows(signal: Signal) -> dict[str, Any]:
     end = float(smooth.iloc[-1])
 
     def level(value: float, place: int, *, searched: bool, of_two: bool = False) -> Change:
-        step = _number(smooth.index[place])
+        step = as_step(smooth.index[place])
         if exact:
             return exact_change(value, step=step, chance=_chance_of_wobble(signal, value))
         of = noise.error(width) * math.sqrt(2) if of_two else error
@@ -165,10 +167,6 @@ def _seen(error: float, noise: Noise, smallest: float) -> float | None:
     return max(seen, smallest) if math.isfinite(seen) else None
 
 
-def _number(step: Any) -> Step:
-    return int(step) if float(step).is_integer() else float(step)
-
-
 def _onset(signal: Signal, noise: Noise, lowest: int) -> Onset | None:
     """When the fall began: between two evaluations of a fixed set, by a fitted ramp on batches."""
     values = signal.chosen.to_numpy(float)
@@ -182,7 +180,7 @@ def _onset(signal: Signal, noise: Noise, lowest: int) -> Onset | None:
     first = stop - int(np.argmin(reached[::-1])) if not reached.all() else 0
     before = steps[first - 1] if first else (0.0 if signal.known_zero else steps[0])
     return Onset(
-        _number(steps[min(first, stop - 1)]), _number(min(before, steps[first])), _number(steps[first])
+        as_step(steps[min(first, stop - 1)]), as_step(min(before, steps[first])), as_step(steps[first])
     )
 
 
@@ -192,7 +190,7 @@ def _onset(signal: Signal, noise: Noise, lowest: int) -> Onset | None:
 def _progress_rows(evaluated: pd.DataFrame, trained: pd.DataFrame, signal: Signal | None) -> pd.DataFrame:
     """The rows that tell how training went: those that the chosen responses were judged on, so that numbers add up."""
     if signal is not None:
-        judged = trained if "training batches" in signal.basis else evaluated
+        judged = trained if signal.split == "train" else evaluated
         other = evaluated if judged is trained else trained
         return judged if has(judged, "loss") or not has(other, "loss") or len(judged) > 1 else other
     rows = evaluated if len(evaluated) > 1 and has(evaluated, "loss") else trained
@@ -267,7 +265,7 @@ def _held_out(evaluated: pd.DataFrame, trained: pd.DataFrame, reference: Referen
         return found
     for column in ("accuracy", "logp_chosen"):
         if has(evaluated, column) and len(evaluated) > 1:
-            return HeldOut(SERIES[column], _number(evaluated[column].idxmax()))
+            return HeldOut(SERIES[column], as_step(evaluated[column].idxmax()))
     return None
 
 
@@ -295,7 +293,7 @@ def _broken(log: Log) -> Broken | None:
             after = bad.loc[bad["series"] == series, "step"]
             after = after[after > finite[-1]] if len(finite) else after
             if len(after):
-                since[series] = _number(after.min())
+                since[series] = as_step(after.min())
         both = [{"reward_chosen", "reward_rejected"}, {"logp_chosen", "logp_rejected"}]
         if {"loss", "margin"} & set(since) or any(pair <= set(since) for pair in both):
             return Broken(min(since.values()), tuple(sorted(SERIES[series] for series in since)))
@@ -356,12 +354,11 @@ def _facts(
 
 
 def _checks(evaluated: pd.DataFrame, trained: pd.DataFrame, reference: Reference) -> list[str]:
-    checks: list[str] = []
-    for table, where in ((evaluated, "evaluation"), (trained, "training")):
+    where: dict[str, str] = {}  # what both splits break is said once
+    for table, split in ((evaluated, "evaluation"), (trained, "training")):
         for check in sanity_checks(table, reference_free=reference.free, beta=reference.beta):
-            if check not in [text.split(": ", 1)[1] for text in checks]:
-                checks.append(f"{where}: {check}")
-    return checks
+            where.setdefault(check, split)
+    return [f"{split}: {check}" for check, split in where.items()]
 
 
 def _cannot_tell(signal: Signal | None, reference: Reference, evaluated: pd.DataFrame) -> tuple[str, ...]:
@@ -370,7 +367,7 @@ def _cannot_tell(signal: Signal | None, reference: Reference, evaluated: pd.Data
         unknown.append("whether the chosen responses lost probability: a margin grows as well when both fall")
     elif signal.unit == "reward":
         unknown.append("the depth in nats: β is not in the log, give it with --beta")
-    if signal is not None and signal.baseline.startswith("the first"):
+    if signal is not None and signal.baseline.assumed:
         unknown.append("what happened before the first logged row, which is taken for the start")
     if signal is not None and signal.batches:
         unknown.append(

@@ -27,7 +27,17 @@ from rewardshape.analysis.resampling import (
 )
 from rewardshape.theory import Objective
 from rewardshape.trace import Trace
-from rewardshape.verdict.evidence import Broken, Carried, Change, Course, Evidence, HeldOut, Learning, Onset
+from rewardshape.verdict.evidence import (
+    Baseline,
+    Broken,
+    Carried,
+    Change,
+    Course,
+    Evidence,
+    HeldOut,
+    Learning,
+    Onset,
+)
 from rewardshape.verdict.recovery import Reference
 from rewardshape.verdict.rows import smallest_seen
 from rewardshape.verdict.thresholds import (
@@ -77,7 +87,7 @@ def _evidence(trace: Trace, chosen: Panel, rejected: Panel) -> Evidence:
         form=FORM,
         unit="nats per token",
         basis=f"{len(chosen.pair_ids)} probe pairs",
-        baseline="step 0",
+        baseline=Baseline("step 0"),
         exact=prompts < MIN_PROMPTS,
         num_pairs=len(chosen.pair_ids),
         num_prompts=prompts,

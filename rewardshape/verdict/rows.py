@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from rewardshape.verdict.evidence import Change, HeldOut, Onset
+from rewardshape.verdict.evidence import Change, HeldOut, Onset, as_step
 from rewardshape.verdict.thresholds import (
     CHANCE_LIKELY,
     CHANGE_POINTS,
@@ -188,11 +188,7 @@ def turned(measure: str, steps: np.ndarray, values: np.ndarray, *, above_start: 
     elif rise > MUCH_WORSE_LOSS * abs(values[best]) and (np.diff(values[best:]) > 0).all():
         chance, worse = 2 * CHANCE_LIKELY, True
     told = None if worse is None else bool(worse)
-    return HeldOut(measure, _number(steps[best]), told, chance, above_start)
-
-
-def _number(step: float) -> int | float:
-    return int(step) if float(step).is_integer() else float(step)
+    return HeldOut(measure, as_step(steps[best]), told, chance, above_start)
 
 
 def _chance_of_turning(values: np.ndarray, correlation: float) -> float:

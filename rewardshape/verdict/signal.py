@@ -6,12 +6,13 @@ A log may hold several: rewards and log-probabilities, of a fixed set and of tra
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import pandas as pd
 
 from rewardshape.logs.log import Log
 from rewardshape.logs.names import SERIES
-from rewardshape.verdict.evidence import Unit
+from rewardshape.verdict.evidence import Baseline, Unit
 from rewardshape.verdict.recovery import Reference, has
 from rewardshape.verdict.rows import window
 from rewardshape.verdict.thresholds import (
@@ -36,15 +37,18 @@ class Signal:
         Whether the baseline is a known number (the reference, where rewards are 0) and not a row of the log.
     batches : bool
         Whether rows are of changing batches, not of a fixed set.
+    split : {"train", "eval"}
+        The rows of the log that it was read from.
     """
 
     chosen: pd.Series
     rejected: pd.Series | None
     unit: Unit
     basis: str
-    baseline: str
+    baseline: Baseline
     known_zero: bool
     batches: bool
+    split: Literal["train", "eval"]
 
     @property
     def width(self) -> int:
@@ -61,15 +65,13 @@ def chosen_signal(
     first row; the first row also where the first rewards show that the reference is not where the run began.
     """
     evaluated, trained = log.split("eval"), log.split("train")
-    order = [(evaluated, False), (trained, True)]
+    order: list[Literal["train", "eval"]] = ["eval", "train"]
     if not _evaluations_suffice(evaluated, trained, reference):
         order.reverse()
-    for table, batches in order:
-        fixed = not batches and reference.holds is not False
-        signal = _signal(table, not fixed, reference, per_token, log.counts, started_elsewhere)
+    for split in order:
+        signal = _signal(log, split, reference, per_token, started_elsewhere)
         if signal is not None:
-            where = "training batches" if batches else "the evaluation set"
-            return replace(signal, basis=signal.basis.format(where))
+            return signal
     return None
 
 
@@ -89,30 +91,32 @@ def _count(table: pd.DataFrame) -> int:
 
 
 def _signal(
-    table: pd.DataFrame,
-    batches: bool,
+    log: Log,
+    split: Literal["train", "eval"],
     reference: Reference,
     per_token: bool | None,
-    counts: str,
     started_elsewhere: bool,
 ) -> Signal | None:
+    table = log.split(split)
+    batches = split == "train" or reference.holds is False
+    where = "training batches" if split == "train" else "the evaluation set"
     logp_unit: Unit = "nats per token" if per_token else "nats"
-    from_start = not batches and counts == "step" and has(table, "logp_chosen")
+    from_start = not batches and log.counts == "step" and has(table, "logp_chosen")
     from_start = from_start and table["logp_chosen"].first_valid_index() == 0
     if has(table, "reward_chosen") and reference.free is not True and not from_start:
         beta = reference.beta if reference.beta else None
         unit: Unit = logp_unit if beta else "reward"
-        basis = "rewards/chosen of {}" + (f" divided by β = {beta:.4g}" if beta else "")
+        basis = f"rewards/chosen of {where}" + (f" divided by β = {beta:.4g}" if beta else "")
         chosen, rejected = _sides(table, "reward", 1 / beta if beta else 1.0)
-        signal = Signal(chosen, rejected, unit, basis, "the reference", True, batches)
-        return _above_first(signal, counts) if started_elsewhere else signal
+        signal = Signal(chosen, rejected, unit, basis, Baseline("the reference"), True, batches, split)
+        return _above_first(signal, log.counts) if started_elsewhere else signal
     series = "logp" if has(table, "logp_chosen") else "reward"
     if not has(table, f"{series}_chosen"):
         return None
     chosen, rejected = _sides(table, series, 1.0)
     unit = logp_unit if series == "logp" else "reward"
-    basis = f"{SERIES[f'{series}_chosen']} of {{}}"
-    return _above_first(Signal(chosen, rejected, unit, basis, "", False, batches), counts)
+    basis = f"{SERIES[f'{series}_chosen']} of {where}"
+    return _above_first(Signal(chosen, rejected, unit, basis, Baseline(), False, batches, split), log.counts)
 
 
 def _sides(table: pd.DataFrame, series: str, scale: float) -> tuple[pd.Series, pd.Series | None]:
@@ -129,11 +133,11 @@ def _above_first(signal: Signal, counts: str) -> Signal:
     width = signal.width
     first = signal.chosen.index[0]
     if width > 1:
-        baseline = f"the first {width} logged rows (from {counts} {first:g})"
+        baseline = Baseline(f"the first {width} logged rows", f"from {counts} {first:g}", assumed=True)
     elif first == 0 and counts == "step":
-        baseline = "step 0"
+        baseline = Baseline("step 0")
     else:
-        baseline = f"the first logged row ({counts} {first:g})"
+        baseline = Baseline("the first logged row", f"{counts} {first:g}", assumed=True)
     rejected = signal.rejected
     return replace(
         signal,

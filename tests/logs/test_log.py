@@ -52,8 +52,16 @@ def test_what_is_not_finite_is_nan_in_the_table_and_listed_with_its_step(value):
 
 def test_steps_that_begin_anew_are_runs_with_names_of_their_own():
     records = [{"step": step, "loss": 0.5} for _ in range(2) for step in (1, 2, 3, 4, 5, 6)]
-    assert [log.name for log in assemble("a", "made", Rows.of(records))] == ["a · run 1", "a · run 2"]
+    logs = assemble("a", "made", Rows.of(records))
+    assert [(log.name, log.part) for log in logs] == [("a · run 1", "run 1"), ("a · run 2", "run 2")]
+    nested = assemble("a", "made", Rows.of(records), part="Table 1")
+    assert [log.part for log in nested] == ["Table 1 · run 1", "Table 1 · run 2"]
     assert len(assemble("a", "made", Rows.of(records), one_run=True)) == 1
+
+
+def test_a_file_whose_name_looks_like_two_names_is_one():
+    [log] = assemble("left · right", "made", Rows.of([{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.4}]))
+    assert (log.name, log.part) == ("left · right", "")
 
 
 def test_of_several_evaluation_sets_the_first_is_judged_and_the_others_are_named():

@@ -31,7 +31,7 @@ def lines(ax):
 @pytest.mark.parametrize("smooth", [False, True])
 def test_chosen_and_rejected_are_drawn_in_their_colours(smooth):
     table = curve(8, smooth=smooth)
-    ax = plot_fall(table, unit="nats", baseline="the reference (β = 0.1)")
+    ax = plot_fall(table, unit="nats", baseline="the reference")
     drawn = lines(ax)
     chosen = drawn["chosen (windowed)" if smooth else "chosen"]
     np.testing.assert_array_equal(chosen.get_ydata(), table["smooth"])

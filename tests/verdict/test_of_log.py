@@ -121,3 +121,28 @@ def test_what_was_not_logged_is_listed_under_the_trainer_s_names(make):
     log = make(np.linspace(0, -1, 12))
     assert evidence_of_log(log).missing == ("logps/chosen", "logps/rejected", "grad_norm", "evaluation rows")
     assert evidence_of_log(log).rows == "12 training rows, steps 10 to 120"
+
+
+def test_what_both_splits_break_is_said_once(make):
+    """The margin is not chosen minus rejected, in either split."""
+    rows = [
+        make(np.linspace(0, -1, 12), split=split, reward_rejected=0.0).table for split in ("train", "eval")
+    ]
+    checks = evidence_of_log(Log("made", "made", pd.concat(rows, ignore_index=True))).checks
+    assert len(set(checks)) == len(checks)
+    said = [check for check in checks if "rewards/margins is not chosen minus rejected" in check]
+    assert len(said) == 1
+    assert said[0].startswith("evaluation: ")
+
+
+def test_learning_is_told_of_the_rows_that_the_word_is_from(make):
+    """One early evaluation leaves the word to the batches, and so the loss; a late one takes both."""
+    batches = make(np.linspace(0, -1, 12), loss=0.25).table
+    for step, loss in ((10, 0.25), (120, 0.5)):
+        row = pd.DataFrame(
+            {"split": "eval", "step": [step], "loss": 0.5, "reward_chosen": -0.5, "margin": 1.0}
+        )
+        evidence = evidence_of_log(Log("made", "made", pd.concat([batches, row], ignore_index=True)))
+        assert ("training batches" in evidence.basis) == (step == 10)
+        assert evidence.evaluated
+        assert evidence.learning.loss.last == pytest.approx(loss)

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from rewardshape.verdict.evidence import Broken, Change, Course, Evidence, HeldOut, Learning, Onset
+from rewardshape.verdict.evidence import Baseline, Broken, Change, Course, Evidence, HeldOut, Learning, Onset
 from rewardshape.verdict.sentences import (
     headline,
     how_sure,
@@ -22,7 +22,7 @@ FELL = Evidence(
     form="made",
     unit="nats",
     basis="rewards/chosen",
-    baseline="the reference",
+    baseline=Baseline("the reference"),
     chosen=Change(-3.14159, 0.5, -4.1, -2.2, 0.0, 100),
     rejected=Change(-9.0, 0.5, -10.0, -8.0, 0.0, 100),
     lowest=Change(-5.0, 0.5, step=60),

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from rewardshape.logs.log import Log
+from rewardshape.verdict.evidence import Baseline
 from rewardshape.verdict.judge import judge
 from rewardshape.verdict.recovery import Reference
 from rewardshape.verdict.signal import chosen_signal, started_elsewhere
@@ -21,7 +22,9 @@ def test_rewards_far_from_zero_in_the_first_rows_are_not_a_rise(log_of):
     )  # fmt: skip
     verdict = judge(log)
     assert verdict.word == "displaced"
-    assert verdict.evidence.baseline.startswith("the first")
+    assert verdict.evidence.baseline.what == "the first 10 logged rows"
+    assert verdict.evidence.baseline.assumed
+    assert "what happened before the first logged row" in " ".join(verdict.evidence.cannot_tell)
     assert verdict.evidence.chosen.value == pytest.approx(6.5 - 8.8, abs=0.5)
     story = " ".join(verdict.to_dict()["story"])
     assert "the reference is not the model that the run began with" in story
@@ -44,7 +47,8 @@ def test_a_fixed_set_comes_before_batches_and_rewards_become_nats():
     log = both(train=TRAIN, eval={"step": [50, 100], "reward_chosen": [-0.3, -0.7]})
     signal = chosen_signal(log, KNOWN, False, False)
     assert signal.basis == "rewards/chosen of the evaluation set divided by β = 0.1"
-    assert (signal.batches, signal.known_zero, signal.baseline) == (False, True, "the reference")
+    assert (signal.batches, signal.known_zero, signal.split) == (False, True, "eval")
+    assert signal.baseline == Baseline("the reference")
     np.testing.assert_allclose(signal.chosen, [-3, -7])
     assert (signal.unit, signal.width) == ("nats", 1)
 
@@ -52,7 +56,7 @@ def test_a_fixed_set_comes_before_batches_and_rewards_become_nats():
 def test_an_early_evaluation_alone_leaves_the_word_to_the_batches():
     log = both(train=TRAIN, eval={"step": [10], "reward_chosen": [-0.1]})
     signal = chosen_signal(log, KNOWN, False, False)
-    assert signal.batches
+    assert (signal.batches, signal.split) == (True, "train")
     assert signal.width == 3  # of ten rows
     np.testing.assert_allclose(signal.chosen, TRAIN["reward_chosen"] / 0.1)
 
@@ -62,7 +66,7 @@ def test_an_evaluated_step_0_is_the_baseline():
         eval={"step": [0, 10, 20], "logp_chosen": [-50.0, -51.0, -49.5], "reward_chosen": [0.0, -0.1, 0.05]}
     )
     signal = chosen_signal(log, KNOWN, False, False)
-    assert signal.baseline == "step 0"
+    assert signal.baseline == Baseline("step 0")
     np.testing.assert_allclose(signal.chosen, [0, -1, 0.5])
 
 
