@@ -3,7 +3,8 @@
 Every run is a folder of its own and is skipped once it is done, so a stopped study goes on where it stopped:
 
 * ``no-over-never``: one-word answers to questions, DPO, every couple of four words, the others measured beside;
-* ``pairs``: polite/impolite answers and HH harmless, α ∈ {−0.5, 0, 0.25, 1}, two rates, three seeds;
+* ``pairs``: polite/impolite answers and HH harmless, α ∈ {−0.5, 0, 0.25, 1}, two rates, three seeds, with a sample of the
+  untouched model beside each pair, whose fall is the divergence KL(π₀‖π);
 * ``helpful``: the learning-dynamics probe set with its eleven related responses and the greedy tokens, three seeds;
 * ``ches``: the polite pairs once more with CHES and gradient overlaps at step 0.
 
@@ -25,6 +26,7 @@ import pandas as pd
 from scipy import stats
 
 from rewardshape import read_trace
+from rewardshape.analysis import decompose
 from rewardshape.analysis.panels import chosen_and_rejected, probe_panels
 
 WORDS = ("Yes", "No", "Never", "Sure")
@@ -32,6 +34,9 @@ SEEDS = (0, 1, 2)
 ALPHAS = (-0.5, 0.0, 0.25, 1.0)
 RATES = (7e-6, 3e-5)
 FILES = {"polite": "llms_from_scratch_polite", "hh": "hh_rlhf_harmless_base_test"}
+ROWS = 512  # of each file of real pairs, to which the model writes an answer of its own
+OWN = "own"  # the name of that answer
+PROMPT_TOKENS, RESPONSE_TOKENS = 192, 96
 QUESTIONS = "persona_openness"
 HELPFUL = "learning_dynamics_helpful_probe"
 RELATED = (
@@ -40,7 +45,7 @@ RELATED = (
 )  # fmt: skip
 SHORT = (
     "--steps", "60", "--batch-size", "8", "--probe-pairs", "64", "--probe-every", "10", "--checkpoint-every", "60",
-    "--max-prompt-tokens", "192", "--max-response-tokens", "96", "--skip-bad-rows",
+    "--max-prompt-tokens", str(PROMPT_TOKENS), "--max-response-tokens", str(RESPONSE_TOKENS), "--skip-bad-rows",
 )  # fmt: skip
 
 
@@ -73,9 +78,10 @@ def runs(phenomenon: str, model: Path, shared: Path, output: Path) -> Iterator[R
     elif phenomenon == "pairs":
         for file, alpha, rate, seed in itertools.product(FILES, ALPHAS, RATES, SEEDS):
             yield Run(
-                phenomenon, {"data": file, "alpha": alpha, "rate": rate, "seed": seed}, data / f"{FILES[file]}.jsonl",
+                phenomenon, {"data": file, "alpha": alpha, "rate": rate, "seed": seed},
+                _with_own(model, data / f"{FILES[file]}.jsonl", output),
                 ("--alpha", f"{alpha:g}", "--beta", "2.5", "--gamma-beta-ratio", "0.1", *SHORT,
-                 "--learning-rate", f"{rate:g}", "--seed", str(seed)),
+                 "--learning-rate", f"{rate:g}", "--seed", str(seed), "--probe-responses", OWN),
             )  # fmt: skip
     elif phenomenon == "helpful":
         for seed in SEEDS:
@@ -112,6 +118,46 @@ def _answers(model: Path, questions: Path, output: Path, chosen: str, rejected: 
     return file
 
 
+def _with_own(model: Path, source: Path, output: Path) -> Path:
+    """The first pairs of a file, each with a sample of the untouched model at temperature 1, cut as the pairs are."""
+    import torch
+    from generations import Prompt, written_by
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from rewardshape.data import encode_pairs, read_preferences
+
+    file = output / "own" / source.name
+    if file.is_file():
+        return file
+    file.parent.mkdir(parents=True, exist_ok=True)
+    tokenizer: Any = AutoTokenizer.from_pretrained(model)
+    policy = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
+    pairs = read_preferences(source, skip_bad_rows=True)[0][:ROWS]
+    limits = {"max_prompt_tokens": PROMPT_TOKENS, "max_response_tokens": RESPONSE_TOKENS}
+    encoded = encode_pairs(pairs, tokenizer, skip_bad_rows=True, **limits)[0]
+    asked = [Prompt(pair.pair_id, "", pair.prompt_ids) for pair in encoded]
+    asked.sort(key=lambda prompt: len(prompt.ids))  # little padding
+    written: dict[str, str] = {}
+    torch.manual_seed(0)
+    for start in range(0, len(asked), 64):
+        part = asked[start : start + 64]
+        with torch.no_grad():
+            _, _, answers = written_by(policy, tokenizer, part, 1.0, RESPONSE_TOKENS)
+        for prompt, tokens in zip(part, answers, strict=True):
+            written[prompt.prompt_id] = tokenizer.decode(tokens, skip_special_tokens=True)
+    rows = [
+        {"prompt": pair.prompt, **pair.responses, OWN: _as(pair, written[pair.pair_id])}
+        for pair in pairs
+        if written.get(pair.pair_id, "").strip()
+    ]
+    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return file
+
+
+def _as(pair: Any, text: str) -> Any:
+    return [{"role": "assistant", "content": text}] if pair.is_chat else text
+
+
 def run_all(options: argparse.Namespace) -> None:
     from rewardshape.probe.command import parse
     from rewardshape.probe.run import run
@@ -146,6 +192,9 @@ def summary(folder: Path) -> dict[str, Any]:
     for chosen, rejected in chosen_and_rejected(trace):
         gain = chosen.change()[-1] - rejected.change()[-1]
         row["margin gain"] = gain.mean()
+    if f"Δ {OWN}" in row:
+        parts = decompose(trace, own=OWN).iloc[-1]
+        row |= {f"nats a response: {name}": parts[name] for name in ("chosen", "margin_part", "kl", "excess")}
     return row
 
 
@@ -159,7 +208,7 @@ def show_tables(output: Path, names: list[str]) -> None:
             print(f"\n== {name}: no run is complete")
             continue
         keys = [key for key in ("chosen", "rejected", "data", "alpha", "rate") if key in rows]
-        numbers = [column for column in rows if column.startswith(("Δ", "fell", "margin"))]
+        numbers = [column for column in rows if column.startswith(("Δ", "fell", "margin", "nats"))]
         print(f"\n== {name}")
         groups = rows.groupby(keys) if keys else [((), rows)]
         for key, group in groups:

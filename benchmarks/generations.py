@@ -63,7 +63,7 @@ def answer(
     rows = []
     for start in range(0, len(asked), ROWS):
         part = asked[start : start + ROWS]
-        ids, mask, answers = _generate(policy, tokenizer, part, temperature, max_tokens)
+        ids, mask, answers = written_by(policy, tokenizer, part, temperature, max_tokens)
         width = max(len(prompt.ids) for prompt in part)
         divergence = _divergence(policy, reference, ids, mask, width, temperature)
         for prompt, tokens, kl in zip(part, answers, divergence, strict=True):
@@ -82,7 +82,7 @@ def answer(
     return pd.DataFrame(rows)
 
 
-def _generate(
+def written_by(
     policy: Any, tokenizer: Any, prompts: Sequence[Prompt], temperature: float, max_tokens: int
 ) -> tuple[torch.Tensor, torch.Tensor, list[list[int]]]:
     """Whole sequences, padded on the left; their mask; the tokens of each answer, its end token included."""
