@@ -2,9 +2,10 @@
 
 Every run is a folder of its own and is skipped once it is done, so a stopped study goes on where it stopped:
 
-* ``no-over-never``: one-word answers to questions, DPO, every couple of four words, the others measured beside;
-* ``pairs``: polite/impolite answers and HH harmless, α ∈ {−0.5, 0, 0.25, 1}, two rates, three seeds, with a sample of the
-  untouched model beside each pair, whose fall is the divergence KL(π₀‖π);
+* ``no-over-never``: one-word answers to questions, DPO, two couples of four words, the others measured beside;
+  ``couples``: the ten other couples;
+* ``pairs``: polite/impolite answers and HH harmless, α ∈ {−0.5, 0, 0.25, 1}, two rates, three seeds, with a sample
+  of the untouched model beside each pair, whose fall is the divergence KL(π₀‖π);
 * ``helpful``: the learning-dynamics probe set with its eleven related responses and the greedy tokens, three seeds;
 * ``ches``: the polite pairs once more with CHES and gradient overlaps at step 0.
 
@@ -30,6 +31,12 @@ from rewardshape.analysis import decompose
 from rewardshape.analysis.panels import chosen_and_rejected, probe_panels
 
 WORDS = ("Yes", "No", "Never", "Sure")
+COUPLES = {
+    "no-over-never": [("No", "Never"), ("Yes", "No")],  # the couple of the claim, and one of opposite answers
+}
+COUPLES["couples"] = [
+    couple for couple in itertools.permutations(WORDS, 2) if couple not in COUPLES["no-over-never"]
+]
 SEEDS = (0, 1, 2)
 ALPHAS = (-0.5, 0.0, 0.25, 1.0)
 RATES = (7e-6, 3e-5)
@@ -65,8 +72,8 @@ class Run(NamedTuple):
 def runs(phenomenon: str, model: Path, shared: Path, output: Path) -> Iterator[Run]:
     """What a phenomenon needs."""
     data = shared / "data"
-    if phenomenon == "no-over-never":
-        for (chosen, rejected), seed in itertools.product(itertools.permutations(WORDS, 2), SEEDS):
+    if phenomenon in COUPLES:
+        for (chosen, rejected), seed in itertools.product(COUPLES[phenomenon], SEEDS):
             file = _answers(model, data / f"{QUESTIONS}.jsonl", output, chosen, rejected)
             yield Run(
                 phenomenon, {"chosen": chosen, "rejected": rejected, "seed": seed}, file,
@@ -221,7 +228,7 @@ def show_tables(output: Path, names: list[str]) -> None:
             print(f"{key} n={n}: {text}")
 
 
-NAMES = ("no-over-never", "pairs", "helpful", "ches")
+NAMES = ("no-over-never", "ches", "pairs", "helpful", "couples")
 
 
 def main() -> None:
