@@ -83,7 +83,7 @@ def runs(phenomenon: str, model: Path, shared: Path, output: Path) -> Iterator[R
                  "--probe-responses", *(w for w in WORDS if w not in (chosen, rejected))),
             )  # fmt: skip
     elif phenomenon == "pairs":
-        for file, alpha, rate, seed in itertools.product(FILES, ALPHAS, RATES, SEEDS):
+        for seed, file, rate, alpha in itertools.product(SEEDS, FILES, RATES, ALPHAS):
             yield Run(
                 phenomenon, {"data": file, "alpha": alpha, "rate": rate, "seed": seed},
                 _with_own(model, data / f"{FILES[file]}.jsonl", output),
