@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -55,9 +55,10 @@ def _make(folder: Path, *, exist_ok: bool) -> None:
         raise InputError(f"--output {folder}: cannot be made ({error.strerror})") from error
 
 
-def write_command(folder: Path, settings: Settings) -> None:
-    """Record the settings of the whole command."""
-    write_json(RunFolder(folder).command, {"command": command_line(settings), "settings": settings.as_dict()})
+def write_command(folder: Path, settings: Settings, runs: Sequence[str] = ()) -> None:
+    """Record the settings of the whole command, and of a sweep the names of its `runs`."""
+    written = {"command": command_line(settings), "settings": settings.as_dict()}
+    write_json(RunFolder(folder).command, {**written, "runs": list(runs)} if runs else written)
 
 
 def manifest_of(

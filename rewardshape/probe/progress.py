@@ -1,14 +1,20 @@
-"""One progress line for long work: a bar on a terminal, now and then a plain line elsewhere."""
+"""One progress line for long work: always the newest on a terminal, now and then one elsewhere."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from tqdm import tqdm
+
+WIDTH = 80  # columns, where a terminal does not say how many it has
+FEWEST = 3  # steps before the time left is told: the first ones are slow
+FIRST = ("step", "chosen", "rejected")  # what a narrow terminal shows; the rest follows as there is room
+NAME = 30  # characters of a run's name
 
 
 class Progress:
@@ -31,17 +37,19 @@ class Progress:
         self._last_line = 0.0
         self._bar = tqdm(
             total=total,
-            unit="step",
             disable=quiet or not self._terminal,
-            bar_format="{desc} {percentage:3.0f}%|{bar:12}| {elapsed}<{remaining} {postfix}",
+            bar_format="{desc}",
+            ncols=terminal_width(),
+            nrows=20,  # on a terminal that says it has none, nothing would be shown
         )
-        self._bar_start = self._last_step = time.monotonic()
+        self._first_step = self._last_step = time.monotonic()
         self._tokens_per_second = 0.0
-        self._done = self._initial = 0
+        self._done = self._fresh = 0
         self._total = total
+        self._name = ""
 
     def say(self, text: str) -> None:
-        """A line of its own, above the bar."""
+        """A line of its own, above the newest."""
         if not self._quiet:
             with self._optional():
                 self._bar.write(text, file=sys.stderr) if self._terminal else print(
@@ -51,31 +59,42 @@ class Progress:
     def skip(self, steps: int) -> None:
         """Steps that an earlier start of the same run has done."""
         self._done += steps
-        self._initial += steps
-        with self._optional():
-            self._bar.update(steps)
 
-    def step(self, name: str, values: dict[str, Any], *, tokens: int) -> None:
+    def begin(self, name: str, doing: str) -> None:
+        """A run begins: its name, and what is done before its first step, which may take a while."""
+        self._name = name
+        self._last_step = time.monotonic()
+        self._show({"": doing}, due=True)
+
+    def step(self, values: Mapping[str, Any], *, tokens: int) -> None:
         """One more step done; `values` are shown as they are, `tokens` it processed become tokens per second."""
         self._done += 1
+        self._fresh += 1
         now = time.monotonic()
         speed = tokens / max(now - self._last_step, 1e-9)
-        self._tokens_per_second = speed if self._done == 1 else 0.9 * self._tokens_per_second + 0.1 * speed
+        self._tokens_per_second = speed if self._fresh == 1 else 0.9 * self._tokens_per_second + 0.1 * speed
         self._last_step = now
-        shown = "  ".join(f"{key} {value}" for key, value in values.items())
-        shown += f"  {self._tokens_per_second:,.0f} tokens/s"
+        if self._fresh == 1:
+            self._first_step = now
+        due = now - self._last_line >= self._between or self._done == self._total
+        self._show({**values, "tokens/s": f"{self._tokens_per_second:,.0f}"}, due=due)
+
+    def _left(self) -> str:
+        """The time left, from the steps after the first."""
+        if self._fresh < FEWEST:
+            return ""
+        pace = (self._last_step - self._first_step) / (self._fresh - 1)
+        return f"{tqdm.format_interval(pace * (self._total - self._done))} left"
+
+    def _show(self, values: Mapping[str, Any], *, due: bool) -> None:
         if self._quiet:
             return
         with self._optional():
             if self._terminal:
-                self._bar.set_description_str(name, refresh=False)
-                self._bar.set_postfix_str(shown, refresh=False)
-                self._bar.update(1)
-            elif now - self._last_line >= self._between or self._done == self._total:
-                self._last_line = now
-                fresh = self._done - self._initial
-                left = (now - self._bar_start) / fresh * (self._total - self._done)
-                print(f"{name}  {shown}  {tqdm.format_interval(left)} left", file=sys.stderr, flush=True)
+                self._bar.set_description_str(line(self._name, values, self._left(), terminal_width()))
+            elif due:
+                self._last_line = self._last_step
+                print(line(self._name, values, self._left()), file=sys.stderr, flush=True)
 
     @contextlib.contextmanager
     def _optional(self) -> Iterator[None]:
@@ -93,16 +112,43 @@ class Progress:
             self._bar.close()
 
 
+def terminal_width() -> int:
+    """Columns of the terminal that progress goes to."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or WIDTH
+    except (OSError, ValueError):  # no terminal, or no stream any more
+        return WIDTH
+
+
+def line(name: str, values: Mapping[str, Any], left: str, width: int | None = None) -> str:
+    """What there is to say of a step, the most wanted first, as much of it as `width` columns hold.
+
+    Examples
+    --------
+    >>> line("alpha=0 (1/4)", {"step": "9/150", "chosen": -0.1, "rejected": -0.2, "loss": 2.0}, "01:27 left", 60)
+    'alpha=0 (1/4)  step 9/150  chosen -0.1  rejected -0.2'
+    """
+    shown = {key: f"{key} {value}".strip() for key, value in values.items()}
+    wanted = [shown[key] for key in FIRST if key in shown] + [left] * bool(left)
+    wanted += [text for key, text in shown.items() if key not in FIRST]
+    parts = [name] if width is None or len(name) <= NAME else [f"{name[: NAME - 1]}…"]
+    for text in wanted:
+        if width is not None and len("  ".join([*parts, text])) >= width:
+            break
+        parts.append(text)
+    return "  ".join(parts)
+
+
 def changes_shown(
-    progress: Progress, name: str, start: Callable[[], dict[str, float]]
+    progress: Progress, steps: int, start: Callable[[], dict[str, float]]
 ) -> Callable[[int, dict[str, float], dict[str, float]], None]:
-    """What to show after each step: loss, margin, and the change of both log-probs since step 0, per token.
+    """What to show after each step: the change of both log-probs since step 0, per token; margin and loss.
 
     Parameters
     ----------
     progress : Progress
-    name : str
-        Of the run.
+    steps : int
+        How many the run has.
     start : callable
         Gives the probe set's means at step 0 to a run that was not here then: a resumed one.
     """
@@ -117,13 +163,12 @@ def changes_shown(
         for response, now in means.items():
             change[response] = f"{now - first[response]:+.3f}"
         progress.step(
-            name,
             {
-                "step": step,
-                "loss": f"{metrics['loss']:.3f}",
-                "margin": f"{metrics['margin']:+.2f}",
+                "step": f"{step}/{steps}",
                 "chosen": change["probe_chosen_logp_mean"],
                 "rejected": change["probe_rejected_logp_mean"],
+                "margin": f"{metrics['margin']:+.2f}",
+                "loss": f"{metrics['loss']:.3f}",
             },
             tokens=int(metrics["tokens"]),
         )

@@ -22,6 +22,7 @@ from rewardshape.probe.checkpoints import step_of, whole_checkpoints
 from rewardshape.probe.distributed import here, is_sharded, join, on_main
 from rewardshape.probe.grid import Grid, PlannedRun, plan_runs
 from rewardshape.probe.inputs import Inputs, as_tokens
+from rewardshape.probe.live import live_page
 from rewardshape.probe.lock import locked
 from rewardshape.probe.measure.destination import Destination
 from rewardshape.probe.measure.geometry import Geometry
@@ -183,7 +184,11 @@ def begin(
     shared = Shared(grid, inputs, gold, reader, home, fingerprint, reference, progress)
     for line in on_main(lambda: checked(shared)):
         progress.say(line)
-    on_main(lambda: manifest.write_command(home, grid.settings.replace(output=str(home))))
+    names = [planned.name for planned in grid.runs if planned.name]
+    on_main(lambda: manifest.write_command(home, grid.settings.replace(output=str(home)), names))
+    if grid.settings.output.live and here().is_main:
+        held.enter_context(live_page(home))
+        progress.say(f"the page, while it runs: {RunFolder(home).report}")
     return shared
 
 
@@ -261,6 +266,9 @@ def run_one(planned: PlannedRun, policy: PreTrainedModel, shared: Shared) -> Non
     checkpoint = on_main(lambda: begin_or_rewind(planned, shared))
     if checkpoint:
         shared.progress.skip(step_of(checkpoint))
+    shared.progress.begin(
+        counted(planned, shared.grid), "" if checkpoint else "step 0: measuring the untouched model"
+    )
     with stop_on_signal() as stop:
         recorder = Recorder(
             trainer,
@@ -271,7 +279,7 @@ def run_one(planned: PlannedRun, policy: PreTrainedModel, shared: Shared) -> Non
             begins_at=step_of(checkpoint) if checkpoint else 0,
             on_step=changes_shown(
                 shared.progress,
-                planned.name or planned.objective.name,
+                settings.training.steps,
                 start=lambda: probe.means(read_lines(RunFolder(folder).trace)[1][1]["probe"]),
             ),
         )
@@ -287,6 +295,12 @@ def run_one(planned: PlannedRun, policy: PreTrainedModel, shared: Shared) -> Non
     on_main(lambda: RunFolder(folder).set_status(status))
     if stop.is_set():
         raise Interrupted(stop.signal_number, shared.home)
+
+
+def counted(planned: PlannedRun, grid: Grid) -> str:
+    """The run for the progress line: which one of how many."""
+    name = planned.name or planned.objective.name
+    return f"{name} ({grid.runs.index(planned) + 1}/{len(grid.runs)})" if len(grid.runs) > 1 else name
 
 
 def begin_or_rewind(planned: PlannedRun, shared: Shared) -> Path | None:

@@ -274,6 +274,7 @@ class OutputSettings:
     )
     keep_checkpoints: int = _setting(1, "how many of the newest checkpoints stay", "N")
     report_to: str = _setting("none", "also send every step to a tracker", choices=TRACKERS)
+    live: bool = _setting(False, "write report.html while the run goes on; opened once, it refreshes itself")
     quiet: bool = _setting(False, "no progress, no table")
     json: bool = _setting(False, "print the final table as JSON, and nothing else")
     dry_run: bool = _setting(False, "print the plan and stop")
@@ -286,7 +287,7 @@ class OutputSettings:
 
 # A resumed run may change these; everything else would make it another run.
 CHANGEABLE = {
-    "probe_every", "checkpoint_every", "keep_checkpoints", "quiet", "json", "dry_run", "resume", "output",
+    "probe_every", "checkpoint_every", "keep_checkpoints", "live", "quiet", "json", "dry_run", "resume", "output",
 }  # fmt: skip
 
 

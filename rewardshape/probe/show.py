@@ -24,19 +24,13 @@ COLUMNS = {
     "chosen_change": "chosen [nats/token]",
     "rejected_change": "rejected [nats/token]",
     "share_fallen": "chosen fell",
-    "margin": "margin",
     "accuracy": "accuracy",
     "onset": "fall began",
-    "at_target": "at target",
-    "difference": "chosen above α = 0's",
-    "gold": "gold",
+    "gold": "gold reward",
+    "difference": "chosen above α = 0's [nats/token]",
 }
-PERCENT = ("share_fallen", "accuracy", "at_target")
-AT = {
-    "step": "at the same step, {value:g}",
-    "logp_margin": "at the same margin, {value:.3g} nats per token above step 0's",
-    "kl": "at the same KL to the reference, {value:.3g} nats",
-}
+PERCENT = ("share_fallen", "accuracy")
+AXES = ("step", "logp_margin", "kl")  # along which the runs of a sweep are compared
 
 
 @dataclass(frozen=True)
@@ -99,15 +93,32 @@ def show(trace: Trace, compared: list[pd.DataFrame], settings: Settings) -> None
         return
     steps, pairs = int(summary["step"].max()), int(summary["num_pairs"].max())
     print(f"after {steps} steps: change since step 0 on {pairs} probe pairs, 95 % intervals over pairs\n")
+    rows = at_equal_margin(compared)
+    if rows is not None:
+        between = [name for name in ("run", *_with_ends("difference")) if name in rows]
+        summary = summary.merge(rows[between], on="run", how="left")
     print(text_table(summary, "run"))
     for line in diverged(trace):
         print(line)
-    for rows in compared:
-        several = rows["seed"].nunique() > 1
-        print(f"\n{AT[rows['axis'].iloc[0]].format(value=rows['value'].iloc[0])}", end="")
-        print(f", 95 % intervals over {rows['seed'].nunique()} seeds\n" if several else "\n")
-        print(text_table(over_seeds(rows), "setting") if several else text_table(rows, "run"))
+    if rows is not None:
+        where = f"at equal margin, {rows['value'].iloc[0]:.3g} nats per token above step 0's, pair by pair"
+        print(f"\nlast column: {where}; at equal steps and KL: comparison.csv")
+        if rows["seed"].nunique() > 1:
+            print(f"\n{where}, 95 % intervals over {rows['seed'].nunique()} seeds\n")
+            print(text_table(over_seeds(rows), "setting"))
     print(f"\nreport: {RunFolder(trace.folder).report}\ntrace and figures: {trace.folder}")
+
+
+def at_equal_margin(compared: list[pd.DataFrame]) -> pd.DataFrame | None:
+    """The runs where they have gained one margin, set against α = 0; None where that cannot be."""
+    for rows in compared:
+        if (
+            rows["axis"].iloc[0] == "logp_margin"
+            and "difference" in rows
+            and rows["difference"].notna().any()
+        ):
+            return rows
+    return None
 
 
 def ends(trace: Trace) -> pd.DataFrame:
@@ -127,7 +138,7 @@ def comparisons(trace: Trace) -> Iterator[pd.DataFrame]:
     runs = displacement_summary(trace)
     plain = runs["setting"][(runs["alpha"] == 0).to_numpy()].unique().tolist()
     baseline = plain[0] if len(plain) == 1 else None  # its runs: of several seeds, each has its own
-    for axis in AT:
+    for axis in AXES:
         try:
             yield compare_at_equal(trace, axis, baseline=baseline)  # type: ignore[arg-type]
         except InputError:  # no samples, or a run that gained no margin: nothing to compare on this axis
@@ -135,10 +146,10 @@ def comparisons(trace: Trace) -> Iterator[pd.DataFrame]:
 
 
 def text_table(rows: pd.DataFrame, label: str) -> str:
-    """Runs or settings in rows, what was measured in columns, with intervals where there are any."""
+    """Runs or settings in rows, what was measured in columns, with intervals; no column without a number."""
     shown = pd.DataFrame({label: rows[label]})
     for column, title in COLUMNS.items():
-        if column in rows:
+        if column in rows and (column == "onset" or rows[column].notna().any()):
             shown[title] = [_text(row, column) for row in rows.to_dict("records")]
     return shown.to_string(index=False)
 
@@ -148,11 +159,18 @@ def _text(row: dict[Any, Any], column: str) -> str:
         return str(row[column])
     if column == "onset":
         return "–" if pd.isna(row[column]) else f"step {row[column]:g}"
-    if column in PERCENT:
-        return "–" if pd.isna(row[column]) else f"{row[column]:.0%}"
+    if column in PERCENT and not pd.isna(row[column]):
+        return f"{row[column]:.0%}"
+    if pd.isna(row[column]):
+        return "–"
     signed = column.endswith("change") or column == "difference"
     form = "{:+.3f}" if signed else "{:.3f}"
-    value = form.format(row[column])
-    if not signed or pd.isna(row.get(f"{column}_low")):
-        return value
-    return f"{value} [{form.format(row[f'{column}_low'])}, {form.format(row[f'{column}_high'])}]"
+    value, low, high = (row.get(name) for name in _with_ends(column))
+    if not signed or pd.isna(low):
+        return form.format(value)
+    return f"{form.format(value)} [{form.format(low)}, {form.format(high)}]"
+
+
+def _with_ends(column: str) -> tuple[str, str, str]:
+    """The names of a value and of the ends of its interval."""
+    return column, f"{column}_low", f"{column}_high"

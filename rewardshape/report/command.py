@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from rewardshape.errors import InputError
@@ -34,9 +34,10 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m rewardshape.r
     parser.add_argument("--watch", action="store_true", help="write it again while a run goes on")
     arguments = parser.parse_args(argv)
     try:
-        print(write_report(arguments.folder, live=arguments.watch), flush=True)
-        if arguments.watch:
-            watch(arguments.folder)
+        written = watch(arguments.folder) if arguments.watch else iter([write_report(arguments.folder)])
+        print(next(written), flush=True)
+        for _ in written:
+            pass
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -45,16 +46,32 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m rewardshape.r
     return 0
 
 
-def watch(folder: Path) -> None:
-    """Write the page whenever the record has grown or a run has ended; return once all have."""
+def watch(folder: Path, going: Callable[[], bool] = lambda: True) -> Iterator[Path]:
+    """Write the page whenever the record has grown or a run has ended, and give it each time.
+
+    It ends once all runs of the command have, or when `going` says no. A command that has recorded nothing yet is
+    waited for.
+
+    Raises
+    ------
+    InputError
+        If the folder holds no trace, and no command is at work in it.
+    """
     seen = None
-    while True:
+    while going():
         now = _state(folder)
         if now != seen:
             seen = now
-            write_report(folder, live=True)
-            if not unfinished(read_trace(folder)):
-                return
+            try:
+                more = unfinished(
+                    read_trace(folder)
+                )  # before the page is written: what ends meanwhile gets another
+                yield write_report(folder, live=True)
+                if not more:
+                    return
+            except InputError:
+                if not RunFolder(folder).command.is_file():
+                    raise
         time.sleep(EVERY)
 
 

@@ -31,7 +31,9 @@ from rewardshape.report.samples import SHOWN, then_and_now
 from rewardshape.trace import RunFolder, Trace, read_trace, write_whole
 from rewardshape.verdict.findings import Tables, findings
 
-REFRESH = 10  # seconds between two looks of a live page at its own file
+REFRESH = (
+    10  # seconds between two looks of a live page at its own file; later where the reader is busy with it
+)
 
 
 def write_report(folder: str | Path, *, live: bool = False) -> Path:
@@ -67,8 +69,13 @@ def write_report(folder: str | Path, *, live: bool = False) -> Path:
 
 
 def unfinished(trace: Trace) -> bool:
-    """Whether a run of the trace is still going on."""
-    return any(run.manifest.get("status") == "running" for run in trace.runs)
+    """Whether a run of the trace is still going on, or one of its command is yet to begin."""
+    states = [str(run.manifest.get("status", "done")) for run in trace.runs]
+    if "running" in states:
+        return True
+    begun = {run.name for run in trace.runs}
+    settled = all(state == "done" or state.startswith("diverged") for state in states)
+    return settled and not begun.issuperset(RunFolder(trace.folder).planned_runs())
 
 
 def render(trace: Trace, *, live: bool = False) -> str:

@@ -106,4 +106,5 @@ function phasePortrait(root, start, paths) {
     show();
   });
   show();
+  return state;
 }

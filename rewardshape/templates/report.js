@@ -24,12 +24,23 @@
     return parent.appendChild(made);
   }
   // Where the reader is; kept over the page's own refreshing.
-  const state = { setting: null, step: null, run: data.deepest, sort: "change", up: true, query: "", only: "all", open: null, samples: false, top: 0 };
+  const state = { setting: null, step: null, run: data.deepest, sort: "change", up: true, query: "", only: "all", open: null, samples: false, top: 0, focus: -1, details: [], portrait: null };
   try { Object.assign(state, JSON.parse(sessionStorage.getItem(KEY)) || {}); } catch { /* no storage: begin anew */ }
   if (!(state.run < data.runs.length)) state.run = data.deepest;
   if (state.setting !== null && !(state.setting < data.settings.length)) state.setting = null;
-  const save = () => { try { sessionStorage.setItem(KEY, JSON.stringify({ ...state, top: scrollY })); } catch { /* nothing */ } };
+  const places = () => all("a[href], button, input, select, summary, [tabindex]");
+  const unfolded = () => all("details").map((one) => one.open);
+  const save = () => {
+    const place = { ...state, top: scrollY, focus: places().indexOf(document.activeElement), details: unfolded() };
+    try { sessionStorage.setItem(KEY, JSON.stringify(place)); } catch { /* nothing */ }
+  };
   addEventListener("pagehide", save);
+  // A page of a run that goes on reads itself again, but not while the reader types, drags or marks text.
+  const every = 1000 * Number(document.documentElement.dataset.refresh || 0), opened = Date.now();
+  let held = false;
+  for (const [name, value] of [["pointerdown", true], ["pointerup", false], ["pointercancel", false]]) addEventListener(name, () => { held = value; });
+  const busy = () => held || document.hidden || document.activeElement?.type === "search" || !getSelection().isCollapsed;
+  if (every) setInterval(() => { if (Date.now() - opened >= every && !busy()) location.reload(); }, 500);
   const nearest = (values, wanted) => {
     let low = 0, high = values.length - 1;
     while (high - low > 1) { const middle = (low + high) >> 1; if (values[middle] <= wanted) low = middle; else high = middle; }
@@ -310,8 +321,14 @@
   document.documentElement.classList.add("js");
   build();
   const portrait = find("#portrait");
-  if (portrait && data.portrait) { portrait.hidden = false; phasePortrait(find(".stage", portrait), data.portrait.start, data.portrait.paths); }
+  if (portrait && data.portrait) {
+    portrait.hidden = false;
+    state.portrait = phasePortrait(find(".stage", portrait), { ...data.portrait.start, ...state.portrait }, data.portrait.paths);
+  }
   if (state.step !== null && slider) setStep(Math.min(state.step, data.steps.length - 1));
   refresh();
+  all("details").forEach((one, i) => { one.open = Boolean(state.details[i]); });
+  tabulate();
+  if (state.focus >= 0) places()[state.focus]?.focus({ preventScroll: true });
   if (state.top) scrollTo(0, state.top);
 })();

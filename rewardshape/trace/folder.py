@@ -89,6 +89,12 @@ class RunFolder:
         manifest: dict[str, Any] = json.loads(self.manifest.read_text(encoding="utf-8"))
         return manifest
 
+    def planned_runs(self) -> list[str]:
+        """Of the command's folder: the names of all runs of a sweep, begun or not; empty of a single run."""
+        if not self.command.is_file():
+            return []
+        return list(json.loads(self.command.read_text(encoding="utf-8")).get("runs", []))
+
     def set_status(self, status: str) -> None:
         """``running``, ``done``, ``interrupted`` or ``failed: why``."""
         write_json(self.manifest, {**self.read_manifest(), "status": status})

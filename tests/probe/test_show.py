@@ -58,7 +58,7 @@ def test_the_table_has_signs_percents_and_a_dash_for_what_is_not_known():
     rows = pd.DataFrame(
         {"run": ["a", "b"], "word": ["displaced", "recovered"], "chosen_change": [-0.12345, 0.5],
          "chosen_change_low": [-0.2, np.nan], "chosen_change_high": [-0.1, np.nan], "share_fallen": [0.756, np.nan],
-         "onset": [3.0, np.nan], "margin": [0.25, 1.0]}
+         "onset": [3.0, np.nan]}
     )  # fmt: skip
     head, first, second = text_table(rows, "run").splitlines()
     assert head.split() == [
@@ -68,12 +68,28 @@ def test_the_table_has_signs_percents_and_a_dash_for_what_is_not_known():
         "[nats/token]",
         "chosen",
         "fell",
-        "margin",
         "fall",
         "began",
     ]
-    assert first.split() == ["a", "displaced", "-0.123", "[-0.200,", "-0.100]", "76%", "0.250", "step", "3"]
-    assert second.split() == ["b", "recovered", "+0.500", "–", "1.000", "–"]
+    assert first.split() == ["a", "displaced", "-0.123", "[-0.200,", "-0.100]", "76%", "step", "3"]
+    assert second.split() == ["b", "recovered", "+0.500", "–", "–"]
+
+
+def test_one_table_with_units_in_its_head_and_no_column_without_a_number(sweep, capsys):
+    show(sweep, list(comparisons(sweep)), Settings())
+    said = capsys.readouterr().out
+    [head] = [text for text in said.splitlines() if text.split()[:1] == ["run"]]  # one table
+    assert head.count("[nats/token]") == 3
+    assert "nan" not in said
+    assert "gold" not in said  # nothing was sampled
+    [row] = [text for text in said.splitlines() if text.split()[:1] == ["alpha=1"]]
+    assert "+0.100 [" in row  # what it moved
+    assert "+0.540 [" in row  # at 0.54 of margin α = 0 stands at −0.45, α = 1 at +0.09
+
+
+def test_what_was_sampled_without_a_gold_reward_is_no_column_of_nan():
+    rows = pd.DataFrame({"run": ["a"], "word": ["displaced"], "chosen_change": [-0.1], "gold": [np.nan]})
+    assert "gold" not in text_table(rows, "run")
 
 
 def test_json_is_one_object_with_a_record_for_each_run(sweep, capsys):

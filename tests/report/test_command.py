@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 import threading
 
 import pytest
 
 from rewardshape.report import command
-from rewardshape.report.command import main
+from rewardshape.report.command import main, watch
 from rewardshape.trace import RunFolder
 
 
@@ -21,7 +20,7 @@ def test_the_page_is_written_and_named(write, tmp_path, capsys):
     folder = write(tmp_path / "run")
     assert main([str(folder)]) == 0
     assert capsys.readouterr().out.strip() == str(folder / "report.html")
-    assert 'http-equiv="refresh"' not in (folder / "report.html").read_text(encoding="utf-8")
+    assert "data-refresh" not in (folder / "report.html").read_text(encoding="utf-8").partition("<style>")[0]
 
 
 def test_a_folder_without_a_trace_is_one_line(tmp_path, capsys):
@@ -48,7 +47,7 @@ def test_watching_writes_again_for_every_new_step_until_the_run_has_ended(write,
             for _ in range(600):
                 text = page.read_text(encoding="utf-8") if page.exists() else ""
                 if f"as of step {last}." in text:
-                    seen.append((last, bool(re.search(r'http-equiv="refresh" content="\d+"', text))))
+                    seen.append((last, 'data-refresh="10"' in text))
                     break
                 threading.Event().wait(0.05)
         status(folder, "done")
@@ -58,4 +57,31 @@ def test_watching_writes_again_for_every_new_step_until_the_run_has_ended(write,
     assert main([str(folder), "--watch"]) == 0
     other.join()
     assert seen == [(10, True), (18, True), (30, True)]
-    assert 'http-equiv="refresh"' not in page.read_text(encoding="utf-8")  # over: the page rests
+    assert 'data-refresh="' not in page.read_text(encoding="utf-8")  # over: the page rests
+
+
+def test_between_two_runs_of_a_sweep_the_watch_goes_on(write, tmp_path, monkeypatch):
+    """The command has named three runs; two are done, the third has not begun."""
+    monkeypatch.setattr(command, "EVERY", 0.05)
+    sweep = tmp_path / "sweep"
+    for alpha in (0.0, 0.25):
+        status(write(sweep / f"alpha={alpha:g}", alpha=alpha), "done")
+    RunFolder(sweep).command.write_text(
+        json.dumps({"command": "probe", "runs": ["alpha=0", "alpha=0.25", "alpha=1"]})
+    )
+    pages = watch(sweep)
+    assert 'data-refresh="' in next(pages).read_text(encoding="utf-8")
+    status(write(sweep / "alpha=1", alpha=1.0), "done")
+    assert 'data-refresh="' not in next(pages).read_text(encoding="utf-8")
+    assert list(pages) == []
+
+
+def test_a_command_that_has_recorded_nothing_yet_is_waited_for(write, tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "EVERY", 0.01)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    RunFolder(folder).command.write_text(json.dumps({"command": "probe"}))
+    looks = iter([True, True, True, False])
+    assert list(watch(folder, going=lambda: next(looks))) == []
+    status(write(folder), "done")
+    assert list(watch(folder)) == [folder / "report.html"]
