@@ -20,7 +20,7 @@ PATIENCE = 10.0  # seconds that a page which is being written gets to be ended
 def live_page(folder: Path) -> Iterator[None]:
     """Within it ``report.html`` follows the record; after it the page refreshes itself no longer.
 
-    The process that writes it has the lowest priority, and ends with this one, however that ends.
+    The process that writes it has a lower priority, and ends with this one, however that ends.
     """
     writer = subprocess.Popen(
         [sys.executable, "-m", "rewardshape.probe.live", str(folder)],
@@ -42,7 +42,7 @@ def live_page(folder: Path) -> Iterator[None]:
 def main(folder: Path) -> None:
     """Write the page until the command has ended."""
     if hasattr(os, "nice"):
-        os.nice(19)
+        os.nice(5)
     parent = os.getppid()
     for _ in watch(folder, going=lambda: os.getppid() == parent):
         pass

@@ -33,7 +33,7 @@ def going(write_run, tmp_path: Path, rng) -> tuple[Path, list[str]]:
     return folder, lines[4:]
 
 
-def until(condition, seconds: float = 60.0) -> bool:
+def until(condition, seconds: float = 150.0) -> bool:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if condition():
@@ -46,7 +46,7 @@ def says(page: Path, text: str) -> bool:
     return page.exists() and text in page.read_text(encoding="utf-8")
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 def test_the_page_follows_the_record_and_rests_when_the_command_has_ended(going):
     folder, rest = going
     page = RunFolder(folder).report
@@ -75,7 +75,7 @@ with live_page(Path(sys.argv[1])):
 """
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no such signal here")
 def test_a_command_that_is_killed_leaves_no_writer_behind(going):
     folder, _ = going
