@@ -44,3 +44,4 @@ from .panels import (
     run_objective as run_objective,
     settings_table as settings_table,
 )
+from .samples import samples_of as samples_of, temperatures as temperatures

@@ -19,6 +19,7 @@ import pandas as pd
 
 from rewardshape.analysis.panels import chosen_and_rejected, probe_panels, run_label
 from rewardshape.analysis.resampling import mean_interval, percentile_interval, resampled_means
+from rewardshape.analysis.samples import samples_of
 from rewardshape.errors import InputError
 from rewardshape.trace import Run, Trace
 
@@ -109,14 +110,11 @@ def _by_samples(
 
 
 def _sampled_divergences(trace: Trace, run: Run) -> list[tuple[int, np.ndarray]]:
-    """(step, mean log π/π₀ of the samples of each prompt) for every step with samples at temperature 1."""
-    if trace.samples.empty or "ref_logp_sum" not in trace.samples:
+    """(step, mean divergence over the samples of each prompt) for every step that drew some."""
+    rows = samples_of(trace, run)
+    if rows.empty:
         return []
-    rows = trace.samples[(trace.samples["run"] == run.name) & trace.samples["ref_logp_sum"].notna()]
-    if "temperature" in rows:
-        rows = rows[rows["temperature"] == 1.0]
-    ratio = rows["logp_sum"] - rows["ref_logp_sum"]
-    means = ratio.groupby([rows["step"], rows["prompt_id"]]).mean()
+    means = rows["kl"].dropna().groupby([rows["step"], rows["prompt_id"]]).mean()
     return [(int(str(step)), part.to_numpy(float)) for step, part in means.groupby(level=0)]
 
 

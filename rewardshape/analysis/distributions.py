@@ -8,6 +8,7 @@ import pandas as pd
 
 from rewardshape.analysis.generations import against
 from rewardshape.analysis.panels import chosen_and_rejected, run_label
+from rewardshape.analysis.samples import samples_of
 from rewardshape.errors import InputError
 from rewardshape.trace import Trace
 
@@ -66,7 +67,7 @@ def win_rates(trace: Trace) -> pd.DataFrame:
     InputError
         If samples were drawn at fewer than two steps, or have no gold reward.
     """
-    samples = trace.samples
+    samples = samples_of(trace)
     if samples.empty or "gold" not in samples or samples["gold"].isna().any():
         raise InputError("needs sampled responses with a gold reward (--sample-every)")
     rows = []
@@ -80,7 +81,7 @@ def win_rates(trace: Trace) -> pd.DataFrame:
                 {
                     **run_label(run),
                     "step": int(step),
-                    "kl": float((now["logp_sum"] - now["ref_logp_sum"]).mean()),
+                    "kl": float(now["kl"].mean()),
                     "win_rate": judged.win_rate,
                     "win_rate_low": judged.low,
                     "win_rate_high": judged.high,

@@ -16,6 +16,7 @@ from scipy.optimize import isotonic_regression
 from rewardshape.analysis.displacement import margin_curve
 from rewardshape.analysis.panels import chosen_and_rejected, run_label
 from rewardshape.analysis.resampling import drawn_counts, percentile_interval, resampled_means
+from rewardshape.analysis.samples import samples_of
 from rewardshape.errors import InputError
 from rewardshape.trace import Run, Trace
 
@@ -56,7 +57,7 @@ def compare_at_equal(
         A sweep: runs from one checkpoint on one probe set.
     axis : {"logp_margin", "kl", "step"}
         What is set equal: the gain since step 0 of the probe margin in log-probs (nats per token), the KL to the
-        reference (nats per response, the mean log-ratio of samples, made non-decreasing along the run by isotonic
+        reference (nats per response, the mean over samples, made non-decreasing along the run by isotonic
         regression, since the first crossing of a noisy curve comes early), or the step.
     value : float, optional
         The common value. Left out: nine tenths of what the slowest run reaches; for steps, the last that all have.
@@ -193,10 +194,9 @@ def _followed(
 
 def _sampled(trace: Trace, run: Run, seed: int) -> tuple[pd.DataFrame, np.ndarray | None]:
     """KL and mean gold reward by step, and the KL in every resample of the prompts; empty if none were drawn."""
-    samples = trace.samples[trace.samples["run"] == run.name] if len(trace.samples) else trace.samples
-    if samples.empty or samples["ref_logp_sum"].isna().all():
+    samples = samples_of(trace, run)
+    if samples.empty or samples["kl"].isna().all():
         return pd.DataFrame(index=pd.Index([], dtype=float)), None
-    samples = samples.assign(kl=samples["logp_sum"] - samples["ref_logp_sum"])
     table = samples.groupby("step")[[name for name in ("kl", "gold") if name in samples]].mean()
     wide = samples.pivot_table(
         index="step", columns="prompt_id", values="kl", aggfunc=["sum", "count"], fill_value=0

@@ -18,7 +18,7 @@ other half judges it: the best of several noisy means is too good on the prompts
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any, Literal
 
 import numpy as np
@@ -27,6 +27,7 @@ from scipy import optimize, special, stats
 
 from rewardshape.analysis.panels import run_label
 from rewardshape.analysis.resampling import CONFIDENCE, MIN_PROMPTS
+from rewardshape.analysis.samples import POLICY, samples_of, temperatures
 from rewardshape.errors import InputError
 from rewardshape.trace import Run, Trace
 
@@ -68,12 +69,13 @@ class Judgement:
 
 
 def judge_generations(trace: Trace) -> pd.DataFrame:
-    """Every run's last answers against those of its first sampled step.
+    """Every run's last answers against those of its first sampled step, at each temperature.
 
     Returns
     -------
     DataFrame
-        One row per run: ``run``, ``setting``, ``alpha``, ``seed`` and the fields of `Judgement`.
+        One row per run and temperature: ``run``, ``setting``, ``alpha``, ``seed``, ``temperature`` and the fields of
+        `Judgement`, with its ``sentence``.
 
     Raises
     ------
@@ -81,12 +83,13 @@ def judge_generations(trace: Trace) -> pd.DataFrame:
         If the trace holds no samples with a gold reward.
     """
     rows = []
-    for run in _judged(trace):
-        samples = trace.samples[trace.samples["run"] == run.name]
-        steps = sorted(samples["step"].unique())
-        first, last = (samples[samples["step"] == step] for step in (steps[0], steps[-1]))
-        found = against(first, last)
-        rows.append({**run_label(run), **vars(found), "sentence": found.sentence})
+    for run, temperature in product(_judged(trace), temperatures(trace)):
+        samples = samples_of(trace, run, temperature=temperature)
+        if len(samples):
+            steps = sorted(samples["step"].unique())
+            found = against(*(samples[samples["step"] == step] for step in (steps[0], steps[-1])))
+            at = {"temperature": temperature}
+            rows.append({**run_label(run), **at, **vars(found), "sentence": found.sentence})
     return pd.DataFrame(rows)
 
 
@@ -197,23 +200,27 @@ def generation_curve(trace: Trace) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row per run and sampled step: ``run``, ``setting``, ``alpha``, ``seed``, ``step``, ``num_samples``;
-        ``num_tokens`` (mean), ``distinct_1``, ``distinct_2`` (distinct words and pairs of neighbouring words over all
-        of them, of all samples of the step; arXiv 1510.03055), ``repetition`` (mean share of a sample's pairs of words
-        that it has said before), ``kl`` (nats per response: mean log-ratio) and, where judged, ``gold`` and
-        ``win_rate`` against the first sampled step.
+        One row per run, temperature and sampled step: ``run``, ``setting``, ``alpha``, ``seed``, ``temperature``,
+        ``step``, ``num_samples``; ``num_tokens`` (mean), where recorded ``unfinished`` (share that ran into the limit
+        of length), ``entropy`` and ``top_mass`` (of the policy's predictions along the samples, nats and probability
+        of the ten likeliest words, means per token; arXiv 2410.11677 follows both); ``distinct_1``, ``distinct_2``
+        (distinct words and pairs of neighbouring words over all of them, of all samples of the step; arXiv 1510.03055),
+        ``repetition`` (mean share of a sample's pairs of words that it has said before), ``kl`` (nats per response)
+        and, where judged, ``gold`` and ``win_rate`` against the first sampled step.
     """
     rows: list[dict[str, Any]] = []
-    for run in trace.runs:
-        samples = trace.samples[trace.samples["run"] == run.name] if len(trace.samples) else trace.samples
+    for run, temperature in product(trace.runs, temperatures(trace)):
+        samples = samples_of(trace, run, temperature=temperature)
         first = samples[samples["step"] == samples["step"].min()] if len(samples) else samples
         for step, mine in samples.groupby("step") if len(samples) else ():
             row: dict[str, Any] = {
                 **run_label(run),
+                "temperature": temperature,
                 "step": step,
                 "num_samples": len(mine),
                 "num_tokens": mine["num_tokens"].mean(),
-                "kl": (mine["logp_sum"] - mine["ref_logp_sum"]).mean(),
+                "kl": mine["kl"].mean(),
+                **_peakedness(mine),
                 **_variety([str(text).split() for text in mine["text"]]),
             }
             if "gold" in mine and mine["gold"].notna().all():
@@ -223,6 +230,16 @@ def generation_curve(trace: Trace) -> pd.DataFrame:
     if not rows:
         raise InputError(f"{trace.folder}: no samples; run the probe with --sample-every K")
     return pd.DataFrame(rows)
+
+
+def _peakedness(samples: pd.DataFrame) -> dict[str, float]:
+    found = {}
+    for name in ("entropy", "top_mass"):
+        if f"{name}_sum" in samples:
+            found[name] = float((samples[f"{name}_sum"] / samples["num_tokens"]).mean())
+    if "finish" in samples:
+        found["unfinished"] = float((samples["finish"] == "length").mean())
+    return found
 
 
 def _variety(texts: list[list[str]]) -> dict[str, float]:
@@ -237,7 +254,7 @@ def _variety(texts: list[list[str]]) -> dict[str, float]:
     }
 
 
-def chosen_checkpoint(trace: Trace, *, seed: int = 0) -> pd.DataFrame:
+def chosen_checkpoint(trace: Trace, *, temperature: float = POLICY, seed: int = 0) -> pd.DataFrame:
     """The best sampled step of every run by gold, chosen on one half of the prompts and judged on the other.
 
     Returns
@@ -249,7 +266,7 @@ def chosen_checkpoint(trace: Trace, *, seed: int = 0) -> pd.DataFrame:
     """
     rows = []
     for run in _judged(trace):
-        samples = trace.samples[trace.samples["run"] == run.name]
+        samples = samples_of(trace, run, temperature=temperature)
         means = samples.groupby(["prompt_id", "step"])["gold"].mean().unstack("step").dropna()
         drawn = np.random.default_rng(seed).permutation(len(means))
         choosing, judging = means.iloc[drawn[: len(drawn) // 2]], means.iloc[drawn[len(drawn) // 2 :]]

@@ -31,6 +31,7 @@ from rewardshape.analysis.resampling import (
     mean_interval,
     percentile_interval,
 )
+from rewardshape.analysis.samples import samples_of
 from rewardshape.errors import InputError
 from rewardshape.trace import Run, Trace
 
@@ -48,7 +49,7 @@ class Samples(NamedTuple):
     counts: np.ndarray
     """Samples of each unit at each step, (steps, units); 0 where a unit has none."""
     sums: dict[str, np.ndarray]
-    """Sum over those samples of log_ratio (nats), gold and proxy (reward units), each (steps, units)."""
+    """Sum over those samples of kl (nats), gold and proxy (reward units), each (steps, units)."""
 
     def means(self, name: str, weights: np.ndarray) -> np.ndarray:
         """Mean over samples at every step, (…, steps), where units count `weights` times, (…, units)."""
@@ -75,10 +76,10 @@ def gold_curve(trace: Trace) -> pd.DataFrame:
     -------
     DataFrame
         One row per run and step: ``run``, ``alpha``, ``seed``, ``step``, ``num_samples``; ``kl`` and ``kl_se``
-        (nats per response; the mean log-ratio of the samples and its standard error, which may be negative close
-        to the reference), ``sqrt_kl`` (zero where the estimate is not positive); ``gold`` and ``proxy`` (reward
-        units: the gold reward, and the objective's own implicit reward r of the same samples), with ``…_low`` and
-        ``…_high``.
+        (nats per response; the mean over the samples and its standard error; where only their log-ratios are
+        recorded it may be negative close to the reference), ``sqrt_kl`` (zero where the estimate is not positive);
+        ``gold`` and ``proxy`` (reward units: the gold reward, and the objective's own implicit reward r of the same
+        samples), with ``…_low`` and ``…_high``.
 
     Raises
     ------
@@ -96,7 +97,7 @@ def _curve(trace: Trace, run: Run) -> pd.DataFrame:
     samples = _samples_of(trace, run)
     everyone = np.ones(samples.counts.shape[1])
     weights = _resampled_weights(samples)
-    kl = samples.means("log_ratio", everyone)
+    kl = samples.means("kl", everyone)
     curve: dict[str, Any] = {
         **run_label(run),
         "step": samples.steps,
@@ -153,7 +154,7 @@ def _fits(trace: Trace, run: Run) -> list[dict[str, Any]]:
         )
     everyone = np.ones((1, samples.counts.shape[1]))
     weights = np.concatenate([everyone, _resampled_weights(samples)])
-    kl, gold, proxy = (samples.means(name, weights) for name in ("log_ratio", "gold", "proxy"))
+    kl, gold, proxy = (samples.means(name, weights) for name in ("kl", "gold", "proxy"))
     rows = [
         {
             **run_label(run),
@@ -441,7 +442,7 @@ def _sampled_runs(trace: Trace) -> list[Run]:
 
 
 def _samples_of(trace: Trace, run: Run) -> Samples:
-    samples = trace.samples[trace.samples["run"] == run.name]
+    samples = samples_of(trace, run)
     for name in ("logp_sum", "ref_logp_sum", "num_tokens", "gold"):
         if name not in samples or samples[name].isna().any():
             raise InputError(f"{trace.folder}: samples of run {run.name!r} have no {name} in some rows")
@@ -449,17 +450,15 @@ def _samples_of(trace: Trace, run: Run) -> Samples:
     score = goal.score(
         *(samples[name].to_numpy(float) for name in ("logp_sum", "num_tokens", "ref_logp_sum"))
     )
-    table = samples.assign(
-        log_ratio=samples["logp_sum"] - samples["ref_logp_sum"], proxy=goal.reward(score), one=1
-    )
+    table = samples.assign(proxy=goal.reward(score), one=1)
     unit = ["prompt_id"]
     if table["prompt_id"].nunique() < MIN_PROMPTS:
         table["draw"] = table.groupby(["step", "prompt_id"]).cumcount()
         unit.append("draw")
     wide = table.pivot_table(
-        index="step", columns=unit, values=["one", "log_ratio", "gold", "proxy"], aggfunc="sum", fill_value=0
+        index="step", columns=unit, values=["one", "kl", "gold", "proxy"], aggfunc="sum", fill_value=0
     ).astype(float)
-    sums = {name: wide[name].to_numpy() for name in ("log_ratio", "gold", "proxy")}
+    sums = {name: wide[name].to_numpy() for name in ("kl", "gold", "proxy")}
     return Samples(wide.index.to_numpy(), wide["one"].to_numpy(), sums)
 
 
@@ -478,7 +477,7 @@ def _resampled_weights(samples: Samples) -> np.ndarray:
 def _covariance(samples: Samples) -> np.ndarray:
     """Covariance of the sampling errors of KL and gold at every step, (steps, 2, 2)."""
     num_units = samples.counts.shape[1]
-    residuals = np.stack([samples.residuals("log_ratio"), samples.residuals("gold")], axis=1)
+    residuals = np.stack([samples.residuals("kl"), samples.residuals("gold")], axis=1)
     covariance = residuals @ np.swapaxes(residuals, 1, 2) * num_units / (num_units - 1)
     # A step without spread (the reference itself: every log-ratio is zero) is known exactly; keep it invertible.
     floor = 1e-6 * covariance.diagonal(axis1=1, axis2=2).max(axis=0) + np.finfo(float).tiny ** 0.5

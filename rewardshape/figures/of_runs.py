@@ -26,6 +26,7 @@ from rewardshape.analysis.destination import destination_curve, moved_tokens
 from rewardshape.analysis.distributions import pair_levels, win_rates
 from rewardshape.analysis.overoptimization import best_of_n_curve, fitted_curves, gold_curve, turning_points
 from rewardshape.analysis.panels import settings_table
+from rewardshape.analysis.samples import samples_of
 from rewardshape.errors import InputError
 from rewardshape.plotting import cause, displacement, distributions, overoptimization, sweep
 from rewardshape.plotting.style import BOTH_COLUMNS, COLUMN_WIDTH, RESPONSE_COLORS, plain, style
@@ -141,7 +142,8 @@ def _ches(trace: Trace) -> Figure:
 def _gold(trace: Trace) -> Figure:
     figure, axes = plt.subplots(2, 1, figsize=(COLUMN_WIDTH, 4.4), sharex=True, height_ratios=[3, 2])
     curve, fits = gold_curve(trace), turning_points(trace)
-    start = trace.samples[trace.samples["step"] == 0]
+    samples = samples_of(trace)
+    start = samples[samples["step"] == 0]
     overoptimization.plot_gold(curve, fits, fitted_curves(fits), best_of_n_curve(start), axes[0])
     overoptimization.plot_proxy(curve, axes[1])
     axes[0].set_xlabel("")

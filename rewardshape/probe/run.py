@@ -26,10 +26,11 @@ from rewardshape.probe.live import live_page
 from rewardshape.probe.lock import locked
 from rewardshape.probe.measure.destination import Destination
 from rewardshape.probe.measure.geometry import Geometry
+from rewardshape.probe.measure.gold import Gold, gold_function, gold_model
 from rewardshape.probe.measure.influence import chosen_gradient, influences, preconditioned
 from rewardshape.probe.measure.logprobs import Reader, choose_reader
 from rewardshape.probe.measure.probe_set import ProbeSet
-from rewardshape.probe.measure.sampling import Gold, Sampler, gold_function, gold_model
+from rewardshape.probe.measure.sampling import Sampler
 from rewardshape.probe.policy import check_optimizer, load_policy
 from rewardshape.probe.process import set_up
 from rewardshape.probe.progress import Progress, changes_shown
@@ -392,12 +393,14 @@ def samples_of(
         gold=shared.gold,
         max_tokens=planned.decided.max_response_tokens,
         seed=shared.grid.settings.training.seed,
+        temperatures=probing.sample_temperatures,
     )
     several = -(-probing.samples // len(sampler.prompts))
 
     def samples(step: int) -> dict[str, list[Any]]:
         policy = trainer.accelerator.unwrap_model(trainer.model)
-        return sampler.measure(policy, step, per_prompt=probing.best_of if step == 0 else several)
+        at_one = probing.best_of if step == 0 else several
+        return sampler.measure(policy, step, per_prompt=several, at_one=at_one)
 
     return samples
 

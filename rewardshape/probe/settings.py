@@ -218,6 +218,9 @@ class ProbingSettings:
         None, "sample responses every K steps: KL to the reference, gold", "K"
     )
     samples: int = _setting(256, "responses sampled each time, over the prompts of the probe set", "N")
+    sample_temperatures: tuple[float, ...] = _setting(
+        (1.0, 0.0), "sample at each of these temperatures; 0 is greedy decoding, one answer a prompt", "T"
+    )
     best_of: int = _setting(16, "samples per prompt at step 0, for the best-of-n baseline", "N")
     gold: str | None = _setting(
         None,
@@ -231,6 +234,14 @@ class ProbingSettings:
             self, "probe_pairs", "probe_every", "geometry_every", "destination_every", "influence_every",
             "sample_every", "samples", "best_of",
         )  # fmt: skip
+        temperatures = self.sample_temperatures
+        for value in temperatures:
+            _require(math.isfinite(value) and value >= 0, "sample_temperatures", value, "at least 0")
+        if 1.0 not in temperatures or len(set(temperatures)) < len(temperatures):
+            raise InputError(
+                f"--sample-temperatures {' '.join(map(word, temperatures))}: each once, and 1 among them: KL and "
+                "best-of-n are of the policy itself"
+            )
         if self.gold and self.gold_model:
             raise InputError("--gold and --gold-model: give one of them, not both")
         if (self.gold or self.gold_model) and self.sample_every is None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from rewardshape.analysis.samples import samples_of, temperatures
 from rewardshape.numbers import number
 from rewardshape.plotting.axes import step_axis, zero_line
 from rewardshape.plotting.sweep import plot_lines
-from rewardshape.trace import Trace
+from rewardshape.trace import Run, Trace
 
 MAX_PROMPTS = 24
 MAX_TEXT = 1_500  # characters of a sample
@@ -21,13 +23,13 @@ SHOWN = 3  # prompts shown without a script
 def kl_curve(trace: Trace) -> pd.DataFrame:
     """KL to the reference at every step that drew samples: run, setting, alpha, step, kl and kl_low, kl_high.
 
-    The mean of log π − log π_ref over the samples, nats per response, ± 2 standard errors.
+    The mean over the samples, nats per response, ± 2 standard errors.
     """
     rows = []
     for run in trace.runs:
-        samples = trace.samples[trace.samples["run"] == run.name]
-        ratio = (samples["logp_sum"] - samples["ref_logp_sum"]).groupby(samples["step"])
-        for step, mean, error in zip(ratio.mean().index, ratio.mean(), ratio.sem().fillna(0), strict=True):
+        samples = samples_of(trace, run)
+        kl = samples["kl"].groupby(samples["step"])
+        for step, mean, error in zip(kl.mean().index, kl.mean(), kl.sem().fillna(0), strict=True):
             rows.append((run.name, run.setting, run.alpha, step, mean, mean - 2 * error, mean + 2 * error))
     return pd.DataFrame(rows, columns=["run", "setting", "alpha", "step", "kl", "kl_low", "kl_high"]).dropna(
         subset="kl"
@@ -48,36 +50,48 @@ def has_gold(trace: Trace) -> bool:
 
 
 def then_and_now(trace: Trace) -> dict[str, Any]:
-    """One sample of each prompt at the first and at the last step that drew some, for every run.
+    """One answer to each prompt at the first and at the last step that drew some, greedy and sampled, for every run.
 
-    ``prompts`` (ids), and ``runs``: of each ``steps`` (first, last) and ``texts``, a pair of {text, gold} per prompt.
+    ``prompts`` (what was answered and how), and ``runs``: of each ``steps`` (first, last) and ``texts``, of each prompt a
+    pair of {text, gold, cut: whether it ran into the limit of length}.
     """
-    samples = trace.samples
-    if samples.empty or "text" not in samples:
+    if trace.samples.empty or "text" not in trace.samples:
         return {"prompts": [], "runs": []}
-    prompts = samples["prompt_id"].drop_duplicates().head(MAX_PROMPTS).tolist()
-    runs: list[dict[str, Any] | None] = []
-    for run in trace.runs:
-        mine = samples[samples["run"] == run.name]
-        if mine.empty:
-            runs.append(None)
-            continue
-        steps = [int(mine["step"].min()), int(mine["step"].max())]
-        found = [
-            mine[mine["step"] == step].drop_duplicates("prompt_id").set_index("prompt_id") for step in steps
-        ]
-        texts = [[_sample(rows, prompt) for rows in found] for prompt in prompts]
-        runs.append({"steps": steps, "texts": texts})
-    return {"prompts": [str(prompt) for prompt in prompts], "runs": runs}
+    several = temperatures(trace)[::-1]
+    names = trace.samples["prompt_id"].drop_duplicates().head(MAX_PROMPTS)
+    asked = [(prompt, temperature) for prompt in names for temperature in several]
+    runs = [_of_run(trace, run, asked) for run in trace.runs]
+    return {"prompts": [_asked(*one, alone=len(several) == 1) for one in asked], "runs": runs}
 
 
-def _sample(rows: pd.DataFrame, prompt: str) -> dict[str, Any] | None:
-    if prompt not in rows.index:
+def _asked(prompt: str, temperature: float, *, alone: bool) -> str:
+    return str(prompt) if alone else f"{prompt}, {f'T = {temperature:g}' if temperature else 'greedy'}"
+
+
+def _of_run(trace: Trace, run: Run, asked: list[tuple[str, float]]) -> dict[str, Any] | None:
+    mine = trace.samples[trace.samples["run"] == run.name]
+    if mine.empty:
         return None
-    row = rows.loc[prompt]
-    gold: Any = row.get("gold", np.nan)
-    text = str(row["text"])
+    steps = [int(mine["step"].min()), int(mine["step"].max())]
+    found = {}
+    for temperature in {temperature for _, temperature in asked}:
+        rows = samples_of(trace, run, temperature=temperature).drop_duplicates(["step", "prompt_id"])
+        found |= {(step, prompt, temperature): row for (step, prompt), row in _by_place(rows)}
+    texts = [[_sample(found.get((step, *one))) for step in steps] for one in asked]
+    return {"steps": steps, "texts": texts}
+
+
+def _by_place(rows: pd.DataFrame) -> Iterator[tuple[tuple[int, str], dict[str, Any]]]:
+    for row in rows.to_dict("records"):
+        yield (row["step"], row["prompt_id"]), row
+
+
+def _sample(row: dict[str, Any] | None) -> dict[str, Any] | None:
+    if row is None:
+        return None
+    gold, text = row.get("gold", np.nan), str(row["text"])
     return {
         "text": text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]} …",
         "gold": None if pd.isna(gold) else number(float(gold), 2),
+        "cut": row.get("finish") == "length",
     }

@@ -310,12 +310,12 @@
     const of = data.samples.runs[state.run];
     samples.replaceChildren();
     if (!of) { samples.append(make("p", { class: "quiet" }, `No samples were drawn in ${data.runs[state.run].label}.`)); return; }
-    samples.append(make("p", { class: "quiet" }, `${data.runs[state.run].label}: one sample of each prompt at step ${of.steps[0]} and at step ${of.steps[1]}.`));
-    const side = (sample, step) => make("div", {}, make("h4", {}, `step ${step}${sample?.gold ? `, gold ${sample.gold}` : ""}`), make("p", { class: "text" }, sample ? sample.text : "none"));
+    samples.append(make("p", { class: "quiet" }, `${data.runs[state.run].label}: one answer to each prompt at step ${of.steps[0]} and at step ${of.steps[1]}.`));
+    const side = (sample, step) => make("div", {}, make("h4", {}, `step ${step}${sample?.gold ? `, gold ${sample.gold}` : ""}${sample?.cut ? ", cut off" : ""}`), make("p", { class: "text" }, sample ? sample.text : "none"));
     const prompts = state.samples ? data.samples.prompts : data.samples.prompts.slice(0, 3);
     prompts.forEach((prompt, i) => samples.append(make("article", { class: "sample" }, make("h3", {}, make("bdi", {}, prompt)),
       make("div", { class: "sides" }, side(of.texts[i][0], of.steps[0]), side(of.texts[i][1], of.steps[1])))));
-    if (prompts.length < data.samples.prompts.length) samples.append(make("button", { type: "button", onclick: () => { state.samples = true; speak(); } }, `show all ${data.samples.prompts.length} prompts`));
+    if (prompts.length < data.samples.prompts.length) samples.append(make("button", { type: "button", onclick: () => { state.samples = true; speak(); } }, `show all ${data.samples.prompts.length} answers`));
   }
 
   document.documentElement.classList.add("js");

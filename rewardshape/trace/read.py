@@ -25,7 +25,7 @@ STEP_TABLES = (
     "influence",
 )  # one part of a step's record each
 TABLES = ("steps", "responses", *STEP_TABLES, "tokens")
-TEXT_COLUMNS = {"pair_id", "response", "split", "prompt_id", "text", "token"}
+TEXT_COLUMNS = {"pair_id", "response", "split", "prompt_id", "text", "token", "finish"}
 RESPONSE_COLUMNS = ["run", "step", "split", "pair_id", "response", "logp_sum", "ref_logp_sum", "num_tokens"]
 
 

@@ -69,6 +69,29 @@ def test_the_first_sample_of_a_prompt_is_shown_then_and_now(write):
     assert run["texts"][3][1]["gold"] == f"{gold:.2f}".replace("-", "−")
 
 
+def test_greedy_and_sampled_answers_stand_below_each_other(write_run, tmp_path):
+    samples = {
+        step: {
+            "prompt_id": ["a", "b"] * 2,
+            "temperature": [1.0, 1.0, 0.0, 0.0],
+            "text": [f"{step}{kind}" for kind in ("as", "bs", "ag", "bg")],
+            "finish": ["end", "length", "end", "end"],
+            "num_tokens": [5] * 4,
+            "logp_sum": [-1.0] * 4,
+            "ref_logp_sum": [-1.0] * 4,
+        }
+        for step in (0, 2)
+    }
+    folder = write_run(tmp_path / "run", SUMS, num_tokens={name: [5] * 4 for name in SUMS}, samples=samples)
+    shown = then_and_now(read_trace(folder))
+    assert shown["prompts"] == ["a, greedy", "a, T = 1", "b, greedy", "b, T = 1"]
+    sides = shown["runs"][0]["texts"]
+    assert [[side["text"] for side in pair] for pair in sides] == [
+        [f"0{kind}", f"2{kind}"] for kind in ("ag", "as", "bg", "bs")
+    ]
+    assert [pair[0]["cut"] for pair in sides] == [False, False, False, True]
+
+
 def test_long_texts_are_cut_and_absent_gold_is_absent(write):
     trace = write(gold=False, long=True)
     assert not has_gold(trace)

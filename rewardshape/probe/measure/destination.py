@@ -20,8 +20,7 @@ and ``own``, the response's own token, which may gain or lose.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -32,6 +31,15 @@ from rewardshape.data import EncodedPair
 from rewardshape.errors import InputError
 from rewardshape.probe.distributed import gather
 from rewardshape.probe.measure.logprobs import Batch, ResponseLogps
+from rewardshape.probe.measure.predictions import (
+    AGREEMENT,
+    CHUNK_ELEMENTS,
+    Seen,
+    chunks,
+    disagreement,
+    logps_of,
+    see,
+)
 from rewardshape.probe.measure.probe_set import PAIR, ProbeSet, Score
 from rewardshape.probe.measure.projection import Head, NoLinearHead, head_of
 
@@ -39,10 +47,6 @@ GROUPS = ("end", "other", "greedy", "near")
 NEAR = 10
 WIDTHS = [1, 1, 1, NEAR]  # tokens of each group at a position
 TOP = 5
-CHUNK_ELEMENTS = 2**22
-AGREEMENT = 1e-2  # nats: more than rounding in bfloat16, less than a layer that this module does not know of
-
-CHECKED = 64  # positions of each batch at which the projection is checked
 
 
 class Positions(NamedTuple):
@@ -73,15 +77,6 @@ class Moved(NamedTuple):
     """Net gain of every token of the vocabulary."""
 
 
-class Seen(NamedTuple):
-    """What a pass saw at the positions that are asked for."""
-
-    hidden: Float[Tensor, "positions width"]
-    """Hidden states that predict them."""
-    logps: Float[Tensor, "positions"]
-    """Log-probability of the response's own tokens, nats."""
-
-
 def compare(
     before: Seen,
     after: Seen,
@@ -108,10 +103,10 @@ def compare(
     moved, own, own_gains = (before.hidden.new_zeros(num_responses, dtype=wide) for _ in range(3))
     gains = before.hidden.new_zeros(num_responses, len(GROUPS), dtype=wide)
     by_token = before.hidden.new_zeros(num_responses, vocabulary, dtype=wide)
-    for chunk in _chunks(len(asked.targets), vocabulary, before.hidden.device):
+    for chunk in chunks(len(asked.targets), vocabulary, before.hidden.device):
         targets, where = asked.targets[chunk], asked.response[chunk]
-        first = _probabilities(heads[0], before, chunk, targets)
-        change = _probabilities(heads[1], after, chunk, targets).sub_(first)
+        first = logps_of(heads[0], before, chunk, targets).exp_()
+        change = logps_of(heads[1], after, chunk, targets).exp_().sub_(first)
         by_token.index_add_(0, where, change)
         own_change = change.gather(1, targets[:, None]).squeeze(1)
         gained = change.gather(1, columns[chunk].clamp(min=0)).clamp_(min=0)
@@ -121,19 +116,6 @@ def compare(
         gains.index_add_(0, where, torch.stack([part.sum(1) for part in gained.split(WIDTHS, 1)], 1))
         moved.index_add_(0, where, change.clamp_(min=0).sum(-1))
     return Moved(moved, own, gains, own_gains, by_token)
-
-
-def _chunks(positions: int, vocabulary: int, device: torch.device) -> Sequence[Int64[Tensor, "_"]]:
-    return torch.arange(positions, device=device).split(max(1, CHUNK_ELEMENTS // vocabulary))
-
-
-def _probabilities(
-    head: Head, seen: Seen, chunk: Int64[Tensor, "chunk"], targets: Int64[Tensor, "chunk"]
-) -> Float[Tensor, "chunk vocabulary"]:
-    """Of every word. The normaliser is known without a pass: the own token's logit less its log-probability."""
-    logits = head.logits(seen.hidden[chunk])
-    own = logits.gather(1, targets[:, None])
-    return logits.sub_(own - seen.logps[chunk, None].to(logits.dtype)).exp_()
 
 
 def _first_of_each(
@@ -218,14 +200,12 @@ class Destination:
         self._before, greedy = [], []
         with torch.no_grad():
             for asked, batch in zip(self._asked, self.probe.batches, strict=True):
-                with watching(model) as handed:
-                    logps = score(batch)
-                seen = _seen(handed, logps, batch, asked)
+                seen = see(model, score, batch)[1].at(asked.rows)
                 self._check(seen, asked)
                 self._before.append(seen)
-                chunks = _chunks(len(asked.targets), len(head.weight), seen.hidden.device)
+                pieces = chunks(len(asked.targets), len(head.weight), seen.hidden.device)
                 greedy.append(
-                    torch.cat([self._head.logits(seen.hidden[chunk]).argmax(-1) for chunk in chunks])
+                    torch.cat([self._head.logits(seen.hidden[chunk]).argmax(-1) for chunk in pieces])
                 )
         tokens, place = torch.cat([asked.targets for asked in self._asked]).unique(return_inverse=True)
         near = nearest_tokens(self._head.weight, tokens)
@@ -239,14 +219,7 @@ class Destination:
 
     def _check(self, seen: Seen, asked: Positions) -> None:
         assert self._head is not None
-        some = slice(0, CHECKED)
-        again = (
-            self._head.logits(seen.hidden[some])
-            .log_softmax(-1)
-            .gather(1, asked.targets[some, None])
-            .squeeze(1)
-        )
-        off = (again - seen.logps[some]).abs().mean().item()
+        off = disagreement(self._head, seen, asked.targets)
         if not off <= AGREEMENT:
             raise InputError(
                 "--destination-every: cannot follow this model, its output is no matrix product of its last hidden"
@@ -263,9 +236,8 @@ class Destination:
         def watched(batch: Batch) -> ResponseLogps:
             number = next(batches)
             asked = self._asked[number]
-            with watching(model) as handed:
-                logps = score(batch)
-            seen = _seen(handed, logps, batch, asked)
+            logps, seen = see(model, score, batch)
+            seen = seen.at(asked.rows)
             moved = compare(self._before[number], seen, (head, head_of(model)), asked, self._columns[number])
             self._found += self._rows(self.probe.groups[number], moved)
             return logps
@@ -322,30 +294,6 @@ def _top(
     most, least = by_token.topk(count).indices, by_token.topk(count, largest=False).indices.flip(1)
     ids = torch.cat([most, least], 1)
     return ids, by_token.gather(1, ids)
-
-
-def _seen(
-    handed: list[Float[Tensor, "texts rows width"]], logps: ResponseLogps, batch: Batch, asked: Positions
-) -> Seen:
-    """Of what a pass handed to the output projection and found: the positions that are asked for."""
-    [hidden] = handed
-    return Seen(hidden.flatten(0, 1)[batch["predicting"]][asked.rows], logps.token_logps.detach()[asked.rows])
-
-
-@contextlib.contextmanager
-def watching(model: Any) -> Iterator[list[Float[Tensor, "texts rows width"]]]:
-    """Within it, what is handed to the model's output projection is added to the list."""
-    found: list[Float[Tensor, "texts rows width"]] = []
-
-    def see(_: torch.nn.Module, args: tuple[Float[Tensor, "texts rows width"]]) -> None:
-        found.append(args[0].detach())
-
-    # Registered before the reader's own hook, which hands the head no rows.
-    hook = model.get_output_embeddings().register_forward_pre_hook(see)
-    try:
-        yield found
-    finally:
-        hook.remove()
 
 
 def _positions(pairs: Sequence[EncodedPair], device: torch.device) -> Positions:

@@ -1,31 +1,44 @@
-"""Responses sampled from the policy while it trains: how far it moved from the reference, and what gold says of them.
+"""Responses sampled from the policy while it trains: what it says, how far it moved, and what gold says of it.
 
-The Kullback-Leibler divergence of policy to reference is the mean of ``logp_sum − ref_logp_sum`` over these samples.
-Sampling is from the policy itself: temperature 1, no truncation of the vocabulary.
+Sampling is from the policy itself, without truncation, at each of several temperatures; 0 is greedy decoding. The
+distance of the distribution q that is sampled from the untouched model π₀ (at temperature 1) is summed position by
+position over its own samples,
+
+    KL(q ‖ π₀) = E_{y∼q} Σ_t Σ_v q(v | y_<t) (log q(v | y_<t) − log π₀(v | y_<t)),
+
+which has the same mean as the samples' log-ratio and less noise (arXiv 2504.10637).
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
 
 from rewardshape.data import EncodedPair
-from rewardshape.errors import InputError
 from rewardshape.probe.distributed import gather, here
+from rewardshape.probe.measure.along import Along, along, look
+from rewardshape.probe.measure.gold import Gold
 from rewardshape.probe.measure.logprobs import Reader
 from rewardshape.probe.measure.probe_set import ProbeSet
-from rewardshape.probe.policy import DTYPES
-from rewardshape.probe.settings import ModelSettings
 
-Gold = Callable[[str, str], float]  # (prompt, response) -> reward
 SAMPLES_PER_BATCH = 256
+
+
+class Sampled(NamedTuple):
+    """One response."""
+
+    pair: EncodedPair
+    """Whose prompt it answers."""
+    ids: list[int]
+    temperature: float
+    seed: int
+    """Of the random numbers with which its process sampled this step at this temperature."""
+    text: str
+    gold: float | None
 
 
 class Sampler:
@@ -44,7 +57,9 @@ class Sampler:
     max_tokens : int
         A sample ends after so many tokens, or with the end token.
     seed : int
-        Of the samples; the sampling of a step depends on this and the step alone.
+        Of the samples; the sampling of a step depends on this, the temperature and the step alone.
+    temperatures : sequence of float
+        Each prompt is answered at each; at 0, greedily, once.
     """
 
     def __init__(
@@ -57,6 +72,7 @@ class Sampler:
         gold: Gold | None,
         max_tokens: int,
         seed: int,
+        temperatures: Sequence[float] = (1.0,),
     ):
         self.prompts = list(prompts)
         self.tokenizer = tokenizer
@@ -65,27 +81,64 @@ class Sampler:
         self.gold = gold
         self.max_tokens = max_tokens
         self.seed = seed
+        self.temperatures = tuple(temperatures)
 
-    def measure(self, policy: PreTrainedModel, step: int, *, per_prompt: int) -> dict[str, list[Any]]:
-        """Columns prompt_id, text, num_tokens, logp_sum, ref_logp_sum (nats), gold: one row per sample."""
+    def measure(
+        self, policy: PreTrainedModel, step: int, *, per_prompt: int, at_one: int | None = None
+    ) -> dict[str, list[Any]]:
+        """One row per sample, temperature by temperature.
+
+        Parameters
+        ----------
+        policy : PreTrainedModel
+        step : int
+        per_prompt : int
+            Samples of each prompt at each temperature; one at temperature 0.
+        at_one : int, optional
+            Samples of each prompt at temperature 1, where those are to be more.
+
+        Returns
+        -------
+        dict of lists
+            prompt_id, temperature, seed, text, num_tokens, finish (``end``, with the end token, or ``length``);
+            what `Along` has, summed over the response; gold.
+        """
+        several = {1.0: per_prompt if at_one is None else at_one, 0.0: 1}
+        mine = [
+            sample
+            for temperature in self.temperatures
+            for sample in self._drawn(policy, step, temperature, several.get(temperature, per_prompt))
+        ]
+        by_temperature = [
+            [sample for sample in part if sample.temperature == temperature]
+            for temperature in self.temperatures
+            for part in gather(mine)
+        ]
+        rows = [sample for part in by_temperature for sample in part]
+        return {
+            "prompt_id": [row.pair.pair_id for row in rows],
+            "temperature": [row.temperature for row in rows],
+            "seed": [row.seed for row in rows],
+            "text": [row.text for row in rows],
+            "num_tokens": [len(row.ids) for row in rows],
+            "finish": ["end" if row.ids[-1] == self.tokenizer.eos_token_id else "length" for row in rows],
+            **self._scored(policy, rows),
+            "gold": [row.gold for row in rows],
+        }
+
+    def _drawn(
+        self, policy: PreTrainedModel, step: int, temperature: float, per_prompt: int
+    ) -> list[Sampled]:
         place = here()
         asked = [pair for pair in self.prompts for _ in range(per_prompt)][place.process :: place.processes]
+        seed = (self.seed * place.processes + place.process) * 1_000_003 + step
         with evaluating(policy), torch.random.fork_rng():
-            torch.manual_seed((self.seed * place.processes + place.process) * 1_000_003 + step)
-            answers = [ids for batch in _batches(asked) for ids in self._answers(policy, batch)]
-        mine = [(pair, ids, *self._judged(pair, ids)) for pair, ids in zip(asked, answers, strict=True)]
-        rows = [row for part in gather(mine) for row in part]
-        sampled = [EncodedPair(pair.pair_id, pair.prompt_ids, {"sample": ids}) for pair, ids, _, _ in rows]
-        with self.reference(policy) as untouched:
-            reference = self._logp_sums(untouched, sampled)
-        return {
-            "prompt_id": [pair.pair_id for pair, _, _, _ in rows],
-            "text": [text for _, _, text, _ in rows],
-            "num_tokens": [len(ids) for _, ids, _, _ in rows],
-            "logp_sum": self._logp_sums(policy, sampled),
-            "ref_logp_sum": reference,
-            "gold": [gold for _, _, _, gold in rows],
-        }
+            torch.manual_seed(seed)
+            answers = [ids for batch in _batches(asked) for ids in self._answers(policy, batch, temperature)]
+        return [
+            Sampled(pair, ids, temperature, seed, *self._judged(pair, ids))
+            for pair, ids in zip(asked, answers, strict=True)
+        ]
 
     def _judged(self, pair: EncodedPair, ids: list[int]) -> tuple[str, float | None]:
         text = self.tokenizer.decode(ids, skip_special_tokens=True)
@@ -93,12 +146,28 @@ class Sampler:
             return text, None
         return text, float(self.gold(self.tokenizer.decode(pair.prompt_ids, skip_special_tokens=True), text))
 
-    def _logp_sums(self, model: PreTrainedModel, sampled: Sequence[EncodedPair]) -> list[float]:
-        probe = ProbeSet(sampled, self.reader, model.device)
-        return probe.measure(lambda batch: self.reader.logps(model, batch))[0]["logp_sum"]
+    def _scored(self, policy: PreTrainedModel, rows: Sequence[Sampled]) -> dict[str, list[float | None]]:
+        """What policy and reference predict along every sample; the same on every process."""
+        probe = ProbeSet(
+            [EncodedPair(row.pair.pair_id, row.pair.prompt_ids, {"sample": row.ids}) for row in rows],
+            self.reader,
+            policy.device,
+        )
+        found: dict[int, Along] = {}
+        with torch.no_grad():
+            for group, batch in zip(probe.groups, probe.batches, strict=True):
+                now = look(policy, self.reader, batch)
+                with self.reference(policy) as untouched:
+                    before = look(untouched, self.reader, batch)
+                    temperatures = [rows[i].temperature for i in group]
+                    found |= dict(zip(group, along(now, before, batch, temperatures), strict=True))
+        whole = {place: one for part in gather(found) for place, one in part.items()}
+        return {name: [getattr(whole[place], name) for place in range(len(rows))] for name in Along._fields}
 
-    def _answers(self, policy: PreTrainedModel, pairs: Sequence[EncodedPair]) -> list[list[int]]:
-        """One sampled response each, ended by the end token unless it ran into the limit."""
+    def _answers(
+        self, policy: PreTrainedModel, pairs: Sequence[EncodedPair], temperature: float
+    ) -> list[list[int]]:
+        """One response each, ended by the end token unless it ran into the limit."""
         width = max(len(pair.prompt_ids) for pair in pairs)
         pad, end = self.tokenizer.pad_token_id, self.tokenizer.eos_token_id
         pad = end if pad is None else pad
@@ -107,19 +176,21 @@ class Sampler:
         for row, pair in enumerate(pairs):
             input_ids[row, width - len(pair.prompt_ids) :] = torch.tensor(pair.prompt_ids)
             mask[row, width - len(pair.prompt_ids) :] = 1
-        with torch.no_grad():
+        how: dict[str, Any] = (
+            {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+            if temperature
+            else {"do_sample": False}
+        )
+        with torch.no_grad(), without_habits(policy):
             produced = policy.generate(  # type: ignore[operator]
                 input_ids=input_ids.to(policy.device),
                 attention_mask=mask.to(policy.device),
                 generation_config=GenerationConfig(
-                    do_sample=True,
-                    temperature=1.0,
-                    top_k=0,
-                    top_p=1.0,
                     max_new_tokens=self.max_tokens,
                     eos_token_id=end,
                     pad_token_id=pad,
                     use_cache=True,
+                    **how,
                 ),
             )
         return [_until(row, end) for row in produced[:, width:].tolist()]
@@ -136,6 +207,21 @@ def _until(ids: list[int], end: int) -> list[int]:
 
 
 @contextlib.contextmanager
+def without_habits(model: PreTrainedModel) -> Iterator[None]:
+    """Within it, the checkpoint's own habits of generation (a penalty on repetition, a floor of probability) are off.
+
+    transformers takes from them whatever a generation is not told, and then it is another distribution that is sampled.
+    """
+    wrapped: Any = model
+    inner = wrapped.get_base_model() if hasattr(wrapped, "get_base_model") else wrapped
+    habits, inner.generation_config = inner.generation_config, GenerationConfig()
+    try:
+        yield
+    finally:
+        inner.generation_config = habits
+
+
+@contextlib.contextmanager
 def evaluating(model: PreTrainedModel) -> Iterator[None]:
     """Evaluation mode within: gradient checkpointing would otherwise switch the generation cache off."""
     training = model.training
@@ -144,46 +230,3 @@ def evaluating(model: PreTrainedModel) -> Iterator[None]:
         yield
     finally:
         model.train(training)
-
-
-def gold_function(name: str) -> Gold:
-    """The function that ``MODULE:FUNCTION`` names; modules of the working folder are found as well."""
-    module_name, colon, function_name = name.partition(":")
-    if not colon:
-        raise InputError(f"--gold {name}: write MODULE:FUNCTION, a function of prompt and response")
-    if "" not in sys.path:  # taken out again when the run ends
-        sys.path.insert(0, "")
-    try:
-        return getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"--gold {name}: {error}") from error
-
-
-def gold_model(checkpoint: str, settings: ModelSettings, device: torch.device) -> Gold:
-    """A reward-model checkpoint (sequence classification, one label) as a gold reward."""
-    try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(
-            checkpoint, trust_remote_code=settings.trust_remote_code
-        )
-        model: Any = AutoModelForSequenceClassification.from_pretrained(
-            checkpoint,
-            dtype=DTYPES[settings.precision],
-            use_safetensors=None if settings.allow_pickle else True,
-            trust_remote_code=settings.trust_remote_code,
-        ).to(device)
-    except Exception as error:
-        there = "" if Path(checkpoint).exists() else " (no such folder)"
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"--gold-model {checkpoint}: cannot be loaded{there}: {first_line}") from error
-    if model.config.num_labels != 1:
-        raise InputError(
-            f"--gold-model {checkpoint}: has {model.config.num_labels} labels, a reward model has one"
-        )
-    model.eval()
-
-    def score(prompt: str, response: str) -> float:
-        encoded = tokenizer(prompt + response, return_tensors="pt", truncation=True).to(device)
-        with torch.no_grad():
-            return model(**encoded).logits[0, 0].item()
-
-    return score

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForSequenceClassification
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from rewardshape import read_trace
 from rewardshape.data import EncodedPair
@@ -34,7 +35,8 @@ def word_count(prompt: str, response: str) -> float:
 
 def test_samples_table_has_every_due_step_with_its_gold(sampled):
     samples = read_trace(sampled).samples
-    assert samples.groupby("step").size().to_dict() == {0: 36, 2: 12, 4: 12}
+    drawn = samples.groupby(["temperature", "step"]).size().to_dict()
+    assert drawn == {(1.0, 0): 36, (1.0, 2): 12, (1.0, 4): 12, (0.0, 0): 12, (0.0, 2): 12, (0.0, 4): 12}
     assert samples["gold"].tolist() == [word_count("", text) for text in samples["text"]]
 
 
@@ -43,6 +45,9 @@ def test_step_zero_has_no_divergence_and_later_steps_have(sampled):
     kl = (samples["logp_sum"] - samples["ref_logp_sum"]).groupby(samples["step"])
     np.testing.assert_allclose(kl.get_group(0), 0, atol=1e-4)
     assert (kl.get_group(4).abs() > 1e-3).all()
+    by_step = samples[samples["temperature"] == 1.0].groupby("step")["kl_sum"]
+    np.testing.assert_allclose(by_step.get_group(0), 0, atol=1e-4)
+    assert (by_step.get_group(4) > 0).all()  # position by position a divergence is never negative
 
 
 def test_sampling_leaves_the_training_as_it_was(probe, sampled, tmp_path):
@@ -80,32 +85,74 @@ def test_samples_follow_the_models_own_distribution(checkpoint):
         assert abs(logps.mean() - mean) < 4 * spread
 
 
-def test_a_reward_model_checkpoint_scores_the_samples(probe, checkpoint, tmp_path):
-    config = LlamaConfig.from_pretrained(checkpoint)
-    config.num_labels = 1
-    config.pad_token_id = AutoTokenizer.from_pretrained(checkpoint).pad_token_id or 0
-    torch.manual_seed(0)
-    LlamaForSequenceClassification(config).save_pretrained(tmp_path / "rm")
-    AutoTokenizer.from_pretrained(checkpoint).save_pretrained(tmp_path / "rm")
-    flags = ["--steps", "1", "--sample-every", "1", "--samples", "4", "--best-of", "1"]
-    assert probe(tmp_path / "run", *flags, "--gold-model", str(tmp_path / "rm")) == 0
-    gold = read_trace(tmp_path / "run").samples["gold"]
-    assert gold.notna().all()
-    assert gold.nunique() > 1
+def test_temperatures_are_what_transformers_samples_at(checkpoint):
+    """At temperature T the first token has probability ∝ p^(1/T); at 0 it is the likeliest."""
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    model = AutoModelForCausalLM.from_pretrained(checkpoint).eval()
+    prompt = EncodedPair("a", tokenizer("Once")["input_ids"], {})
+    count = 3000
+    columns = pd.DataFrame(
+        sampler_of(tokenizer, [prompt], temperatures=(1.0, 0.5, 0.0)).measure(model, 0, per_prompt=count)
+    )
+    with torch.no_grad():
+        logits = model(torch.tensor([prompt.prompt_ids])).logits[0, -1].double()
+    p = logits.softmax(-1).numpy()
+    for temperature in (1.0, 0.5):
+        q = (logits / temperature).softmax(-1).numpy()
+        drawn = columns.loc[columns["temperature"] == temperature, "logp_sum"]
+        mean = (q * np.log(p)).sum()
+        spread = np.sqrt(((q * np.log(p) ** 2).sum() - mean**2) / count)
+        assert len(drawn) == count
+        assert abs(drawn.mean() - mean) < 4 * spread
+    greedy = columns[columns["temperature"] == 0.0]
+    assert len(greedy) == 1
+    assert greedy["logp_sum"].iloc[0] == pytest.approx(np.log(p.max()), abs=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("flags", "said"),
-    [
-        (["--gold", "absent:f", "--sample-every", "2"], "--gold absent:f"),
-        (["--gold", "math:absent", "--sample-every", "2"], "--gold math:absent"),
-        (["--gold", "nothing", "--sample-every", "2"], "MODULE:FUNCTION"),
-        (["--gold", "math:sqrt"], "--sample-every"),
-        (["--gold-model", "absent", "--sample-every", "2"], "--gold-model absent"),
-    ],
-)
-def test_a_gold_that_cannot_be_had_is_one_line(probe, tmp_path, capsys, flags, said):
-    assert probe(tmp_path / "run", *flags) == 2
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1
-    assert said in lines[0]
+def sampler_of(tokenizer, prompts, *, max_tokens=1, **how):
+    return Sampler(
+        prompts,
+        tokenizer,
+        PlainReader(),
+        reference=contextlib.nullcontext,
+        gold=None,
+        max_tokens=max_tokens,
+        seed=5,
+        **how,
+    )
+
+
+def test_finish_reason_and_seed_of_every_sample(checkpoint):
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    model = AutoModelForCausalLM.from_pretrained(checkpoint).eval()
+    prompt = EncodedPair("a", tokenizer("Once")["input_ids"], {})
+    with torch.no_grad():  # the end token is made as likely as all others together
+        logits = model(torch.tensor([prompt.prompt_ids])).logits[0, -1]
+    end = tokenizer.eos_token_id
+    head = model.get_output_embeddings()
+    head.bias = torch.nn.Parameter(torch.zeros(len(logits)))
+    head.bias.data[end] = logits.logsumexp(-1) - logits[end]
+    sampler = sampler_of(tokenizer, [prompt], max_tokens=3)
+    found = pd.DataFrame(sampler.measure(model, 7, per_prompt=200))
+    assert set(found["finish"]) == {"end", "length"}
+    assert (found.loc[found["finish"] == "length", "num_tokens"] == 3).all()
+    at_once = ((found["finish"] == "end") & (found["num_tokens"] == 1)).mean()
+    assert at_once == pytest.approx(0.5, abs=4 * np.sqrt(0.25 / 200))
+    [seed] = found["seed"].unique()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        again = sampler._answers(model, [prompt] * 200, 1.0)
+    assert [len(ids) for ids in again] == found["num_tokens"].tolist()
+
+
+def test_the_checkpoints_own_habits_of_generation_are_off(checkpoint):
+    """A penalty on repetition in generation_config.json would make another distribution than the policy's."""
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    model = AutoModelForCausalLM.from_pretrained(checkpoint).eval()
+    prompt = EncodedPair("a", tokenizer("Once")["input_ids"], {})
+    sampler = sampler_of(tokenizer, [prompt], max_tokens=6)
+    plain = sampler.measure(model, 0, per_prompt=50)
+    habits = GenerationConfig(repetition_penalty=3.0, min_p=0.5, min_new_tokens=4, temperature=0.1)
+    model.generation_config = habits
+    assert sampler.measure(model, 0, per_prompt=50)["text"] == plain["text"]
+    assert model.generation_config is habits

@@ -1,0 +1,55 @@
+"""The sampled responses of a trace, at one temperature, with their distance from the reference."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from rewardshape.trace import Run, Trace
+
+POLICY = 1.0
+"""The temperature at which the policy itself is sampled: KL, best-of-n and over-optimization are of that."""
+
+
+def samples_of(trace: Trace, run: Run | None = None, *, temperature: float = POLICY) -> pd.DataFrame:
+    """The samples of a run, or of all runs, at one temperature.
+
+    Parameters
+    ----------
+    trace : Trace
+    run : Run, optional
+    temperature : float
+
+    Returns
+    -------
+    DataFrame
+        As ``trace.samples``, with ``kl``, nats per response: the divergence of what was sampled from the reference,
+        summed over the positions of the response; of records without ``kl_sum`` the log-ratio of the sample, which has
+        the same mean at temperature 1 and more noise. NaN where there is neither.
+    """
+    samples = trace.samples
+    if samples.empty:
+        return samples
+    if run is not None:
+        samples = samples[samples["run"] == run.name]
+    if "temperature" in samples:
+        samples = samples[samples["temperature"].fillna(POLICY) == temperature]
+    elif temperature != POLICY:
+        samples = samples.iloc[:0]
+    return samples.assign(kl=_divergence(samples, temperature))
+
+
+def temperatures(trace: Trace) -> list[float]:
+    """The temperatures at which a trace has samples, the policy's own first, then downwards."""
+    samples = trace.samples
+    if samples.empty:
+        return []
+    found = set(samples["temperature"].fillna(POLICY)) if "temperature" in samples else {POLICY}
+    return sorted(found, key=lambda temperature: (temperature != POLICY, -temperature))
+
+
+def _divergence(samples: pd.DataFrame, temperature: float) -> pd.Series:
+    nothing = pd.Series(float("nan"), index=samples.index)
+    known = samples["kl_sum"] if "kl_sum" in samples else nothing
+    if temperature != POLICY or not {"logp_sum", "ref_logp_sum"} <= set(samples):
+        return known.astype(float)
+    return known.fillna(samples["logp_sum"] - samples["ref_logp_sum"]).astype(float)

@@ -1,0 +1,61 @@
+"""The gold reward of a prompt and a response: a function of the user's, or a reward model."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from rewardshape.errors import InputError
+from rewardshape.probe.policy import DTYPES
+from rewardshape.probe.settings import ModelSettings
+
+Gold = Callable[[str, str], float]  # (prompt, response) -> reward
+
+
+def gold_function(name: str) -> Gold:
+    """The function that ``MODULE:FUNCTION`` names; modules of the working folder are found as well."""
+    module_name, colon, function_name = name.partition(":")
+    if not colon:
+        raise InputError(f"--gold {name}: write MODULE:FUNCTION, a function of prompt and response")
+    if "" not in sys.path:  # taken out again when the run ends
+        sys.path.insert(0, "")
+    try:
+        return getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"--gold {name}: {error}") from error
+
+
+def gold_model(checkpoint: str, settings: ModelSettings, device: torch.device) -> Gold:
+    """A reward-model checkpoint (sequence classification, one label) as a gold reward."""
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(
+            checkpoint, trust_remote_code=settings.trust_remote_code
+        )
+        model: Any = AutoModelForSequenceClassification.from_pretrained(
+            checkpoint,
+            dtype=DTYPES[settings.precision],
+            use_safetensors=None if settings.allow_pickle else True,
+            trust_remote_code=settings.trust_remote_code,
+        ).to(device)
+    except Exception as error:
+        there = "" if Path(checkpoint).exists() else " (no such folder)"
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"--gold-model {checkpoint}: cannot be loaded{there}: {first_line}") from error
+    if model.config.num_labels != 1:
+        raise InputError(
+            f"--gold-model {checkpoint}: has {model.config.num_labels} labels, a reward model has one"
+        )
+    model.eval()
+
+    def score(prompt: str, response: str) -> float:
+        encoded = tokenizer(prompt + response, return_tensors="pt", truncation=True).to(device)
+        with torch.no_grad():
+            return model(**encoded).logits[0, 0].item()
+
+    return score

@@ -1,0 +1,47 @@
+"""Samples of one temperature, and their divergence where it is recorded and where it is not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rewardshape import read_trace
+from rewardshape.analysis.samples import samples_of, temperatures
+
+
+@pytest.fixture
+def trace_of(write_run, tmp_path):
+    def write(samples):
+        sums = {"chosen": np.full((1, 3), -4.0), "rejected": np.full((1, 3), -5.0)}
+        tokens = {name: np.full(3, 4) for name in sums}
+        return read_trace(write_run(tmp_path / "run", sums, num_tokens=tokens, samples={0: samples}))
+
+    return write
+
+
+OLD = {
+    "prompt_id": ["a", "b", "c"],
+    "text": ["x", "y", "z"],
+    "num_tokens": [1, 1, 1],
+    "logp_sum": [-1.0, -2.0, -3.0],
+    "ref_logp_sum": [-1.5, -2.0, -4.0],
+}
+
+
+def test_a_record_without_temperatures_is_of_the_policy_itself(trace_of):
+    trace = trace_of(OLD)
+    assert temperatures(trace) == [1.0]
+    assert samples_of(trace)["kl"].tolist() == [0.5, 0.0, 1.0]
+    assert samples_of(trace, temperature=0.0).empty
+
+
+def test_each_temperature_has_its_own_samples_and_divergence(trace_of):
+    trace = trace_of(OLD | {"temperature": [0.0, 1.0, 1.0], "kl_sum": [1.5, 0.25, None]})
+    assert temperatures(trace) == [1.0, 0.0]
+    assert samples_of(trace)["kl"].tolist() == [0.25, 1.0]  # where it is not recorded: the log-ratio
+    assert samples_of(trace, trace.runs[0], temperature=0.0)["kl"].tolist() == [1.5]
+
+
+def test_a_log_ratio_is_no_divergence_of_sharper_samples(trace_of):
+    trace = trace_of(OLD | {"temperature": [0.0, 0.0, 1.0]})
+    assert samples_of(trace, temperature=0.0)["kl"].isna().all()

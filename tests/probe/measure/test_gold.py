@@ -1,0 +1,61 @@
+"""The gold reward: a reward model as transformers runs it, and one line where it cannot be had."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import AutoTokenizer, LlamaConfig, LlamaForSequenceClassification
+
+from rewardshape import read_trace
+from rewardshape.probe.measure.gold import gold_function, gold_model
+from rewardshape.probe.settings import ModelSettings
+
+
+@pytest.fixture(scope="module")
+def reward_model(checkpoint, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reward") / "model"
+    config = LlamaConfig.from_pretrained(checkpoint)
+    config.num_labels = 1
+    config.pad_token_id = AutoTokenizer.from_pretrained(checkpoint).pad_token_id or 0
+    torch.manual_seed(0)
+    LlamaForSequenceClassification(config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(checkpoint).save_pretrained(folder)
+    return folder
+
+
+def test_a_reward_model_scores_as_transformers_has_it(reward_model):
+    score = gold_model(str(reward_model), ModelSettings(), torch.device("cpu"))
+    model = LlamaForSequenceClassification.from_pretrained(reward_model).eval()
+    tokenizer = AutoTokenizer.from_pretrained(reward_model)
+    with torch.no_grad():
+        expected = model(**tokenizer("Once upon a time", return_tensors="pt")).logits.item()
+    assert score("Once upon", " a time") == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_function_is_found_by_its_name():
+    assert gold_function("operator:contains")("abc", "b") is True
+
+
+def test_a_reward_model_checkpoint_scores_the_samples(probe, reward_model, tmp_path):
+    flags = ["--steps", "1", "--sample-every", "1", "--samples", "4", "--best-of", "1"]
+    assert probe(tmp_path / "run", *flags, "--gold-model", str(reward_model)) == 0
+    gold = read_trace(tmp_path / "run").samples["gold"]
+    assert gold.notna().all()
+    assert gold.nunique() > 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--gold", "absent:f", "--sample-every", "2"], "--gold absent:f"),
+        (["--gold", "math:absent", "--sample-every", "2"], "--gold math:absent"),
+        (["--gold", "nothing", "--sample-every", "2"], "MODULE:FUNCTION"),
+        (["--gold", "math:sqrt"], "--sample-every"),
+        (["--gold-model", "absent", "--sample-every", "2"], "--gold-model absent"),
+    ],
+)
+def test_a_gold_that_cannot_be_had_is_one_line(probe, tmp_path, capsys, flags, said):
+    assert probe(tmp_path / "run", *flags) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert said in lines[0]
