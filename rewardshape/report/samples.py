@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -52,8 +51,8 @@ def has_gold(trace: Trace) -> bool:
 def then_and_now(trace: Trace) -> dict[str, Any]:
     """One answer to each prompt at the first and at the last step that drew some, greedy and sampled, for every run.
 
-    ``prompts`` (what was answered and how), and ``runs``: of each ``steps`` (first, last) and ``texts``, of each prompt a
-    pair of {text, gold, cut: whether it ran into the limit of length}.
+    ``prompts`` (what was answered and how), and ``runs``: of each ``steps`` (first, last) and ``texts``, of each prompt
+    a pair of {text, gold, cut: whether it ran into the limit of length}.
     """
     if trace.samples.empty or "text" not in trace.samples:
         return {"prompts": [], "runs": []}
@@ -73,17 +72,16 @@ def _of_run(trace: Trace, run: Run, asked: list[tuple[str, float]]) -> dict[str,
     if mine.empty:
         return None
     steps = [int(mine["step"].min()), int(mine["step"].max())]
-    found = {}
+    found: dict[tuple[Any, Any, float], dict[str, Any]] = {}
     for temperature in {temperature for _, temperature in asked}:
         rows = samples_of(trace, run, temperature=temperature).drop_duplicates(["step", "prompt_id"])
-        found |= {(step, prompt, temperature): row for (step, prompt), row in _by_place(rows)}
+        found |= {(row["step"], row["prompt_id"], temperature): row for row in _records(rows)}
     texts = [[_sample(found.get((step, *one))) for step in steps] for one in asked]
     return {"steps": steps, "texts": texts}
 
 
-def _by_place(rows: pd.DataFrame) -> Iterator[tuple[tuple[int, str], dict[str, Any]]]:
-    for row in rows.to_dict("records"):
-        yield (row["step"], row["prompt_id"]), row
+def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(name): value for name, value in row.items()} for row in rows.to_dict("records")]
 
 
 def _sample(row: dict[str, Any] | None) -> dict[str, Any] | None:
