@@ -245,25 +245,26 @@ def _add_differences(
     known: list[Course] | None = None,
 ) -> None:
     """Add to every row how it stands against the baseline's run, or its run of the same seed."""
-    if any(course.pair_ids != courses[0].pair_ids for course in courses):
-        raise InputError("the runs have different probe pairs, so their differences cannot be paired")
     runs = [course.run for course in known or courses]
     if baseline not in {run.name for run in runs} | {run.setting for run in runs}:
         raise InputError(
             f"no run {baseline!r} to compare with: there are {', '.join(run.name for run in runs)}"
         )
     base = {
-        (course.run.seed if course.run.name != baseline else None): entry
+        (course.run.seed if course.run.name != baseline else None): (course.pair_ids, *entry)
         for course, entry in zip(courses, found, strict=True)
         if baseline in (course.run.name, course.run.setting) and entry[0]["reached"]
     }
     if not base and refuse:
         raise InputError(f"run {baseline!r} never reaches the common value, so nothing can be told from it")
-    for row, resampled in found:
+    for course, (row, resampled) in zip(courses, found, strict=True):
         theirs = base.get(None) or base.get(row["seed"])
         if row["reached"] and theirs is not None:
-            low, high = percentile_interval(resampled - theirs[1])
-            row["difference"] = row["chosen_change"] - theirs[0]["chosen_change"]
+            pair_ids, base_row, base_resampled = theirs
+            if course.pair_ids != pair_ids:
+                raise InputError("the runs have different probe pairs, so their differences cannot be paired")
+            low, high = percentile_interval(resampled - base_resampled)
+            row["difference"] = row["chosen_change"] - base_row["chosen_change"]
             row |= {"difference_low": low, "difference_high": high}
 
 

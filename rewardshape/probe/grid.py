@@ -88,6 +88,8 @@ class PlannedRun:
         Of this run alone, every open value filled in.
     decided : Decided
         The values that were filled in, and those that were given in their place.
+    checkpoint : str
+        Where its model is loaded from: in the embedded task, which of its models is the seed's.
     """
 
     name: str
@@ -95,6 +97,7 @@ class PlannedRun:
     objective: Objective
     settings: Settings
     decided: Decided
+    checkpoint: str
 
 
 @dataclass(frozen=True)
@@ -160,7 +163,9 @@ def plan_run(
             "one process"
         )
     filled = settings.replace(**_recorded(decided))
-    return PlannedRun(name, dict(swept or {}), made, filled, decided)
+    first = settings.checkpoint is not None or settings.training.seed == 0
+    checkpoint = model.checkpoint if first else str(embedded.checkpoint_path(settings.training.seed))
+    return PlannedRun(name, dict(swept or {}), made, filled, decided, checkpoint)
 
 
 def decide(settings: Settings, model: ModelFacts, processes: int) -> Decided:

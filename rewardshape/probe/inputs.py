@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,12 +25,12 @@ SHOWN_TOKENS = 24  # of the prompt and of each response, under --dry-run
 
 
 class Inputs:
-    """The data of a command, read and tokenised once.
+    """What the runs of one seed read: the pairs, tokenised once, and the probe set that the seed draws from them.
 
     Parameters
     ----------
     run : PlannedRun
-        Any run of the grid: what decides the pairs is the same in all of them. The probe set is drawn by its seed.
+        Any run of that seed: what decides the pairs is the same in all of them.
     checkpoint : str
         Whose tokenizer reads the pairs.
     data : table, optional
@@ -37,6 +39,8 @@ class Inputs:
     Attributes
     ----------
     tokenizer : transformers tokenizer
+    pairs : list of EncodedPair
+        All of them.
     train, probe : list of EncodedPair
         Disjoint, by prompt, unless asked otherwise.
     notes : list of str
@@ -48,13 +52,17 @@ class Inputs:
     def __init__(self, run: PlannedRun, checkpoint: str, data: Any = None):
         settings, probing = run.settings.data, run.settings.probing
         self.tokenizer = load_tokenizer(checkpoint, run.settings.model)
+        seed = run.settings.training.seed
+        own = data is None and not settings.data  # the embedded task's
         pairs, read = read_preferences(
-            (list(settings.data) or [embedded.pairs_path()]) if data is None else data,
+            _embedded(seed) if own else list(settings.data) if data is None else data,
             columns=parse_columns(settings.columns),
             skip_bad_rows=settings.skip_bad_rows,
             extra_responses=probing.probe_responses,
         )
-        encoded, tokens = encode_pairs(
+        if own and seed:  # another seed's pair of the same number is another pair
+            pairs = [replace(pair, pair_id=f"seed {seed}, {pair.pair_id}") for pair in pairs]
+        self.pairs, tokens = encode_pairs(
             pairs,
             self.tokenizer,
             max_prompt_tokens=run.decided.max_prompt_tokens,
@@ -66,25 +74,43 @@ class Inputs:
             vocabulary=vocabulary_size(checkpoint, run.settings.model),
             skip_bad_rows=settings.skip_bad_rows,
         )
+        self._read, self._tokens = read, tokens
+        self._draw(run)
+
+    def of(self, run: PlannedRun) -> Inputs:
+        """The inputs of another seed's run: the same pairs and another probe set, of the embedded task other pairs."""
+        if run.settings.checkpoint is None:
+            return Inputs(run, run.checkpoint)
+        other = copy.copy(self)
+        other._draw(run)
+        return other
+
+    def _draw(self, run: PlannedRun) -> None:
+        probing = run.settings.probing
         self.train, self.probe = split_probe(
-            encoded,
+            self.pairs,
             probing.probe_pairs,
             seed=run.settings.training.seed,
             in_training=probing.probe_in_training,
         )
-        left_out = 0 if probing.probe_in_training else len(encoded) - len(self.train) - len(self.probe)
+        left_out = 0 if probing.probe_in_training else len(self.pairs) - len(self.train) - len(self.probe)
         kept = f"{len(self.train):,} pairs to train on, {len(self.probe):,} probe pairs"
         if left_out:
             kept += f"; {left_out:,} pairs left out, they share a prompt with a probe pair"
-        self.notes = [read.summary(), tokens.summary(), kept]
+        self.notes = [self._read.summary(), self._tokens.summary(), kept]
         self.report = {
-            "read": read.to_dict(),
-            "encoded": tokens.to_dict(),
+            "read": self._read.to_dict(),
+            "encoded": self._tokens.to_dict(),
             "train_pairs": len(self.train),
             "probe_pairs": len(self.probe),
             "left_out": left_out,
-            "fingerprint": read.fingerprint,
+            "fingerprint": self._read.fingerprint,
         }
+
+
+def _embedded(seed: int) -> Any:
+    """The pairs of the embedded task: the shipped file, or those of another seed's model and annotator."""
+    return embedded.pairs(seed=seed) if seed else [embedded.pairs_path()]
 
 
 def probe_texts(pairs: Sequence[EncodedPair], tokenizer: Any) -> list[dict[str, Any]]:

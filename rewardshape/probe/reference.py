@@ -20,13 +20,13 @@ from rewardshape.trace.folder import write_whole
 
 
 class Reference:
-    """Log-probs of every pair under the untouched model: measured once for all runs of a command, kept on disk.
+    """Log-probs of every pair under the untouched model: measured once for all runs that train on them, kept on disk.
 
     Parameters
     ----------
     pairs : sequence of EncodedPair
     file : Path
-        Where they are kept for a resumed run.
+        Where they are kept for a resumed run, beside those of other pairs.
     """
 
     def __init__(self, pairs: Sequence[EncodedPair], file: Path):
@@ -37,15 +37,16 @@ class Reference:
     def logps(self, reader: Reader, score: Score, device: torch.device) -> ReferenceLogps:
         """Log-prob of each response in nats; `score` must see the untouched model at the first call."""
         if self._logps is None:
-            self._logps = on_main(self._kept)
+            kept = on_main(self._kept)
+            self._logps = kept if all(pair.pair_id in kept for pair in self.pairs) else None
         if self._logps is None:
             logps = self._logps = reference_logps(self.pairs, reader, device, score)
-            on_main(lambda: write_whole(self.file, json.dumps(logps)))
+            on_main(lambda: write_whole(self.file, json.dumps({**self._kept(), **logps})))
         return self._logps
 
-    def _kept(self) -> ReferenceLogps | None:
+    def _kept(self) -> ReferenceLogps:
         if not self.file.is_file():
-            return None
+            return {}
         kept: ReferenceLogps = json.loads(self.file.read_text(encoding="utf-8"))
         return kept
 

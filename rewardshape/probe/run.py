@@ -1,7 +1,7 @@
 """A probe run from beginning to end: `run(settings) → Trace`, for one run or a grid of them.
 
-Data, policy, reference, training, and the record of it, one folder per run. What the runs of a grid share (the
-tokenised pairs, the reader, the reference's log-probabilities) is made once.
+Data, policy, reference, training, and the record of it, one folder per run. What the runs of a grid share is made once:
+for all of them the reader, for those of one seed the pairs, their split and the reference's log-probabilities.
 """
 
 from __future__ import annotations
@@ -46,17 +46,28 @@ from rewardshape.trace.format import read_lines, rewind
 
 
 @dataclass(frozen=True)
+class Beginning:
+    """What the runs of one seed begin with: pairs, the weights' fingerprint, the untouched model's log-probs."""
+
+    inputs: Inputs
+    fingerprint: str
+    reference: Reference
+
+
+@dataclass(frozen=True)
 class Shared:
-    """What the runs of a command have in common."""
+    """What the runs of a command have in common; `beginnings` by seed."""
 
     grid: Grid
-    inputs: Inputs
     gold: Gold | None
     reader: Reader
     home: Path
-    fingerprint: str
-    reference: Reference
+    beginnings: dict[int, Beginning]
     progress: Progress
+
+    def of(self, planned: PlannedRun) -> Beginning:
+        """What this run begins with."""
+        return self.beginnings[planned.settings.training.seed]
 
 
 def run(
@@ -106,7 +117,7 @@ def run(
         join()
         grid = plan_runs(settings, checkpoint)
         notes = optimizer_notes(grid)
-        inputs = Inputs(grid.runs[0], grid.model.checkpoint, data)
+        inputs = Inputs(grid.runs[0], grid.runs[0].checkpoint, data)
         output = settings.output
         quiet = output.quiet or output.json or not here().is_main
         with Progress(sum(planned.settings.training.steps for planned in grid.runs), quiet=quiet) as progress:
@@ -121,7 +132,7 @@ def dry_run(settings: Settings) -> str:
         join()
         grid = plan_runs(settings)
         optimizer_notes(grid)
-        inputs = Inputs(grid.runs[0], grid.model.checkpoint)
+        inputs = Inputs(grid.runs[0], grid.runs[0].checkpoint)
         described = plan.describe(grid.runs[0], grid.model, inputs)
         if settings.output.json:
             return described
@@ -141,9 +152,9 @@ def run_all(grid: Grid, inputs: Inputs, progress: Progress, on_folder: Callable[
             if resumed is not None and on_main(lambda: is_settled(RunFolder(resumed / planned.name))):  # noqa: B023
                 progress.skip(planned.settings.training.steps)
                 continue
-            policy = fresh_policy(grid, planned)
+            policy = fresh_policy(planned)
             if shared is None:  # nothing is written before the checkpoint has shown that it can be used
-                shared = begin(grid, inputs, gold, policy, progress, held)
+                shared = begin(grid, inputs, gold, policy, planned, progress, held)
                 on_folder(shared.home)
             try:
                 run_one(planned, policy, shared)
@@ -155,10 +166,10 @@ def run_all(grid: Grid, inputs: Inputs, progress: Progress, on_folder: Callable[
     return Path(str(resumed)) if shared is None else shared.home
 
 
-def fresh_policy(grid: Grid, planned: PlannedRun) -> PreTrainedModel:
+def fresh_policy(planned: PlannedRun) -> PreTrainedModel:
     """The checkpoint's model, loaded for one run, where it will be trained."""
     set_seed(planned.settings.training.seed)  # adapters begin at random
-    policy = load_policy(grid.model.checkpoint, planned.settings.model)
+    policy = load_policy(planned.checkpoint, planned.settings.model)
     return policy if is_sharded() else policy.to(here().device)  # type: ignore[arg-type]
 
 
@@ -167,22 +178,23 @@ def begin(
     inputs: Inputs,
     gold: Gold | None,
     policy: PreTrainedModel,
+    planned: PlannedRun,
     progress: Progress,
     held: contextlib.ExitStack,
 ) -> Shared:
-    """Choose the reader on the first policy, make and lock the folder, and record the command in it.
+    """Choose the reader on the first policy, that of `planned`, make and lock the folder, and record the command in it.
 
     A resumed command is first asked whether it goes on with what it began with.
     """
     reader, note = on_main(lambda: choose_reader(policy, [*inputs.train, *inputs.probe]))
     if note:
         progress.say(note)
-    fingerprint = on_main(lambda: fingerprint_of(policy))
+    fingerprints = {planned.checkpoint: on_main(lambda: fingerprint_of(policy))}
     home = on_main(lambda: manifest.make_folder(grid.settings))
     if not grid.settings.output.resume:
         on_main(lambda: hold(home, held))
-    reference = Reference([*inputs.probe, *inputs.train], RunFolder(home).reference)
-    shared = Shared(grid, inputs, gold, reader, home, fingerprint, reference, progress)
+    beginnings = beginnings_of(grid, inputs, fingerprints, RunFolder(home).reference)
+    shared = Shared(grid, gold, reader, home, beginnings, progress)
     for line in on_main(lambda: checked(shared)):
         progress.say(line)
     names = [planned.name for planned in grid.runs if planned.name]
@@ -193,6 +205,29 @@ def begin(
     return shared
 
 
+def beginnings_of(
+    grid: Grid, inputs: Inputs, fingerprints: dict[str, str], file: Path
+) -> dict[int, Beginning]:
+    """What the runs of each seed begin with; `inputs` are the first run's, `fingerprints` those of weights loaded so far.
+
+    One reading of the pairs and one measurement of the reference do for all seeds, except in the embedded task, whose
+    seeds have labels and models of their own.
+    """
+    reference, found = Reference(inputs.pairs, file), dict[int, Beginning]()
+    for planned in grid.runs:
+        seed = planned.settings.training.seed
+        if seed in found:
+            continue
+        mine = inputs.of(planned) if found else inputs
+        if planned.checkpoint not in fingerprints:
+            other = load_policy(planned.checkpoint, planned.settings.model)
+            fingerprints[planned.checkpoint] = fingerprint_of(other)
+        same = mine.pairs is inputs.pairs
+        fingerprint = fingerprints[planned.checkpoint]
+        found[seed] = Beginning(mine, fingerprint, reference if same else Reference(mine.pairs, file))
+    return found
+
+
 def hold(folder: Path, held: contextlib.ExitStack) -> None:
     """Keep every other process out of the folder as long as `held` lasts."""
     held.callback(locked(folder).release)
@@ -201,13 +236,13 @@ def hold(folder: Path, held: contextlib.ExitStack) -> None:
 def checked(shared: Shared) -> list[str]:
     """Notes on the runs that are there already; `InputError` where one of them would become another."""
     notes: list[str] = []
-    rows = ProbeSet(shared.inputs.probe, shared.reader, here().device).table(None)
     for planned in shared.grid.runs:
         files = RunFolder(shared.home / planned.name)
         if files.manifest.is_file():
             notes += check_manifest(files, manifest_now(planned, shared))
             if not is_settled(files) and (checkpoint := checkpoint_of(files)):
-                check_record(files.trace, step_of(checkpoint), rows)
+                probe = ProbeSet(shared.of(planned).inputs.probe, shared.reader, here().device)
+                check_record(files.trace, step_of(checkpoint), probe.table(None))
     return list(dict.fromkeys(notes))
 
 
@@ -221,8 +256,8 @@ def manifest_now(planned: PlannedRun, shared: Shared) -> dict[str, Any]:
         planned,
         home=shared.home,
         model=shared.grid.model,
-        fingerprint=shared.fingerprint,
-        inputs=shared.inputs,
+        fingerprint=shared.of(planned).fingerprint,
+        inputs=shared.of(planned).inputs,
         reader=shared.reader,
         place=here(),
     )
@@ -230,7 +265,7 @@ def manifest_now(planned: PlannedRun, shared: Shared) -> dict[str, Any]:
 
 def run_one(planned: PlannedRun, policy: PreTrainedModel, shared: Shared) -> None:
     """One training run: from the start, or on from its newest whole checkpoint."""
-    inputs, settings, decided = shared.inputs, planned.settings, planned.decided
+    inputs, settings, decided = shared.of(planned).inputs, planned.settings, planned.decided
     folder = shared.home / planned.name
     untouched = (
         untouched_model(policy, adapters=settings.model.lora_rank is not None) if sampled(planned) else None
@@ -275,7 +310,9 @@ def run_one(planned: PlannedRun, policy: PreTrainedModel, shared: Shared) -> Non
             trainer,
             folder,
             measures,
-            reference=lambda: shared.reference.logps(shared.reader, trainer.score, trainer.args.device),
+            reference=lambda: shared.of(planned).reference.logps(
+                shared.reader, trainer.score, trainer.args.device
+            ),
             stop=stop,
             begins_at=step_of(checkpoint) if checkpoint else 0,
             on_step=changes_shown(
@@ -308,7 +345,7 @@ def begin_or_rewind(planned: PlannedRun, shared: Shared) -> Path | None:
     """Write the manifest; the checkpoint to go on from, with everything later dropped from the record."""
     files = RunFolder(shared.home / planned.name)
     checkpoint = checkpoint_of(files)
-    manifest.write_manifest(files.path, manifest_now(planned, shared), shared.inputs)
+    manifest.write_manifest(files.path, manifest_now(planned, shared), shared.of(planned).inputs)
     rewind(files.path, step_of(checkpoint) if checkpoint else -1)
     return checkpoint
 
@@ -384,15 +421,15 @@ def samples_of(
         raise InputError(
             "--sample-every: a sharded model (FSDP) cannot sample; run it under DDP or on one process"
         )
-    probing = planned.settings.probing
+    probing, inputs = planned.settings.probing, shared.of(planned).inputs
     sampler = Sampler(
-        prompts_to_sample(planned, shared.inputs),
-        shared.inputs.tokenizer,
+        prompts_to_sample(planned, inputs),
+        inputs.tokenizer,
         shared.reader,
         reference=untouched,
         gold=shared.gold,
         max_tokens=planned.decided.max_response_tokens,
-        seed=shared.grid.settings.training.seed,
+        seed=planned.settings.training.seed,
         temperatures=probing.sample_temperatures,
     )
     several = -(-probing.samples // len(sampler.prompts))
@@ -410,7 +447,7 @@ def prompts_to_sample(planned: PlannedRun, inputs: Inputs) -> list[EncodedPair]:
     if planned.settings.checkpoint is None:
         prompts = [
             EncodedPair(f"held-out:{number}", inputs.tokenizer(prompt)["input_ids"], {})
-            for number, prompt in enumerate(embedded.prompts(), 1)
+            for number, prompt in enumerate(embedded.prompts(seed=planned.settings.training.seed), 1)
         ]
     else:
         prompts = list({tuple(pair.prompt_ids): pair for pair in inputs.probe}.values())

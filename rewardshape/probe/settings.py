@@ -139,7 +139,12 @@ class TrainingSettings:
         "adamw_torch_8bit (stochastic rounding)",
         "NAME",
     )
-    seed: int = _setting(0, "seed of the data order and the probe set", "N", axis=True)
+    seed: int = _setting(
+        0,
+        "seed of the data order, the probe set and the samples; in the embedded task also of its annotator and model",
+        "N",
+        axis=True,
+    )
     seeds: int = _setting(1, "repeat every setting with this many seeds", "N")
 
     def __post_init__(self) -> None:

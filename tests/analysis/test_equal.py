@@ -82,6 +82,20 @@ def test_difference_from_the_baseline_is_paired(write_run, tmp_path, rng):
     assert table.loc[1.0, "chosen_change_high"] - table.loc[1.0, "chosen_change_low"] > 0.03
 
 
+def test_seeds_may_have_probe_sets_of_their_own_and_one_seed_may_not(write_run, tmp_path):
+    for seed in (0, 1):
+        ids = [f"seed {seed}, {i}" for i in range(PAIRS)]
+        for alpha, fall in ((0.0, -0.02), (1.0, -0.015)):
+            place = tmp_path / "sweep" / f"alpha={alpha:g}-seed={seed}"
+            write_line(write_run, place, fall, -0.06, alpha=alpha, seed=seed, pair_ids=ids)
+    trace = read_trace(tmp_path / "sweep")
+    table = compare_at_equal(trace, "step", 10, baseline="alpha=0").query("alpha == 1")
+    np.testing.assert_allclose(table["difference"], 10 * 0.005, atol=1e-6)
+    assert table["seed"].tolist() == [0, 1]
+    with pytest.raises(InputError, match="different probe pairs"):  # one run cannot stand for another's pairs
+        compare_at_equal(trace, "step", 10, baseline="alpha=0-seed=0")
+
+
 def test_unknown_or_unreaching_baseline_is_refused(sweep):
     with pytest.raises(InputError, match="there are alpha=0, alpha=1"):
         compare_at_equal(sweep, "step", baseline="alpha=7")

@@ -25,6 +25,7 @@ __all__ = [
     "BIAS",
     "COSTS",
     "DEFAULTS",
+    "MODELS",
     "NOISE",
     "checkpoint_path",
     "gold",
@@ -47,18 +48,26 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
-def checkpoint_path() -> Path:
-    """The folder of the trained model: an ordinary causal-LM checkpoint with its tokenizer."""
-    return Path(__file__).with_name("model")
+MODELS = 1  # that are shipped, each trained from a seed of its own on texts of its own
 
 
-def pairs_path() -> Path:
-    """The JSONL file of preference pairs (prompt, chosen, rejected), labelled with `BIAS` and `NOISE`."""
-    return Path(__file__).with_name("pairs.jsonl")
+def checkpoint_path(seed: int = 0) -> Path:
+    """The folder of a trained model, an ordinary causal-LM checkpoint with its tokenizer: number `seed` mod `MODELS`."""
+    return _made(seed) / "model"
+
+
+def pairs_path(seed: int = 0) -> Path:
+    """The JSONL file of that model's answers as pairs (prompt, chosen, rejected), labelled by the first annotator."""
+    return _made(seed) / "pairs.jsonl"
+
+
+def _made(seed: int) -> Path:
+    number = seed % MODELS
+    return Path(__file__).parent / (str(number) if number else "")
 
 
 def pairs(*, bias: float = BIAS, noise: float = NOISE, seed: int = 0) -> list[dict[str, str]]:
-    """The preference pairs, labelled anew by an annotator with another bias, noise or seed.
+    """The preference pairs of a seed: its model's answers, labelled by its annotator with this bias and noise.
 
     Parameters
     ----------
@@ -67,7 +76,7 @@ def pairs(*, bias: float = BIAS, noise: float = NOISE, seed: int = 0) -> list[di
     noise : float
         Temperature of the labels, in units of reward, positive.
     seed : int
-        Of the labels; the defaults of all three give the file at `pairs_path`.
+        Of the labels, and which model answered; the defaults of all three give the file at `pairs_path`.
 
     Returns
     -------
@@ -79,12 +88,12 @@ def pairs(*, bias: float = BIAS, noise: float = NOISE, seed: int = 0) -> list[di
     >>> [sorted(pair) for pair in pairs(bias=0.0)[:1]]
     [['chosen', 'prompt', 'rejected']]
     """
-    rows = [json.loads(line) for line in pairs_path().read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(line) for line in pairs_path(seed).read_text(encoding="utf-8").splitlines()]
     return label(
         ((row["prompt"], row["chosen"], row["rejected"]) for row in rows), bias=bias, noise=noise, seed=seed
     )
 
 
-def prompts(count: int = 128) -> list[str]:
-    """Requests for the gold reward that neither the model's training nor the pairs contain."""
-    return list(islice(world.draw_prompts(random.Random(1), held_out=True), count))
+def prompts(count: int = 128, *, seed: int = 0) -> list[str]:
+    """Requests for the gold reward that neither the models' training nor the pairs contain, drawn by the seed."""
+    return list(islice(world.draw_prompts(random.Random(seed + 1), held_out=True), count))
