@@ -97,7 +97,7 @@ def difference_curves(trace: Trace, *, baseline: str | None = None, seed: int = 
     Parameters
     ----------
     trace : Trace
-        A sweep: runs from one checkpoint on one probe set.
+        A sweep: runs that have their checkpoint and their probe set in common with those of their seed.
     baseline : str, optional
         A setting, such as ``"alpha=0"``; left out: the α nearest to 0, or else the first setting.
 

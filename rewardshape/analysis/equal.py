@@ -54,7 +54,7 @@ def compare_at_equal(
     Parameters
     ----------
     trace : Trace
-        A sweep: runs from one checkpoint on one probe set.
+        A sweep: runs that have their checkpoint and their probe set in common with those of their seed.
     axis : {"logp_margin", "kl", "step"}
         What is set equal: the gain since step 0 of the probe margin in log-probs (nats per token), the KL to the
         reference (nats per response, the mean over samples, made non-decreasing along the run by isotonic
