@@ -208,7 +208,7 @@ def begin(
 def beginnings_of(
     grid: Grid, inputs: Inputs, fingerprints: dict[str, str], file: Path
 ) -> dict[int, Beginning]:
-    """What the runs of each seed begin with; `inputs` are the first run's, `fingerprints` those of weights loaded so far.
+    """What the runs of each seed begin with; `inputs` are the first's, `fingerprints` those of weights loaded so far.
 
     One reading of the pairs and one measurement of the reference do for all seeds, except in the embedded task, whose
     seeds have labels and models of their own.

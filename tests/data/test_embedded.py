@@ -32,10 +32,7 @@ def test_another_seed_is_another_annotator_who_disagrees_as_often_as_bradley_ter
     mine, others = embedded.pairs(), embedded.pairs(seed=seed)
     assert [{p["chosen"], p["rejected"]} for p in mine] == [{p["chosen"], p["rejected"]} for p in others]
     gaps = np.array(
-        [
-            embedded.proxy(p["prompt"], p["chosen"]) - embedded.proxy(p["prompt"], p["rejected"])
-            for p in mine
-        ]
+        [embedded.proxy(p["prompt"], p["chosen"]) - embedded.proxy(p["prompt"], p["rejected"]) for p in mine]
     )
     agree = 1 / (1 + np.exp(-gaps / embedded.NOISE))
     chance = 2 * agree * (1 - agree)

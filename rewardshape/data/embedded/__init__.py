@@ -52,7 +52,7 @@ MODELS = 1  # that are shipped, each trained from a seed of its own on texts of 
 
 
 def checkpoint_path(seed: int = 0) -> Path:
-    """The folder of a trained model, an ordinary causal-LM checkpoint with its tokenizer: number `seed` mod `MODELS`."""
+    """The folder of trained model `seed` mod `MODELS`: an ordinary causal-LM checkpoint with its tokenizer."""
     return _made(seed) / "model"
 
 
