@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, set_seed
 from rewardshape.data import EncodedPair, embedded
 from rewardshape.errors import InputError
 from rewardshape.probe import manifest, plan
+from rewardshape.probe.beginning import Beginning, beginnings_of
 from rewardshape.probe.checkpoints import step_of, whole_checkpoints
 from rewardshape.probe.distributed import here, is_sharded, join, on_main
 from rewardshape.probe.grid import Grid, PlannedRun, plan_runs
@@ -35,7 +36,7 @@ from rewardshape.probe.policy import check_optimizer, load_policy
 from rewardshape.probe.process import set_up
 from rewardshape.probe.progress import Progress, changes_shown
 from rewardshape.probe.recorder import Measures, Recorder
-from rewardshape.probe.reference import Reference, untouched_model
+from rewardshape.probe.reference import untouched_model
 from rewardshape.probe.resume import check_manifest, check_record, fingerprint_of
 from rewardshape.probe.settings import IN_MEMORY, Settings
 from rewardshape.probe.stopping import Diverged, Interrupted, ending_recorded, is_settled, stop_on_signal
@@ -43,15 +44,6 @@ from rewardshape.probe.training import PairTrainer, TrainingOrder, training_argu
 from rewardshape.trace import Trace, read_trace
 from rewardshape.trace.folder import RunFolder
 from rewardshape.trace.format import read_lines, rewind
-
-
-@dataclass(frozen=True)
-class Beginning:
-    """What the runs of one seed begin with: pairs, the weights' fingerprint, the untouched model's log-probs."""
-
-    inputs: Inputs
-    fingerprint: str
-    reference: Reference
 
 
 @dataclass(frozen=True)
@@ -203,29 +195,6 @@ def begin(
         held.enter_context(live_page(home))
         progress.say(f"the page, while it runs: {RunFolder(home).report}")
     return shared
-
-
-def beginnings_of(
-    grid: Grid, inputs: Inputs, fingerprints: dict[str, str], file: Path
-) -> dict[int, Beginning]:
-    """What the runs of each seed begin with; `inputs` are the first's, `fingerprints` those of weights loaded so far.
-
-    One reading of the pairs and one measurement of the reference do for all seeds, except in the embedded task, whose
-    seeds have labels and models of their own.
-    """
-    reference, found = Reference(inputs.pairs, file), dict[int, Beginning]()
-    for planned in grid.runs:
-        seed = planned.settings.training.seed
-        if seed in found:
-            continue
-        mine = inputs.of(planned) if found else inputs
-        if planned.checkpoint not in fingerprints:
-            other = load_policy(planned.checkpoint, planned.settings.model)
-            fingerprints[planned.checkpoint] = fingerprint_of(other)
-        same = mine.pairs is inputs.pairs
-        fingerprint = fingerprints[planned.checkpoint]
-        found[seed] = Beginning(mine, fingerprint, reference if same else Reference(mine.pairs, file))
-    return found
 
 
 def hold(folder: Path, held: contextlib.ExitStack) -> None:

@@ -16,8 +16,6 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rewardshape import objective, read_trace
-from rewardshape.data import embedded
-from rewardshape.probe.__main__ import main
 from rewardshape.probe.policy import load_policy
 from rewardshape.probe.settings import ModelSettings
 from rewardshape.trace.format import read_lines
@@ -173,46 +171,6 @@ def test_a_sweep_has_one_folder_per_alpha_and_the_same_pairs_in_each(probe, tmp_
     assert (zero["pair_id"].to_numpy() == one["pair_id"].to_numpy()).all()
     assert zero.query("step == 0")["logp_sum"].tolist() == one.query("step == 0")["logp_sum"].tolist()
     assert zero.query("step == 2")["logp_sum"].tolist() != one.query("step == 2")["logp_sum"].tolist()
-
-
-def test_a_seed_is_the_same_alone_and_in_a_sweep_and_has_a_probe_set_of_its_own(probe, tmp_path):
-    few = ("--objective", "dpo", "--beta", "0.1", "--steps", "2")
-    assert probe(tmp_path / "both", *few, "--seeds", "2") == 0
-    assert probe(tmp_path / "alone", *few, "--seed", "1") == 0
-    records = [
-        (tmp_path / name / "trace.jsonl").read_bytes() for name in ("both/seed=0", "both/seed=1", "alone")
-    ]
-    assert records[0] != records[1] == records[2]
-    zero, one = (
-        read_trace(tmp_path / "both" / name).responses.query("split == 'probe'")
-        for name in ("seed=0", "seed=1")
-    )
-    assert 0 < len(set(zero["pair_id"]) - set(one["pair_id"]))
-    for rows in (zero.query("step == 0"), one.query("step == 0")):
-        np.testing.assert_allclose(rows["logp_sum"], rows["ref_logp_sum"], atol=1e-5)
-    # resuming what is settled compares data, weights and probe set of either seed, and trains nothing
-    assert main(["--resume", "--output", str(tmp_path / "both"), "--quiet"]) == 0
-    assert (tmp_path / "both" / "seed=1" / "trace.jsonl").read_bytes() == records[1]
-
-
-def test_seeds_of_the_embedded_task_start_from_their_own_model_and_labels(tmp_path):
-    small = ["--alpha", "0", "--steps", "1", "--probe-pairs", "8", "--sample-every", "1", "--samples", "4"]
-    assert main([*small, "--best-of", "1", "--seeds", "2", "--output", str(tmp_path / "run"), "--quiet"]) == 0
-    for seed in (0, 1):
-        folder = tmp_path / "run" / f"seed={seed}"
-        rows = {(pair["prompt"], pair["chosen"], pair["rejected"]) for pair in embedded.pairs(seed=seed)}
-        probe_set = [json.loads(line) for line in (folder / "probe_set.jsonl").read_text().splitlines()]
-        for pair in probe_set:
-            texts = [pair["responses"][name].removesuffix("<end>") for name in ("chosen", "rejected")]
-            assert (pair["prompt"], *texts) in rows
-        model = AutoModelForCausalLM.from_pretrained(embedded.checkpoint_path(seed)).eval()
-        tokenizer = AutoTokenizer.from_pretrained(embedded.checkpoint_path(seed))
-        first = read_trace(folder).responses.query("split == 'probe' and step == 0").set_index("pair_id")
-        for pair in probe_set:
-            found = first.loc[pair["pair_id"]].set_index("response")["logp_sum"]
-            ids = tokenizer(pair["prompt"])["input_ids"]
-            response = tokenizer(pair["responses"]["chosen"])["input_ids"]
-            assert found["chosen"] == pytest.approx(plain_logp(model, ids, response).item(), abs=1e-4)
 
 
 def test_non_finite_loss_stops_before_the_update_and_names_the_pair(probe, tmp_path, capsys):
