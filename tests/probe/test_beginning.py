@@ -1,4 +1,4 @@
-"""What runs of several seeds begin with: each seed as if it were alone, in the embedded task with a model of its own."""
+"""What runs of several seeds begin with: each as if it were alone, in the embedded task with a model of its own."""
 
 from __future__ import annotations
 
