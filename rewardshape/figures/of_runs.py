@@ -107,7 +107,6 @@ def _equal_margin(trace: Trace) -> Figure:
     figure, axes = plt.subplots(1, 3, figsize=(BOTH_COLUMNS, 2.4))
     rows = compare_at_equal(trace, "logp_margin")
     sweep.plot_at_equal(rows, axes[0])
-    at, _, common = axes[0].get_xlabel().partition(", ")
     reached = rows[rows["reached"]]
     if len(reached) and reached["setting"].is_unique:
         base = str(reached["run"].iloc[int(reached["alpha"].abs().fillna(np.inf).to_numpy().argmin())])
@@ -117,8 +116,8 @@ def _equal_margin(trace: Trace) -> Figure:
     else:
         axes[1].set_axis_off()
     sweep.plot_fallen_at_equal(rows, axes[2])
-    axes[0].set_xlabel(at)
-    figure.suptitle(common, fontsize="medium")
+    axes[0].set_xlabel(axes[2].get_xlabel())
+    figure.suptitle(f"at {sweep.common_value(rows)}", fontsize="medium")
     return figure
 
 

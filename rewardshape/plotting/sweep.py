@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
 from rewardshape.errors import InputError
-from rewardshape.numbers import number, parameter
+from rewardshape.numbers import number, parameter, shortest
 from rewardshape.plotting.axes import axis, label_ends, panels, step_axis, styled, zero_line
 from rewardshape.plotting.style import (
     BOTH_COLUMNS,
@@ -38,6 +38,7 @@ class Setting(NamedTuple):
     label: str
     color: Any
     place: float  # on an axis of settings: α itself, or the rank of the name
+    tick: str  # on such an axis
     rows: pd.DataFrame
 
 
@@ -47,11 +48,11 @@ def by_setting(table: pd.DataFrame) -> list[Setting]:
     alphas = [rows["alpha"].iloc[0] for _, rows in groups]
     if np.isfinite(alphas).all() and len(set(alphas)) == len(alphas):
         ordered = sorted(zip(alphas, groups, strict=True), key=lambda item: item[0])
-        return [Setting(parameter("alpha", a), alpha_color(a), a, g[1]) for a, g in ordered]
+        return [Setting(parameter("alpha", a), alpha_color(a), a, shortest(a), g[1]) for a, g in ordered]
     column = table["setting"]
     known = list(column.cat.categories) if column.dtype == "category" else [name for name, _ in groups]
     colors = dict(zip(known, ordered_colors(len(known)), strict=True))
-    return [Setting(plain(name), colors[name], i, rows) for i, (name, rows) in enumerate(groups)]
+    return [Setting(plain(name), colors[name], i, plain(name), rows) for i, (name, rows) in enumerate(groups)]
 
 
 def _lines(ax: Axes, setting: Setting, x: str, y: str, linestyle: Any = "-") -> None:
@@ -208,7 +209,7 @@ def plot_grid(
             if len(lines):
                 label = parameter(hue, h) if isinstance(h, int | float) else plain(str(h))
                 dashes = "-" if numeric else DASHES[i % len(DASHES)]
-                _lines(ax, Setting(label, color, i, lines), "step", value, linestyle=dashes)
+                _lines(ax, Setting(label, color, i, label, lines), "step", value, linestyle=dashes)
         title = [parameter(name, v) for name, v in ((row, r), (col, c)) if name is not None]
         ax.set_title(plain(", ".join(title)))
         step_axis(ax)
@@ -240,7 +241,9 @@ def plot_trajectory(curve: pd.DataFrame, ax: Axes | None = None) -> Axes:
         ax.plot(*marks.T, "|", color=setting.color, markersize=5, label="_steps")
         ax.plot(*path[-1], "o", color=setting.color, label="_end")
         ax.plot(*path[0], "o", markerfacecolor="white", markeredgecolor=NEUTRAL, zorder=3, label="_start")
-    _equal_margin_line(ax)
+    common = equal_margin(curve)
+    if common is not None:
+        ax.axvline(common, color=NEUTRAL, linewidth=0.7, linestyle="--", zorder=0, label="equal margin")
     ax.set(
         xlabel="chosen − rejected log-prob (nats per token)",
         ylabel="chosen log-prob\n(nats per token)",
@@ -252,16 +255,13 @@ def plot_trajectory(curve: pd.DataFrame, ax: Axes | None = None) -> Axes:
 STEP_MARKS = 6  # of a path: its ends, and four ticks at equal numbers of steps between
 
 
-def _equal_margin_line(ax: Axes) -> None:
-    """The margin that every path reaches: along this line they are to be compared."""
-    ends = [
-        np.asarray(line.get_xydata())[:, 0]
-        for line in ax.get_lines()
-        if not str(line.get_label()).startswith("_")
-    ]
-    common = min(float(end.max()) for end in ends)
-    if len(ends) > 1 and common > max(float(end[0]) for end in ends):
-        ax.axvline(common, color=NEUTRAL, linewidth=0.7, linestyle="--", zorder=0, label="equal margin")
+def equal_margin(curve: pd.DataFrame) -> float | None:
+    """The largest margin that every setting's path reaches: there they are to be compared. None of one path, or of
+    paths that do not all rise above their starts."""
+    paths = _plane(curve).groupby(["setting", "step"], observed=True)["logp_margin"].mean()
+    of = paths.groupby("setting", observed=True)
+    common = float(of.max().min())
+    return common if of.ngroups > 1 and common > float(of.first().max()) else None
 
 
 def _plane(curve: pd.DataFrame) -> pd.DataFrame:
@@ -314,19 +314,23 @@ def plot_at_equal(rows: pd.DataFrame, ax: Axes | None = None) -> Axes:
         As `compare_at_equal` returns it.
     """
     ax = axis(ax)
-    value = rows["value"].iloc[0]
-    common = {
-        "logp_margin": f"margin gain {value:.2g} nats per token",
-        "kl": f"KL {value:.2g} nats",
-        "step": f"step {number(value, 0)}",
-    }[rows["axis"].iloc[0]]
     settings = by_setting(rows[rows["reached"]])
     zero_line(ax)
     _points(ax, settings, "chosen_change", RESPONSE_COLORS["chosen"], "chosen")
     ax.set_ylabel("change in chosen log-prob\n(nats per token)")
     settings_axis(ax, settings)
-    ax.set_xlabel(f"{ax.get_xlabel()}, at {common}")
+    ax.set_xlabel(f"{ax.get_xlabel()}, at {common_value(rows)}")
     return ax
+
+
+def common_value(rows: pd.DataFrame) -> str:
+    """What the runs of `compare_at_equal` have in common, in words: margin, KL or step."""
+    value = rows["value"].iloc[0]
+    return {
+        "logp_margin": f"margin gain {value:.2g} nats per token",
+        "kl": f"KL {value:.2g} nats",
+        "step": f"step {number(value, 0)}",
+    }[str(rows["axis"].iloc[0])]
 
 
 @styled
@@ -395,7 +399,6 @@ def _seed_places(settings: list[Setting]) -> Iterator[tuple[float, pd.Series]]:
 
 def settings_axis(ax: Axes, settings: list[Setting]) -> None:
     """Settings along the bottom, each with its name."""
-    numeric = all(setting.label.startswith("α") for setting in settings)
     ax.set_xticks([setting.place for setting in settings])
-    ax.set_xticklabels([setting.label.removeprefix("α = ") for setting in settings])
-    ax.set_xlabel("α" if numeric else "run")
+    ax.set_xticklabels([setting.tick for setting in settings])
+    ax.set_xlabel("run" if any(setting.tick == setting.label for setting in settings) else "α")

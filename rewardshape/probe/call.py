@@ -14,7 +14,7 @@ from rewardshape.data.sources import is_table
 from rewardshape.errors import InputError, needing
 from rewardshape.probe.command import settled
 from rewardshape.probe.process import quiet_imports
-from rewardshape.probe.settings import IN_MEMORY, SETTINGS, Setting
+from rewardshape.probe.settings import SETTINGS, Setting
 
 if TYPE_CHECKING:
     from rewardshape.trace import Trace
@@ -63,7 +63,7 @@ def run_probe(checkpoint: Any = None, data: Any = None, **settings: Any) -> Trac
         from rewardshape.probe.run import run
         from rewardshape.probe.show import write_results
     table = data if data is not None and is_table(data) else None
-    names = data if table is None else [f"{type(data).__name__} {IN_MEMORY}"]
+    names = data if table is None else [f"{type(data).__name__} in memory"]
     with _checkpoint(checkpoint) as (name, folder):
         given = {"checkpoint": name, "data": names, **settings}
         chosen = settled({key: value for key, value in given.items() if value is not None})
@@ -89,7 +89,7 @@ def _checkpoint(given: Any) -> Iterator[tuple[str | None, str | None]]:
             if not hasattr(part, "save_pretrained"):
                 raise InputError(f"checkpoint: {type(part).__name__} is no {what} of transformers")
             part.save_pretrained(folder)
-        yield f"{type(model).__name__} {IN_MEMORY}", folder
+        yield f"{type(model).__name__} in memory", folder
 
 
 def _entry(setting: Setting) -> str:

@@ -110,11 +110,14 @@ class Grid:
         Of the whole command; what all its runs have in common is filled in.
     model : ModelFacts
     runs : list of PlannedRun
+    in_memory : tuple of str
+        What was given as an object and not by its path: ``checkpoint``, ``data``.
     """
 
     settings: Settings
     model: ModelFacts
     runs: list[PlannedRun]
+    in_memory: tuple[str, ...] = ()
 
 
 def plan_runs(settings: Settings, checkpoint: str | None = None) -> Grid:

@@ -55,10 +55,19 @@ def _make(folder: Path, *, exist_ok: bool) -> None:
         raise InputError(f"--output {folder}: cannot be made ({error.strerror})") from error
 
 
-def write_command(folder: Path, settings: Settings, runs: Sequence[str] = ()) -> None:
-    """Record the settings of the whole command, and of a sweep the names of its `runs`."""
+def write_command(
+    folder: Path, settings: Settings, runs: Sequence[str] = (), in_memory: Sequence[str] = ()
+) -> None:
+    """Record the settings of the whole command, of a sweep the names of its `runs`, and what was given as objects."""
     written = {"command": command_line(settings), "settings": settings.as_dict()}
-    write_json(RunFolder(folder).command, {**written, "runs": list(runs)} if runs else written)
+    more = {"runs": list(runs), "in_memory": list(in_memory)}
+    write_json(RunFolder(folder).command, written | {name: value for name, value in more.items() if value})
+
+
+def given_in_memory(folder: Path) -> list[str]:
+    """What a recorded command was given as objects, which only their owner can give again."""
+    recorded = json.loads(RunFolder(folder).command.read_text(encoding="utf-8"))
+    return list(recorded.get("in_memory", []))
 
 
 def manifest_of(

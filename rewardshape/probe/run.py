@@ -7,8 +7,8 @@ for all of them the reader, for those of one seed the pairs, their split and the
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ from rewardshape.probe.progress import Progress, changes_shown
 from rewardshape.probe.recorder import Measures, Recorder
 from rewardshape.probe.reference import untouched_model
 from rewardshape.probe.resume import check_manifest, check_record, fingerprint_of
-from rewardshape.probe.settings import IN_MEMORY, Settings
+from rewardshape.probe.settings import Settings
 from rewardshape.probe.stopping import Diverged, Interrupted, ending_recorded, is_settled, stop_on_signal
 from rewardshape.probe.training import PairTrainer, TrainingOrder, training_arguments
 from rewardshape.trace import Trace, read_trace
@@ -99,15 +99,12 @@ def run(
     --------
     >>> trace = run(parse(["./model", "--data", "pairs.jsonl", "--alpha", "0", "0.25"]))  # doctest: +SKIP
     """
-    for name, given in ((str(settings.checkpoint), checkpoint), (" ".join(settings.data.data), data)):
-        if given is None and name.endswith(IN_MEMORY):
-            raise InputError(
-                f"--resume: the run was started from Python, with {name}; go on there, with run_probe(…, output=…, "
-                "resume=True) and the same objects"
-            )
+    objects = {"checkpoint": checkpoint, "data": data}
+    in_memory = tuple(name for name, given in objects.items() if given is not None)
+    _require_objects(settings, in_memory)
     with set_up():
         join()
-        grid = plan_runs(settings, checkpoint)
+        grid = replace(plan_runs(settings, checkpoint), in_memory=in_memory)
         notes = optimizer_notes(grid)
         inputs = Inputs(grid.runs[0], grid.runs[0].checkpoint, data)
         output = settings.output
@@ -116,6 +113,19 @@ def run(
             for line in [*notes, *inputs.notes]:
                 progress.say(line)
             return read_trace(run_all(grid, inputs, progress, on_folder))
+
+
+def _require_objects(settings: Settings, given: Sequence[str]) -> None:
+    """To resume what was started with objects takes the same objects."""
+    if not settings.output.resume or settings.output.output is None:
+        return
+    recorded = manifest.given_in_memory(Path(settings.output.output))
+    for name in recorded:
+        if name not in given:
+            raise InputError(
+                f"--resume: the run was started from Python, its {name} given as an object; go on there, with "
+                "run_probe(…, output=…, resume=True) and the same objects"
+            )
 
 
 def dry_run(settings: Settings) -> str:
@@ -190,7 +200,8 @@ def begin(
     for line in on_main(lambda: checked(shared)):
         progress.say(line)
     names = [planned.name for planned in grid.runs if planned.name]
-    on_main(lambda: manifest.write_command(home, grid.settings.replace(output=str(home)), names))
+    written = grid.settings.replace(output=str(home))
+    on_main(lambda: manifest.write_command(home, written, names, grid.in_memory))
     if grid.settings.output.live and here().is_main:
         held.enter_context(live_page(home))
         progress.say(f"the page, while it runs: {RunFolder(home).report}")
@@ -298,8 +309,7 @@ def run_one(planned: PlannedRun, policy: PreTrainedModel, shared: Shared) -> Non
                 trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         finally:
             recorder.close()
-    status = "interrupted" if stop.is_set() else "done"
-    on_main(lambda: RunFolder(folder).set_status(status))
+    on_main(lambda: RunFolder(folder).set_status("interrupted" if stop.is_set() else "done"))
     if stop.is_set():
         raise Interrupted(stop.signal_number, shared.home)
 

@@ -26,7 +26,6 @@ TRACKERS = ("none", "tensorboard", "wandb", "trackio")
 LORA_RATE = 10  # adapters learn at this multiple of the rate that suits the weights
 PRECISIONS = ("float32", "mixed", "bfloat16")
 ATTENTIONS = ("sdpa", "eager", "flash_attention_2", "flex_attention")
-IN_MEMORY = "in memory"  # how the name of a checkpoint or of data ends that was given as an object
 LARGEST_SEED = 2**32 - 1  # numpy knows none beyond
 
 

@@ -13,7 +13,6 @@ from rewardshape.analysis import compare_at_equal, displacement_summary, over_se
 from rewardshape.errors import InputError
 from rewardshape.figures.of_runs import draw_all
 from rewardshape.probe.settings import Settings
-from rewardshape.probe.stopping import DIVERGED
 from rewardshape.report import write_report
 from rewardshape.trace import Trace
 from rewardshape.trace.folder import RunFolder
@@ -29,6 +28,7 @@ COLUMNS = {
     "gold": "gold reward",
     "difference": "chosen above α = 0's [nats/token]",
 }
+CHANGES = ("chosen_change", "rejected_change", "difference")
 PERCENT = ("share_fallen", "accuracy")
 AXES = ("step", "logp_margin", "kl")  # along which the runs of a sweep are compared
 
@@ -77,8 +77,8 @@ def write_results(trace: Trace) -> Results:
 
 def diverged(trace: Trace) -> list[str]:
     """Of each run that diverged its name, the step and the pair, as its manifest has it."""
-    found = [(run, str(run.manifest.get("status"))) for run in trace.runs]
-    return [f"{run.name}: {status}" for run, status in found if status.startswith(DIVERGED)]
+    found = [run for run in trace.runs if run.manifest.get("status") == "diverged"]
+    return [f"{run.name}: diverged: {run.manifest.get('reason')}" for run in found]
 
 
 def show(trace: Trace, compared: list[pd.DataFrame], settings: Settings) -> None:
@@ -163,10 +163,9 @@ def _text(row: dict[Any, Any], column: str) -> str:
         return f"{row[column]:.0%}"
     if pd.isna(row[column]):
         return "–"
-    signed = column.endswith("change") or column == "difference"
-    form = "{:+.3f}" if signed else "{:.3f}"
+    form = "{:+.3f}" if column in CHANGES else "{:.3f}"
     value, low, high = (row.get(name) for name in _with_ends(column))
-    if not signed or pd.isna(low):
+    if column not in CHANGES or pd.isna(low):
         return form.format(value)
     return f"{form.format(value)} [{form.format(low)}, {form.format(high)}]"
 

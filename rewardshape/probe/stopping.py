@@ -10,9 +10,7 @@ from pathlib import Path
 
 from rewardshape.errors import InputError
 from rewardshape.probe.distributed import here
-from rewardshape.trace.folder import RunFolder
-
-DIVERGED = "diverged"  # how the status of a run begins whose loss or gradient was not finite
+from rewardshape.trace.folder import RunFolder, Status
 
 
 class Interrupted(Exception):
@@ -73,23 +71,22 @@ def ending_recorded(files: RunFolder, home: Path) -> Iterator[None]:
     try:
         yield
     except Diverged as error:
-        _record(files, f"{DIVERGED}: {error}")
+        _record(files, "diverged", str(error))
         raise
     except KeyboardInterrupt:
         _record(files, "interrupted")
         raise Interrupted(signal.SIGINT, home) from None
     except BaseException as error:
-        _record(files, f"failed: {(str(error).splitlines() or [type(error).__name__])[0]}")
+        _record(files, "failed", (str(error).splitlines() or [type(error).__name__])[0])
         raise
 
 
-def _record(files: RunFolder, status: str) -> None:
+def _record(files: RunFolder, status: Status, reason: str = "") -> None:
     if here().is_main:
         with contextlib.suppress(OSError):  # a full disk: what ended the run is said all the same
-            files.set_status(status)
+            files.set_status(status, reason)
 
 
 def is_settled(files: RunFolder) -> bool:
     """Whether nothing is left to do for a run: it is done, or it diverged, which it would do again."""
-    status = str(files.read_manifest().get("status"))
-    return status == "done" or status.startswith(DIVERGED)
+    return files.read_manifest().get("status") in ("done", "diverged")

@@ -164,8 +164,9 @@ def _objectives(trace: Trace) -> list[str]:
 def _unfinished(trace: Trace) -> list[str]:
     lines = []
     for run in trace.runs:
-        status = run.manifest.get("status", "done")
+        status, reason = run.manifest.get("status", "done"), run.manifest.get("reason")
         if status != "done":
+            status = f"{status}: {reason}" if reason else status
             last = trace.steps.loc[trace.steps["run"] == run.name, "step"].max()
             which = run.label if len(trace.runs) > 1 else "The run"
             lines.append(f"{which} is not finished ({status}): what follows is as of step {last}.")

@@ -154,7 +154,8 @@ def _limits(curve: pd.DataFrame) -> tuple[float, float]:
 
 def _path(drawer: Drawer, curve: pd.DataFrame, caption: str) -> Chart:
     several = curve["setting"].nunique() > 1
-    line = " Dashed line: one margin that all of them reach." if several else ""
+    if sweep.equal_margin(curve) is not None:
+        caption += " Dashed line: one margin that all of them reach."
 
     def draw(ax: Axes) -> None:
         sweep.plot_trajectory(curve, ax)
@@ -163,9 +164,6 @@ def _path(drawer: Drawer, curve: pd.DataFrame, caption: str) -> Chart:
             legend.remove()
 
     chart = drawer.draw(draw, caption, "path")
-    if any(one["name"] == "equal margin" for one in chart.data["lines"]) or "equal margin" in str(chart.svg):
-        chart.caption += line
-    chart.data["lines"] = [one for one in chart.data["lines"] if one["name"] != "equal margin"]
     steps = {setting: sorted(rows["step"].unique().tolist()) for setting, rows in curve.groupby("setting")}
     for one in chart.data["lines"]:
         if one["setting"] is not None:

@@ -51,27 +51,32 @@ class Preset:
 
 
 def _preset(
-    name: str, parameters: dict[str, float], learning_rate: float | None, source: str, **training: Any
+    of: str,
+    model: str,
+    parameters: dict[str, float],
+    learning_rate: float | None,
+    source: str,
+    **training: Any,
 ) -> Preset:
     settings = {"learning_rate": learning_rate, **_COMMON, **training} if learning_rate else training
-    return Preset(name, name.split("/")[0], parameters, settings, source)
+    return Preset(f"{of}/{model}", of, parameters, settings, source)
 
 
 def _alphapo(model: str, alpha: float, beta: float, ratio: float, learning_rate: float) -> Preset:
     parameters = {"alpha": alpha, "beta": beta, "gamma_beta_ratio": ratio}
-    return _preset(f"alphapo/{model}", parameters, learning_rate, _ALPHAPO)
+    return _preset("alphapo", model, parameters, learning_rate, _ALPHAPO)
 
 
 def _simpo(
     model: str, beta: float, ratio: float, learning_rate: float, source: str = _SIMPO, **training: Any
 ) -> Preset:
     parameters = {"beta": beta, "gamma_beta_ratio": ratio}
-    return _preset(f"simpo/{model}", parameters, learning_rate, source, **training)
+    return _preset("simpo", model, parameters, learning_rate, source, **training)
 
 
 def _alpha_dpo(model: str, alpha: float, beta: float, ratio: float, learning_rate: float) -> Preset:
     parameters = {"alpha": alpha, "beta": beta, "gamma_beta_ratio": ratio}
-    return _preset(f"alpha_dpo/{model}", parameters, learning_rate, _ALPHA_DPO)
+    return _preset("alpha_dpo", model, parameters, learning_rate, _ALPHA_DPO)
 
 
 PRESETS = {
@@ -87,9 +92,9 @@ PRESETS = {
         _simpo("llama-3-8b-instruct", 2.5, 0.55, 1e-6),
         _simpo("llama-3-8b-instruct-armorm", 10.0, 0.3, 1e-6, _SIMPO_V2),
         _simpo("gemma-2-9b-instruct", 10.0, 0.5, 8e-7, _SIMPO_V2),
-        _preset("dpo/zephyr-7b-base", {"beta": 0.01}, 5e-7, _ZEPHYR, **_SHORT),
+        _preset("dpo", "zephyr-7b-base", {"beta": 0.01}, 5e-7, _ZEPHYR, **_SHORT),
         *(
-            _preset(f"dpo/{model}", {"beta": 0.01}, learning_rate, _SIMPO_DPO)
+            _preset("dpo", model, {"beta": 0.01}, learning_rate, _SIMPO_DPO)
             for model, learning_rate in (
                 ("mistral-7b-base", 5e-7),
                 ("mistral-7b-instruct", 5e-7),
@@ -103,11 +108,11 @@ PRESETS = {
         _alpha_dpo("llama-3-8b-instruct", 0.2, 2.5, 0.6, 1e-6),
         _alpha_dpo("llama-3-8b-instruct-armorm", 0.2, 10.0, 0.4, 1e-6),
         _alpha_dpo("gemma-2-9b-instruct", 0.05, 10.0, 0.4, 8e-7),
-        _preset("simper/mistral-7b-base", {}, 3e-7, _SIMPER, **_SHORT),
-        _preset("simper/llama-3-8b-instruct", {}, 1e-6, _SIMPER),
-        _preset("cal_dpo/zephyr-7b-base", {"beta": 0.002}, 5e-7, _CAL_DPO, **_SHORT),
-        _preset("mpo/trl", {"beta": 0.1}, None, _MPO),
-        _preset("rpo/regularized", {"beta": 0.01, "likelihood_weight": 0.005}, None, _RPO),
+        _preset("simper", "mistral-7b-base", {}, 3e-7, _SIMPER, **_SHORT),
+        _preset("simper", "llama-3-8b-instruct", {}, 1e-6, _SIMPER),
+        _preset("cal_dpo", "zephyr-7b-base", {"beta": 0.002}, 5e-7, _CAL_DPO, **_SHORT),
+        _preset("mpo", "trl", {"beta": 0.1}, None, _MPO),
+        _preset("rpo", "regularized", {"beta": 0.01, "likelihood_weight": 0.005}, None, _RPO),
     )
 }
 

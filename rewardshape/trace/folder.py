@@ -7,7 +7,9 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+Status = Literal["running", "done", "interrupted", "diverged", "failed"]
 
 
 @dataclass(frozen=True)
@@ -95,9 +97,10 @@ class RunFolder:
             return []
         return list(json.loads(self.command.read_text(encoding="utf-8")).get("runs", []))
 
-    def set_status(self, status: str) -> None:
-        """``running``, ``done``, ``interrupted`` or ``failed: why``."""
-        write_json(self.manifest, {**self.read_manifest(), "status": status})
+    def set_status(self, status: Status, reason: str = "") -> None:
+        """Say in the manifest how the run stands, and why where it `diverged` or `failed`."""
+        manifest = {key: value for key, value in self.read_manifest().items() if key != "reason"}
+        write_json(self.manifest, {**manifest, "status": status, **({"reason": reason} if reason else {})})
 
 
 def write_whole(file: Path, content: str | bytes) -> None:

@@ -6,6 +6,7 @@ import itertools
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.colors import same_color
 
@@ -19,8 +20,10 @@ from rewardshape.analysis import (
 from rewardshape.errors import InputError
 from rewardshape.plotting.style import alpha_color
 from rewardshape.plotting.sweep import (
+    equal_margin,
     plot_at_equal,
     plot_difference,
+    plot_fallen_at_equal,
     plot_final_displacement,
     plot_grid,
     plot_sweep,
@@ -57,6 +60,39 @@ def test_trajectory_is_margin_against_chosen(sweep, line):
     wide = curve[curve["alpha"] == 0].pivot(index="step", columns="response", values="logp_mean")
     np.testing.assert_allclose(line(ax, "α = 0").get_xdata(), wide["chosen"] - wide["rejected"])
     np.testing.assert_allclose(line(ax, "α = 0").get_ydata(), wide["chosen"])
+
+
+def test_equal_margin_is_the_largest_that_every_path_reaches():
+    def curve(**margins):
+        """Settings by name, their margins by step; chosen stays at 0."""
+        rows = [
+            {
+                "run": name,
+                "setting": name,
+                "alpha": 0.0,
+                "step": step,
+                "response": response,
+                "logp_mean": value,
+            }
+            for name, path in margins.items()
+            for step, margin in enumerate(path)
+            for response, value in (("chosen", 0.0), ("rejected", -margin))
+        ]
+        return pd.DataFrame(rows)
+
+    assert equal_margin(curve(a=[0.0, 0.5, 0.4], b=[0.1, 0.3, 0.7])) == 0.5
+    assert equal_margin(curve(a=[0.0, 0.5], b=[0.6, 0.9])) is None  # b starts beyond what a reaches
+    assert equal_margin(curve(a=[0.0, 0.5])) is None
+
+
+def test_a_name_that_begins_like_a_parameter_is_a_name():
+    rows = pd.DataFrame(
+        {"run": ["a", "b"], "setting": ["α = x", "αPO"], "alpha": np.nan, "reached": True, "share_fallen": [0.1, 0.2],
+         "share_fallen_low": 0.0, "share_fallen_high": 0.5}
+    )  # fmt: skip
+    ax = plot_fallen_at_equal(rows)
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["α = x", "αPO"]
+    assert ax.get_xlabel() == "run"
 
 
 def test_final_displacement_stands_over_its_alpha_with_its_interval(sweep, line):

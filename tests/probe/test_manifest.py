@@ -16,7 +16,13 @@ from rewardshape.probe.command import parse
 from rewardshape.probe.distributed import Place
 from rewardshape.probe.grid import plan_runs
 from rewardshape.probe.inputs import Inputs
-from rewardshape.probe.manifest import make_folder, manifest_of, write_command, write_manifest
+from rewardshape.probe.manifest import (
+    given_in_memory,
+    make_folder,
+    manifest_of,
+    write_command,
+    write_manifest,
+)
 from rewardshape.probe.measure.logprobs import PlainReader
 from rewardshape.probe.settings import Settings
 
@@ -90,3 +96,11 @@ def test_the_texts_of_the_probe_set_are_written_line_by_line(written):
     _, folder, inputs = written
     lines = (folder / "probe_set.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["pair_id"] for line in lines] == [pair.pair_id for pair in inputs.probe]
+
+
+def test_what_was_given_as_an_object_is_recorded_and_no_name_is_taken_for_it(tmp_path):
+    settings = Settings().replace(checkpoint="model in memory", data=["rows in memory"], alpha=0.25)
+    write_command(tmp_path, settings)
+    assert given_in_memory(tmp_path) == []
+    write_command(tmp_path, settings, in_memory=("data",))
+    assert given_in_memory(tmp_path) == ["data"]

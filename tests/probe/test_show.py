@@ -22,7 +22,8 @@ TOKENS = {"chosen": np.full(PAIRS, 10), "rejected": np.full(PAIRS, 10)}
 def sweep(write_run, tmp_path: Path, rng) -> Trace:
     """α = 0 falls by 0.5 nats per token in 10 steps, α = 1 rises by 0.1; both gain 0.6 in margin. The last diverged."""
     at, noise = np.linspace(0, 1, 11)[:, None], rng.normal(0, 0.02, PAIRS)
-    for alpha, move, status in ((0.0, -0.5, "done"), (1.0, 0.1, "diverged at step 10: pairs.jsonl:3")):
+    ended = {"status": "diverged", "reason": "step 10: pairs.jsonl:3"}
+    for alpha, move, told in ((0.0, -0.5, {"status": "done"}), (1.0, 0.1, ended)):
         sums = {
             "chosen": -15 + 10 * at * (move + noise - noise.mean()),
             "rejected": -15.0 + 10 * at * (move - 0.6 + np.zeros(PAIRS)),
@@ -32,7 +33,7 @@ def sweep(write_run, tmp_path: Path, rng) -> Trace:
             sums,
             num_tokens=TOKENS,
             objective={"name": "alphapo", "parameters": {"alpha": alpha, "beta": 2.5, "gamma": 0.25}},
-            status=status,
+            **told,
         )
     return read_trace(tmp_path / "sweep")
 
@@ -101,7 +102,7 @@ def test_json_is_one_object_with_a_record_for_each_run(sweep, capsys):
 
 
 def test_what_diverged_is_named(sweep):
-    assert diverged(sweep) == ["alpha=1: diverged at step 10: pairs.jsonl:3"]
+    assert diverged(sweep) == ["alpha=1: diverged: step 10: pairs.jsonl:3"]
 
 
 def test_what_cannot_be_made_is_a_line_and_the_rest_is_made(sweep, monkeypatch):

@@ -45,11 +45,11 @@ def sweep(checkpoint: str, pairs_file: str, tmp_path_factory) -> tuple[int, Path
 def test_a_sweep_goes_on_past_a_run_that_diverges(sweep):
     status, folder = sweep
     assert status == 1
-    found = {run.name: str(run.manifest["status"]) for run in read_trace(folder).runs}
-    assert (found["alpha=0"], found["alpha=0.25"]) == ("done", "done")
-    assert re.match(
-        r"diverged: step \d: the loss is not finite, on pair pairs\.jsonl:\d+", found["alpha=600"]
-    )
+    found = {run.name: run.manifest for run in read_trace(folder).runs}
+    stands = {name: manifest["status"] for name, manifest in found.items()}
+    assert stands == {"alpha=0": "done", "alpha=600": "diverged", "alpha=0.25": "done"}
+    reason = found["alpha=600"]["reason"]
+    assert re.match(r"step \d: the loss is not finite, on pair pairs\.jsonl:\d+", reason)
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "alpha=600" in page
     assert "diverged" in page

@@ -210,11 +210,13 @@ def test_a_long_run_with_long_texts_stays_under_a_megabyte_and_a_half(write_run,
 def test_an_unfinished_run_says_so(write, tmp_path, page_of):
     folder = write(tmp_path / "run")
     manifest = json.loads((folder / "run.json").read_text())
-    (folder / "run.json").write_text(json.dumps(manifest | {"status": "interrupted"}))
-    assert (
-        "The run is not finished (interrupted): what follows is as of step 30"
-        in page_of(render(read_trace(folder))).text
-    )
+    for told, said in (
+        ({"status": "interrupted"}, "interrupted"),
+        ({"status": "diverged", "reason": "step 31: the loss"}, "diverged: step 31: the loss"),
+    ):
+        (folder / "run.json").write_text(json.dumps(manifest | told))
+        line = f"The run is not finished ({said}): what follows is as of step 30"
+        assert line in page_of(render(read_trace(folder))).text
 
 
 def test_a_report_without_texts_or_tokens_still_ranks_the_pairs(write, tmp_path, page_of):

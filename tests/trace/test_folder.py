@@ -44,5 +44,7 @@ def test_a_status_is_set_without_touching_the_rest_of_the_manifest(tmp_path):
     folder = RunFolder(tmp_path)
     assert folder.read_manifest() == {}
     write_json(folder.manifest, {"run": {"seed": 3}, "status": "running"})
+    folder.set_status("diverged", "step 3: the loss is not finite")
+    assert folder.read_manifest()["reason"] == "step 3: the loss is not finite"
     folder.set_status("done")
     assert folder.read_manifest() == {"run": {"seed": 3}, "status": "done"}
