@@ -39,7 +39,9 @@ def fresh() -> torch.nn.Module:
 
 def level(model: torch.nn.Module, probe: ProbeSet) -> float:
     """Mean chosen log-prob per token of the probe set, nats."""
-    sums = np.array(probe.measure(lambda batch: READER.logps(model, batch))[0]["logp_sum"]).reshape(-1, 2)
+    sums = np.array(probe.measure(lambda batch: READER.logps(model, batch)).columns["logp_sum"]).reshape(
+        -1, 2
+    )
     return float(np.mean(sums[:, 0] / [len(pair.responses["chosen"]) for pair in probe.pairs]))
 
 

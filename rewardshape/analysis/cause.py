@@ -243,15 +243,16 @@ def _split(trace: Trace, panel: Panel) -> pd.DataFrame:
     up, down = ("ww", "wl") if panel.response == "chosen" else ("wl", "ll")
     overlaps = _cross_gram(trace, panel.run)[[f"cross_gram_{up}", f"cross_gram_{down}"]]
     # The update of step t goes by the overlaps of the weights before it; between measurements they are interpolated.
-    before = overlaps.interpolate(limit_direction="both").shift().loc[1:].to_numpy()
+    before = overlaps.interpolate(limit_direction="both").shift().loc[1:]
     first, second = overlaps.dropna().iloc[0]
-    weights = _batch_weights(trace, panel.run)
-    pull, push = (weights * effective_rate(trace, panel.run).to_numpy(float)[:, None]).T
+    weights, rate = _batch_weights(trace, panel.run), effective_rate(trace, panel.run).to_numpy(float)
+    pull, push = (rate * weights[side].to_numpy() for side in SIDES)
+    gained, lost = (before[column].to_numpy() for column in overlaps)
     parts = {
         "clock": push,
         "straight": (first - second) * push,
         "shape": first * (pull - push),
-        "drift": pull * (before[:, 0] - first) - push * (before[:, 1] - second),
+        "drift": pull * (gained - first) - push * (lost - second),
     }
     at = np.searchsorted(steps.index[1:], panel.steps, side="right")
     score = scores(run_objective(panel.run), panel).mean(axis=1)
@@ -283,8 +284,8 @@ def effective_rate(trace: Trace, run: Run) -> pd.Series:
         return rate
 
 
-def _batch_weights(trace: Trace, run: Run) -> np.ndarray:
-    """Mean gradient weights (chosen, rejected) of every update's batch, shape (steps, 2)."""
+def _batch_weights(trace: Trace, run: Run) -> pd.DataFrame:
+    """Mean gradient weights of every update's batch: a row per step, the columns chosen and rejected."""
     rows = trace.responses[(trace.responses["run"] == run.name) & (trace.responses["split"] == "train")]
     goal = run_objective(run)
     means = []
@@ -292,10 +293,12 @@ def _batch_weights(trace: Trace, run: Run) -> np.ndarray:
         pair = []
         for side in SIDES:
             of_side = batch[batch["response"] == side]
-            columns = of_side[["logp_sum", "num_tokens", "ref_logp_sum"]].to_numpy(float).T
-            pair.append(Responses(columns[0], columns[1], columns[2] if goal.needs_reference else None))
+            logp_sum, num_tokens, reference = (
+                of_side[name].to_numpy(float) for name in ("logp_sum", "num_tokens", "ref_logp_sum")
+            )
+            pair.append(Responses(logp_sum, num_tokens, reference if goal.needs_reference else None))
         means.append([np.mean(weight) for weight in goal.pair_weights(*pair)])
-    return np.array(means)
+    return pd.DataFrame(means, columns=list(SIDES))
 
 
 def _geometry(trace: Trace) -> pd.DataFrame:

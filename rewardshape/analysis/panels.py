@@ -141,8 +141,8 @@ def score_gaps(goal: Objective, chosen: Panel, rejected: Panel) -> np.ndarray:
         return logp_margins(chosen, rejected)
     if goal.alone:
         return np.asarray(scores(goal, chosen) - scores(goal, rejected))
-    pair = step_by_step(goal.pair_scores, chosen, rejected)
-    return np.asarray(pair[:, 0] - pair[:, 1])
+    of_chosen, of_rejected = _sides(step_by_step(goal.pair_scores, chosen, rejected))
+    return np.subtract(of_chosen, of_rejected)
 
 
 def reward_margins(goal: Objective, chosen: Panel, rejected: Panel) -> np.ndarray:
@@ -161,8 +161,13 @@ def pair_weights(chosen: Panel, rejected: Panel) -> tuple[np.ndarray, np.ndarray
     if not sums_suffice(goal):
         unknown = np.full_like(chosen.sums["logp_sum"], np.nan)
         return unknown, unknown
-    weights = step_by_step(goal.pair_weights, chosen, rejected)
-    return weights[:, 0], weights[:, 1]
+    return _sides(step_by_step(goal.pair_weights, chosen, rejected))
+
+
+def _sides(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What an objective gives for chosen and rejected, (steps, 2, pairs), as two arrays."""
+    chosen, rejected = np.moveaxis(values, 1, 0)
+    return chosen, rejected
 
 
 def sums_suffice(goal: Objective) -> bool:

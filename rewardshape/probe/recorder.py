@@ -18,7 +18,7 @@ from transformers import TrainerCallback
 
 from rewardshape.errors import InputError
 from rewardshape.probe.distributed import gather
-from rewardshape.probe.measure.destination import Destination
+from rewardshape.probe.measure.destination import Destination, Tables
 from rewardshape.probe.measure.geometry import Geometry
 from rewardshape.probe.measure.probe_set import PAIR, ProbeSet, ReferenceLogps
 from rewardshape.probe.stopping import Diverged
@@ -150,7 +150,7 @@ class Recorder(TrainerCallback):
     ) -> None:
         due = self.measures
         probe = tokens = samples = geometry = influence = None
-        destination: tuple[dict[str, list[Any]] | None, dict[str, list[Any]] | None] = (None, None)
+        destination = Tables()
         if due.destination is not None and (step % due.destination_every == 0 or last):
             policy = self.trainer.accelerator.unwrap_model(self.trainer.model)
             probe, tokens = due.probe.measure(due.destination.watch(policy, self.trainer.score))
@@ -174,8 +174,7 @@ class Recorder(TrainerCallback):
                 probe=probe,
                 geometry=geometry,
                 samples=samples,
-                destination=destination[0],
-                destination_tokens=destination[1],
+                **destination._asdict(),
                 influence=influence,
                 tokens=self._kept(tokens) if tokens is not None and (step == 0 or last) else None,
                 seconds=now - self._began,

@@ -263,24 +263,24 @@ class PairTrainer(Trainer):
             "batch": self.reader.collate(pairs),
             "pair_ids": [pair.pair_id for pair in pairs],
             "positions": [item.position for item in items],
-            "num_tokens": torch.tensor([[len(pair.responses[name]) for name in PAIR] for pair in pairs]),
+            "num_tokens": {
+                name: torch.tensor([len(pair.responses[name]) for pair in pairs]) for name in PAIR
+            },
             "tokens": num_tokens(*pairs),
         }
         if self.reference is not None:
-            batch["ref_logp_sum"] = torch.tensor(
-                [[self.reference[pair.pair_id][name] for name in PAIR] for pair in pairs]
-            )
+            batch["ref_logp_sum"] = {
+                name: torch.tensor([self.reference[pair.pair_id][name] for pair in pairs]) for name in PAIR
+            }
         return batch
 
     def compute_loss(  # type: ignore[override]
         self, model: torch.nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **_: Any
     ) -> Any:
         logps = self.score(inputs["batch"], model)
-        logp_sum = logps.logp_sum.view(-1, 2)
-        lengths, ref = inputs["num_tokens"], inputs.get("ref_logp_sum")
+        logp_sum, reference = logps.by_name(PAIR), inputs.get("ref_logp_sum", {})
         chosen, rejected = (
-            Responses(logp_sum[:, side], lengths[:, side], None if ref is None else ref[:, side])
-            for side in (0, 1)
+            Responses(logp_sum[name], inputs["num_tokens"][name], reference.get(name)) for name in PAIR
         )
         losses = self.objective.pair_loss(chosen, rejected)
         with torch.no_grad():

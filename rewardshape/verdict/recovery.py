@@ -9,6 +9,7 @@ row, fixed set or not.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,20 +63,28 @@ def recover_reference(table: pd.DataFrame, *, beta: float | None = None) -> Refe
     >>> round(found.beta, 6), round(found.chosen, 6), found.free
     (0.1, -51.0, False)
     """
-    sides = [
-        table[[f"logp_{side}", f"reward_{side}"]].dropna().to_numpy(float)
-        for side in ("chosen", "rejected")
-        if f"logp_{side}" in table and f"reward_{side}" in table
-    ]
-    sides = [points for points in sides if len(points)]
-    if not sides or "reward_chosen" not in table or "logp_chosen" not in table:
+    sides = {side: points for side in ("chosen", "rejected") if len((points := _points(table, side)).logp)}
+    if "chosen" not in sides:
         return Reference(beta=beta)
-    logp, reward = np.concatenate(sides).T
-    if (ratio := _common_ratio(logp, reward, one_row=len(sides[0]) < 2)) is not None:
+    logp, reward = (np.concatenate(values) for values in zip(*sides.values(), strict=True))
+    if (ratio := _common_ratio(logp, reward, one_row=len(sides["chosen"].logp) < 2)) is not None:
         away = reward - ratio * logp
         spread = float(np.sqrt(away @ away / (logp @ logp)))
         return Reference(beta if beta is not None else ratio, spread, free=True, holds=True)
     return _line(sides, beta)
+
+
+class Points(NamedTuple):
+    """The rows that hold both the log-probability and the reward of a response."""
+
+    logp: np.ndarray
+    reward: np.ndarray
+
+
+def _points(table: pd.DataFrame, side: str) -> Points:
+    columns = [f"logp_{side}", f"reward_{side}"]
+    rows = table[columns].dropna() if set(columns) <= set(table) else pd.DataFrame(columns=columns)
+    return Points(*(rows[column].to_numpy(float) for column in columns))
 
 
 def _common_ratio(logp: np.ndarray, reward: np.ndarray, *, one_row: bool) -> float | None:
@@ -87,28 +96,31 @@ def _common_ratio(logp: np.ndarray, reward: np.ndarray, *, one_row: bool) -> flo
     return middle if middle > 0 and np.abs(ratios / middle - 1).max() <= tolerance else None
 
 
-def _line(sides: list[np.ndarray], known: float | None) -> Reference:
+def _line(sides: Mapping[str, Points], known: float | None) -> Reference:
     """One slope for both responses, an intercept each: least squares of reward on log-probability."""
-    centred = np.concatenate([points - points.mean(axis=0) for points in sides])
-    dof = len(centred) - len(sides) - 1
-    variation = float(centred[:, 0] @ centred[:, 0])
+    logp, reward = (
+        np.concatenate([value - value.mean() for value in values])
+        for values in zip(*sides.values(), strict=True)
+    )
+    dof = len(logp) - len(sides) - 1
+    variation = float(logp @ logp)
     if dof < 1 or variation == 0:
         return _with_known_beta(sides, known) if known else Reference()
-    slope = float(centred[:, 0] @ centred[:, 1] / variation)
-    left = centred[:, 1] - slope * centred[:, 0]
+    slope = float(logp @ reward / variation)
+    left = reward - slope * logp
     error = float(np.sqrt(left @ left / dof))
-    holds = slope > 0 and left @ left <= LINE_TOLERANCE**2 * float(centred[:, 1] @ centred[:, 1])
+    holds = slope > 0 and left @ left <= LINE_TOLERANCE**2 * float(reward @ reward)
     if not holds:
         return Reference(beta=known, free=False, holds=False)
     found = _with_known_beta(sides, known or slope)
     return found._replace(beta_spread=error / variation**0.5, holds=True)
 
 
-def _with_known_beta(sides: list[np.ndarray], beta: float) -> Reference:
-    constants = [points[:, 0] - points[:, 1] / beta for points in sides]
-    middles = [float(constant.mean()) for constant in constants]
-    spread = float(max(constant.std(ddof=1) if len(constant) > 1 else 0.0 for constant in constants))
-    return Reference(beta, None, middles[0], middles[1] if len(middles) > 1 else None, spread, free=False)
+def _with_known_beta(sides: Mapping[str, Points], beta: float) -> Reference:
+    constants = {side: points.logp - points.reward / beta for side, points in sides.items()}
+    middles = {side: float(constant.mean()) for side, constant in constants.items()}
+    spread = float(max(constant.std(ddof=1) if len(constant) > 1 else 0.0 for constant in constants.values()))
+    return Reference(beta, None, middles["chosen"], middles.get("rejected"), spread, free=False)
 
 
 def is_per_token(table: pd.DataFrame) -> bool | None:

@@ -11,6 +11,7 @@ import math
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 # Trainers round to four decimals and average chosen, rejected and margin over the same rows.
 IDENTITY_TOLERANCE = 0.02
@@ -47,23 +48,23 @@ def sanity_checks(table: pd.DataFrame, *, reference_free: bool | None, beta: flo
     return [check for check in checks if check]
 
 
-def _columns(table: pd.DataFrame, *names: str) -> np.ndarray:
-    return (
-        table[list(names)].dropna().to_numpy(float) if set(names) <= set(table) else np.empty((0, len(names)))
-    )
+def _columns(table: pd.DataFrame, *names: str) -> dict[str, np.ndarray]:
+    """These series of the rows that hold all of them; empty where one is not logged."""
+    rows = table[list(names)].dropna() if set(names) <= set(table) else pd.DataFrame(columns=list(names))
+    return {name: rows[name].to_numpy(float) for name in names}
 
 
 def _margin_is_difference(table: pd.DataFrame) -> str | None:
     rows = _columns(table, "reward_chosen", "reward_rejected", "margin")
-    if not len(rows):
+    if not len(rows["margin"]):
         return None
-    gap = rows[:, 2] - (rows[:, 0] - rows[:, 1])
-    scale = np.maximum(1.0, np.abs(rows).max(axis=1))
+    gap = rows["margin"] - (rows["reward_chosen"] - rows["reward_rejected"])
+    scale = np.maximum(1.0, np.abs(list(rows.values())).max(axis=0))
     broken = np.abs(gap) > IDENTITY_TOLERANCE * scale
     if broken.mean() <= 0.2:
         return None
     return (
-        f"rewards/margins is not chosen minus rejected in {broken.sum()} of {len(rows)} rows (off by up to "
+        f"rewards/margins is not chosen minus rejected in {broken.sum()} of {len(broken)} rows (off by up to "
         f"{np.abs(gap).max():.2g}): chosen and rejected are averaged over different examples, or columns are swapped"
     )
 
@@ -71,9 +72,12 @@ def _margin_is_difference(table: pd.DataFrame) -> str | None:
 def _first_loss(table: pd.DataFrame) -> str | None:
     """With a reference the first loss is ln 2; another constant tells the link, a multiple of it a wrong average."""
     rows = _columns(table, "loss", "reward_chosen", "reward_rejected")
-    if not len(rows) or np.abs(rows[0, 1:]).max() > START_REWARD:
+    if not len(rows["loss"]):
         return None
-    loss, expected = rows[0, 0], math.log(2)
+    loss, *rewards = (float(values[0]) for values in rows.values())
+    if max(map(abs, rewards)) > START_REWARD:
+        return None
+    expected = math.log(2)
     if abs(loss - expected) <= START_LOSS_TOLERANCE:
         return None
     times = loss / expected
@@ -94,18 +98,18 @@ def _first_loss(table: pd.DataFrame) -> str | None:
 def effective_scale(table: pd.DataFrame) -> float | None:
     """The factor k with which loss = ln 2 − k·margin/2 holds while margins are small; 1 where they are rewards."""
     rows = _columns(table, "loss", "margin")
-    small = rows[np.abs(rows[:, 0] - math.log(2)) < SMALL_FALL]
-    if len(small) < 4 or np.ptp(small[:, 1]) == 0 or np.ptp(small[:, 0]) == 0:
+    small = np.abs(rows["loss"] - math.log(2)) < SMALL_FALL
+    loss, margin = (values[small] for values in rows.values())
+    if len(loss) < 4 or np.ptp(margin) == 0 or np.ptp(loss) == 0:
         return None
-    if np.corrcoef(small.T)[0, 1] > -STRAIGHT:  # batches of few pairs scatter too much to tell
+    if stats.pearsonr(margin, loss).statistic > -STRAIGHT:  # batches of few pairs scatter too much to tell
         return None
-    return float(-2 * np.polyfit(small[:, 1], small[:, 0], 1)[0])
+    return float(-2 * stats.linregress(margin, loss).slope)
 
 
 def _margins_scaled(table: pd.DataFrame) -> str | None:
     scale = effective_scale(table)
-    rows = _columns(table, "loss", "margin")
-    if scale is None or not 0 < scale < SCALE_LIMIT or rows[:, 1].max() < 0.5:
+    if scale is None or not 0 < scale < SCALE_LIMIT or table["margin"].max() < 0.5:
         return None
     return (
         f"the loss falls by only {scale:.2g}/2 per unit of margin: the margins are log-ratios in nats, not yet "
@@ -115,12 +119,11 @@ def _margins_scaled(table: pd.DataFrame) -> str | None:
 
 def _loss_bound(table: pd.DataFrame) -> str | None:
     rows = _columns(table, "loss", "margin")
-    bound = np.logaddexp(0, -rows[:, 1]) if len(rows) else np.empty(0)
-    below = rows[:, 0] < bound - IDENTITY_TOLERANCE
-    if not len(rows) or below.mean() <= 0.2:
+    below = rows["loss"] < np.logaddexp(0, -rows["margin"]) - IDENTITY_TOLERANCE
+    if not len(below) or below.mean() <= 0.2:
         return None
     return (
-        f"the loss lies below ln(1 + e^-margin) in {below.sum()} of {len(rows)} rows, which no logistic loss can: "
+        f"the loss lies below ln(1 + e^-margin) in {below.sum()} of {len(below)} rows, which no logistic loss can: "
         "another loss is used (hinge, IPO, KTO), or loss and margin are not of the same rows"
     )
 
@@ -141,10 +144,11 @@ def target_margin(table: pd.DataFrame, beta: float | None) -> str | None:
     if _has_another_term(table):
         return None
     rows = _columns(table, "loss", "margin")
-    rows = rows[rows[:, 0] > 0]
-    if not len(rows):
+    positive = rows["loss"] > 0
+    loss, margin = (values[positive] for values in rows.values())
+    if not len(loss):
         return None
-    gamma = float(np.quantile(rows[:, 1] + rows[:, 0] + np.log(-np.expm1(-rows[:, 0])), LOW_SHARE))
+    gamma = float(np.quantile(margin + loss + np.log(-np.expm1(-loss)), LOW_SHARE))
     if gamma < 0.1:
         return None
     ratio = f", that is γ/β = {gamma / beta:.2f}" if beta else ""

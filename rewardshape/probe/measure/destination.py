@@ -77,6 +77,17 @@ class Moved(NamedTuple):
     """Net gain of every token of the vocabulary."""
 
 
+class Tables(NamedTuple):
+    """What the trace records of a pass."""
+
+    destination: dict[str, list[Any]] | None = None
+    """Per response: pair_id, response, moved, own, own_gained, and what each group gained: to_end, to_other,
+    to_greedy, to_near, to_rest (tokens of mass, summed over its positions)."""
+    destination_tokens: dict[str, list[Any]] | None = None
+    """The tokens that gained and lost most in each response: pair_id, response, token_id, token (its text), change
+    (tokens of mass)."""
+
+
 def compare(
     before: Seen,
     after: Seen,
@@ -244,22 +255,12 @@ class Destination:
 
         return watched
 
-    def tables(self) -> tuple[dict[str, list[Any]], dict[str, list[Any]]]:
-        """What the last watched pass over the probe set found; the same on every process.
-
-        Returns
-        -------
-        table : dict
-            Per response: pair_id, response, moved, own, own_gained, and what each group gained: to_end, to_other,
-            to_greedy, to_near, to_rest (tokens of mass, summed over its positions).
-        tokens : dict
-            The tokens that gained and lost most in each response: pair_id, response, token_id, token (its text),
-            change (tokens of mass).
-        """
+    def tables(self) -> Tables:
+        """What the last watched pass over the probe set found; the same on every process."""
         found = {place: (row, tokens) for part in gather(self._found) for place, row, tokens in part}
         self._found = []
         rows, tokens = zip(*(found[place] for place in sorted(found)), strict=True)
-        return _columns(list(rows)), _columns([row for its in tokens for row in its])
+        return Tables(_columns(list(rows)), _columns([row for its in tokens for row in its]))
 
     def _rows(
         self, group: Sequence[int], moved: Moved

@@ -132,7 +132,9 @@ def influences(
     sums = []
     for sign in (1, -1):
         with moved(parameters, direction, sign * size):
-            sums.append(np.array(train.measure(score)[0]["logp_sum"]).reshape(len(train.pairs), len(PAIR)))
+            sums.append(
+                np.array(train.measure(score).columns["logp_sum"]).reshape(len(train.pairs), len(PAIR))
+            )
     middle = (sums[0] + sums[1]) / 2
     pair = [_responses(train, side, middle[:, i], reference) for i, side in enumerate(PAIR)]
     ahead = [_scores(objective, own, sums[0][:, i]) for i, own in enumerate(pair)]

@@ -71,6 +71,10 @@ class ResponseLogps:
         """Log-probability of each response in nats, with gradient."""
         return self.padded().sum(-1)
 
+    def by_name(self, names: Sequence[str]) -> dict[str, Float[Tensor, "pairs"]]:
+        """`logp_sum` of a batch whose pairs all have the responses `names`, in this order: one entry a pair."""
+        return dict(zip(names, self.logp_sum.unflatten(0, (-1, len(names))).unbind(-1), strict=True))
+
 
 @runtime_checkable
 class Reader(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +21,25 @@ Score = Callable[[Batch], ResponseLogps]
 ReferenceLogps = dict[
     str, dict[str, float]
 ]  # pair_id -> response -> log-prob under the untouched model, nats
-Measured = tuple[float, float, float, list[float]]  # log-prob, greedy log-prob, entropy; per token
+
+
+class Measured(NamedTuple):
+    """What was measured of one response, in nats."""
+
+    logp_sum: float
+    greedy_logp_sum: float
+    """Of the tokens that the model would rather have said there."""
+    entropy_sum: float
+    token_logps: list[float]
+
+
+class Measurement(NamedTuple):
+    """What was measured of the whole set, in nats, one value per response: pair by pair, within a pair in its order."""
+
+    columns: dict[str, list[float]]
+    """``logp_sum``, ``greedy_logp_sum``, ``entropy_sum``."""
+    token_logps: list[list[float]]
+    """The log-probability of each of a response's tokens."""
 
 
 class ProbeSet:
@@ -49,17 +67,8 @@ class ProbeSet:
             on_device(reader.collate([self.pairs[i] for i in group]), device) for group in self.groups
         ]
 
-    def measure(self, score: Score) -> tuple[dict[str, list[float]], list[list[float]]]:
-        """The whole set by `score`, a function from a collated batch to its log-probabilities.
-
-        Returns
-        -------
-        columns : dict
-            `logp_sum`, `greedy_logp_sum`, `entropy_sum` in nats, one value per response: pair by pair, within a
-            pair in the order of its responses.
-        token_logps : list of lists
-            Per response the log-probability of each of its tokens, nats.
-        """
+    def measure(self, score: Score) -> Measurement:
+        """The whole set by `score`, a function from a collated batch to its log-probabilities."""
         by_pair: dict[int, list[Measured]] = {}
         with torch.no_grad():
             measured = [
@@ -71,9 +80,10 @@ class ProbeSet:
                 by_pair |= rows
         rows = [row for index in range(len(self.pairs)) for row in by_pair[index]]
         names = ("logp_sum", "greedy_logp_sum", "entropy_sum")
-        return {name: [row[column] for row in rows] for column, name in enumerate(names)}, [
-            row[3] for row in rows
-        ]
+        return Measurement(
+            columns={name: [getattr(row, name) for row in rows] for name in names},
+            token_logps=[row.token_logps for row in rows],
+        )
 
     def means(self, columns: dict[str, list[float]] | None) -> dict[str, float]:
         """Mean log-prob per token of each response of a measurement (nats per token), for progress and trackers."""
@@ -107,11 +117,11 @@ def _by_pair(responses: dict[int, int], logps: ResponseLogps) -> dict[int, list[
     ends = np.cumsum(logps.lengths)
     rows = iter(
         [
-            (
-                tokens[a:b].sum().item(),
-                greedy[a:b].sum().item(),
-                entropy[a:b].sum().item(),
-                tokens[a:b].tolist(),
+            Measured(
+                logp_sum=tokens[a:b].sum().item(),
+                greedy_logp_sum=greedy[a:b].sum().item(),
+                entropy_sum=entropy[a:b].sum().item(),
+                token_logps=tokens[a:b].tolist(),
             )
             for a, b in zip(ends - logps.lengths, ends, strict=True)
         ]
@@ -128,7 +138,7 @@ def reference_logps(
     pairs: Sequence[EncodedPair], reader: Reader, device: torch.device, score: Score
 ) -> ReferenceLogps:
     """Log-probability (nats) of every response under the model as it stands, by pair id and response name."""
-    sums = iter(ProbeSet(pairs, reader, device).measure(score)[0]["logp_sum"])
+    sums = iter(ProbeSet(pairs, reader, device).measure(score).columns["logp_sum"])
     return {pair.pair_id: {name: next(sums) for name in pair.responses} for pair in pairs}
 
 

@@ -148,7 +148,9 @@ def test_an_untouched_model_moved_nothing_and_the_pass_measures_what_it_did_befo
     columns, table, _ = followed(model, model)
     assert max(table["moved"]) == 0
     reader = SharedPrefixReader()
-    plain = ProbeSet(PAIRS, reader, torch.device("cpu")).measure(lambda batch: reader.logps(model, batch))[0]
+    plain = (
+        ProbeSet(PAIRS, reader, torch.device("cpu")).measure(lambda batch: reader.logps(model, batch)).columns
+    )
     assert columns == plain
 
 
