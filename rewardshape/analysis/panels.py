@@ -142,7 +142,7 @@ def score_gaps(goal: Objective, chosen: Panel, rejected: Panel) -> np.ndarray:
     if goal.alone:
         return np.asarray(scores(goal, chosen) - scores(goal, rejected))
     of_chosen, of_rejected = _sides(step_by_step(goal.pair_scores, chosen, rejected))
-    return np.subtract(of_chosen, of_rejected)
+    return np.asarray(of_chosen - of_rejected)
 
 
 def reward_margins(goal: Objective, chosen: Panel, rejected: Panel) -> np.ndarray:
