@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-COMPLETE = "complete.json"  # written last into a checkpoint: the size of each of its files
+COMPLETE = "complete.json"  # written last into a checkpoint: size and SHA-256 of each of its files
 ASIDE = "writing"
 
 
@@ -28,36 +29,81 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.rpartition("-")[2])
 
 
-def whole_checkpoints(folder: Path) -> list[Path]:
-    """The whole checkpoints in a folder, newest first."""
+def numbered_checkpoints(folder: Path) -> list[Path]:
+    """Every checkpoint in a folder, newest first, whole or not."""
     numbered = [
         path for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if path.name.rpartition("-")[2].isdigit()
     ]
-    return [path for path in sorted(numbered, key=step_of, reverse=True) if _is_whole(path)]
+    return sorted(numbered, key=step_of, reverse=True)
+
+
+def newest_whole(folder: Path, *, last: float = math.inf) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint, at most of step `last`, whose files are what was written; of each newer one, what is not.
+
+    Every byte is read: a flipped bit would end in another trajectory without a word.
+    """
+    damage: list[str] = []
+    for path in numbered_checkpoints(folder):
+        if step_of(path) <= last:
+            harm = damage_of(path)
+            if harm is None:
+                return path, damage
+            damage.append(f"{path}: {harm}")
+    return None, damage
+
+
+def damage_of(checkpoint: Path, *, contents: bool = True) -> str | None:
+    """What of a checkpoint is not as it was written; None of a whole one. Without `contents` by sizes alone."""
+    try:
+        written = json.loads((checkpoint / COMPLETE).read_text(encoding="utf-8"))
+        for name, (size, digest) in written.items():
+            if (checkpoint / name).stat().st_size != size:
+                return f"{name} is torn"
+            if contents and _digest(checkpoint / name) != digest:
+                return f"{name} is not what was written"
+    except FileNotFoundError as error:
+        return f"{Path(str(error.filename)).name} is missing"
+    except (OSError, ValueError, AttributeError, TypeError):
+        return f"{COMPLETE} cannot be read"
+    return None
 
 
 def keep_whole(folder: Path, step: int, *, keep: int) -> None:
-    """Put the checkpoint that lies aside in its place, and delete all but the newest `keep`."""
+    """Put the checkpoint that lies aside in its place, on the disk, and delete all but the newest `keep`."""
     name = checkpoint_name(step)
     aside = folder / ASIDE
-    sizes = dict(sorted(_sizes(aside / name)))
-    (aside / name / COMPLETE).write_text(json.dumps(sizes, indent=1), encoding="utf-8")
+    written = {}
+    for file in sorted(path for path in (aside / name).rglob("*") if path.is_file()):
+        to_disk(file)
+        written[file.relative_to(aside / name).as_posix()] = (file.stat().st_size, _digest(file))
+    complete = aside / name / COMPLETE
+    complete.write_text(json.dumps(written, indent=1), encoding="utf-8")
+    to_disk(complete)
+    to_disk(aside / name)
     shutil.rmtree(folder / name, ignore_errors=True)
     os.replace(aside / name, folder / name)
+    to_disk(folder)
     shutil.rmtree(aside, ignore_errors=True)
-    for old in whole_checkpoints(folder)[keep:]:
+    whole = [path for path in numbered_checkpoints(folder) if damage_of(path, contents=False) is None]
+    for old in whole[keep:]:
         shutil.rmtree(old)
 
 
-def _sizes(checkpoint: Path) -> Iterator[tuple[str, int]]:
-    for file in checkpoint.rglob("*"):
-        if file.is_file():
-            yield file.relative_to(checkpoint).as_posix(), file.stat().st_size
-
-
-def _is_whole(checkpoint: Path) -> bool:
+def to_disk(path: Path) -> None:
+    """Wait until a file, or the list of a folder's files, would survive a power cut, where the system can do that."""
     try:
-        sizes = json.loads((checkpoint / COMPLETE).read_text(encoding="utf-8"))
-        return all((checkpoint / name).stat().st_size == size for name, size in sizes.items())
-    except (OSError, ValueError):
-        return False
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:  # Windows opens no folders
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError:  # nor do all file systems know this for a folder
+        if not path.is_dir():
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _digest(file: Path) -> str:
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -19,7 +19,14 @@ from rewardshape.theory import objective_names, preset_names
 from rewardshape.trace.folder import RunFolder
 
 PROGRAM = "python -m rewardshape.probe"
-OF_THE_OUTPUT = {"output", "resume", "quiet", "json", "dry_run"}  # of how a run is started, not of the run
+OF_THE_OUTPUT = {
+    "output",
+    "resume",
+    "repair",
+    "quiet",
+    "json",
+    "dry_run",
+}  # of how a run is started, not of the run
 
 
 def parse(argv: Sequence[str] | None = None, prog: str = PROGRAM) -> Settings:

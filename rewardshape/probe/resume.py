@@ -7,17 +7,19 @@ than rounding (versions of packages, device, threads) is a note.
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from rewardshape.errors import InputError
+from rewardshape.probe.checkpoints import newest_whole, numbered_checkpoints, step_of
 from rewardshape.probe.settings import CHANGEABLE, SETTINGS, flag
+from rewardshape.probe.stopping import is_settled
 from rewardshape.trace.folder import RunFolder
-from rewardshape.trace.format import FORMAT
+from rewardshape.trace.records import MEND, lines_of, parsed, read_records, rewind
 
 NO_OTHER_RUN = CHANGEABLE | {"micro_batch_size"}  # which another number of devices decides anew
 ROUNDING = ("versions", "device")
@@ -40,6 +42,35 @@ def fingerprint_of(model: torch.nn.Module) -> str:
 
 
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def going_on(
+    files: RunFolder, now: Mapping[str, Any], rows: Mapping[str, Sequence[Any]]
+) -> tuple[Path | None, list[str]]:
+    """The checkpoint that a run goes on from, and what there is to say of it; `InputError` if it became another run.
+
+    Parameters
+    ----------
+    files : RunFolder
+    now : mapping
+        The manifest as it would be written now.
+    rows : table
+        The head of the trace as it would be written now.
+    """
+    notes = check_manifest(files, now)
+    if is_settled(files) or not files.trace.is_file():
+        return None, notes
+    checkpoint, damage = newest_whole(files.checkpoints)
+    where = f"the run goes on from step {step_of(checkpoint)}" if checkpoint else "the run begins anew"
+    if checkpoint:
+        check_record(files.trace, step_of(checkpoint), rows)
+    return checkpoint, [*notes, *(f"{line}: {where}" for line in damage)]
+
+
+def at_step_0(files: RunFolder) -> dict[str, list[Any]]:
+    """What the probe set measured before a run that is resumed began."""
+    _, records = read_records(files.trace)
+    return {name: list(column) for name, column in next(records).tables["probe"].items()}
 
 
 def check_manifest(files: RunFolder, now: Mapping[str, Any]) -> list[str]:
@@ -105,39 +136,61 @@ def check_record(file: Path, step: int, rows: Mapping[str, Sequence[Any]]) -> No
     InputError
         With file and line. A torn last line is normal and none.
     """
-    records = _records(file)
-    number, head = next(records, (1, {}))
-    if head.get("format") != FORMAT:
-        raise InputError(f"{file}:{number}: no head of format {FORMAT}; {MEND}")
+    head, records = read_records(file)
     for name in ("pair_id", "response", "num_tokens"):
-        if list(head["probe_set"].get(name, ())) != list(rows[name]):
-            raise InputError(
-                f"{file}:{number}: its probe set is another one than these data make; start a new run"
-            )
-    due = 0
-    for number, record in records:
-        if record.get("step") != due:
-            raise InputError(
-                f"{file}:{number}: found step {record.get('step')} where step {due} belongs; {MEND}"
-            )
-        if due == step:
-            return
-        due += 1
-    raise InputError(f"{file}: ends before step {step}, at which the checkpoint was made; {MEND}")
+        if list(head[name]) != list(rows[name]):
+            raise InputError(f"{file}:1: its probe set is another one than these data make; start a new run")
+    reached = -1
+    for record in records:
+        if (reached := record.step) >= step:
+            break
+    if reached != step:
+        raise InputError(f"{file}: ends before step {step}, at which the checkpoint was made; {MEND}")
 
 
-MEND = "the record was damaged; put back a copy, or start a new run"
+def mend(home: Path, names: Sequence[str]) -> list[str]:
+    """What ``--repair`` does to the runs of these names in the folder of a command, a line each."""
+    folders = [RunFolder(home / name) for name in names]
+    return [line for files in folders if files.trace.is_file() for line in mend_record(files)]
 
 
-def _records(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line number and content of every line; the last may be torn."""
-    lines = file.read_bytes().splitlines(keepends=True)
-    for number, line in enumerate(lines, 1):
-        try:
-            record = json.loads(line)
-        except ValueError:
-            record = None
-        if isinstance(record, dict):
-            yield number, record
-        elif number < len(lines) or line.endswith(b"\n"):
-            raise InputError(f"{file}:{number}: not a record; {MEND}")
+def mend_record(files: RunFolder) -> list[str]:
+    """Make a damaged record one that can be gone on with: cut where it is whole no more, the rest is done again.
+
+    Returns
+    -------
+    list of str
+        What was damaged and what becomes of it; empty where nothing was.
+
+    Raises
+    ------
+    InputError
+        Of a record in the format of another version.
+    """
+    damage: list[str] = []
+    last = -1
+    _, first = next(lines_of(files.trace), (1, ""))
+    if "format" in (parsed(first) or {}):
+        _, records = read_records(files.trace, damage.append)
+        for record in records:
+            if damage:
+                break
+            last = record.step
+    else:
+        damage = [f"{files.trace}:1: its head is lost"]
+    if not damage:
+        return []
+    checkpoint, torn = newest_whole(files.checkpoints, last=last)
+    step = step_of(checkpoint) if checkpoint else -1
+    shutil.copyfile(files.trace, files.damaged)
+    for later in numbered_checkpoints(files.checkpoints):
+        if step_of(later) > step:
+            shutil.rmtree(later)
+    rewind(files.path, step)
+    files.set_status("interrupted")
+    return [
+        *torn,
+        f"{damage[0]}; the steps after {step} are done again, the damaged record is kept as {files.damaged.name}"
+        if checkpoint
+        else f"{damage[0]}; the run begins anew, the damaged record is kept as {files.damaged.name}",
+    ]

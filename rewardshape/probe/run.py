@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from rewardshape.data import EncodedPair, embedded
 from rewardshape.errors import InputError
 from rewardshape.probe import manifest, plan
 from rewardshape.probe.beginning import Beginning, beginnings_of
-from rewardshape.probe.checkpoints import step_of, whole_checkpoints
+from rewardshape.probe.checkpoints import step_of
 from rewardshape.probe.distributed import here, is_sharded, join, on_main
 from rewardshape.probe.grid import Grid, PlannedRun, plan_runs
 from rewardshape.probe.inputs import Inputs, as_tokens
@@ -37,13 +37,13 @@ from rewardshape.probe.process import set_up
 from rewardshape.probe.progress import Progress, changes_shown
 from rewardshape.probe.recorder import Measures, Recorder
 from rewardshape.probe.reference import untouched_model
-from rewardshape.probe.resume import check_manifest, check_record, fingerprint_of
+from rewardshape.probe.resume import at_step_0, fingerprint_of, going_on, mend
 from rewardshape.probe.settings import Settings
 from rewardshape.probe.stopping import Diverged, Interrupted, ending_recorded, is_settled, stop_on_signal
 from rewardshape.probe.training import PairTrainer, TrainingOrder, training_arguments
 from rewardshape.trace import Trace, read_trace
 from rewardshape.trace.folder import RunFolder
-from rewardshape.trace.format import read_lines, rewind
+from rewardshape.trace.records import rewind
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,8 @@ class Shared:
     home: Path
     beginnings: dict[int, Beginning]
     progress: Progress
+    begins: dict[str, Path] = field(default_factory=dict)
+    """The checkpoint that a run goes on from, by its name."""
 
     def of(self, planned: PlannedRun) -> Beginning:
         """What this run begins with."""
@@ -150,6 +152,9 @@ def run_all(grid: Grid, inputs: Inputs, progress: Progress, on_folder: Callable[
         if resumed is not None:
             on_main(lambda: hold(resumed, held))
             on_folder(resumed)
+            names = [planned.name for planned in grid.runs]
+            for line in on_main(lambda: mend(resumed, names)) if output.repair else ():
+                progress.say(line)
         for planned in grid.runs:
             if resumed is not None and on_main(lambda: is_settled(RunFolder(resumed / planned.name))):  # noqa: B023
                 progress.skip(planned.settings.training.steps)
@@ -197,7 +202,9 @@ def begin(
         on_main(lambda: hold(home, held))
     beginnings = beginnings_of(grid, inputs, fingerprints, RunFolder(home).reference)
     shared = Shared(grid, gold, reader, home, beginnings, progress)
-    for line in on_main(lambda: checked(shared)):
+    notes, begins = on_main(lambda: checked(shared))
+    shared.begins.update(begins)
+    for line in notes:
         progress.say(line)
     names = [planned.name for planned in grid.runs if planned.name]
     written = grid.settings.replace(output=str(home))
@@ -213,22 +220,21 @@ def hold(folder: Path, held: contextlib.ExitStack) -> None:
     held.callback(locked(folder).release)
 
 
-def checked(shared: Shared) -> list[str]:
-    """Notes on the runs that are there already; `InputError` where one of them would become another."""
+def checked(shared: Shared) -> tuple[list[str], dict[str, Path]]:
+    """Notes on the runs that are there already, and the checkpoint that each goes on from, by its name.
+
+    `InputError` where one of them would become another.
+    """
     notes: list[str] = []
+    begins: dict[str, Path] = {}
     for planned in shared.grid.runs:
-        files = RunFolder(shared.home / planned.name)
+        files, probe = RunFolder(shared.home / planned.name), shared.of(planned).inputs.probe
         if files.manifest.is_file():
-            notes += check_manifest(files, manifest_now(planned, shared))
-            if not is_settled(files) and (checkpoint := checkpoint_of(files)):
-                probe = ProbeSet(shared.of(planned).inputs.probe, shared.reader, here().device)
-                check_record(files.trace, step_of(checkpoint), probe.table(None))
-    return list(dict.fromkeys(notes))
-
-
-def checkpoint_of(files: RunFolder) -> Path | None:
-    """The newest whole checkpoint that a run can go on from."""
-    return next(iter(whole_checkpoints(files.checkpoints)), None) if files.trace.is_file() else None
+            rows = ProbeSet(probe, shared.reader, here().device).table(None)
+            checkpoint, said = going_on(files, manifest_now(planned, shared), rows)
+            notes += said
+            begins |= {planned.name: checkpoint} if checkpoint else {}
+    return list(dict.fromkeys(notes)), begins
 
 
 def manifest_now(planned: PlannedRun, shared: Shared) -> dict[str, Any]:
@@ -298,7 +304,7 @@ def run_one(planned: PlannedRun, policy: PreTrainedModel, shared: Shared) -> Non
             on_step=changes_shown(
                 shared.progress,
                 settings.training.steps,
-                start=lambda: probe.means(read_lines(RunFolder(folder).trace)[1][1]["probe"]),
+                start=lambda: probe.means(at_step_0(RunFolder(folder))),
             ),
         )
         for callback in (measures.geometry, recorder):
@@ -323,7 +329,7 @@ def counted(planned: PlannedRun, grid: Grid) -> str:
 def begin_or_rewind(planned: PlannedRun, shared: Shared) -> Path | None:
     """Write the manifest; the checkpoint to go on from, with everything later dropped from the record."""
     files = RunFolder(shared.home / planned.name)
-    checkpoint = checkpoint_of(files)
+    checkpoint = shared.begins.get(planned.name)
     manifest.write_manifest(files.path, manifest_now(planned, shared), shared.of(planned).inputs)
     rewind(files.path, step_of(checkpoint) if checkpoint else -1)
     return checkpoint

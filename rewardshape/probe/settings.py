@@ -284,6 +284,9 @@ class OutputSettings:
 
     output: str | None = _setting(None, "folder of the run; default runs/NAME, a new one each time", "DIR")
     resume: bool = _setting(False, "continue the run in --output with its own settings")
+    repair: bool = _setting(
+        False, "with --resume: cut a damaged record where it is whole no more, and do the rest again"
+    )
     checkpoint_every: int | None = _setting(
         None, "steps between checkpoints; default a fifth of --steps", "K"
     )
@@ -298,11 +301,14 @@ class OutputSettings:
         _require_positive(self, "checkpoint_every", "keep_checkpoints")
         if self.resume and self.output is None:
             raise InputError("--resume: say which run with --output DIR")
+        if self.repair and not self.resume:
+            raise InputError("--repair: goes with --resume --output DIR")
 
 
 # A resumed run may change these; everything else would make it another run.
 CHANGEABLE = {
-    "probe_every", "checkpoint_every", "keep_checkpoints", "live", "quiet", "json", "dry_run", "resume", "output",
+    "probe_every", "checkpoint_every", "keep_checkpoints", "live", "quiet", "json", "dry_run", "resume", "repair",
+    "output",
 }  # fmt: skip
 
 

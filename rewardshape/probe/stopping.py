@@ -82,9 +82,13 @@ def ending_recorded(files: RunFolder, home: Path) -> Iterator[None]:
 
 
 def _record(files: RunFolder, status: Status, reason: str = "") -> None:
-    if here().is_main:
-        with contextlib.suppress(OSError):  # a full disk: what ended the run is said all the same
-            files.set_status(status, reason)
+    if not here().is_main:
+        return
+    try:
+        files.set_status(status, reason)
+    except OSError:  # a full disk: what ended the run is said all the same, and this word has room
+        with contextlib.suppress(OSError):
+            files.set_status_in_place("failed")
 
 
 def is_settled(files: RunFolder) -> bool:

@@ -63,9 +63,8 @@ def watch(folder: Path, going: Callable[[], bool] = lambda: True) -> Iterator[Pa
         if now != seen:
             seen = now
             try:
-                more = unfinished(
-                    read_trace(folder)
-                )  # before the page is written: what ends meanwhile gets another
+                # Before the page is written: what ends meanwhile gets another.
+                more = unfinished(read_trace(folder, repair=True))
                 yield write_report(folder, live=True)
                 if not more:
                     return

@@ -61,7 +61,7 @@ def write_report(folder: str | Path, *, live: bool = False) -> Path:
     >>> write_report("runs/embedded")        # doctest: +SKIP
     PosixPath('runs/embedded/report.html')
     """
-    trace = read_trace(folder)
+    trace = read_trace(folder, repair=True)
     page = render(trace, live=live and unfinished(trace))
     file = RunFolder(Path(folder)).report
     write_whole(file, page)
@@ -97,6 +97,7 @@ def render(trace: Trace, *, live: bool = False) -> str:
         title=trace.folder.resolve().name,
         refresh=REFRESH if live else 0,
         facts=_facts(trace),
+        damage=trace.damage,
         unfinished=_unfinished(trace),
         forecast=_forecast(trace),
         findings=findings(trace, tables),
@@ -360,8 +361,8 @@ def _first_samples(tables: Tables, samples: dict[str, Any]) -> dict[str, Any] | 
 
 def _commands(trace: Trace) -> list[str]:
     """The command that makes it again: of the whole sweep where its folder has one, else of each run."""
-    whole = RunFolder(trace.folder).command
-    if whole.is_file():
-        return [str(json.loads(whole.read_text(encoding="utf-8"))["command"])]
+    whole = RunFolder(trace.folder).read_command()
+    if "command" in whole:
+        return [str(whole["command"])]
     commands = (run.manifest.get("command") for run in trace.runs)
     return [str(command) for command in dict.fromkeys(commands) if command]

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from rewardshape.errors import InputError
 
 Status = Literal["running", "done", "interrupted", "diverged", "failed"]
 
@@ -38,6 +41,11 @@ class RunFolder:
     def trace(self) -> Path:
         """The record."""
         return self.path / "trace.jsonl"
+
+    @property
+    def damaged(self) -> Path:
+        """The record as it was before ``--repair``."""
+        return self.path / "trace.damaged.jsonl"
 
     @property
     def timing(self) -> Path:
@@ -85,28 +93,67 @@ class RunFolder:
         return self.path / "comparison.csv"
 
     def read_manifest(self) -> dict[str, Any]:
-        """The manifest; empty where there is none."""
-        if not self.manifest.is_file():
-            return {}
-        manifest: dict[str, Any] = json.loads(self.manifest.read_text(encoding="utf-8"))
-        return manifest
+        """The manifest; empty where there is none.
+
+        Raises
+        ------
+        InputError
+            With the file's name, where it is damaged.
+        """
+        return read_json(self.manifest, PARTS) if self.manifest.is_file() else {}
+
+    def read_command(self) -> dict[str, Any]:
+        """What the command was; empty where no command made the folder. Raises as `read_manifest` does."""
+        return read_json(self.command, {"settings": dict, "runs": list}) if self.command.is_file() else {}
 
     def planned_runs(self) -> list[str]:
         """Of the command's folder: the names of all runs of a sweep, begun or not; empty of a single run."""
-        if not self.command.is_file():
-            return []
-        return list(json.loads(self.command.read_text(encoding="utf-8")).get("runs", []))
+        return [str(name) for name in self.read_command().get("runs", ())]
 
     def set_status(self, status: Status, reason: str = "") -> None:
         """Say in the manifest how the run stands, and why where it `diverged` or `failed`."""
         manifest = {key: value for key, value in self.read_manifest().items() if key != "reason"}
         write_json(self.manifest, {**manifest, "status": status, **({"reason": reason} if reason else {})})
 
+    def set_status_in_place(self, status: str) -> None:
+        """The same without any room on the disk: over the word that stands there, which must not be shorter."""
+        with open(self.manifest, "rb+") as stream:
+            before = stream.read()
+            found = re.search(rb'(?m)^ "status": ("[^"\\\\]*")', before)
+            after = json.dumps(status).encode()
+            if found and len(after) <= len(found[1]):
+                stream.seek(found.start(1))
+                # White space before the comma is JSON still.
+                stream.write(after.ljust(len(found[1])))
+
+
+PARTS = {name: dict for name in ("run", "swept", "objective", "model", "data", "versions", "device")}
+"""The parts of a manifest that are mappings."""
+
+
+def read_json(file: Path, parts: Mapping[str, type]) -> dict[str, Any]:
+    """A mapping, as `write_json` wrote it, whose `parts` are of these types where they are there."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        wrong = [name for name, kind in parts.items() if not isinstance(content.get(name, kind()), kind)]
+    except (ValueError, AttributeError, RecursionError):
+        raise InputError(f"{file}: cannot be read, the file was damaged; put back a copy") from None
+    if wrong:
+        raise InputError(f"{file}: its {wrong[0]!r} is damaged; put back a copy")
+    return dict(content)
+
 
 def write_whole(file: Path, content: str | bytes) -> None:
-    """Write a file that is there whole or not at all: aside, then in its place."""
+    """Write a file that is there whole or not at all, also after a power cut: aside, to the disk, then in its place."""
     aside = file.with_name(f"{file.name}.writing")
-    aside.write_bytes(content.encode("utf-8", errors="replace") if isinstance(content, str) else content)
+    try:
+        with open(aside, "wb") as stream:
+            stream.write(content.encode("utf-8", errors="replace") if isinstance(content, str) else content)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError:
+        aside.unlink(missing_ok=True)  # on a full disk, room for what still has to be said
+        raise
     os.replace(aside, file)
 
 

@@ -34,7 +34,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rewardshape.trace.folder import RunFolder, write_whole
+from rewardshape.trace.folder import RunFolder
 
 FORMAT = 1
 
@@ -123,27 +123,3 @@ class TraceWriter:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def rewind(folder: Path, step: int) -> None:
-    """Drop every record later than `step`, and a torn last line, before a resumed run appends again."""
-    files = RunFolder(Path(folder))
-    for path in (files.trace, files.timing):
-        if path.exists():
-            kept = [line for line, record in read_lines(path) if record.get("step", 0) <= step]
-            write_whole(path, "".join(kept))
-
-
-def read_lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
-    """Every whole line of a JSONL record with its parsed content; reading ends at a torn line."""
-    lines = []
-    with open(path, encoding="utf-8", errors="replace") as file:
-        for line in file:
-            if not line.endswith("\n"):
-                break
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError:
-                break
-            lines.append((line, record))
-    return lines

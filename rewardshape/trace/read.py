@@ -1,31 +1,35 @@
 """Reading a run folder, or a sweep folder of run folders, into tidy tables.
 
-A trace may be read while it is being written: reading ends at the last whole line.
+A trace may be read while it is being written: reading ends at the last whole line. What else is not whole is an error,
+or is read past and said in `Trace.damage`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import html
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from rewardshape.errors import InputError
 from rewardshape.trace.folder import RunFolder
-from rewardshape.trace.format import FORMAT, read_lines
+from rewardshape.trace.records import (
+    STEP_TABLES,
+    Damaged,
+    Record,
+    Table,
+    lines_of,
+    parsed,
+    read_records,
+    refuse,
+)
 from rewardshape.trace.run import Run, as_html, runs_of
 
-STEP_TABLES = (
-    "geometry",
-    "samples",
-    "destination",
-    "destination_tokens",
-    "influence",
-)  # one part of a step's record each
 TABLES = ("steps", "responses", *STEP_TABLES, "tokens")
-TEXT_COLUMNS = {"pair_id", "response", "split", "prompt_id", "text", "token", "finish"}
 RESPONSE_COLUMNS = ["run", "step", "split", "pair_id", "response", "logp_sum", "ref_logp_sum", "num_tokens"]
 
 
@@ -55,6 +59,8 @@ class Trace:
         The runs, in the order of their folders' names; each with its name, setting, manifest and folder.
     folder : Path
         Where the trace was read.
+    damage : tuple of str
+        What was read past, a line each with file and line; empty of a whole record.
     """
 
     steps: pd.DataFrame
@@ -67,6 +73,7 @@ class Trace:
     tokens: pd.DataFrame
     runs: list[Run]
     folder: Path
+    damage: tuple[str, ...] = ()
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -77,7 +84,8 @@ class Trace:
 
     def _repr_html_(self) -> str:
         steps = int(self.steps["step"].max()) if len(self.steps) else 0
-        return f"{as_html(self.runs)}<p>{steps} steps, {len(self.responses)} measured responses</p>"
+        damage = "".join(f"<p><strong>damaged: {html.escape(line)}</strong></p>" for line in self.damage)
+        return f"{damage}{as_html(self.runs)}<p>{steps} steps, {len(self.responses)} measured responses</p>"
 
     def run(self, name: str) -> Trace:
         """The trace of one run of several, by its name.
@@ -92,20 +100,29 @@ class Trace:
             names = ", ".join(run.name for run in self.runs)
             raise InputError(f"no run {name!r} in {self.folder}: it holds {names}")
         tables = {table: _of_run(getattr(self, table), name) for table in TABLES}
-        return Trace(**tables, runs=found, folder=found[0].folder)
+        file = RunFolder(found[0].folder).trace
+        damage = tuple(line for line in self.damage if line.startswith(f"{file}:"))
+        return Trace(**tables, runs=found, folder=found[0].folder, damage=damage)
 
 
 def _of_run(table: pd.DataFrame, name: str) -> pd.DataFrame:
     return table[table["run"] == name].reset_index(drop=True) if len(table) else table
 
 
-def read_trace(folder: str | Path) -> Trace:
+def read_trace(folder: str | Path, *, repair: bool = False) -> Trace:
     """Read a run folder (or a sweep folder: every run below it) as tidy DataFrames.
+
+    Parameters
+    ----------
+    folder : path
+    repair : bool
+        Read past damage, which `Trace.damage` then names, instead of raising an error. The files stay as they are.
 
     Raises
     ------
     InputError
-        If the folder holds no trace, or one in a format this version does not know.
+        If the folder holds no trace, one in a format this version does not know, or one that is not whole: with file
+        and line. A torn last line is normal.
     """
     folder = Path(folder)
     own = RunFolder(folder).trace
@@ -115,88 +132,122 @@ def read_trace(folder: str | Path) -> Trace:
             f"{folder}: no {own.name} in it or in the folders below; give a run or a sweep folder"
         )
     runs = runs_of(inside, [RunFolder(path).read_manifest() for path in inside])
-    read = [_read_tables(run) for run in runs]
+    damage: list[str] = []
+    read = [_read_tables(run, damage.append if repair else refuse) for run in runs]
     tables = {name: _concat([tables[name] for tables in read]) for name in TABLES}
-    return Trace(**tables, runs=runs, folder=folder)
+    return Trace(**tables, runs=runs, folder=folder, damage=tuple(damage))
 
 
 def read_probe_set(folder: str | Path) -> list[dict[str, Any]]:
-    """The texts of the probe pairs: one dict per pair with pair_id, prompt, responses, tokens."""
-    path = RunFolder(Path(folder)).probe_set
-    return [record for _, record in read_lines(path)] if path.is_file() else []
+    """The texts of the probe pairs: one dict per pair with pair_id, prompt, responses, tokens.
+
+    Raises
+    ------
+    InputError
+        With file and line, where one of them is none.
+    """
+    file = RunFolder(Path(folder)).probe_set
+    found = []
+    for number, line in lines_of(file) if file.is_file() else ():
+        content = parsed(line)
+        if content is None or not {"pair_id", "responses"} <= content.keys():
+            raise InputError(f"{file}:{number}: not a probe pair; the file was damaged: put back a copy")
+        found.append(content)
+    return found
 
 
-def _read_tables(run: Run) -> dict[str, pd.DataFrame]:
+def _read_tables(run: Run, damaged: Damaged) -> dict[str, pd.DataFrame]:
     files = RunFolder(run.folder)
-    records = [record for _, record in read_lines(files.trace)]
-    if not records or records[0].get("format") != FORMAT:
-        found = records[0].get("format") if records else "nothing"
-        raise InputError(f"{files.trace}:1: found format {found}, this version reads format {FORMAT}")
-    probe_set, steps = records[0]["probe_set"], records[1:]
-    step_rows = pd.DataFrame([{"step": record["step"], **record.get("metrics", {})} for record in steps])
-    timed = read_lines(files.timing) if files.timing.is_file() else []
-    seconds = {record["step"]: record["seconds"] for _, record in timed}
+    probe_set, records = read_records(files.trace, damaged)
+    steps: list[dict[str, Any]] = []
+    responses, tokens = Stack(), Stack()
+    stacks = {name: Stack() for name in STEP_TABLES}
+    for record in records:
+        steps.append({"step": record.step, **record.metrics})
+        for split in ("train", "probe"):
+            if part := record.tables.get(split):
+                whole = {**probe_set, **part} if split == "probe" else part
+                responses.add(whole, step=record.step, split=split)
+        for name in STEP_TABLES:
+            if part := record.tables.get(name):
+                stacks[name].add(part, step=record.step)
+        if record.tokens:
+            _add_tokens(tokens, record, probe_set)
+    step_rows = pd.DataFrame(steps)
     if len(step_rows):
-        step_rows["seconds"] = step_rows["step"].map(seconds)
-
-    responses = _stack(
-        (part, {"step": record["step"], "split": split})
-        for record in steps
-        for split, part in (("train", record.get("train")), ("probe", _with(probe_set, record.get("probe"))))
-        if part
-    )
+        step_rows["seconds"] = step_rows["step"].map(_seconds(files.timing))
+    measured = responses.frame()
     tables = {
         "steps": step_rows,
-        "responses": responses.reindex(
-            columns=[*RESPONSE_COLUMNS[1:], *(c for c in responses.columns if c not in RESPONSE_COLUMNS)]
+        "responses": measured.reindex(
+            columns=[*RESPONSE_COLUMNS[1:], *(c for c in measured.columns if c not in RESPONSE_COLUMNS)]
         ),
-        **{
-            name: _stack((r[name], {"step": r["step"]}) for r in steps if r.get(name)) for name in STEP_TABLES
-        },
-        "tokens": _concat([_token_table(r, probe_set) for r in steps if r.get("tokens")]),
+        **{name: stack.frame() for name, stack in stacks.items()},
+        "tokens": tokens.frame(),
     }
     for table in tables.values():
         table.insert(0, "run", run.name)
     return tables
 
 
-def _with(probe_set: Mapping[str, Any], measured: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    return {**probe_set, **measured} if measured else None
+def _seconds(timing: Path) -> dict[int, float]:
+    """Seconds per step; of a line that holds none, nothing is said: they are no part of the record."""
+    rows = (parsed(line) or {} for _, line in lines_of(timing)) if timing.is_file() else ()
+    return {
+        row["step"]: row["seconds"]
+        for row in rows
+        if type(row.get("step")) is int and isinstance(row.get("seconds"), int | float)
+    }
 
 
-def _stack(parts: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> pd.DataFrame:
-    """Tables of columns, each with constants of its own, one below the other; a column that one lacks is NaN there.
+class Stack:
+    """Tables one below the other, each with constants of its own; a column that one lacks is null there.
 
-    Lists are joined before pandas sees them: a DataFrame per step would take a hundred times as long.
+    Columns are joined before pandas sees them: a DataFrame per step would take a hundred times as long.
     """
-    columns: dict[str, list[Any]] = {}
-    rows = 0
-    for part, constants in parts:
-        size = len(next(iter(part.values())))
-        for name in {**constants, **part}:
-            values = part[name] if name in part else [constants[name]] * size
-            columns.setdefault(name, [None] * rows).extend(values)
-        rows += size
-        for values in columns.values():
-            values.extend([None] * (rows - len(values)))
-    table = pd.DataFrame(columns)
-    for name in table.columns:
-        if (
-            table[name].dtype == object and name not in TEXT_COLUMNS
-        ):  # null stands for "not measured", NaN in pandas
-            table[name] = table[name].astype(float)
-    return table
 
+    def __init__(self) -> None:
+        self._sizes: list[int] = []
+        self._constants: dict[str, list[Any]] = {}
+        self._columns: dict[str, dict[int, Any]] = {}  # by the number of the table
 
-def _token_table(record: Mapping[str, Any], probe_set: Mapping[str, Any]) -> pd.DataFrame:
-    rows = [
-        (record["step"], pair_id, response, position, logp)
-        for pair_id, response, logps in zip(
-            probe_set["pair_id"], probe_set["response"], record["tokens"], strict=True
+    def add(self, table: Table, **constants: Any) -> None:
+        """One more table; every one has the same constants."""
+        for name, value in constants.items():
+            self._constants.setdefault(name, []).append(value)
+        for name, values in table.items():
+            self._columns.setdefault(name, {})[len(self._sizes)] = values
+        self._sizes.append(len(next(iter(table.values()), ())))
+
+    def frame(self) -> pd.DataFrame:
+        """All of them as one."""
+        sizes = np.array(self._sizes, dtype=int)
+        columns = {
+            name: np.repeat(np.array(values, dtype=object if isinstance(values[0], str) else None), sizes)
+            for name, values in self._constants.items()
+        }
+        return pd.DataFrame(columns | {name: self._joined(name) for name in self._columns})
+
+    def _joined(self, name: str) -> Any:
+        parts = self._columns[name]
+        if any(isinstance(part, list) for part in parts.values()):
+            gaps = ([None] * size for size in self._sizes)
+            return [value for number, gap in enumerate(gaps) for value in parts.get(number, gap)]
+        return np.concatenate(
+            [parts[n] if n in parts else np.full(size, np.nan) for n, size in enumerate(self._sizes)]
         )
-        for position, logp in enumerate(logps)
-    ]
-    return pd.DataFrame(rows, columns=["step", "pair_id", "response", "position", "logp"])
+
+
+def _add_tokens(stack: Stack, record: Record, probe_set: Table) -> None:
+    assert record.tokens is not None
+    lengths = [len(row) for row in record.tokens]
+    repeated = {
+        name: [text for text, length in zip(probe_set[name], lengths, strict=True) for _ in range(length)]
+        for name in ("pair_id", "response")
+    }
+    position = np.array([place for length in lengths for place in range(length)], dtype=int)
+    logp = np.array([logp for row in record.tokens for logp in row], dtype=float)
+    stack.add({**repeated, "position": position, "logp": logp}, step=record.step)
 
 
 def _concat(tables: list[pd.DataFrame]) -> pd.DataFrame:

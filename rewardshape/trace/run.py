@@ -18,7 +18,8 @@ NOT_A_SETTING = {
     "seed", "seeds",
     "probe_pairs", "probe_every", "probe_in_training", "probe_responses", "geometry_every",
     "destination_every", "influence_every", "sample_every", "samples", "best_of", "gold", "gold_model",
-    "output", "resume", "checkpoint_every", "keep_checkpoints", "report_to", "live", "quiet", "json", "dry_run",
+    "output", "resume", "repair", "checkpoint_every", "keep_checkpoints", "report_to", "live", "quiet", "json",
+    "dry_run",
 }  # fmt: skip
 
 

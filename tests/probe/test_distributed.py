@@ -20,10 +20,10 @@ import pytest
 from safetensors.torch import load_file
 
 from rewardshape import read_trace
-from rewardshape.probe.checkpoints import whole_checkpoints
+from rewardshape.probe.checkpoints import newest_whole
 from rewardshape.probe.command import parse
 from rewardshape.probe.run import run
-from rewardshape.trace.format import read_lines
+from rewardshape.trace.records import read_records
 
 # Nats per response. Two processes add the same float32 gradients in another order, which after some steps of AdamW
 # shows in the sixth digit.
@@ -122,7 +122,7 @@ def test_two_processes_record_what_one_records(one, two):
 def test_no_row_is_recorded_twice(two):
     rows = read_trace(two).responses
     assert not rows.duplicated(["step", "split", "pair_id", "response"]).any()
-    steps = [record["step"] for _, record in read_lines(two / "trace.jsonl") if "step" in record]
+    steps = [record.step for record in read_records(two / "trace.jsonl")[1]]
     assert steps == [0, 1, 2, 3, 4]
 
 
@@ -160,7 +160,7 @@ def sharded(task: list[str], folder: Path) -> Path:
 
 
 def test_a_sharded_model_records_what_a_whole_one_records(one, sharded):
-    newest = whole_checkpoints(sharded / "checkpoints")[0]
+    newest, _ = newest_whole(sharded / "checkpoints")
     assert len(list((newest / "pytorch_model_fsdp_0").glob("*.distcp"))) == 2  # sharded it was
     assert_same_record(sharded, one)
 
@@ -197,7 +197,7 @@ def test_sigterm_checkpoints_both_within_30_seconds(task, tmp_path):
     assert time.monotonic() - began < 30
     assert said.count("--resume --output") == 1
     step = read_trace(output).steps["step"].max()
-    assert whole_checkpoints(output / "checkpoints")[0].name == f"checkpoint-{step}"
+    assert newest_whole(output / "checkpoints") == (output / "checkpoints" / f"checkpoint-{step}", [])
     assert json.loads((output / "run.json").read_text())["status"] == "interrupted"
 
 

@@ -10,7 +10,7 @@ import pytest
 from rewardshape import read_trace
 from rewardshape.analysis.influence import pair_influence
 from rewardshape.probe.__main__ import main
-from rewardshape.probe.checkpoints import step_of, whole_checkpoints
+from rewardshape.probe.checkpoints import numbered_checkpoints, step_of
 from rewardshape.trace import RunFolder
 
 FLAGS = ["--steps", "6", "--checkpoint-every", "2", "--keep-checkpoints", "3", "--probe-every", "3"]
@@ -70,7 +70,7 @@ def test_a_resumed_run_measures_against_the_same_start(whole, tmp_path):
     """The run's folder as it stood after its checkpoint of step 4, its record torn in step 5."""
     output = tmp_path / "run"
     shutil.copytree(whole, output)
-    for checkpoint in whole_checkpoints(output / "checkpoints"):
+    for checkpoint in numbered_checkpoints(output / "checkpoints"):
         if step_of(checkpoint) > 4:
             shutil.rmtree(checkpoint)
     lines = (whole / "trace.jsonl").read_bytes().splitlines(keepends=True)

@@ -17,7 +17,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from rewardshape.probe.__main__ import main
-from rewardshape.probe.checkpoints import whole_checkpoints
+from rewardshape.probe.checkpoints import newest_whole
 from rewardshape.trace import read_trace
 
 STEPS = 24  # more than are done before a signal arrives
@@ -101,21 +101,26 @@ def test_a_signal_checkpoints_says_how_to_go_on_and_loses_nothing(
     assert f"--resume --output {output}" in said
     assert "Traceback" not in said
     steps = read_trace(output).steps["step"].max()
-    assert whole_checkpoints(output / "checkpoints")[0].name == f"checkpoint-{steps}"
+    assert newest_whole(output / "checkpoints") == (output / "checkpoints" / f"checkpoint-{steps}", [])
     assert main(["--resume", "--output", str(output), "--quiet"]) == 0
     assert (output / "trace.jsonl").read_bytes() == (uninterrupted / "trace.jsonl").read_bytes()
 
 
-def half_done(uninterrupted: Path, output: Path) -> None:
-    """A folder as a kill between two checkpoints leaves it: records beyond the checkpoint, the last line torn."""
+def half_done(uninterrupted: Path, output: Path, *, keep_last: bool = False, status: str = "running") -> None:
+    """A folder as a kill between two checkpoints leaves it: records beyond the checkpoint, the last line torn.
+
+    With `keep_last` as a kill after the last checkpoint does.
+    """
     shutil.copytree(uninterrupted, output)
     manifest = output / "run.json"
-    manifest.write_text(manifest.read_text().replace('"status": "done"', '"status": "running"'))
-    shutil.rmtree(output / "checkpoints" / f"checkpoint-{STEPS}")
-    lines = (output / "trace.jsonl").read_text().splitlines(keepends=True)
-    (output / "trace.jsonl").write_text("".join(lines[:-2]) + lines[-2][:40])
+    manifest.write_text(manifest.read_text().replace('"status": "done"', f'"status": "{status}"'))
+    if not keep_last:
+        shutil.rmtree(output / "checkpoints" / f"checkpoint-{STEPS}")
+        lines = (output / "trace.jsonl").read_text().splitlines(keepends=True)
+        (output / "trace.jsonl").write_text("".join(lines[:-2]) + lines[-2][:40])
     command = output / "command.json"
-    command.write_text(command.read_text().replace(str(uninterrupted), str(output)))
+    content = command.read_text().replace(str(uninterrupted), str(output))
+    command.write_text(content.replace('"quiet": true', '"quiet": false'))
 
 
 def test_a_torn_last_line_and_records_beyond_the_checkpoint_are_dropped(uninterrupted, tmp_path):
@@ -125,12 +130,64 @@ def test_a_torn_last_line_and_records_beyond_the_checkpoint_are_dropped(uninterr
     assert (tmp_path / "run" / "trace.jsonl").read_bytes() == (uninterrupted / "trace.jsonl").read_bytes()
 
 
-def test_a_torn_checkpoint_is_passed_over(uninterrupted, tmp_path):
+def flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def test_a_damaged_checkpoint_is_said_and_the_older_one_taken(uninterrupted, tmp_path, capsys):
+    name = "optimizer.pt"
     output = tmp_path / "run"
-    shutil.copytree(uninterrupted, output)
-    weights = output / "checkpoints" / f"checkpoint-{STEPS}" / "model.safetensors"
-    os.truncate(weights, weights.stat().st_size // 2)
-    assert [path.name for path in whole_checkpoints(output / "checkpoints")] == [f"checkpoint-{STEPS - 3}"]
+    half_done(uninterrupted, output, keep_last=True)
+    flip(output / "checkpoints" / f"checkpoint-{STEPS}" / name)
+    assert main(["--resume", "--output", str(output)]) == 0
+    said = capsys.readouterr().err
+    assert (
+        f"checkpoint-{STEPS}: {name} is not what was written: the run goes on from step {STEPS - 3}" in said
+    )
+    assert (output / "trace.jsonl").read_bytes() == (uninterrupted / "trace.jsonl").read_bytes()
+
+
+def test_where_no_checkpoint_is_whole_the_run_begins_anew_and_says_so(uninterrupted, tmp_path, capsys):
+    output = tmp_path / "run"
+    half_done(uninterrupted, output)
+    flip(output / "checkpoints" / f"checkpoint-{STEPS - 3}" / "optimizer.pt")
+    assert main(["--resume", "--output", str(output)]) == 0
+    assert "optimizer.pt is not what was written: the run begins anew" in capsys.readouterr().err
+    assert (output / "trace.jsonl").read_bytes() == (uninterrupted / "trace.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize(("line", "done"), [(2, True), (STEPS, False)])
+def test_a_damaged_record_is_repaired_where_that_was_asked(uninterrupted, tmp_path, capsys, line, done):
+    """Beyond the older checkpoint the run goes on from there, before it the run begins anew: the same record."""
+    output = tmp_path / "run"
+    half_done(uninterrupted, output, keep_last=True, status="done" if done else "running")
+    lines = (uninterrupted / "trace.jsonl").read_bytes().splitlines(keepends=True)
+    damaged = b"".join([*lines[:line], lines[line][:9] + b"\n", *lines[line + 1 :]])
+    (output / "trace.jsonl").write_bytes(damaged)
+    assert main(["--resume", "--output", str(output), "--quiet"]) == 2
+    assert f"trace.jsonl:{line + 1}: not a record" in capsys.readouterr().err
+    assert (output / "trace.jsonl").read_bytes() == damaged
+    assert main(["--resume", "--repair", "--output", str(output)]) == 0
+    said = capsys.readouterr().err
+    assert (f"the steps after {STEPS - 3} are done again" if line == STEPS else "the run begins anew") in said
+    assert (output / "trace.damaged.jsonl").read_bytes() == damaged
+    assert (output / "trace.jsonl").read_bytes() == (uninterrupted / "trace.jsonl").read_bytes()
+
+
+def test_a_lost_head_is_repaired_and_a_newer_format_is_not(uninterrupted, tmp_path, capsys):
+    output = tmp_path / "run"
+    half_done(uninterrupted, output)
+    whole = (uninterrupted / "trace.jsonl").read_bytes()
+    newer = whole.replace(b'"format":1', b'"format":2', 1)
+    (output / "trace.jsonl").write_bytes(newer)
+    assert main(["--resume", "--repair", "--output", str(output), "--quiet"]) == 2
+    assert "written by a newer rewardshape" in capsys.readouterr().err
+    assert (output / "trace.jsonl").read_bytes() == newer
+    (output / "trace.jsonl").write_bytes(whole[whole.index(b"\n") + 1 :])
+    assert main(["--resume", "--repair", "--output", str(output), "--quiet"]) == 0
+    assert (output / "trace.jsonl").read_bytes() == whole
 
 
 def test_only_the_newest_checkpoints_stay(uninterrupted):
@@ -242,8 +299,8 @@ def test_edited_settings_are_refused(own, refused):
     [
         (lambda lines: lines[:2] + lines[3:], "trace.jsonl:3: found step 2 where step 1 belongs"),
         (lambda lines: [*lines[:2], lines[2][:30] + b"\n", *lines[3:]], "trace.jsonl:3: not a record"),
-        (lambda lines: lines[:2] + lines[1:], "trace.jsonl:3: found step 0 where step 1 belongs"),
-        (lambda lines: lines[1:], "trace.jsonl:1: no head of format 1"),
+        (lambda lines: lines[:2] + lines[1:], "trace.jsonl:3: found step 0 where a step after 0 belongs"),
+        (lambda lines: lines[1:], "trace.jsonl:1: found format nothing, this version reads format 1"),
         (lambda lines: lines[:2], "trace.jsonl: ends before step 2"),
         (
             lambda lines: [lines[0].replace(b"pairs.jsonl:", b"other.jsonl:"), *lines[1:]],

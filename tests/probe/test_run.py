@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from rewardshape import objective, read_trace
 from rewardshape.probe.policy import load_policy
 from rewardshape.probe.settings import ModelSettings
-from rewardshape.trace.format import read_lines
+from rewardshape.trace.records import read_records
 
 Probe = Callable[..., int]
 
@@ -179,8 +179,8 @@ def test_non_finite_loss_stops_before_the_update_and_names_the_pair(probe, tmp_p
     assert len(error) == 1
     found = re.match(r"error: step (\d+): the loss is not finite, on pair pairs\.jsonl:\d+", error[0])
     assert found
-    lines = [record for _, record in read_lines(tmp_path / "run" / "trace.jsonl")]
-    assert [record.get("step") for record in lines] == [None, *range(int(found[1]))]
+    _, records = read_records(tmp_path / "run" / "trace.jsonl")
+    assert [record.step for record in records] == list(range(int(found[1])))
 
 
 def test_token_log_probs_of_first_and_last_step_add_up(traced):

@@ -66,6 +66,19 @@ def test_worst_pairs_come_first_with_their_texts_and_shaded_tokens(write, tmp_pa
     assert order == (wide[wide.columns.max()] - wide[0]).sort_values().index[: len(order)].tolist()
 
 
+def test_a_hole_in_the_record_is_said_above_everything_and_the_rest_is_shown(write, tmp_path, page_of):
+    folder = write(tmp_path / "run")
+    file = folder / "trace.jsonl"
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join([*lines[:3], b"<b>torn\n", *lines[4:]]))
+    page = page_of(write_report(folder).read_text(encoding="utf-8"))
+    assert f"The record is damaged: {file}:4: not a record" in page.text
+    assert page.text.index("The record is damaged") < page.text.index("Verdict")
+    last = displacement_summary(read_trace(folder, repair=True)).iloc[0]
+    assert last["step"] == len(lines) - 2
+    assert signed(last["chosen_change"]) in page.text
+
+
 def test_page_is_self_contained_and_runs_its_own_script_alone(sweep, page_of):
     text = write_report(sweep).read_text(encoding="utf-8")
     page = page_of(text)

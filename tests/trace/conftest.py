@@ -51,7 +51,7 @@ def probe_set() -> Mapping[str, Any]:
     return PROBE
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def record() -> Callable[..., Path]:
     """Writes a record of some steps: `record(folder, steps=3)`."""
     return _write

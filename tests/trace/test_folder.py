@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from rewardshape import InputError
 from rewardshape.trace import RunFolder, write_json, write_whole
 
 
 def test_every_file_has_a_name_of_its_own_within_the_folder():
     folder = RunFolder(Path("run"))
     named = [getattr(folder, name) for name, of in vars(RunFolder).items() if isinstance(of, property)]
-    assert len({path.name for path in named}) == len(named) == 11
+    assert len({path.name for path in named}) == len(named) == 12
     assert {path.parent for path in named} == {Path("run")}
 
 
@@ -48,3 +49,21 @@ def test_a_status_is_set_without_touching_the_rest_of_the_manifest(tmp_path):
     assert folder.read_manifest()["reason"] == "step 3: the loss is not finite"
     folder.set_status("done")
     assert folder.read_manifest() == {"run": {"seed": 3}, "status": "done"}
+
+
+def test_a_status_has_room_where_nothing_else_has(tmp_path):
+    folder = RunFolder(tmp_path)
+    write_json(folder.manifest, {"run": {"seed": 3}, "status": "running", "command": "x"})
+    size = folder.manifest.stat().st_size
+    folder.set_status_in_place("failed")
+    assert folder.manifest.stat().st_size == size
+    assert folder.read_manifest() == {"run": {"seed": 3}, "status": "failed", "command": "x"}
+    folder.set_status_in_place("much longer than that")
+    assert folder.read_manifest()["status"] == "failed"
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "3", '{"run": 3}', '{"objective": []}', "[" * 10_000])
+def test_a_damaged_manifest_is_named(tmp_path, content):
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(InputError, match=r"run\.json: .*damaged"):
+        RunFolder(tmp_path).read_manifest()

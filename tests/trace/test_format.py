@@ -1,4 +1,4 @@
-"""The record: append-only, without a clock in it, exact to float32; a rewound one is as if never written further."""
+"""The record: append-only, without a clock in it, exact to float32."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import numpy as np
 
 from rewardshape.trace import TraceWriter
-from rewardshape.trace.format import read_lines, rewind
+from rewardshape.trace.records import read_records
 
 
 def test_the_record_has_no_clock_in_it(tmp_path, record):
@@ -16,21 +16,14 @@ def test_the_record_has_no_clock_in_it(tmp_path, record):
     assert (tmp_path / "a" / "trace.jsonl").read_bytes() == (tmp_path / "b" / "trace.jsonl").read_bytes()
 
 
-def test_a_rewound_trace_is_as_if_never_written_further(tmp_path, record):
-    folder, shorter = record(tmp_path / "long", 5), record(tmp_path / "short", 2)
-    rewind(folder, 1)
-    for name in ("trace.jsonl", "timing.jsonl"):
-        assert (folder / name).read_bytes() == (shorter / name).read_bytes()
-
-
 def test_numbers_keep_more_than_float32_holds(tmp_path, probe_set):
     value = float(np.float32(-123.456789))
     folder = tmp_path / "run"
     folder.mkdir()
     with TraceWriter(folder, {name: column[:1] for name, column in probe_set.items()}) as writer:
         writer.append(0, probe={"logp_sum": [value]})
-    record = read_lines(folder / "trace.jsonl")[1][1]
-    assert np.float32(record["probe"]["logp_sum"][0]) == np.float32(value)
+    _, [record] = read_records(folder / "trace.jsonl")
+    assert np.float32(record.tables["probe"]["logp_sum"][0]) == np.float32(value)
 
 
 def test_what_json_lacks_becomes_null_and_every_line_is_json_on_disk_before_the_next(tmp_path, probe_set):
