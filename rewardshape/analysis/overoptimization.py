@@ -447,10 +447,9 @@ def _samples_of(trace: Trace, run: Run) -> Samples:
         if name not in samples or samples[name].isna().any():
             raise InputError(f"{trace.folder}: samples of run {run.name!r} have no {name} in some rows")
     goal = run_objective(run)
-    score = goal.score(
-        *(samples[name].to_numpy(float) for name in ("logp_sum", "num_tokens", "ref_logp_sum"))
-    )
-    table = samples.assign(proxy=goal.reward(score), one=1)
+    columns = (samples[name].to_numpy(float) for name in ("logp_sum", "num_tokens", "ref_logp_sum"))
+    proxy = goal.reward(goal.score(*columns)) if goal.alone else np.nan
+    table = samples.assign(proxy=proxy, one=1)
     unit = ["prompt_id"]
     if table["prompt_id"].nunique() < MIN_PROMPTS:
         table["draw"] = table.groupby(["step", "prompt_id"]).cumcount()

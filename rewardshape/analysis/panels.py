@@ -137,7 +137,7 @@ def score_gaps(goal: Objective, chosen: Panel, rejected: Panel) -> np.ndarray:
 
     By log-prob per token where the objective's own scores take more than a trace holds at every step.
     """
-    if not sums_suffice(goal):
+    if not goal.sums_suffice:
         return logp_margins(chosen, rejected)
     if goal.alone:
         return np.asarray(scores(goal, chosen) - scores(goal, rejected))
@@ -147,7 +147,7 @@ def score_gaps(goal: Objective, chosen: Panel, rejected: Panel) -> np.ndarray:
 
 def reward_margins(goal: Objective, chosen: Panel, rejected: Panel) -> np.ndarray:
     """Reward margin of every pair, γ included: (steps, pairs); NaN where summed log-probs do not tell it."""
-    if not sums_suffice(goal):
+    if not goal.sums_suffice:
         return np.full_like(chosen.sums["logp_sum"], np.nan)
     return step_by_step(goal.pair_margin, chosen, rejected)
 
@@ -158,7 +158,7 @@ def pair_weights(chosen: Panel, rejected: Panel) -> tuple[np.ndarray, np.ndarray
     NaN for an objective that needs more than summed log-probs, which the trace does not hold at every step.
     """
     goal = run_objective(chosen.run)
-    if not sums_suffice(goal):
+    if not goal.sums_suffice:
         unknown = np.full_like(chosen.sums["logp_sum"], np.nan)
         return unknown, unknown
     return _sides(step_by_step(goal.pair_weights, chosen, rejected))
@@ -168,11 +168,6 @@ def _sides(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What an objective gives for chosen and rejected, (steps, 2, pairs), as two arrays."""
     chosen, rejected = np.moveaxis(values, 1, 0)
     return chosen, rejected
-
-
-def sums_suffice(goal: Objective) -> bool:
-    """Whether an objective needs no more of a response than a trace holds at every step."""
-    return set(goal.needs) <= {"logp_sum", "num_tokens", "ref_logp_sum"}
 
 
 def step_by_step(function: Callable[..., Any], chosen: Panel, rejected: Panel) -> np.ndarray:

@@ -22,7 +22,8 @@ Row = dict[str, Any]
 PROMPT_COLUMNS = ("prompt", "instruction", "question", "query", "input")
 # These hold a conversation: the prompt, unless the responses repeat it.
 CONVERSATION_COLUMNS = ("messages", "conversations", "conversation", "context", "history")
-TARGETS = ("prompt", "chosen", "rejected", "system", "tools")
+SCORES = ("chosen_score", "rejected_score")
+TARGETS = ("prompt", "chosen", "rejected", "system", "tools", *SCORES)
 HOW_TO_NAME = "name the columns, as --columns prompt=… chosen=… rejected=…"
 
 

@@ -44,12 +44,15 @@ class Pair:
         ``chosen`` and ``rejected``, then any further responses to watch; each of the kind the prompt is.
     tools : list, optional
         Tool definitions that the chat template writes into the prompt.
+    scores : tuple of float, optional
+        The annotator's scores of chosen and rejected, in units of their own.
     """
 
     pair_id: str
     prompt: Text
     responses: dict[str, Text]
     tools: list[Any] | None = None
+    scores: tuple[float, float] | None = None
 
     @property
     def is_chat(self) -> bool:
@@ -80,7 +83,7 @@ def read_preferences(
         table: a list of dicts, a `pandas.DataFrame`, a `datasets.Dataset`.
     columns : mapping, optional
         Which columns stand for ``prompt``, ``chosen``, ``rejected``, ``system`` or ``tools``, where the form of the
-        data is not one that is known: ``{"prompt": "instruction"}``.
+        data is not one that is known: ``{"prompt": "instruction"}``; and for ``chosen_score`` and ``rejected_score``.
     skip_bad_rows : bool
         Count and skip a malformed row instead of stopping at it.
     extra_responses : sequence of str
@@ -173,7 +176,7 @@ def _pairs(
         else:
             any_good = True
             report.count(reading)
-            yield Pair(pair_id, reading.prompt, reading.responses, reading.tools)
+            yield Pair(pair_id, reading.prompt, reading.responses, reading.tools, reading.scores)
     if not report.sources[source.label]:
         raise InputError(f"{source.name}: empty, no rows in it")
 

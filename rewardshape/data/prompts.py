@@ -11,12 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rewardshape.data.forms import Cells, Parts, Row, form_of
+from rewardshape.data.forms import SCORES, Cells, Parts, Row, form_of
 from rewardshape.data.messages import Message, Text, Unusable, common_length, kind, loads, spoken
 from rewardshape.errors import InputError
 
 HH_QUESTION, HH_ANSWER = "\n\nHuman:", "\n\nAssistant:"
 SYSTEM_COLUMNS = ("system", "system_prompt")
+SCORE_COLUMNS = (SCORES, ("score_chosen", "score_rejected"))  # of UltraFeedback's binarised sets
 OTHER_MEDIA = ("images", "image", "videos", "video", "audios", "audio")
 
 REPEATED = "prompt taken out of the responses that repeated it"
@@ -33,6 +34,8 @@ class Reading:
         As in `Pair`.
     tools : list, optional
         Tool definitions for the chat template.
+    scores : tuple of float, optional
+        The annotator's of chosen and rejected.
     form : str
         The form the row was read as.
     read, not_read : list of str
@@ -44,6 +47,7 @@ class Reading:
     prompt: Text
     responses: dict[str, Text]
     tools: list[Any] | None
+    scores: tuple[float, float] | None
     form: str
     read: list[str]
     not_read: list[str]
@@ -77,9 +81,29 @@ def read_row(row: Row, extra: Sequence[str] = (), columns: Mapping[str, str] | N
             raise Unusable("empty response" if name in ("chosen", "rejected") else "empty extra response")
     prompt = _with_system(prompt, cells)
     tools = _tools(cells) if isinstance(prompt, list) else None
+    scores = _scores(cells)
     left = cells.not_read()
     read = [name for name in row if name not in left]
-    return Reading(prompt, responses, tools, form.name, read, left, cells.remarks)
+    return Reading(prompt, responses, tools, scores, form.name, read, left, cells.remarks)
+
+
+def _scores(cells: Cells) -> tuple[float, float] | None:
+    """The annotator's scores of chosen and rejected, where the row has them in columns of known or given names."""
+    for names in SCORE_COLUMNS:
+        if not all(cells.holds(name) for name in names):
+            continue
+        try:
+            chosen, rejected = (float(cells.row[name]) for name in names)
+        except (TypeError, ValueError):
+            if not set(names) & set(cells.columns):
+                continue
+            wrong = next(name for name in names if not isinstance(cells.row[name], int | float))
+            raise InputError(
+                f"field '{cells.columns.get(wrong, wrong)}' holds {kind(cells.row[wrong])} where a score belongs"
+            ) from None
+        cells.read |= set(names)
+        return chosen, rejected
+    return None
 
 
 def _parted(parts: Parts, responses: dict[str, Text], cells: Cells) -> tuple[Text, dict[str, Text]]:

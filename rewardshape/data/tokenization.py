@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -30,13 +30,14 @@ class EncodedPair:
     """Token ids of a prompt and of its responses; the model reads prompt_ids + a response.
 
     `prompt_id` is that of the `Pair`: it names the prompt as the data has it, before it was cut. Where none is
-    given it is made of the token ids.
+    given it is made of the token ids. `scores` are the annotator's of chosen and rejected, where the data has any.
     """
 
     pair_id: str
     prompt_ids: list[int]
     responses: dict[str, list[int]]
     prompt_id: str = ""
+    scores: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if not self.prompt_id:
@@ -106,12 +107,13 @@ def encode_pairs(
     rules = _Rules(tokenizer, max_prompt_tokens, max_response_tokens, end_token, template_opening)
     template = _template(pairs, tokenizer, chat_template, template_arguments)
     report, encoded = EncodeReport(pairs_in=len(pairs), end_token=end_token, opening_in=template_opening), []
+    scores = {pair.pair_id: pair.scores for pair in pairs}
     for start in range(0, len(pairs), BATCH):
         some = pairs[start : start + BATCH]
         texts = [_cut(text, rules, report) for text in _texts(some, template, report, skip_bad_rows)]
         for text, ids in zip(texts, _token_ids(texts, tokenizer, rules), strict=True):
             try:
-                encoded.append(_encode(text, ids, rules, report))
+                encoded.append(replace(_encode(text, ids, rules, report), scores=scores[text.pair_id]))
             except Unusable as reason:
                 report.dropped.setdefault(str(reason), []).append(text.pair_id)
     report.pairs = len(encoded)

@@ -12,8 +12,9 @@ objective of `rewardshape.theory`.
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,12 @@ from transformers import TrainerCallback
 
 import rewardshape
 from rewardshape.data import EncodedPair, encode_pairs, read_preferences
+from rewardshape.data.forms import SCORES
 from rewardshape.errors import InputError
 from rewardshape.probe.inputs import probe_texts
 from rewardshape.probe.measure.logprobs import choose_reader
 from rewardshape.probe.measure.probe_set import ProbeSet
+from rewardshape.probe.measure.projection import Predictions, head_of, project
 from rewardshape.probe.training import call_inside
 from rewardshape.theory import Objective, Responses
 from rewardshape.trace import RunFolder, TraceWriter, write_json, write_whole
@@ -211,49 +214,116 @@ def shaped(objective: Objective) -> type:
     Parameters
     ----------
     objective : Objective
-        Any objective of `rewardshape.theory` that needs no more than log-probs of response tokens.
-
-    Raises
-    ------
-    InputError
-        For an objective that needs more than TRL's trainer computes.
+        Any objective of `rewardshape.theory`. One that needs the annotator's scores reads them from the data set's
+        columns ``chosen_score`` and ``rejected_score``; one that compares whole predictions (TDPO) needs a model that
+        is not sharded.
     """
     from trl import DPOTrainer
+    from trl.trainer.utils import add_fused_lm_head
 
-    missing = set(objective.needs) - {"logp_sum", "num_tokens", "ref_logp_sum", "token_logps"}
-    if missing:
-        raise InputError(
-            f"{objective.name} needs {', '.join(sorted(missing))}, which DPOTrainer does not compute"
-        )
+    needs = set(objective.needs)
+    per_token = bool(needs & {"ref_token_logps", "position_kl"})
 
     class ShapedTrainer(DPOTrainer):
+        def __init__(self, *arguments: Any, **named: Any):
+            super().__init__(*arguments, **named)
+            if "log_sum_sq_probs" in needs:
+                add_fused_lm_head(_inner(self.model), outputs=("log_probs", "log_sum_sq_probs"))
+            if "label" in needs:
+                self.data_collator = _with_scores(self.data_collator)
+
+        def _set_signature_columns_if_needed(self) -> None:
+            super()._set_signature_columns_if_needed()
+            if "label" in needs:
+                self._signature_columns = [*self._signature_columns, *SCORES]
+
         def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
+            labels = inputs.pop("label", None)
             mask = inputs["completion_mask"][:, 1:]
-            outputs = model(
-                input_ids=inputs["input_ids"],
-                attention_mask=inputs["attention_mask"],
-                labels=inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100),
-                fused_lm_head=True,
-                use_cache=False,
-            )
+            with _last_hidden(_inner(self.accelerator.unwrap_model(model))) as own:
+                outputs = model(
+                    input_ids=inputs["input_ids"],
+                    attention_mask=inputs["attention_mask"],
+                    labels=inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100),
+                    fused_lm_head=True,
+                    use_cache=False,
+                )
             token_logps = outputs.log_probs[:, -mask.size(1) :]
-            reference = [None, None]
-            if objective.needs_reference:
+            known: dict[str, Any] = {"num_tokens": mask.sum(1)}
+            if labels is not None:
+                known["label"] = labels
+            if "token_draws" in needs:
+                known["token_draws"] = torch.rand(mask.shape).to(mask.device)
+            if "log_sum_sq_probs" in needs:
+                known["log_sum_sq_probs"] = outputs.log_sum_sq_probs[:, -mask.size(1) :].sum(1)
+            if per_token:
+                theirs, their_states = self._reference_tokens(inputs)
+                theirs = theirs[:, -mask.size(1) :]
+                known |= {"ref_logp_sum": theirs.sum(1), "ref_token_logps": left_aligned(theirs, mask)}
+                if "position_kl" in needs:
+                    states = [each[-1][:, -mask.size(1) - 1 : -1] for each in (own, their_states)]
+                    targets = inputs["input_ids"][:, 1:]
+                    token_logps, known["position_kl"] = self._diverged(*states, targets, theirs, mask)
+            elif objective.needs_reference:
                 reference = (
                     [inputs["ref_chosen_logps"], inputs["ref_rejected_logps"]]
                     if self.precompute_ref_logps
                     else self.compute_ref_log_probs(self.ref_model or self.model, inputs)
                 )
+                known["ref_logp_sum"] = torch.cat([*reference])
+            known |= {"logp_sum": token_logps.sum(1), "token_logps": left_aligned(token_logps, mask)}
+            halves = {name: value.chunk(2) for name, value in known.items()}
             chosen, rejected = (
-                Responses(logps.sum(1), lengths, ref, left_aligned(logps, own_mask))
-                for logps, own_mask, lengths, ref in zip(
-                    token_logps.chunk(2), mask.chunk(2), mask.sum(1).chunk(2), reference, strict=True
-                )
+                Responses(**{name: half[side] for name, half in halves.items()}) for side in (0, 1)
             )
             loss = objective.pair_loss(chosen, rejected).mean()
             with torch.no_grad():
                 self._log_pairs(chosen, rejected)
             return (loss, outputs) if return_outputs else loss
+
+        def _reference_tokens(self, inputs: dict[str, Any]) -> tuple[Any, list[Any]]:
+            """Log-probs of every token under the reference, and its last hidden states, as TRL runs it."""
+            reference, seen = self.ref_model or self.model, []
+
+            def remembered(**named: Any) -> Any:
+                seen.append(reference(**named))  # type: ignore[misc]
+                return seen[-1]
+
+            with _last_hidden(_inner(self.accelerator.unwrap_model(reference))) as states:
+                self.compute_ref_log_probs(remembered, inputs)
+            return seen[-1].log_probs, states
+
+        def _diverged(
+            self, own: Any, theirs: Any, targets: Any, their_logps: Any, mask: Any
+        ) -> tuple[Any, Any]:
+            """Token log-probs, and per response KL(π_ref ‖ π) over its tokens."""
+            counted = mask.bool()
+            head, their_head = (
+                head_of(_inner(self.accelerator.unwrap_model(model)))
+                for model in (self.model, self.ref_model or self.model)
+            )
+            hidden, their_hidden, wanted = own[counted], theirs[counted], targets[counted]
+            weight, bias = (
+                their_head.weight[wanted],
+                None if their_head.bias is None else their_head.bias[wanted],
+            )
+            logits = (their_hidden * their_head.scale * weight).sum(-1) + (0 if bias is None else bias)
+            if their_head.softcap is not None:
+                logits = their_head.softcap * torch.tanh(logits / their_head.softcap)
+            predictions = Predictions(their_head, their_hidden, (logits - their_logps[counted]).detach())
+            found = project(
+                hidden * head.scale,
+                head.weight,
+                wanted,
+                bias=head.bias,
+                softcap=head.softcap,
+                reference=predictions,
+            )
+            rows = mask.new_zeros(mask.shape, dtype=found.logps.dtype)
+            return (
+                rows.masked_scatter(counted, found.logps),
+                rows.masked_scatter(counted, found.kl).sum(1),
+            )
 
         def _log_pairs(self, chosen: Responses, rejected: Responses) -> None:
             scores = objective.pair_scores(chosen, rejected)
@@ -268,6 +338,36 @@ def shaped(objective: Objective) -> type:
                 self._metrics[mode][name].append(self.accelerator.gather_for_metrics(value).mean().item())
 
     return ShapedTrainer
+
+
+def _inner(model: Any) -> Any:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+@contextlib.contextmanager
+def _last_hidden(model: Any) -> Iterator[list[Any]]:
+    """Within it, the last hidden states of every forward pass are added to the list."""
+    seen: list[Any] = []
+    hook = model.base_model.register_forward_hook(lambda *args: seen.append(args[-1].last_hidden_state))
+    try:
+        yield seen
+    finally:
+        hook.remove()
+
+
+def _with_scores(collate: Callable[..., Any]) -> Callable[..., Any]:
+    """The collator, and the annotator's scores of chosen, then of rejected responses under ``label``."""
+
+    def collated(examples: list[dict[str, Any]]) -> Any:
+        for name in SCORES:
+            if name not in examples[0]:
+                raise InputError(
+                    f"the data set has no column {name!r}, which the objective needs; rename yours"
+                )
+        scores = torch.tensor([float(example[name]) for name in SCORES for example in examples])
+        return {**collate(examples), "label": scores}
+
+    return collated
 
 
 def left_aligned(logps: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -30,7 +30,6 @@ from rewardshape.probe.settings import (
 )
 from rewardshape.theory import Objective, load_objective, objective, preset
 
-MEASURED = {"logp_sum", "num_tokens", "ref_logp_sum"}  # what training knows of a response
 DEFAULT_OBJECTIVE = "alphapo"
 DEFAULT_PRESETS = {"alphapo": "alphapo/mistral-7b-instruct", "simpo": "simpo/mistral-7b-instruct"}
 MAX_TOKENS = 1024  # default limit of a prompt and of a response, where the model's context allows it
@@ -160,6 +159,12 @@ def plan_run(
     """The run of settings that have one value each; `made` is their objective, where it is built already."""
     made = build_objective(settings.objective) if made is None else made
     decided = decide(settings, model, processes)
+    for flag in ("geometry_every", "influence_every"):
+        if getattr(settings.probing, flag) and not (made.sums_suffice and made.alone):
+            raise InputError(
+                f"--{flag.replace('_', '-')}: takes gradients of scores that are functions of a response's summed "
+                f"log-prob; those of {made.name} are not"
+            )
     if made.coupled and (processes > 1 or decided.micro_batch_size != decided.batch_size):
         raise InputError(
             f"--objective {made.name}: its loss couples the pairs of a batch; leave out --micro-batch-size and use "
@@ -292,17 +297,7 @@ def build_objective(settings: ObjectiveSettings) -> Objective:
     if "gamma" in given:
         base.pop("gamma_beta_ratio", None)
     make = load_objective if ":" in name else objective
-    made = make(name, **{**base, **given})
-    if missing := set(made.needs) - MEASURED:
-        raise InputError(
-            f"--objective {name}: needs {', '.join(sorted(missing))}, which the probe does not measure"
-        )
-    if not made.alone:
-        raise InputError(
-            f"--objective {name}: the score of a response depends on the other of its pair, which the tables of a "
-            "run do not know; train it with rewardshape.integrations.trl.shaped"
-        )
-    return made
+    return make(name, **{**base, **given})
 
 
 def _number_or_text(text: str) -> float | str | bool:

@@ -128,7 +128,7 @@ class Recorder(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         metrics = {
-            **self._step.metrics(self.trainer.objective),
+            **self._step.metrics(),
             "learning_rate": self._learning_rate,
             "grad_norm": self.trainer.grad_norm,
             "tokens": self._step.tokens,

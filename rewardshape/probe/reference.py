@@ -1,4 +1,4 @@
-"""The untouched model, which objectives and samples are compared with: its log-probs, and the model itself."""
+"""The untouched model, which objectives and samples are compared with: its log-probs, its predictions, the model."""
 
 from __future__ import annotations
 
@@ -6,15 +6,30 @@ import copy
 import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from rewardshape.data import EncodedPair
-from rewardshape.probe.distributed import on_main
-from rewardshape.probe.measure.logprobs import Reader
-from rewardshape.probe.measure.probe_set import ReferenceLogps, Score, reference_logps
+from rewardshape.errors import InputError
+from rewardshape.probe.distributed import is_sharded, on_main
+from rewardshape.probe.measure.destination import watching
+from rewardshape.probe.measure.logprobs import Reader, by_name, on_device
+from rewardshape.probe.measure.probe_set import (
+    PAIR,
+    TOKENS_PER_BATCH,
+    ReferenceLogps,
+    Score,
+    group_by_tokens,
+    reference_logps,
+)
+from rewardshape.probe.measure.projection import Head, NoLinearHead, head_of
 from rewardshape.probe.policy import untouched
 from rewardshape.trace.folder import write_whole
 
@@ -49,6 +64,99 @@ class Reference:
             return {}
         kept: ReferenceLogps = json.loads(self.file.read_text(encoding="utf-8"))
         return kept
+
+
+ByResponse = dict[tuple[str, str], Tensor]
+NORMALIZED_AT_ONCE = 2**24  # logits
+
+
+@dataclass
+class ReferenceTokens:
+    """What the untouched model says of the pairs that are trained on, token by token; kept in memory, not on disk.
+
+    Attributes
+    ----------
+    logps
+        Log-probability of every token in nats, by pair id and response.
+    hidden, normalizers, head
+        Where whole predictions are wanted: the states that predict the tokens, the logsumexp of their logits, and a
+        copy of the output projection.
+    """
+
+    logps: ByResponse = field(default_factory=dict)
+    hidden: ByResponse = field(default_factory=dict)
+    normalizers: ByResponse = field(default_factory=dict)
+    head: Head | None = None
+
+    def padded(self, pairs: Sequence[EncodedPair]) -> dict[str, Float[Tensor, "pairs longest"]]:
+        """Log-probabilities of the tokens of chosen and of rejected, zero after the end; all rows of one length."""
+        rows = [self.logps[pair.pair_id, name] for pair in pairs for name in PAIR]
+        return by_name(PAIR, pad_sequence(rows, batch_first=True))
+
+    def predictions(self, pairs: Sequence[EncodedPair]) -> dict[str, Tensor]:
+        """What the reader needs, beside the head, to measure divergences; empty where only log-probs were asked for."""
+        if self.head is None:
+            return {}
+        keys = [(pair.pair_id, name) for pair in pairs for name in PAIR]
+        return {
+            "reference_hidden": torch.cat([self.hidden[key] for key in keys]),
+            "reference_normalizer": torch.cat([self.normalizers[key] for key in keys]),
+        }
+
+
+@torch.no_grad()
+def reference_tokens(
+    pairs: Sequence[EncodedPair],
+    reader: Reader,
+    device: torch.device,
+    score: Score,
+    model: Any,
+    *,
+    predictions: bool,
+) -> ReferenceTokens:
+    """Read the pairs, chosen and rejected each, with the model as it stands.
+
+    Parameters
+    ----------
+    score : callable
+        From a collated batch to its log-probabilities under `model`.
+    predictions : bool
+        Whether whole predictions are wanted. Keeps the last hidden state of every response token.
+
+    Raises
+    ------
+    InputError
+        If predictions are wanted of a model whose output is not one matrix product, or whose weights are sharded.
+    """
+    found = ReferenceTokens(head=_frozen_head(model) if predictions else None)
+    for group in group_by_tokens(pairs, TOKENS_PER_BATCH):
+        batch = on_device(reader.collate([pairs[index] for index in group]), device)
+        with watching(model) as handed:
+            logps = score(batch)
+        keys = [(pairs[index].pair_id, name) for index in group for name in PAIR]
+        found.logps |= zip(keys, logps.token_logps.cpu().split(logps.lengths), strict=True)
+        if found.head is not None:
+            [states] = handed
+            hidden = states.flatten(0, 1)[batch["predicting"]].to(found.head.weight.dtype)
+            size = max(1, NORMALIZED_AT_ONCE // len(found.head.weight))
+            normalizer = torch.cat([found.head.logits(part).logsumexp(-1) for part in hidden.split(size)])
+            found.hidden |= zip(keys, hidden.cpu().split(logps.lengths), strict=True)
+            found.normalizers |= zip(keys, normalizer.cpu().split(logps.lengths), strict=True)
+    return found
+
+
+def _frozen_head(model: Any) -> Head:
+    if is_sharded():
+        raise InputError(
+            "--objective: compares whole predictions, and a sharded model (FSDP) has no whole output projection; "
+            "run it under DDP or on one process"
+        )
+    try:
+        head = head_of(model)
+    except NoLinearHead as error:
+        raise InputError(f"--objective: compares whole predictions, and of this model {error}") from error
+    bias = None if head.bias is None else head.bias.detach().clone()
+    return head._replace(weight=head.weight.detach().clone(), bias=bias)
 
 
 def untouched_model(

@@ -36,7 +36,7 @@ from rewardshape.probe.policy import check_optimizer, load_policy
 from rewardshape.probe.process import set_up
 from rewardshape.probe.progress import Progress, changes_shown
 from rewardshape.probe.recorder import Measures, Recorder
-from rewardshape.probe.reference import untouched_model
+from rewardshape.probe.reference import reference_tokens, untouched_model
 from rewardshape.probe.resume import at_step_0, fingerprint_of, going_on, mend
 from rewardshape.probe.settings import Settings
 from rewardshape.probe.stopping import Diverged, Interrupted, ending_recorded, is_settled, stop_on_signal
@@ -271,6 +271,15 @@ def run_one(planned: PlannedRun, policy: PreTrainedModel, shared: Shared) -> Non
         keep_checkpoints=settings.output.keep_checkpoints,
         tokenizer=inputs.tokenizer,
     )
+    if {"ref_token_logps", "position_kl"} & set(planned.objective.needs):  # of the policy, still untouched
+        trainer.reference_tokens = reference_tokens(
+            order.pairs(),
+            shared.reader,
+            trainer.args.device,
+            trainer.score,
+            policy,
+            predictions="position_kl" in planned.objective.needs,
+        )
     probe = ProbeSet(inputs.probe, shared.reader, trainer.args.device)
     probing = settings.probing
     every = probing.geometry_every

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MethodType
@@ -29,16 +29,25 @@ from rewardshape.probe.distributed import gather, gather_attempts, here
 from rewardshape.probe.grid import PlannedRun
 from rewardshape.probe.measure.logprobs import Batch, Reader, ResponseLogps
 from rewardshape.probe.measure.probe_set import PAIR, ReferenceLogps, num_tokens, only_pair
+from rewardshape.probe.measure.responses import draws, scores, sides
 from rewardshape.probe.policy import TORCHAO
+from rewardshape.probe.reference import ReferenceTokens
 from rewardshape.theory import Objective, Responses
 from rewardshape.trace.folder import RunFolder
 
+
+def _parted(logps: ResponseLogps) -> tuple[list[Any], Any]:
+    tensors = [logps.token_logps, logps.greedy_logps, logps.entropies, logps.log_sum_sq_probs, logps.kl]
+    return tensors, logps.lengths
+
+
+def _joined(tensors: Iterable[Any], lengths: Any) -> ResponseLogps:
+    token_logps, greedy_logps, entropies, log_sum_sq_probs, kl = tensors
+    return ResponseLogps(token_logps, greedy_logps, entropies, log_sum_sq_probs, lengths, kl)
+
+
 # FSDP looks for tensors in what a forward pass returns, to gather the weights again when gradients reach them.
-register_pytree_node(
-    ResponseLogps,
-    lambda logps: ([logps.token_logps, logps.greedy_logps, logps.entropies], logps.lengths),
-    lambda tensors, lengths: ResponseLogps(*tensors, lengths=lengths),  # type: ignore[misc]
-)
+register_pytree_node(ResponseLogps, _parted, _joined)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +132,8 @@ class StepNumbers:
         Their names.
     losses, margins
         Margins in reward units, γ subtracted.
+    gaps
+        Score of chosen minus score of rejected, in the objective's own unit.
     chosen, rejected
         `logp_sum` and `ref_logp_sum` (nats; None without a reference) and `num_tokens`.
     tokens
@@ -135,6 +146,7 @@ class StepNumbers:
     pair_ids: list[str]
     losses: PerPair
     margins: PerPair
+    gaps: PerPair
     chosen: Responses
     rejected: Responses
     tokens: int
@@ -162,21 +174,18 @@ class StepNumbers:
             pair_ids=[pair_ids[index] for index in order],
             losses=ordered([part.losses for part in parts]),
             margins=ordered([part.margins for part in parts]),
+            gaps=ordered([part.gaps for part in parts]),
             chosen=side([part.chosen for part in parts]),
             rejected=side([part.rejected for part in parts]),
             tokens=sum(part.tokens for part in parts),
         )
 
-    def metrics(self, objective: Objective) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """Means of loss and margin, and the share of pairs whose chosen response scores higher."""
-        scores = [
-            objective.score(side.logp_sum, side.num_tokens, side.ref_logp_sum)
-            for side in (self.chosen, self.rejected)
-        ]
         return {
             "loss": float(self.losses.mean()),
             "margin": float(self.margins.mean()),
-            "accuracy": float((scores[0] > scores[1]).mean()),
+            "accuracy": float((self.gaps > 0).mean()),
         }
 
     def table(self) -> dict[str, Any]:
@@ -244,6 +253,7 @@ class PairTrainer(Trainer):
         self.objective: Objective = objective
         self.reader = reader
         self.reference: ReferenceLogps | None = None  # set before the first step where the objective needs it
+        self.reference_tokens: ReferenceTokens | None = None  # as above
         self.keep_checkpoints = keep_checkpoints
         self.measured: list[StepNumbers] = []  # one entry per micro-batch since the last update
         self.grad_norm = math.nan
@@ -263,36 +273,48 @@ class PairTrainer(Trainer):
             "batch": self.reader.collate(pairs),
             "pair_ids": [pair.pair_id for pair in pairs],
             "positions": [item.position for item in items],
-            "num_tokens": {
-                name: torch.tensor([len(pair.responses[name]) for pair in pairs]) for name in PAIR
+            "known": {
+                "num_tokens": {
+                    name: torch.tensor([len(pair.responses[name]) for pair in pairs]) for name in PAIR
+                }
             },
             "tokens": num_tokens(*pairs),
         }
+        known, needs = batch["known"], self.objective.needs
         if self.reference is not None:
-            batch["ref_logp_sum"] = {
+            known["ref_logp_sum"] = {
                 name: torch.tensor([self.reference[pair.pair_id][name] for pair in pairs]) for name in PAIR
             }
+        if self.reference_tokens is not None:
+            known["ref_token_logps"] = self.reference_tokens.padded(pairs)
+            batch["batch"] |= self.reference_tokens.predictions(pairs)
+        if "token_draws" in needs:
+            known["token_draws"] = draws(self.args.seed, batch["positions"], pairs)
+        if "label" in needs:
+            known["label"] = scores(self.objective, pairs)
         return batch
 
     def compute_loss(  # type: ignore[override]
         self, model: torch.nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **_: Any
     ) -> Any:
-        logps = self.score(inputs["batch"], model)
-        logp_sum, reference = logps.by_name(PAIR), inputs.get("ref_logp_sum", {})
-        chosen, rejected = (
-            Responses(logp_sum[name], inputs["num_tokens"][name], reference.get(name)) for name in PAIR
-        )
+        batch = inputs["batch"]
+        if self.reference_tokens is not None and self.reference_tokens.head is not None:
+            batch = batch | {"reference_head": self.reference_tokens.head}
+        logps = self.score(batch, model)
+        chosen, rejected = sides(logps, inputs["known"])
         losses = self.objective.pair_loss(chosen, rejected)
         with torch.no_grad():
             margins = self.objective.pair_margin(chosen, rejected)
+            s_w, s_l = self.objective.pair_scores(chosen, rejected)
         self.measured.append(
             StepNumbers(
                 positions=inputs["positions"],
                 pair_ids=inputs["pair_ids"],
                 losses=losses.detach(),
                 margins=margins.detach(),
-                chosen=chosen._replace(logp_sum=chosen.logp_sum.detach()),
-                rejected=rejected._replace(logp_sum=rejected.logp_sum.detach()),
+                gaps=(s_w - s_l).detach(),
+                chosen=Responses(chosen.logp_sum.detach(), chosen.num_tokens, chosen.ref_logp_sum),
+                rejected=Responses(rejected.logp_sum.detach(), rejected.num_tokens, rejected.ref_logp_sum),
                 tokens=inputs["tokens"],
             )
         )

@@ -29,6 +29,8 @@ class Responses(NamedTuple):
         Σ_t KL(π_ref(·|x, y_<t) ‖ π(·|x, y_<t)) over the response tokens, in nats: what TDPO adds to its margin.
     label : array, shape (pairs,), optional
         The annotator's score of the response, in its own units: what ODPO's offset is made of.
+    token_draws : array, shape (pairs, tokens), optional
+        A random number for each token, all distinct: SamPO keeps the tokens of the smallest.
     """
 
     logp_sum: Array
@@ -39,6 +41,7 @@ class Responses(NamedTuple):
     log_sum_sq_probs: Array | None = None
     position_kl: Array | None = None
     label: Array | None = None
+    token_draws: Array | None = None
 
 
 @dataclass(frozen=True)

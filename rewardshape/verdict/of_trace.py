@@ -16,7 +16,6 @@ from rewardshape.analysis.panels import (
     run_objective,
     score_gaps,
     step_by_step,
-    sums_suffice,
 )
 from rewardshape.analysis.resampling import (
     MIN_PROMPTS,
@@ -230,7 +229,7 @@ def _begun(curves: np.ndarray) -> np.ndarray:
 
 def _pair_losses(goal: Objective, chosen: Panel, rejected: Panel) -> np.ndarray | None:
     """The objective's loss of every probe pair, (steps, pairs); None where a trace does not hold what it takes."""
-    if not sums_suffice(goal):
+    if not goal.sums_suffice:
         return None
     return step_by_step(goal.pair_loss, chosen, rejected)
 
@@ -242,7 +241,7 @@ def _learning(goal: Objective, chosen: Panel, rejected: Panel, losses: np.ndarra
     moved = max(np.abs(panel.change(per_token=False)).max() for panel in (chosen, rejected))
     if moved == 0 or (moved < STILL_REWARD and len(gaps) > 2):
         still = f"no log-prob of the probe set moved by more than {moved:.1g} nats"
-    weights = pair_weights(_at(chosen, ENDS), _at(rejected, ENDS))[0] if sums_suffice(goal) else None
+    weights = pair_weights(_at(chosen, ENDS), _at(rejected, ENDS))[0] if goal.sums_suffice else None
     middles = None if weights is None else np.median(weights, axis=1)
     left = float(middles[1] / middles[0]) if middles is not None and middles[0] > 0 else None
     return Learning(
@@ -259,7 +258,7 @@ def _learning(goal: Objective, chosen: Panel, rejected: Panel, losses: np.ndarra
 
 def _margins(goal: Objective, chosen: Panel, rejected: Panel) -> np.ndarray:
     """Mean reward margin of every step, γ included, as training logs it; the score gap where sums do not tell it."""
-    measure = reward_margins if sums_suffice(goal) else score_gaps
+    measure = reward_margins if goal.sums_suffice else score_gaps
     return np.asarray(measure(goal, chosen, rejected).mean(axis=1))
 
 

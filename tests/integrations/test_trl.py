@@ -26,8 +26,9 @@ CHECKPOINT = str(embedded.checkpoint_path())
 
 @pytest.fixture(scope="module")
 def rows() -> list[dict[str, str]]:
-    lines = embedded.pairs_path().read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines[:30]]
+    lines = embedded.pairs_path().read_text(encoding="utf-8").splitlines()[:30]
+    scores = ({"chosen_score": 2.0 + number / 7, "rejected_score": 1.5} for number in range(len(lines)))
+    return [json.loads(line) | score for line, score in zip(lines, scores, strict=True)]
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +45,7 @@ def train(rows: list[dict[str, str]], tmp_path_factory: pytest.TempPathFactory) 
 
     def run(trainer_class: Any, config_class: Any, callbacks: list[Any] | None = None, **options: Any) -> Any:
         torch.manual_seed(0)
+        data = options.pop("data", rows[:-6])
         arguments = config_class(
             output_dir=str(tmp_path_factory.mktemp("trl")),
             max_steps=options.pop("max_steps", STEPS),
@@ -61,7 +63,7 @@ def train(rows: list[dict[str, str]], tmp_path_factory: pytest.TempPathFactory) 
         trainer = trainer_class(
             model=AutoModelForCausalLM.from_pretrained(CHECKPOINT),
             args=arguments,
-            train_dataset=Dataset.from_list(rows[:-6]),
+            train_dataset=Dataset.from_list(data),
             processing_class=AutoTokenizer.from_pretrained(CHECKPOINT),
             callbacks=callbacks,
         )
@@ -202,6 +204,69 @@ def test_left_aligned_moves_responses_to_the_start_of_their_rows():
     assert moved[1, :3].tolist() == [-3.0, -4.0, -5.0]
 
 
-def test_an_objective_that_needs_more_is_refused():
-    with pytest.raises(InputError, match="does not compute"):
-        shaped(objective("wpo", beta=0.1, aligned=True))
+@pytest.mark.parametrize(
+    ("name", "parameters", "options"),
+    [
+        ("ld_dpo", {"beta": 0.2, "tail": 0.3}, {"beta": 0.2, "ld_alpha": 0.3}),
+        ("wpo", {"beta": 0.2, "clip": "none"}, {"beta": 0.2, "use_weighting": True}),
+    ],
+)
+def test_token_level_objectives_train_as_trls_own(train, name, parameters, options):
+    theirs = train(trl.DPOTrainer, trl.DPOConfig, **options)
+    ours = train(shaped(objective(name, **parameters)), trl.DPOConfig)
+    assert losses(ours) == pytest.approx(losses(theirs), abs=2e-6)
+    for (key, a), (_, b) in zip(ours.model.named_parameters(), theirs.model.named_parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=5e-6, msg=key)
+
+
+def whole_loss(trainer: Any, name: str, inputs: dict[str, Any], draws: torch.Tensor) -> torch.Tensor:
+    """TDPO2, SamPO and ODPO on whole logits of transformers, as their authors write them (β 0.2, α 0.6 and 1)."""
+    mask, targets = inputs["completion_mask"][:, 1:].bool(), inputs["input_ids"][:, 1:]
+    batch = {"input_ids": inputs["input_ids"], "attention_mask": inputs["attention_mask"]}
+    own = trainer.model(**batch).logits[:, :-1].log_softmax(-1)
+    with torch.no_grad():
+        theirs = trainer.ref_model(**batch).logits[:, :-1].log_softmax(-1)
+    ratio = (own - theirs).gather(2, targets[..., None])[..., 0] * mask
+    if name == "sampo":
+        both = [
+            [row[kept] for row, kept in zip(half, own_mask, strict=True)]
+            for half, own_mask in zip(ratio.chunk(2), mask.chunk(2), strict=True)
+        ]
+        drawn = draws.chunk(2)
+        z = []
+        for i, (a, b) in enumerate(zip(*both, strict=True)):
+            n = min(len(a), len(b))
+            kept = [x[drawn[side][i, : len(x)].argsort()[:n]].sum() for side, x in enumerate((a, b))]
+            z.append(kept[0] - kept[1])
+        return -torch.nn.functional.logsigmoid(0.2 * torch.stack(z)).mean()
+    z = ratio.sum(1)[: len(ratio) // 2] - ratio.sum(1)[len(ratio) // 2 :]
+    if name == "odpo":
+        label = inputs["label"].chunk(2)
+        return -torch.nn.functional.logsigmoid(0.2 * z - torch.log(label[0] - label[1])).mean()
+    kl_w, kl_l = ((theirs.exp() * (theirs - own)).sum(-1) * mask).sum(1).chunk(2)
+    return -torch.nn.functional.logsigmoid(0.2 * (z - 0.6 * (kl_l - kl_w.detach()))).mean()
+
+
+@pytest.mark.parametrize("name", ["tdpo", "sampo", "odpo"])
+def test_objectives_that_trl_lacks_have_their_authors_loss_there(train, name):
+    parameters = {"beta": 0.2} | ({"kl_weight": 0.6} if name == "tdpo" else {})
+    trainer = train(shaped(objective(name, **parameters)), trl.DPOConfig)
+    inputs = next(iter(trainer.get_train_dataloader()))
+    assert ("label" in inputs) == (name == "odpo")
+    trainer.model.eval()
+    weights = list(trainer.model.parameters())
+    torch.manual_seed(3)
+    loss = trainer._compute_loss(trainer.model, dict(inputs), False)
+    torch.manual_seed(3)
+    expected = whole_loss(trainer, name, inputs, torch.rand(inputs["completion_mask"][:, 1:].shape))
+    assert loss.item() == pytest.approx(expected.item(), rel=2e-5)
+    found, wanted = (torch.autograd.grad(each, weights) for each in (loss, expected))
+    scale = max(gradient.abs().max().item() for gradient in wanted)
+    for mine, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(mine, other, rtol=0, atol=2e-4 * scale)
+
+
+def test_scores_that_the_data_set_lacks_are_named(train, rows):
+    without = [{name: row[name] for name in ("prompt", "chosen", "rejected")} for row in rows]
+    with pytest.raises(InputError, match="no column 'chosen_score'"):
+        train(shaped(objective("odpo")), trl.DPOConfig, data=without)

@@ -10,14 +10,7 @@ from rewardshape.probe.command import parse
 from rewardshape.probe.run import run
 from rewardshape.theory import Responses, objective, objective_names
 
-NOT_HERE = {
-    "ld_dpo": "needs ref_token_logps",
-    "wpo": "needs log_sum_sq_probs",
-    "tdpo": "needs position_kl",
-    "odpo": "needs label",
-    "sampo": "depends on the other of its pair",
-    "sum": "terms",
-}
+MORE_THAN_SUMS = ("ld_dpo", "odpo", "sampo", "tdpo", "wpo")
 
 
 def words(checkpoint: str, pairs_file: str, name: str, output: object) -> list[str]:
@@ -25,7 +18,7 @@ def words(checkpoint: str, pairs_file: str, name: str, output: object) -> list[s
     return [checkpoint, "--data", pairs_file, "--objective", name, "--output", str(output), *small]
 
 
-@pytest.mark.parametrize("name", sorted(set(objective_names()) - set(NOT_HERE)))
+@pytest.mark.parametrize("name", sorted(set(objective_names()) - set(MORE_THAN_SUMS)))
 def test_it_trains_and_its_recorded_loss_is_its_own(name, checkpoint, pairs_file, tmp_path):
     trace = run(parse(words(checkpoint, pairs_file, name, tmp_path / "run")))
     stated = trace.settings["objective"]
@@ -41,9 +34,62 @@ def test_it_trains_and_its_recorded_loss_is_its_own(name, checkpoint, pairs_file
     assert loss == pytest.approx(float(np.mean(goal.pair_loss(*sides))), rel=1e-4, abs=1e-6)
 
 
-@pytest.mark.parametrize("name", sorted(NOT_HERE))
-def test_what_the_probe_cannot_train_is_refused(name, checkpoint, pairs_file, tmp_path):
-    with pytest.raises(InputError) as refusal:
-        run(parse(words(checkpoint, pairs_file, name, tmp_path / "run")))
+@pytest.fixture(scope="module")
+def scored(pairs_file, tmp_path_factory) -> str:
+    """The pairs with an annotator's scores."""
+    file = tmp_path_factory.mktemp("scored") / "pairs.jsonl"
+    lines = open(pairs_file, encoding="utf-8").read().splitlines()
+    rows = (
+        json.loads(line) | {"liked": 3 + number % 4, "chosen_score": 0, "meh": 1}
+        for number, line in enumerate(lines)
+    )
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(file)
+
+
+SCORED = ["--columns", "chosen_score=liked", "rejected_score=meh"]
+
+
+@pytest.mark.parametrize("name", MORE_THAN_SUMS)
+def test_what_needs_more_than_sums_trains_and_goes_on_where_it_was_stopped(
+    name, checkpoint, scored, tmp_path
+):
+    """The loss itself is tested where the trainer makes it; here a run, its record, and that resuming changes nothing."""
+    command = [*words(checkpoint, scored, name, tmp_path / "run"), *SCORED, "--checkpoint-every", "1"]
+    trace = run(parse(command))
+    stated = trace.settings["objective"]
+    assert objective(stated["name"], **stated["parameters"]) == build_objective(parse(command).objective)
+    assert np.isfinite(trace.steps["loss"]).iloc[1:].all()
+    moved = trace.responses.query("split == 'probe'").groupby("step")["logp_sum"].mean()
+    assert moved.nunique() == 3
+    summary = displacement_summary(trace)
+    assert summary["accuracy"].between(0, 1).all()
+
+    files = RunFolder(tmp_path / "run")
+    whole = files.trace.read_bytes()
+    again = RunFolder(tmp_path / "again")
+    shutil.copytree(files.path, again.path)
+    stop_after(again, 1)
+    run(parse(["--resume", "--output", str(again.path), "--quiet"]))
+    assert again.trace.read_bytes() == whole
+
+
+def test_an_objective_of_labels_says_which_columns_it_lacks(checkpoint, pairs_file, tmp_path):
+    with pytest.raises(InputError, match=r"pairs\.jsonl:\d+ has no scores .*--columns chosen_score="):
+        run(parse(words(checkpoint, pairs_file, "odpo", tmp_path / "run")))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("flag", ["--geometry-every", "--influence-every"])
+def test_what_takes_gradients_of_scores_refuses_scores_of_more_than_sums(
+    flag, checkpoint, pairs_file, tmp_path
+):
+    with pytest.raises(InputError, match=f"{flag}: takes gradients of scores"):
+        run(parse([*words(checkpoint, pairs_file, "ld_dpo", tmp_path / "run"), flag, "1"]))
+
+
+def test_a_sum_without_terms_is_refused(checkpoint, pairs_file, tmp_path):
+    with pytest.raises(InputError, match="terms") as refusal:
+        run(parse(words(checkpoint, pairs_file, "sum", tmp_path / "run")))
     assert "\n" not in str(refusal.value)
     assert not (tmp_path / "run").exists()

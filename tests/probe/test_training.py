@@ -96,7 +96,7 @@ def assert_true(
     """The trace that these numbers make says what plain code says."""
     folder.mkdir()
     with TraceWriter(folder, {"pair_id": [], "response": [], "num_tokens": [], "ref_logp_sum": []}) as writer:
-        writer.append(1, metrics=numbers.metrics(objective), train=numbers.table())
+        writer.append(1, metrics=numbers.metrics(), train=numbers.table())
     trace = read_trace(folder)
     order = [item.pair for item in TrainingOrder(pairs, steps=1, batch_size=6, seed=0)]
     rows = trace.responses

@@ -23,7 +23,7 @@ from torch.nn.utils.rnn import pad_sequence
 from rewardshape.data import EncodedPair
 from rewardshape.errors import InputError
 from rewardshape.probe.measure.check import NARROW, check_causal, check_positions, computed_in_float32
-from rewardshape.probe.measure.projection import TokenLogps, head_of, project
+from rewardshape.probe.measure.projection import Predictions, TokenLogps, head_of, project
 from rewardshape.probe.measure.shared_prefix import (
     keep_prefixes_apart,
     positions,
@@ -53,27 +53,33 @@ class ResponseLogps:
         Log-probability of the token the model would rather have said there, in nats; no gradient.
     entropies
         Entropy of the prediction there, in nats; no gradient.
+    log_sum_sq_probs
+        log Σ_v π(v)² of the prediction there; no gradient.
     lengths
         Number of tokens of each response; they add up to `tokens`.
+    kl
+        KL(π_ref ‖ π) of the predictions in nats, with gradient, where the batch holds those of the reference.
     """
 
     token_logps: Float[Tensor, "tokens"]
     greedy_logps: Float[Tensor, "tokens"]
     entropies: Float[Tensor, "tokens"]
+    log_sum_sq_probs: Float[Tensor, "tokens"]
     lengths: list[int]
+    kl: Float[Tensor, "tokens"] | None = None
+
+    def rows(self, values: Float[Tensor, "tokens"]) -> Float[Tensor, "responses longest"]:
+        """One of the per-token attributes as one row per response, zero after the end."""
+        return pad_sequence(list(values.split(self.lengths)), batch_first=True)
 
     def padded(self) -> Float[Tensor, "responses longest"]:
         """Token log-probs as one row per response, zero after the end."""
-        return pad_sequence(list(self.token_logps.split(self.lengths)), batch_first=True)
+        return self.rows(self.token_logps)
 
     @property
     def logp_sum(self) -> Float[Tensor, "responses"]:
         """Log-probability of each response in nats, with gradient."""
         return self.padded().sum(-1)
-
-    def by_name(self, names: Sequence[str]) -> dict[str, Float[Tensor, "pairs"]]:
-        """`logp_sum` of a batch whose pairs all have the responses `names`, in this order: one entry a pair."""
-        return dict(zip(names, self.logp_sum.unflatten(0, (-1, len(names))).unbind(-1), strict=True))
 
 
 @runtime_checkable
@@ -127,11 +133,14 @@ class PlainReader:
         logits = logits.flatten(0, 1)[batch["predicting"]]
         logp = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
         every = logp.detach()
+        reference = predictions_of(batch)
         return ResponseLogps(
             token_logps=logp.gather(-1, batch["targets"][:, None]).squeeze(-1),
             greedy_logps=every.amax(-1),
             entropies=torch.special.entr(every.exp()).sum(-1),
+            log_sum_sq_probs=(2 * every).logsumexp(-1),
             lengths=batch["lengths"],
+            kl=None if reference is None else _divergence(reference, logp),
         )
 
 
@@ -184,7 +193,12 @@ class SharedPrefixReader:
             wanted = hidden.flatten(0, 1).index_select(0, batch["predicting"])
             found.append(
                 project(
-                    wanted * head.scale, head.weight, batch["targets"], bias=head.bias, softcap=head.softcap
+                    wanted * head.scale,
+                    head.weight,
+                    batch["targets"],
+                    bias=head.bias,
+                    softcap=head.softcap,
+                    reference=predictions_of(batch),
                 )
             )
             return (hidden[:, :0],)
@@ -202,8 +216,15 @@ class SharedPrefixReader:
             )
         finally:
             hook.remove()
-        [(token_logps, greedy_logps, entropies)] = found
-        return ResponseLogps(token_logps, greedy_logps, entropies, batch["lengths"])
+        [tokens] = found
+        return ResponseLogps(
+            tokens.logps,
+            tokens.greedy_logps,
+            tokens.entropies,
+            tokens.log_sum_sq_probs,
+            batch["lengths"],
+            tokens.kl,
+        )
 
 
 def choose_reader(model: torch.nn.Module, pairs: Sequence[EncodedPair]) -> tuple[Reader, str]:
@@ -252,6 +273,26 @@ def choose_reader(model: torch.nn.Module, pairs: Sequence[EncodedPair]) -> tuple
         PlainReader(),
         f"{type(inner).__name__} cannot read a prompt once for all its responses ({reason}): each is read alone.",
     )
+
+
+def by_name(
+    names: Sequence[str], rows: Float[Tensor, "responses ..."]
+) -> dict[str, Float[Tensor, "pairs ..."]]:
+    """Rows of a batch whose pairs all have the responses `names`, in this order: of each name one row a pair."""
+    return dict(zip(names, rows.unflatten(0, (-1, len(names))).unbind(1), strict=True))
+
+
+def predictions_of(batch: Batch) -> Predictions | None:
+    """What a reference predicts at the batch's response tokens, where whoever trains has added it."""
+    if "reference_head" not in batch:
+        return None
+    return Predictions(batch["reference_head"], batch["reference_hidden"], batch["reference_normalizer"])
+
+
+def _divergence(reference: Predictions, logp: Float[Tensor, "tokens vocabulary"]) -> Float[Tensor, "tokens"]:
+    logits, probabilities = reference.tile(slice(None))
+    theirs = logits - reference.normalizer[:, None]
+    return torch.linalg.vecdot(probabilities, theirs - logp)
 
 
 def on_device(batch: Batch, device: torch.device | str) -> Batch:

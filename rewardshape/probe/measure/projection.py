@@ -1,7 +1,7 @@
 """Hidden states to log-probabilities without the logits: the vocabulary is projected piece by piece.
 
 A batch of N predicted tokens over a vocabulary of V words has N × V logits, and training would hold several copies
-of them. Only three numbers per token are wanted. So the vocabulary is cut into tiles that fit the cache; each tile's
+of them. Only a few numbers per token are wanted. So the vocabulary is cut into tiles that fit the cache; each tile's
 logits are made, folded into the running sums and forgotten, and the backward pass makes each tile again. A tile's
 slice of the weight and of its gradient is then touched exactly once, and the softmax of a tile is turned into the
 softmax over everything by one factor per token.
@@ -68,6 +68,25 @@ class TokenLogps(NamedTuple):
     logps: Float[Tensor, "tokens"]
     greedy_logps: Float[Tensor, "tokens"]
     entropies: Float[Tensor, "tokens"]
+    log_sum_sq_probs: Float[Tensor, "tokens"]
+    """log Σ_v π(v)² of the prediction."""
+    kl: Float[Tensor, "tokens"] | None = None
+    """KL(π_ref ‖ π) of the predictions, where those of the reference were given."""
+
+
+class Predictions(NamedTuple):
+    """What another model predicts at the same positions: enough to make its whole distributions again."""
+
+    head: Head
+    hidden: Float[Tensor, "tokens width"]
+    normalizer: Float[Tensor, "tokens"]
+    """logsumexp of its logits."""
+
+    def tile(self, tile: slice) -> tuple[Float[Tensor, "tokens tile"], Float[Tensor, "tokens tile"]]:
+        """The logits of a slice of the vocabulary, and their probabilities."""
+        bias = None if self.head.bias is None else self.head.bias[tile]
+        logits = self.head._replace(weight=self.head.weight[tile], bias=bias).logits(self.hidden)
+        return logits, (logits - self.normalizer[:, None]).exp_()
 
 
 def project(
@@ -77,12 +96,14 @@ def project(
     *,
     bias: Float[Tensor, "vocabulary"] | None = None,
     softcap: float | None = None,
+    reference: Predictions | None = None,
 ) -> TokenLogps:
-    r"""Log-probability of each target token, of the greedy token, and the entropy of the prediction.
+    r"""Log-probability of each target token and of the greedy token; entropy and peakedness of the prediction.
 
     With :math:`x = h W^\top + b`, capped as :math:`c \tanh(x / c)` where the model does so, and
     :math:`Z = \log \sum_v e^{x_v}`: the log-probability is :math:`x_y - Z`, the greedy one
-    :math:`\max_v x_v - Z`, the entropy :math:`Z - \sum_v e^{x_v - Z} x_v`.
+    :math:`\max_v x_v - Z`, the entropy :math:`Z - \sum_v e^{x_v - Z} x_v`, and with a reference of logits
+    :math:`x'` the divergence :math:`\sum_v e^{x'_v - Z'} (x'_v - x_v) + Z - Z'`.
 
     Parameters
     ----------
@@ -96,11 +117,13 @@ def project(
         Of the output projection, where it has one.
     softcap
         Cap of the logits (Gemma 2).
+    reference
+        What the reference predicts there; costs one more product forwards and one backwards.
 
     Returns
     -------
     TokenLogps
-        `logps` with a gradient to `hidden`, `weight` and `bias`; `greedy_logps` and `entropies` without.
+        `logps` and `kl` with a gradient to `hidden`, `weight` and `bias`; the others without.
 
     Examples
     --------
@@ -113,7 +136,7 @@ def project(
     if torch.is_autocast_enabled(hidden.device.type):
         dtype = torch.get_autocast_dtype(hidden.device.type)
         hidden, weight, bias = hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
-    return TokenLogps(*_Projection.apply(hidden.to(weight.dtype), weight, targets, bias, softcap))
+    return TokenLogps(*_Projection.apply(hidden.to(weight.dtype), weight, targets, bias, softcap, reference))
 
 
 class _Projection(torch.autograd.Function):
@@ -125,14 +148,24 @@ class _Projection(torch.autograd.Function):
         targets: Int64[Tensor, "tokens"],
         bias: Float[Tensor, "vocabulary"] | None,
         softcap: float | None,
-    ) -> tuple[Float[Tensor, "tokens"], Float[Tensor, "tokens"], Float[Tensor, "tokens"]]:
-        tiles_greedy, tiles_normalizer, tiles_mean, tiles_target = [], [], [], []
+        reference: Predictions | None,
+    ) -> tuple[Float[Tensor, "tokens"] | None, ...]:
+        tiles_greedy, tiles_normalizer, tiles_mean, tiles_target, tiles_square = [], [], [], [], []
+        kl = (
+            torch.zeros((), dtype=hidden.dtype)
+            if reference is None
+            else torch.zeros_like(reference.normalizer)
+        )
         for tile, logits, shares, tile_greedy, tile_normalizer in _tiles(hidden, weight, bias, softcap):
             tiles_greedy.append(tile_greedy)
             tiles_normalizer.append(tile_normalizer)
             place = (targets - tile.start).clamp(0, logits.shape[1] - 1)
             here = (targets >= tile.start) & (targets < tile.stop)
             tiles_target.append(logits.gather(1, place[:, None]).squeeze(1).where(here, -torch.inf))
+            tiles_square.append(torch.linalg.vecdot(shares, shares))
+            if reference is not None:
+                theirs, their_shares = reference.tile(tile)
+                kl += torch.linalg.vecdot(their_shares, theirs - logits)
             tiles_mean.append(logits.mul_(shares).sum(-1))
         normalizers = torch.stack(tiles_normalizer)
         normalizer = normalizers.logsumexp(0)
@@ -142,32 +175,48 @@ class _Projection(torch.autograd.Function):
         tile_shares = normalizers.softmax(0)
         within = normalizers - torch.stack(tiles_mean)
         entropies = torch.special.entr(tile_shares).sum(0) + (tile_shares * within).sum(0)
+        log_sum_sq_probs = (2 * (normalizers - normalizer) + torch.stack(tiles_square).log()).logsumexp(0)
+        if reference is not None:
+            kl += normalizer - reference.normalizer
         ctx.save_for_backward(hidden, weight, targets, bias, normalizer, target)
-        ctx.softcap = softcap
-        ctx.mark_non_differentiable(greedy_logps, entropies)
-        return target - normalizer, greedy_logps, entropies
+        ctx.softcap, ctx.reference = softcap, reference
+        ctx.mark_non_differentiable(greedy_logps, entropies, log_sum_sq_probs)
+        return (
+            target - normalizer,
+            greedy_logps,
+            entropies,
+            log_sum_sq_probs,
+            None if reference is None else kl,
+        )
 
     @staticmethod
     def backward(
-        ctx: Any, *upstreams: Float[Tensor, "tokens"]
+        ctx: Any, *upstreams: Any
     ) -> tuple[
         Float[Tensor, "tokens width"],
         Float[Tensor, "vocabulary width"] | None,
         None,
         Float[Tensor, "vocabulary"] | None,
         None,
+        None,
     ]:
         """For a token y with upstream gradient u: u (1[v = y] − p_v) at logit v, summed over the tiles.
 
-        The tiles hold the softmax alone; the term of the targets is added at the end, as one row per token.
+        The tiles hold the softmax alone; the term of the targets is added at the end, as one row per token. The
+        divergence, of upstream gradient k, adds k (p_v − p′_v).
         """
-        upstream = upstreams[0]
+        upstream, of_kl, reference = upstreams[0], upstreams[-1], ctx.reference
         hidden, weight, targets, bias, normalizer, target = ctx.saved_tensors
         to_hidden = torch.zeros_like(hidden, dtype=upstream.dtype)
         to_weight = torch.empty_like(weight) if ctx.needs_input_grad[1] else None
         to_bias = torch.empty_like(bias) if ctx.needs_input_grad[3] else None
         for tile, logits, shares, _, tile_normalizer in _tiles(hidden, weight, bias, ctx.softcap):
             scale = -upstream * (tile_normalizer - normalizer).exp()
+            if reference is not None:
+                # Two softmaxes cannot share a factor: the rows are scaled here, and by 1 below.
+                own = (of_kl - upstream) * (tile_normalizer - normalizer).exp()
+                shares.mul_(own[:, None]).sub_(reference.tile(tile)[1].mul_(of_kl[:, None]))
+                scale = torch.ones_like(scale)
             if ctx.softcap is not None:
                 shares *= 1 - (logits / ctx.softcap).square()
             shares = shares.to(hidden.dtype)
@@ -183,7 +232,7 @@ class _Projection(torch.autograd.Function):
             to_weight.index_add_(0, targets, (hidden * upstream[:, None]).to(weight.dtype))
         if to_bias is not None:
             to_bias.index_add_(0, targets, upstream.to(bias.dtype))
-        return to_hidden.to(hidden.dtype), to_weight, None, to_bias, None
+        return to_hidden.to(hidden.dtype), to_weight, None, to_bias, None, None
 
 
 def _tiles(

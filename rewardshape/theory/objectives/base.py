@@ -68,6 +68,11 @@ class Objective:
         reference = ("ref_logp_sum",) if self.scorer.reference else ()
         return ("logp_sum", "num_tokens", *reference)
 
+    @property
+    def sums_suffice(self) -> bool:
+        """Whether summed log-probabilities and lengths are all it needs: what a trace holds at every step."""
+        return set(self.needs) <= {"logp_sum", "num_tokens", "ref_logp_sum"}
+
     def score(self, logp_sum: Array, num_tokens: Array, ref_logp_sum: Array | None = None) -> Array:
         """The scores s of responses, in nats, or nats per token where the objective divides by the length.
 

@@ -413,13 +413,35 @@ class SequentialKL(Pairwise):
 
 @dataclass(frozen=True)
 class DownSampled(Pairwise):
-    """SamPO: the longer response's log-ratio counts only in proportion, as if cut to the shorter one's length."""
+    """SamPO: of the longer response only as many tokens count as the shorter one has, drawn anew at every step.
 
-    remark: ClassVar[str] = "s × min(|y_w|, |y_l|)/|y|"
+    Not `drawn`, the expectation over the draws counts: every token in proportion.
+    """
+
+    remark: ClassVar[str] = "s over min(|y_w|, |y_l|) tokens of each, drawn at every step"
     two_scores: ClassVar[bool] = False
     alone: ClassVar[bool] = False
 
+    drawn: bool = True
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The fields of `Responses` that must be given."""
+        return (*super().needs, *(("token_logps", "ref_token_logps", "token_draws") if self.drawn else ()))
+
     def compute_scores(self, xp: Any, chosen: Responses, rejected: Responses) -> Pair:
-        s_w, s_l = super().compute_scores(xp, chosen, rejected)
         shorter = xp.where(chosen.num_tokens < rejected.num_tokens, chosen.num_tokens, rejected.num_tokens)
+        if self.drawn:
+            return _over_drawn(xp, chosen, shorter), _over_drawn(xp, rejected, shorter)
+        s_w, s_l = super().compute_scores(xp, chosen, rejected)
         return s_w * (shorter / chosen.num_tokens), s_l * (shorter / rejected.num_tokens)
+
+
+def _over_drawn(xp: Any, responses: Responses, count: Array) -> Array:
+    """The log-ratio over the `count` tokens of the smallest draws."""
+    ratio: Array = responses.token_logps
+    ratio = ratio - responses.ref_token_logps
+    position = xp.cumsum(xp.ones_like(ratio), -1)
+    draws = xp.where(position <= responses.num_tokens[..., None], responses.token_draws, xp.inf)
+    rank = xp.argsort(xp.argsort(draws, axis=-1), axis=-1)
+    return xp.sum(xp.where(rank < count[..., None], ratio, 0.0), axis=-1)

@@ -588,9 +588,18 @@ ZOO: tuple[Declaration, ...] = (
     Declaration(
         "sampo",
         "SamPO, arXiv:2406.10957; authors' dpo_trainer.py",
-        lambda beta: DownSampled(RATIO, beta=beta),
-        {"beta": _beta(0.1, "ours, DPO's")},
-        note="The expectation over the tokens that the authors draw anew at every step, without replacement.",
+        lambda beta, tokens: DownSampled(RATIO, beta=beta, drawn=tokens == "drawn"),
+        {
+            "beta": _beta(0.1, "ours, DPO's"),
+            "tokens": choice(
+                "drawn",
+                "which tokens of the longer response count: as many as the shorter has, drawn anew at every step; or "
+                '"expected", all of them in proportion, the expectation over the draws',
+                "SamPO, authors' dpo_trainer.py",
+                "drawn",
+                "expected",
+            ),
+        },
     ),
     Declaration(
         "squared_po",

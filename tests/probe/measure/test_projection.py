@@ -7,7 +7,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from rewardshape.probe.measure import projection
-from rewardshape.probe.measure.projection import NoLinearHead, head_of, project
+from rewardshape.probe.measure.projection import Head, NoLinearHead, Predictions, head_of, project
 from tests.probe.measure.test_logprobs import ids, tiny_model
 
 N, WIDTH, WORDS = 7, 5, 1300  # three tiles of the smallest width, of which the last is shorter
@@ -40,12 +40,49 @@ def test_values_and_gradients_are_those_of_the_whole_softmax(tensors, softcap, w
     torch.testing.assert_close(found.greedy_logps, whole.amax(-1), rtol=0, atol=1e-12)
     entropies = torch.distributions.Categorical(logits=logits).entropy()
     torch.testing.assert_close(found.entropies, entropies, rtol=0, atol=1e-10)
+    squares = whole.exp().square().sum(-1).log()
+    torch.testing.assert_close(found.log_sum_sq_probs, squares, rtol=0, atol=1e-12)
 
     leaves = [leaf for leaf in (hidden, weight, bias) if leaf is not None]
     weights = torch.linspace(-1, 2, N, dtype=torch.float64)
     ours, theirs = (torch.autograd.grad((logps * weights).sum(), leaves) for logps in (found.logps, truth))
     for mine, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine, other, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("softcap", [None, 3.0])
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_the_divergence_from_a_reference_and_its_gradient_are_those_of_whole_softmaxes(
+    tensors, softcap, with_bias, monkeypatch
+):
+    monkeypatch.setattr(projection, "CPU_TILE_ELEMENTS", 1)
+    generator = torch.Generator().manual_seed(4)
+    hidden, weight, targets = tensors["hidden"], tensors["weight"], tensors["targets"]
+    bias = tensors["bias"] if with_bias else None
+    theirs = hidden.detach() + torch.randn(N, WIDTH, generator=generator, dtype=torch.float64)
+    head = Head(weight.detach() * 1.1, None if bias is None else bias.detach() - 1, 0.7, softcap)
+
+    def logits(hidden, weight, bias):
+        raw = torch.nn.functional.linear(hidden, weight, bias)
+        return raw if softcap is None else softcap * torch.tanh(raw / softcap)
+
+    whole = logits(hidden, weight, bias).log_softmax(-1)
+    reference = logits(0.7 * theirs, head.weight, head.bias)
+    truth = torch.nn.functional.kl_div(
+        whole, reference.log_softmax(-1), reduction="none", log_target=True
+    ).sum(-1)
+    predictions = Predictions(head, theirs, reference.logsumexp(-1))
+    found = project(hidden, weight, targets, bias=bias, softcap=softcap, reference=predictions)
+    torch.testing.assert_close(found.kl, truth, rtol=0, atol=1e-11)
+
+    leaves = [leaf for leaf in (hidden, weight, bias) if leaf is not None]
+    u, k = torch.linspace(-1, 2, N, dtype=torch.float64), torch.linspace(3, -1, N, dtype=torch.float64)
+    expected = torch.autograd.grad(
+        (whole.gather(1, targets[:, None]).squeeze(1) * u + truth * k).sum(), leaves, retain_graph=True
+    )
+    ours = torch.autograd.grad((found.logps * u + found.kl * k).sum(), leaves)
+    for mine, other in zip(ours, expected, strict=True):
+        torch.testing.assert_close(mine, other, rtol=0, atol=1e-11)
 
 
 def test_logits_of_thousands_make_no_infinity():
