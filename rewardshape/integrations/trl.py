@@ -235,7 +235,7 @@ def shaped(objective: Objective) -> type:
         def _set_signature_columns_if_needed(self) -> None:
             super()._set_signature_columns_if_needed()
             if "label" in needs:
-                self._signature_columns = [*self._signature_columns, *SCORES]
+                self._signature_columns = [*(self._signature_columns or []), *SCORES]  # type: ignore[assignment]
 
         def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
             labels = inputs.pop("label", None)
@@ -261,16 +261,21 @@ def shaped(objective: Objective) -> type:
                 theirs = theirs[:, -mask.size(1) :]
                 known |= {"ref_logp_sum": theirs.sum(1), "ref_token_logps": left_aligned(theirs, mask)}
                 if "position_kl" in needs:
-                    states = [each[-1][:, -mask.size(1) - 1 : -1] for each in (own, their_states)]
-                    targets = inputs["input_ids"][:, 1:]
-                    token_logps, known["position_kl"] = self._diverged(*states, targets, theirs, mask)
+                    before = slice(-mask.size(1) - 1, -1)  # the states that predict the tokens
+                    token_logps, known["position_kl"] = self._diverged(
+                        own[-1][:, before],
+                        their_states[-1][:, before],
+                        inputs["input_ids"][:, 1:],
+                        theirs,
+                        mask,
+                    )
             elif objective.needs_reference:
-                reference = (
+                sums = (
                     [inputs["ref_chosen_logps"], inputs["ref_rejected_logps"]]
                     if self.precompute_ref_logps
                     else self.compute_ref_log_probs(self.ref_model or self.model, inputs)
                 )
-                known["ref_logp_sum"] = torch.cat([*reference])
+                known["ref_logp_sum"] = torch.cat(list(sums))
             known |= {"logp_sum": token_logps.sum(1), "token_logps": left_aligned(token_logps, mask)}
             halves = {name: value.chunk(2) for name, value in known.items()}
             chosen, rejected = (

@@ -19,8 +19,8 @@ from transformers import PreTrainedModel
 from rewardshape.data import EncodedPair
 from rewardshape.errors import InputError
 from rewardshape.probe.distributed import is_sharded, on_main
-from rewardshape.probe.measure.destination import watching
 from rewardshape.probe.measure.logprobs import Reader, by_name, on_device
+from rewardshape.probe.measure.predictions import AGREEMENT, disagreement, see
 from rewardshape.probe.measure.probe_set import (
     PAIR,
     TOKENS_PER_BATCH,
@@ -131,13 +131,16 @@ def reference_tokens(
     found = ReferenceTokens(head=_frozen_head(model) if predictions else None)
     for group in group_by_tokens(pairs, TOKENS_PER_BATCH):
         batch = on_device(reader.collate([pairs[index] for index in group]), device)
-        with watching(model) as handed:
-            logps = score(batch)
+        logps, seen = see(model, score, batch)
         keys = [(pairs[index].pair_id, name) for index in group for name in PAIR]
         found.logps |= zip(keys, logps.token_logps.cpu().split(logps.lengths), strict=True)
         if found.head is not None:
-            [states] = handed
-            hidden = states.flatten(0, 1)[batch["predicting"]].to(found.head.weight.dtype)
+            if not (off := disagreement(found.head, seen, batch["targets"])) <= AGREEMENT:
+                raise InputError(
+                    "--objective: compares whole predictions, and the output of this model is no matrix product of its "
+                    f"last hidden states (off by {off:.2g} nats per token)"
+                )
+            hidden = seen.hidden.to(found.head.weight.dtype)
             size = max(1, NORMALIZED_AT_ONCE // len(found.head.weight))
             normalizer = torch.cat([found.head.logits(part).logsumexp(-1) for part in hidden.split(size)])
             found.hidden |= zip(keys, hidden.cpu().split(logps.lengths), strict=True)

@@ -31,6 +31,7 @@ from rewardshape.probe.measure.gold import Gold, gold_function, gold_model
 from rewardshape.probe.measure.influence import chosen_gradient, influences, preconditioned
 from rewardshape.probe.measure.logprobs import Reader, choose_reader
 from rewardshape.probe.measure.probe_set import ProbeSet
+from rewardshape.probe.measure.responses import scores
 from rewardshape.probe.measure.sampling import Sampler
 from rewardshape.probe.policy import check_optimizer, load_policy
 from rewardshape.probe.process import set_up
@@ -193,6 +194,9 @@ def begin(
 
     A resumed command is first asked whether it goes on with what it began with.
     """
+    for each in grid.runs:
+        if "label" in each.objective.needs:
+            scores(each.objective, inputs.train)  # refused here, where a pair has none
     reader, note = on_main(lambda: choose_reader(policy, [*inputs.train, *inputs.probe]))
     if note:
         progress.say(note)

@@ -242,6 +242,29 @@ def test_columns_are_named_by_hand():
 
 
 @pytest.mark.parametrize(
+    ("row", "columns", "scores"),
+    [
+        ({"score_chosen": 8.5, "score_rejected": "3"}, [], (8.5, 3.0)),
+        ({"chosen_score": 2, "rejected_score": -1}, [], (2.0, -1.0)),
+        ({"good": 4, "bad": 1, "chosen_score": 0}, ["chosen_score=good", "rejected_score=bad"], (4.0, 1.0)),
+        ({"chosen_score": "high", "rejected_score": "low"}, [], None),
+        ({"chosen_score": 2}, [], None),
+    ],
+)
+def test_scores_of_the_responses_are_read_where_there_are_any(row, columns, scores):
+    reading = read_row({"prompt": "a", "chosen": "b", "rejected": "c"} | row, (), parse_columns(columns))
+    assert reading.scores == scores
+    unread = [name for name in row if name not in {word.partition("=")[2] for word in columns}]
+    assert reading.not_read == ([] if scores and not columns else unread)
+
+
+def test_a_named_score_that_is_no_number_is_refused():
+    row = {"prompt": "a", "chosen": "b", "rejected": "c", "good": "high", "bad": 1}
+    with pytest.raises(InputError, match="field 'good' holds text where a score belongs"):
+        read_row(row, (), parse_columns(["chosen_score=good", "rejected_score=bad"]))
+
+
+@pytest.mark.parametrize(
     ("words", "problem"),
     [
         (["instruction"], "write TARGET=COLUMN"),

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from rewardshape.analysis.displacement import displacement_summary
 from rewardshape.errors import InputError
 from rewardshape.probe.command import parse
+from rewardshape.probe.grid import build_objective
 from rewardshape.probe.run import run
 from rewardshape.theory import Responses, objective, objective_names
+from rewardshape.trace import RunFolder
 
 MORE_THAN_SUMS = ("ld_dpo", "odpo", "sampo", "tdpo", "wpo")
 
@@ -38,7 +45,7 @@ def test_it_trains_and_its_recorded_loss_is_its_own(name, checkpoint, pairs_file
 def scored(pairs_file, tmp_path_factory) -> str:
     """The pairs with an annotator's scores."""
     file = tmp_path_factory.mktemp("scored") / "pairs.jsonl"
-    lines = open(pairs_file, encoding="utf-8").read().splitlines()
+    lines = Path(pairs_file).read_text(encoding="utf-8").splitlines()
     rows = (
         json.loads(line) | {"liked": 3 + number % 4, "chosen_score": 0, "meh": 1}
         for number, line in enumerate(lines)
@@ -54,24 +61,24 @@ SCORED = ["--columns", "chosen_score=liked", "rejected_score=meh"]
 def test_what_needs_more_than_sums_trains_and_goes_on_where_it_was_stopped(
     name, checkpoint, scored, tmp_path
 ):
-    """The loss itself is tested where the trainer makes it; here a run, its record, and that resuming changes nothing."""
+    """The loss is tested where the trainer makes it; here a run, its record, and that resuming changes nothing."""
     command = [*words(checkpoint, scored, name, tmp_path / "run"), *SCORED, "--checkpoint-every", "1"]
-    trace = run(parse(command))
+    trace = run(parse([*command, "--keep-checkpoints", "2"]))
     stated = trace.settings["objective"]
     assert objective(stated["name"], **stated["parameters"]) == build_objective(parse(command).objective)
     assert np.isfinite(trace.steps["loss"]).iloc[1:].all()
     moved = trace.responses.query("split == 'probe'").groupby("step")["logp_sum"].mean()
-    assert moved.nunique() == 3
+    assert moved.nunique() > 1
     summary = displacement_summary(trace)
     assert summary["accuracy"].between(0, 1).all()
 
     files = RunFolder(tmp_path / "run")
     whole = files.trace.read_bytes()
-    again = RunFolder(tmp_path / "again")
-    shutil.copytree(files.path, again.path)
-    stop_after(again, 1)
-    run(parse(["--resume", "--output", str(again.path), "--quiet"]))
-    assert again.trace.read_bytes() == whole
+    files.set_status("running")
+    shutil.rmtree(files.checkpoints / "checkpoint-2")
+    files.trace.write_bytes(whole[:-40])
+    run(parse(["--resume", "--output", str(files.path), "--quiet"]))
+    assert files.trace.read_bytes() == whole
 
 
 def test_an_objective_of_labels_says_which_columns_it_lacks(checkpoint, pairs_file, tmp_path):

@@ -76,6 +76,10 @@ class Batch:
             [torch.rand(pairs, generator=generator) + 5, torch.rand(pairs, generator=generator)]
         )
         self.labels = self.labels.to(dtype)
+        self.draws = torch.rand(self.token_logps.shape, generator=torch.Generator().manual_seed(seed)).to(
+            dtype
+        )
+        self.draws[:, 0] = -1.0  # the first token is always among those that are drawn
 
     def responses(self):
         """(chosen, rejected) as our objectives take them, differentiable in `token_logps`."""
@@ -88,6 +92,7 @@ class Batch:
             self.log_sum_sq_probs.sum(1),
             self.position_kl,
             self.labels,
+            self.draws,
         )
         halves = [column.chunk(2) for column in columns]
         return Responses(*(first for first, _ in halves)), Responses(*(second for _, second in halves))

@@ -41,6 +41,12 @@ def shorter(c, r, a, which):
     )
 
 
+def over_drawn(side, counts):
+    ratios = side.token_logps - side.ref_token_logps
+    rows = zip(ratios, side.token_draws, side.num_tokens.tolist(), counts.long().tolist(), strict=True)
+    return torch.stack([row[:n][draws[:n].argsort()[:k]].sum() for row, draws, n, k in rows])
+
+
 def by_rank(values, keys):
     """values[k] for the response whose key is the k-th smallest."""
     return values[torch.argsort(torch.argsort(keys))]
@@ -106,7 +112,9 @@ def plain(name, c, r, parameters):
         return -ls(beta * (u_w - u_l + g("kl_weight") * (c.position_kl.detach() - r.position_kl)))
     if name == "sampo":
         shorter_of = torch.minimum(n_w, n_l)
-        return -ls(beta * (u_w / n_w - u_l / n_l) * shorter_of)
+        if g("tokens") == "expected":
+            return -ls(beta * (u_w / n_w - u_l / n_l) * shorter_of)
+        return -ls(beta * (over_drawn(c, shorter_of) - over_drawn(r, shorter_of)))
     e = g("label_smoothing", 0.0)
     half = 1 / (2 * beta) if beta else 0.0
     table = {
@@ -162,6 +170,7 @@ CASES = [(name, {}) for name in NAMES] + [
     ("dpop", {"penalty": 2.0, "beta": 1.0}),
     ("exo", {"label_smoothing": 0.2, "beta": 1.0}),
     ("kto", {"desirable_weight": 1.3, "undesirable_weight": 0.7}),
+    ("sampo", {"tokens": "expected"}),
 ]
 
 
@@ -190,7 +199,7 @@ def test_weights_are_the_derivatives_of_the_loss_in_the_scores(name, parameters,
     truth = plain(name, chosen, rejected, made.parameters).sum()
     grad = torch.autograd.grad(truth, batch.token_logps)[0][:, 0]  # every response has a first token
     per_nat = 1.0 / batch.lengths.double() if made.scorer.per_token else torch.ones(len(grad))
-    if name == "sampo":  # whose score counts a token of the longer response in part
+    if parameters == {"tokens": "expected"}:  # whose score counts a token of the longer response in part
         lengths = batch.lengths.double()
         per_nat = torch.minimum(*lengths.chunk(2)).repeat(2) / lengths
     grad_w, grad_l = (grad / per_nat).chunk(2)
@@ -231,8 +240,9 @@ def test_extreme_log_probabilities_never_make_nan(name):
     p_w, p_l = tokens.clone().requires_grad_(), tokens.flip(0).clone().requires_grad_()
     lengths, reference = torch.full((6,), 2), torch.full((6, 2), -1.5, dtype=torch.float64)
     kl, one = torch.full((6,), 3.0, dtype=torch.float64), torch.ones(6, dtype=torch.float64)
-    chosen = Responses(p_w.sum(1), lengths, reference.sum(1), p_w, reference, reference.sum(1), kl, one)
-    rejected = Responses(p_l.sum(1), lengths, reference.sum(1), p_l, reference, reference.sum(1), kl, 0 * one)
+    draws, squares = torch.rand(6, 2), reference.sum(1)
+    chosen = Responses(p_w.sum(1), lengths, reference.sum(1), p_w, reference, squares, kl, one, draws)
+    rejected = Responses(p_l.sum(1), lengths, reference.sum(1), p_l, reference, squares, kl, 0 * one, draws)
     loss = made.pair_loss(chosen, rejected)
     results = [
         loss,
