@@ -43,9 +43,9 @@ assert "'weight'" in refused(projection.project, hidden, torch.zeros(5, 6), targ
 assert "'targets'" in refused(projection.project, hidden, weight, targets[:2])
 assert "'targets'" in refused(projection.project, hidden, weight, targets.float())
 three, four = torch.zeros(3), torch.zeros(4)
-assert "'greedy_logps'" in refused(projection.TokenLogps, three, four, three)
+assert "'greedy_logps'" in refused(projection.TokenLogps, three, four, three, three)
 assert "'logps'" in refused(destination.Seen, hidden, four)
-assert "tokens=3" in refused(logprobs.ResponseLogps, three, four, three, [3])
+assert "tokens=3" in refused(logprobs.ResponseLogps, three, four, three, three, [3])
 """
 READERS = """
 from transformers import AutoConfig, AutoModelForCausalLM
