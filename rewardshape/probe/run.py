@@ -31,13 +31,13 @@ from rewardshape.probe.measure.gold import Gold, gold_function, gold_model
 from rewardshape.probe.measure.influence import chosen_gradient, influences, preconditioned
 from rewardshape.probe.measure.logprobs import Reader, choose_reader
 from rewardshape.probe.measure.probe_set import ProbeSet
-from rewardshape.probe.measure.responses import scores
+from rewardshape.probe.measure.responses import check_scores
 from rewardshape.probe.measure.sampling import Sampler
 from rewardshape.probe.policy import check_optimizer, load_policy
 from rewardshape.probe.process import set_up
 from rewardshape.probe.progress import Progress, changes_shown
 from rewardshape.probe.recorder import Measures, Recorder
-from rewardshape.probe.reference import reference_tokens, untouched_model
+from rewardshape.probe.reference import untouched_model
 from rewardshape.probe.resume import at_step_0, fingerprint_of, going_on, mend
 from rewardshape.probe.settings import Settings
 from rewardshape.probe.stopping import Diverged, Interrupted, ending_recorded, is_settled, stop_on_signal
@@ -194,9 +194,7 @@ def begin(
 
     A resumed command is first asked whether it goes on with what it began with.
     """
-    for each in grid.runs:
-        if "label" in each.objective.needs:
-            scores(each.objective, inputs.train)  # refused here, where a pair has none
+    check_scores([run.objective for run in grid.runs], inputs.train)
     reader, note = on_main(lambda: choose_reader(policy, [*inputs.train, *inputs.probe]))
     if note:
         progress.say(note)
@@ -275,15 +273,7 @@ def run_one(planned: PlannedRun, policy: PreTrainedModel, shared: Shared) -> Non
         keep_checkpoints=settings.output.keep_checkpoints,
         tokenizer=inputs.tokenizer,
     )
-    if {"ref_token_logps", "position_kl"} & set(planned.objective.needs):  # of the policy, still untouched
-        trainer.reference_tokens = reference_tokens(
-            order.pairs(),
-            shared.reader,
-            trainer.args.device,
-            trainer.score,
-            policy,
-            predictions="position_kl" in planned.objective.needs,
-        )
+    trainer.keep_reference(policy, order.pairs())
     probe = ProbeSet(inputs.probe, shared.reader, trainer.args.device)
     probing = settings.probing
     every = probing.geometry_every

@@ -31,7 +31,7 @@ from rewardshape.probe.measure.logprobs import Batch, Reader, ResponseLogps
 from rewardshape.probe.measure.probe_set import PAIR, ReferenceLogps, num_tokens, only_pair
 from rewardshape.probe.measure.responses import draws, scores, sides
 from rewardshape.probe.policy import TORCHAO
-from rewardshape.probe.reference import ReferenceTokens
+from rewardshape.probe.reference import ReferenceTokens, reference_tokens
 from rewardshape.theory import Objective, Responses
 from rewardshape.trace.folder import RunFolder
 
@@ -320,6 +320,19 @@ class PairTrainer(Trainer):
         )
         loss = losses.mean()
         return (loss, logps) if return_outputs else loss
+
+    def keep_reference(self, untouched: PreTrainedModel, pairs: Sequence[EncodedPair]) -> None:
+        """Read the pairs token by token with the model before it is trained, where the objective needs that."""
+        needs = set(self.objective.needs)
+        if needs & {"ref_token_logps", "position_kl"}:
+            self.reference_tokens = reference_tokens(
+                pairs,
+                self.reader,
+                self.args.device,
+                self.score,
+                untouched,
+                predictions="position_kl" in needs,
+            )
 
     def score(self, batch: Batch, model: torch.nn.Module | None = None) -> ResponseLogps:
         """Log-probabilities of a collated batch under the policy as it stands."""

@@ -52,6 +52,13 @@ def draws(
     return by_name(PAIR, pad_sequence(rows, batch_first=True))
 
 
+def check_scores(objectives: Sequence[Objective], pairs: Sequence[EncodedPair]) -> None:
+    """Refuse, before anything is written, pairs without the scores that an objective needs."""
+    for objective in objectives:
+        if "label" in objective.needs:
+            scores(objective, pairs)
+
+
 def scores(objective: Objective, pairs: Sequence[EncodedPair]) -> dict[str, Float[Tensor, "pairs"]]:
     """The annotator's scores of chosen and rejected."""
     values: list[float] = []

@@ -17,10 +17,10 @@ from rewardshape.probe.command import parse
 from rewardshape.probe.grid import plan_runs
 from rewardshape.probe.inputs import Inputs
 from rewardshape.probe.measure.logprobs import PlainReader, SharedPrefixReader
+from rewardshape.probe.measure.probe_set import reference_logps
 from rewardshape.probe.measure.responses import draws
 from rewardshape.probe.measure.responses import scores as scores_of
 from rewardshape.probe.policy import load_policy
-from rewardshape.probe.reference import reference_tokens
 from rewardshape.probe.training import PairTrainer, TrainingOrder, training_arguments
 from rewardshape.theory import objective
 
@@ -102,15 +102,8 @@ def prepared(
         keep_checkpoints=1,
     )
     reference = AutoModelForCausalLM.from_pretrained(embedded.checkpoint_path()).eval()
-    trainer.reference_tokens = reference_tokens(
-        order.pairs(), reader, trainer.args.device, trainer.score, policy, predictions=name == "tdpo"
-    )
-    trainer.reference = {
-        pair.pair_id: {
-            side: float(trainer.reference_tokens.logps[pair.pair_id, side].sum()) for side in pair.responses
-        }
-        for pair in order.pairs()
-    }
+    trainer.keep_reference(policy, order.pairs())
+    trainer.reference = reference_logps(order.pairs(), reader, trainer.args.device, trainer.score)
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for weight in policy.parameters():
