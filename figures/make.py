@@ -46,6 +46,7 @@ SOURCES = {
             "length",
             "win_rate",
             "cosine",
+            "overlap_map",
         ),
     ),
     "polite": Source(

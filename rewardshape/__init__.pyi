@@ -1,5 +1,6 @@
 from .errors import InputError as InputError
 from .logs import Log as Log, read_logs as read_logs
+from .notebook import ShownTrace as ShownTrace, read_trace as read_trace
 from .probe.call import run_probe as run_probe
 from .report import write_report as write_report
 from .theory import (
@@ -11,7 +12,7 @@ from .theory import (
     preset as preset,
     preset_names as preset_names,
 )
-from .trace import Run as Run, Trace as Trace, read_trace as read_trace
+from .trace import Run as Run, Trace as Trace
 from .verdict import Verdict as Verdict, Word as Word, judge as judge, judge_all as judge_all
 
 __version__: str

@@ -28,6 +28,7 @@ FLOORS = [
     {"analysis", "plotting"},
     {"verdict", "figures"},
     {"report"},
+    {"notebook"},
     {"probe", "diagnose"},
     {"integrations", "__main__"},
 ]

@@ -33,6 +33,7 @@ from .overoptimization import (
     gold_curve as gold_curve,
     turning_points as turning_points,
 )
+from .overlaps import gradient_cosines as gradient_cosines
 from .pairs import (
     falling_pairs as falling_pairs,
     pair_correlations as pair_correlations,

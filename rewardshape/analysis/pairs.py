@@ -71,10 +71,10 @@ def pairs_table(trace: Trace) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row per run and pair: ``run``, ``setting``, ``alpha``, ``seed``, ``rank`` (1 fell most per token),
-        ``pair_id``, ``prompt`` (equal where pairs share one); what happened between step 0 and the last step:
-        ``chosen_change``, ``rejected_change``
-        (nats per token), ``chosen_sum_change``, ``rejected_sum_change`` (nats), ``fallen``; what the pair
+        One row per run and pair: ``run``, ``pair_id``; what happened between step 0 and the last step:
+        ``chosen_change``, ``rejected_change`` (nats per token), ``fallen``, ``rank`` (1 fell most of its run),
+        ``chosen_sum_change``, ``rejected_sum_change`` (nats); whose it is: ``setting``, ``alpha``, ``seed``, ``prompt``
+        (equal where pairs share one); what the pair
         was at step 0: ``chosen_tokens``, ``rejected_tokens``, ``length_difference`` (chosen minus
         rejected), ``initial_logp_mean`` (chosen, nats per token), ``initial_logp_margin``; where the texts
         were kept ``edit_distance`` (token Levenshtein between the two responses) and ``similarity`` (1
@@ -85,14 +85,15 @@ def pairs_table(trace: Trace) -> pd.DataFrame:
     for chosen, rejected in chosen_and_rejected(trace):
         table = pd.DataFrame(
             {
-                **run_label(chosen.run),
+                "run": chosen.run.name,
                 "pair_id": chosen.pair_ids,
-                "prompt": chosen.prompt_ids,
                 "chosen_change": chosen.change()[-1],
                 "rejected_change": rejected.change()[-1],
+                "fallen": chosen.change()[-1] < 0,
                 "chosen_sum_change": chosen.change(per_token=False)[-1],
                 "rejected_sum_change": rejected.change(per_token=False)[-1],
-                "fallen": chosen.change()[-1] < 0,
+                **run_label(chosen.run),
+                "prompt": chosen.prompt_ids,
                 "chosen_tokens": chosen.num_tokens.astype(int),
                 "rejected_tokens": rejected.num_tokens.astype(int),
                 "length_difference": (chosen.num_tokens - rejected.num_tokens).astype(int),
@@ -103,7 +104,7 @@ def pairs_table(trace: Trace) -> pd.DataFrame:
         table = table.merge(_distances(chosen.run), on="pair_id", how="left")
         table = table.merge(_first_geometry(trace, chosen.run), on="pair_id", how="left")
         table = table.sort_values("chosen_change", ignore_index=True)
-        table.insert(4, "rank", np.arange(1, len(table) + 1))
+        table.insert(5, "rank", np.arange(1, len(table) + 1))
         tables.append(table.dropna(axis=1, how="all"))
     return pd.concat(tables, ignore_index=True)
 

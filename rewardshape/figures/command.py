@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +27,8 @@ examples
   %(prog)s --runs runs/my-sweep             and all that can be drawn from these runs
   %(prog)s reward_shapes phase_portrait     two figures of the theory
   %(prog)s --paper alphapo --runs runs/my-sweep
-  %(prog)s sweep --runs runs/my-sweep --output my-figures"""
+  %(prog)s sweep --runs runs/my-sweep --output my-figures
+  %(prog)s trajectories --runs runs/my-grid --col beta --row seed   small multiples, colours by alpha"""
 
 
 class Drawn(NamedTuple):
@@ -57,10 +58,15 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m rewardshape.f
     parser.add_argument(
         "--output", type=Path, default=OUTPUT, metavar="DIR", help="where to write (default figures)"
     )
+    layout = parser.add_argument_group("layout", "by what the runs differ in: alpha, beta, gamma, seed, …")
+    layout.add_argument("--hue", metavar="VALUE", help="colours; default alpha, where the runs differ in it")
+    layout.add_argument("--col", metavar="VALUE", help="a panel for each, side by side")
+    layout.add_argument("--row", metavar="VALUE", help="a panel for each, one below the other")
     arguments = parser.parse_args(argv)
+    by = {name: getattr(arguments, name) for name in ("hue", "col", "row")}
     try:
         names, output = arguments.names, arguments.output
-        drawn = draw_figures(names, runs=arguments.runs, output=output, paper=arguments.paper)
+        drawn = draw_figures(names, runs=arguments.runs, output=output, paper=arguments.paper, **by)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -77,6 +83,7 @@ def draw_figures(
     runs: str | Path | None = None,
     output: str | Path = OUTPUT,
     paper: str | None = None,
+    **by: str | None,
 ) -> Drawn:
     """Draw the named figures, or all that can be, into `output`.
 
@@ -90,6 +97,8 @@ def draw_figures(
         The folder of the figures; made where it is missing.
     paper : str, optional
         A name of `PAPERS`: draw the figures that show what this paper's figures show.
+    **by
+        ``hue``, ``col``, ``row``: the values by which pictures of runs are laid out, as `draw` takes them.
 
     Returns
     -------
@@ -120,7 +129,7 @@ def draw_figures(
         if name not in (names or wanted):
             continue
         try:
-            files += _of_runs(name, trace, output)
+            files += _of_runs(name, trace, output, by)
         except InputError as error:
             if names:
                 raise InputError(f"figure {name}: {error}") from error
@@ -128,10 +137,10 @@ def draw_figures(
     return Drawn(files, left_out)
 
 
-def _of_runs(name: str, trace: Trace | None, output: Path) -> list[Path]:
+def _of_runs(name: str, trace: Trace | None, output: Path, by: Mapping[str, str | None]) -> list[Path]:
     if trace is None:
         raise InputError("drawn from runs, give --runs DIR")
-    return draw(name, trace, output)
+    return draw(name, trace, output, **by)
 
 
 def _reasons(left_out: dict[str, str]) -> str:

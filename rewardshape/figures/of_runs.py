@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -24,55 +24,24 @@ from rewardshape.analysis import (
 )
 from rewardshape.analysis.destination import destination_curve, moved_tokens
 from rewardshape.analysis.distributions import pair_levels, win_rates
+from rewardshape.analysis.overlaps import gradient_cosines
 from rewardshape.analysis.overoptimization import best_of_n_curve, fitted_curves, gold_curve, turning_points
-from rewardshape.analysis.panels import settings_table
 from rewardshape.analysis.samples import samples_of
 from rewardshape.errors import InputError
+from rewardshape.figures.picture import Picture, one_run, varied_values
 from rewardshape.plotting import cause, displacement, distributions, overoptimization, sweep
 from rewardshape.plotting.style import BOTH_COLUMNS, COLUMN_WIDTH, RESPONSE_COLORS, plain, style
 from rewardshape.trace import Trace
 
-TABLES = {
-    "responses": "a probe set",
-    "geometry": "gradient geometry (--geometry-every)",
-    "samples": "sampled responses (--sample-every)",
-    "destination": "destinations (--destination-every)",
-    "destination_tokens": "destinations (--destination-every)",
-}
 
-
-@dataclass(frozen=True)
-class Picture:
-    """One named figure: how it is drawn from a trace, what it shows, and what the trace must hold for it."""
-
-    draw: Callable[[Trace], Figure]
-    caption: str
-    several: bool | None = None
-    """True: needs several runs; False: shows one run, the α nearest to 0.25 of several; None: takes either."""
-    table: str = "responses"
-    """The table of the trace that must not be empty, one of `TABLES`."""
-
-    def check(self, trace: Trace) -> None:
-        """Raise an `InputError` that says what the trace lacks for this picture, if anything."""
-        if self.several and len(trace.runs) == 1:
-            raise InputError("needs several runs")
-        if getattr(trace, self.table).empty:
-            raise InputError(f"needs {TABLES[self.table]}")
-
-
-def one_run(trace: Trace) -> Trace:
-    """The run to show where a figure shows one: of several, the α nearest to 0.25."""
-    if len(trace.runs) == 1:
-        return trace
-    summary = displacement_summary(trace)
-    nearest = int((summary["alpha"] - 0.25).abs().fillna(np.inf).to_numpy().argmin())
-    return trace.run(str(summary["run"].iloc[nearest]))
+def _main_curve(trace: Trace) -> pd.DataFrame:
+    curve = displacement_curve(trace)
+    return curve[curve["response"].isin(["chosen", "rejected"])]
 
 
 def _displacement(trace: Trace) -> Figure:
     figure, ax = plt.subplots()
-    curve = displacement_curve(trace)
-    displacement.plot_displacement(curve[curve["response"].isin(["chosen", "rejected"])], ax)
+    displacement.plot_displacement(_main_curve(trace), ax)
     return figure
 
 
@@ -103,9 +72,13 @@ def _final(trace: Trace) -> Figure:
     return figure
 
 
+def _at_equal_margin(trace: Trace) -> pd.DataFrame:
+    return compare_at_equal(trace, "logp_margin")
+
+
 def _equal_margin(trace: Trace) -> Figure:
     figure, axes = plt.subplots(1, 3, figsize=(BOTH_COLUMNS, 2.4))
-    rows = compare_at_equal(trace, "logp_margin")
+    rows = _at_equal_margin(trace)
     sweep.plot_at_equal(rows, axes[0])
     reached = rows[rows["reached"]]
     if len(reached) and reached["setting"].is_unique:
@@ -178,18 +151,10 @@ def _length(trace: Trace) -> Figure:
 
 
 def _grid(trace: Trace) -> Figure:
-    table = settings_table(trace)
-    varied = [
-        name
-        for name in table.columns
-        if name not in ("run", "setting", "alpha", "seed") and table[name].nunique() > 1
-    ]
-    if not varied or table["alpha"].nunique() < 2:
+    varied = [name for name in varied_values(trace) if name not in ("alpha", "seed")]
+    if not varied or "alpha" not in varied_values(trace):
         raise InputError("needs runs that differ in α and in another value")
-    curve = displacement_curve(trace).merge(table[["run", *varied]], on="run")
-    col, row = varied[0], (varied[1] if len(varied) > 1 else None)
-    axes = sweep.plot_grid(curve, col=col, row=row)
-    return axes[0].get_figure(root=True)  # type: ignore[return-value]
+    return PICTURES["sweep"].faceted(trace, hue="alpha", col=varied[0], row=(varied[1:] or [None])[0])
 
 
 def _kl(trace: Trace) -> Figure:
@@ -203,10 +168,13 @@ def _kl(trace: Trace) -> Figure:
 
 def _cosine(trace: Trace) -> Figure:
     figure, ax = plt.subplots()
-    rows = trace.geometry
-    cosine: pd.Series = rows["gram_wl"] / np.sqrt(rows["gram_ww"] * rows["gram_ll"])
-    table = rows[["run", "step"]].assign(cosine=cosine).merge(settings_table(trace), on="run")
-    distributions.plot_cosine(table, ax)
+    distributions.plot_cosine(gradient_cosines(trace), ax)
+    return figure
+
+
+def _overlap_map(trace: Trace) -> Figure:
+    figure, ax = plt.subplots(figsize=(COLUMN_WIDTH, 3.2))
+    cause.plot_overlap_map(gradient_cosines(trace), ax)
     return figure
 
 
@@ -228,6 +196,7 @@ PICTURES = {
         "Chosen and rejected log-probability of the fixed probe set over the steps of one run. Bands: 95 % intervals "
         "of the change since step 0, over pairs.",
         several=False,
+        panel=(_main_curve, displacement.plot_displacement),
     ),
     "responses": Picture(
         _responses,
@@ -235,6 +204,7 @@ PICTURES = {
         "one: where the probability goes while chosen and rejected move. One colour for each kind: like the chosen, "
         "like the rejected, irrelevant, random. Bands: 95 % over pairs, of chosen and rejected.",
         several=False,
+        panel=(displacement_curve, displacement.plot_responses),
     ),
     "sweep": Picture(
         _sweep,
@@ -242,18 +212,21 @@ PICTURES = {
         "95 % over the pairs of each run alone. Right: how far the chosen responses of each setting stand above those "
         "of the setting named at the axis, pair by pair; these bands tell whether two settings differ.",
         several=True,
+        panel=(displacement_curve, sweep.plot_change),
     ),
     "trajectories": Picture(
         _trajectories,
         "Training as a path in the plane of log-prob margin and chosen log-probability. Ring: step 0; ticks: equal "
         "numbers of steps; dot: the last step. A path that falls to the right buys its margin with the probability of "
         "the chosen response. Of several settings: on the dashed line all have the same margin.",
+        panel=(displacement_curve, sweep.plot_trajectory),
     ),
     "final": Picture(
         _final,
         "At the last step, by α: change of chosen and rejected log-probability, and the share of pairs whose chosen "
         "response lost probability.",
         several=True,
+        panel=(displacement_summary, sweep.plot_final_change),
     ),
     "equal_margin": Picture(
         _equal_margin,
@@ -262,6 +235,7 @@ PICTURES = {
         "the setting named at the axis it stands, pair by pair. Right: share of pairs whose chosen response fell. "
         "Bars: 95 % over pairs.",
         several=True,
+        panel=(_at_equal_margin, sweep.plot_at_equal),
     ),
     "predicted_vs_measured": Picture(
         _predicted,
@@ -270,6 +244,7 @@ PICTURES = {
         "right.",
         several=False,
         table="geometry",
+        panel=(predictions, cause.plot_predicted_vs_measured),
     ),
     "ches_vs_displacement": Picture(
         _ches,
@@ -295,6 +270,7 @@ PICTURES = {
         "as the distances that the fit finds, which is short of points that sampling error has pushed outwards.",
         several=True,
         table="samples",
+        panel=(gold_curve, overoptimization.plot_gold_sweep),
     ),
     "grid": Picture(
         _grid,
@@ -307,30 +283,44 @@ PICTURES = {
         "Every pair of the probe set, before training (dashed) and after: share of pairs below each log-probability of "
         "chosen and rejected (left), and the histogram of the log-prob margin (right).",
         several=False,
+        panel=(pair_levels, distributions.plot_ecdf),
     ),
     "quantiles": Picture(
         _quantiles,
         "At the last step, over the pairs of each setting: median, quartiles and middle nine tenths of the chosen "
         "log-probability (left) and of the log-prob margin (right). Dotted: the median before training.",
         several=True,
+        panel=(pair_levels, distributions.plot_quantiles),
     ),
     "length": Picture(
         _length,
         "Log-probability per token after training against the length of the response, with Spearman's rank correlation "
         "for chosen and rejected: whether the objective has come to favour short or long responses.",
         several=False,
+        panel=(pair_levels, distributions.plot_length),
     ),
     "win_rate": Picture(
         _kl,
         "What the distance from the reference buys: win rate of the sampled responses against those of step 0, by "
         "gold reward, over their KL (left; bars: 95 % over prompts; ring: the last step); KL over the steps (right).",
         table="samples",
+        panel=(win_rates, distributions.plot_win_rate),
     ),
     "cosine": Picture(
         _cosine,
         "Cosine of the gradients of chosen and rejected log-probability, median and quartiles over pairs, over the "
         "steps: near 1, pushing one down pushes the other down with it.",
         table="geometry",
+        panel=(gradient_cosines, distributions.plot_cosine),
+    ),
+    "overlap_map": Picture(
+        _overlap_map,
+        "Cosine of the gradients of chosen and rejected log-probability of every pair (rows) at every measured step. "
+        "The pair that fell most is on top: where falling goes with gradients that point the same way, upper rows are "
+        "darker.",
+        several=False,
+        table="geometry",
+        panel=(gradient_cosines, cause.plot_overlap_map),
     ),
     "tokens_gained": Picture(
         _tokens_gained,
@@ -338,6 +328,7 @@ PICTURES = {
         "probe set, at the last step measured.",
         several=False,
         table="destination_tokens",
+        panel=(moved_tokens, distributions.plot_tokens),
     ),
     "destination": Picture(
         _destination,
@@ -345,6 +336,7 @@ PICTURES = {
         "steps; means over pairs.",
         several=False,
         table="destination",
+        panel=(destination_curve, cause.plot_destination),
     ),
 }
 
@@ -359,28 +351,37 @@ def draw_all(trace: Trace, folder: Path) -> list[Path]:
     return written
 
 
-def draw(name: str, trace: Trace, folder: Path) -> list[Path]:
+def draw(name: str, trace: Trace, folder: Path, **by: str | None) -> list[Path]:
     """Draw one picture of `PICTURES` from a trace.
+
+    Parameters
+    ----------
+    **by
+        ``hue``, ``col``, ``row``: values by which the runs differ (`varied_values`), a panel for each of the last two.
 
     Raises
     ------
     InputError
-        If the trace lacks what the picture needs.
+        If there is no such picture, or the trace lacks what it needs.
     """
+    return save(lambda: picture_of(name, trace, **by), folder / name)
+
+
+def picture_of(name: str, trace: Trace, **by: str | None) -> Figure:
+    """A picture drawn from a trace; one that shows one run of several says which. Raises as `draw` does."""
+    if name not in PICTURES:
+        near = difflib.get_close_matches(name, PICTURES) or PICTURES
+        raise InputError(f"no figure {name!r} of runs; there is {', '.join(near)}")
     picture = PICTURES[name]
     picture.check(trace)
-    return save(lambda: picture_of(picture, trace), folder / name)
-
-
-def picture_of(picture: Picture, trace: Trace) -> Figure:
-    """A picture drawn from a trace; one that shows one run of several says which."""
+    if any(value is not None for value in by.values()):
+        return picture.faceted(trace, **by)
     if picture.several is not False or len(trace.runs) == 1:
         return picture.draw(trace)
     one = one_run(trace)
     figure = picture.draw(one)
-    figure.suptitle(
-        plain(next(run.label for run in trace.runs if run.name == one.runs[0].name)), fontsize="medium"
-    )
+    label = next(run.label for run in trace.runs if run.name == one.runs[0].name)
+    figure.suptitle(plain(label), fontsize="medium")
     return figure
 
 

@@ -101,6 +101,11 @@ PAPERS = {
             Likeness("squeezing in a toy vocabulary", "squeezing", "exact softmax, logits as parameters"),
             Likeness("where the probability goes", "destination", "measured, by kind of token"),
             Likeness(
+                "heat map of the empirical tangent kernel",
+                "overlap_map",
+                "chosen against rejected of every pair, over training, in place of pair against pair",
+            ),
+            Likeness(
                 "predicted against measured influence",
                 "predicted_vs_measured",
                 "first-order prediction from the pair's own gradients",
@@ -115,6 +120,11 @@ PAPERS = {
                 "inner product or cosine of the gradients over training",
                 "cosine",
                 "median and quartiles over pairs",
+            ),
+            Likeness(
+                "heat map of gradient cosines",
+                "overlap_map",
+                "pair by pair over training, in place of token by token",
             ),
             Likeness(
                 "chosen and rejected by objective",

@@ -5,6 +5,7 @@ from rewardshape.plotting.cause import (
     plot_correlations,
     plot_destination,
     plot_entanglement,
+    plot_overlap_map,
     plot_predicted_vs_measured,
     plot_similarity,
     plot_split,
@@ -20,17 +21,18 @@ from rewardshape.plotting.distributions import (
     plot_tokens,
     plot_win_rate,
 )
+from rewardshape.plotting.facets import facets
 from rewardshape.plotting.overoptimization import plot_gold, plot_gold_sweep, plot_proxy
 from rewardshape.plotting.style import alpha_color, style
 from rewardshape.plotting.sweep import (
     plot_accuracy,
     plot_at_equal,
+    plot_change,
     plot_difference,
     plot_fallen_at_equal,
+    plot_final_change,
     plot_final_displacement,
-    plot_grid,
     plot_lines,
-    plot_one_response,
     plot_paired_at_equal,
     plot_sweep,
     plot_trajectory,
@@ -50,8 +52,10 @@ from rewardshape.plotting.theory import (
 
 __all__ = [
     "alpha_color",
+    "facets",
     "plot_accuracy",
     "plot_at_equal",
+    "plot_change",
     "plot_condition",
     "plot_correlations",
     "plot_cosine",
@@ -64,15 +68,15 @@ __all__ = [
     "plot_entanglement",
     "plot_fall",
     "plot_fallen_at_equal",
+    "plot_final_change",
     "plot_final_displacement",
     "plot_gold",
     "plot_gold_sweep",
     "plot_gradient_magnitude",
-    "plot_grid",
     "plot_length",
     "plot_lines",
     "plot_margins",
-    "plot_one_response",
+    "plot_overlap_map",
     "plot_paired_at_equal",
     "plot_phase_portrait",
     "plot_predicted_vs_measured",

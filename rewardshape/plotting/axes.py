@@ -77,6 +77,9 @@ def step_axis(ax: Axes, label: str = "step") -> None:
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
 
 
+NAME = "_name of a line"  # the label of the texts and leaders that `label_ends` writes
+
+
 def label_ends(ax: Axes) -> None:
     """Write each line's name at its right end, pushed apart where they would overlap, with a leader if moved."""
     named = [line for line in ax.get_lines() if not str(line.get_label()).startswith("_")]
@@ -97,6 +100,7 @@ def label_ends(ax: Axes) -> None:
             fontsize=size,
             va="center",
             annotation_clip=False,
+            label=NAME,
         )
         if moved:
             leader = {"arrowstyle": "-", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 0}
@@ -107,6 +111,7 @@ def label_ends(ax: Axes) -> None:
                 textcoords="offset points",
                 arrowprops={**leader, "color": named[i].get_color()},
                 annotation_clip=False,
+                label=NAME,
             )
 
 

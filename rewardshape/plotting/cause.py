@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from rewardshape.errors import InputError
 from rewardshape.numbers import number, shortest
@@ -157,6 +157,36 @@ def plot_entanglement(condition: pd.DataFrame, ax: Axes | None = None) -> Axes:
         xlabel="overlap b/a over weight ratio $w_w/w_l$",
         ylabel="change of the chosen response\n(nats per token)",
     )
+    return ax
+
+
+@styled
+def plot_overlap_map(cosines: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Cosine of chosen and rejected gradient of every pair (rows) at every measured step (columns) of one run.
+
+    Pairs are ordered by how far their chosen response moved, the one that fell most on top: where falling goes with
+    gradients that point the same way, the upper rows are darker.
+
+    Parameters
+    ----------
+    cosines : DataFrame
+        As `gradient_cosines` returns it, of one run.
+    """
+    ax = axis(ax)
+    require_one_run(cosines)
+    order = cosines.drop_duplicates("pair_id").sort_values("chosen_change", kind="stable")["pair_id"]
+    grid = cosines.pivot(index="pair_id", columns="step", values="cosine").loc[order]
+    steps = grid.columns.to_numpy(float)
+    between = (steps[1:] + steps[:-1]) / 2
+    half = (steps[1] - steps[0]) / 2 if len(steps) > 1 else 0.5
+    edges = np.concatenate([[steps[0] - half], between, [steps[-1] + half]])
+    mesh = ax.pcolormesh(
+        edges, np.arange(len(grid) + 1), grid, cmap="PuOr_r", vmin=-1, vmax=1, rasterized=True
+    )
+    ax.invert_yaxis()
+    ax.set(xlabel="step", ylabel="pairs, the one that fell most on top", yticks=[])
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    ax.figure.colorbar(mesh, ax=ax, label="cosine of the two gradients", shrink=0.85)
     return ax
 
 

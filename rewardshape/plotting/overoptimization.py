@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from rewardshape.numbers import parameter
 from rewardshape.plotting.axes import axis, styled
-from rewardshape.plotting.style import GOLD, NEUTRAL, PROXY, alpha_color
+from rewardshape.plotting.style import GOLD, NEUTRAL, PROXY
+from rewardshape.plotting.sweep import by_setting
 
 DISTANCE_LABEL = "√KL to the reference (nats$^{1/2}$ per response)"
 FORM_LABELS = {"best_of_n": "fit $d(a - bd)$", "policy_gradient": r"fit $d(a - b\,\ln d)$"}
@@ -94,7 +94,7 @@ def plot_proxy(curve: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 @styled
 def plot_gold_sweep(curves: pd.DataFrame, fitted: pd.DataFrame | None = None, ax: Axes | None = None) -> Axes:
-    """Gold reward of every run of a sweep against the distance from the reference, by α.
+    """Gold reward of every run of a sweep against the distance from the reference, by setting.
 
     Parameters
     ----------
@@ -104,20 +104,18 @@ def plot_gold_sweep(curves: pd.DataFrame, fitted: pd.DataFrame | None = None, ax
         As `fitted_curves` returns it; the preferred form of every run is drawn, in the dashes of `plot_gold`.
     """
     ax = axis(ax)
-    labelled: set[float] = set()
-    for run, curve in curves.sort_values(["alpha", "run", "step"]).groupby("run", sort=False):
-        alpha = curve["alpha"].iloc[0]
-        color = NEUTRAL if np.isnan(alpha) else alpha_color(alpha)
-        label = None if alpha in labelled else parameter("alpha", float(alpha))
-        labelled.add(alpha)
-        ax.plot(curve["sqrt_kl"], curve["gold"], "o", color=color, markersize=2.5, label=label)
-        ax.vlines(
-            curve["sqrt_kl"], curve["gold_low"], curve["gold_high"], color=color, linewidth=0.5, alpha=0.6
-        )
-        if fitted is not None:
-            line = fitted[(fitted["run"] == run) & fitted["preferred"]]
-            form = FORM_STYLES[str(line["form"].iloc[0])] if len(line) else "-"
-            ax.plot(line["sqrt_kl"], line["gold"], form, color=color)
+    for setting in by_setting(curves.sort_values("step")):
+        color = setting.color
+        for number, (run, curve) in enumerate(setting.rows.groupby("run", sort=False)):
+            label = setting.label if number == 0 else None
+            ax.plot(curve["sqrt_kl"], curve["gold"], "o", color=color, markersize=2.5, label=label)
+            ax.vlines(
+                curve["sqrt_kl"], curve["gold_low"], curve["gold_high"], color=color, linewidth=0.5, alpha=0.6
+            )
+            if fitted is not None:
+                line = fitted[(fitted["run"] == run) & fitted["preferred"]]
+                form = FORM_STYLES[str(line["form"].iloc[0])] if len(line) else "-"
+                ax.plot(line["sqrt_kl"], line["gold"], form, color=color)
     ax.set(xlabel=DISTANCE_LABEL, ylabel="gold reward")
     ax.legend()
     return ax

@@ -14,14 +14,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
-from rewardshape.errors import InputError
 from rewardshape.numbers import number, parameter, shortest
 from rewardshape.plotting.axes import axis, label_ends, panels, step_axis, styled, zero_line
 from rewardshape.plotting.style import (
     BOTH_COLUMNS,
     CHOSEN,
     COLUMN_WIDTH,
-    DASHES,
     NEUTRAL,
     RESPONSE_COLORS,
     alpha_color,
@@ -87,14 +85,6 @@ def plot_sweep(curve: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Seque
     return axes
 
 
-def plot_one_response(rows: pd.DataFrame, ax: Axes, response: str, limits: tuple[float, float]) -> Axes:
-    """One of the two panels of `plot_sweep`, with its own names of lines and given limits of its height."""
-    _changes(rows, ax, response)
-    ax.set_ylim(*limits)
-    _name_lines(ax)
-    return ax
-
-
 def _changes(rows: pd.DataFrame, ax: Axes, response: str) -> None:
     zero_line(ax)
     plot_lines(rows, ax, "logp_mean_change")
@@ -158,65 +148,28 @@ def _name_lines(ax: Axes) -> None:
 
 
 @styled
-def plot_grid(
+def plot_change(
     curve: pd.DataFrame,
-    axes: Sequence[Axes] | None = None,
+    ax: Axes | None = None,
     *,
-    hue: str = "alpha",
-    col: str | None = None,
-    row: str | None = None,
     response: str = "chosen",
-    value: str = "logp_mean_change",
-) -> Sequence[Axes]:
-    """Small multiples of a sweep over several things: one panel for each value of `col` and `row`, colours by `hue`.
-
-    Seeds are drawn thin under their mean.
+    limits: tuple[float, float] | None = None,
+) -> Axes:
+    """Change of one response since step 0 over the steps, by setting: one panel of `plot_sweep`.
 
     Parameters
     ----------
     curve : DataFrame
-        As `displacement_curve` returns it, with the columns named by `hue`, `col` and `row` (`settings_table` has
-        every value by which the runs of a trace differ).
-    axes : sequence of Axes, optional
-        One for each panel, row by row.
-
-    Raises
-    ------
-    InputError
-        If the table has no such column.
+        As `displacement_curve` returns it, of one run or several.
+    limits : (float, float), optional
+        Of the vertical axis, nats per token.
     """
-    for name in (hue, col, row):
-        if name is not None and name not in curve:
-            raise InputError(
-                f"no column {name!r} to tell panels or colours by: merge settings_table(trace) in first"
-            )
-    shown = curve[curve["response"] == response]
-    columns = [None] if col is None else sorted(shown[col].unique())
-    rows = [None] if row is None else sorted(shown[row].unique())
-    size = (max(BOTH_COLUMNS, 1.7 * len(columns)), 1.6 * len(rows) + 0.6)
-    axes = panels(axes, len(rows), len(columns), size, sharex=True, sharey=True)
-    hues = sorted(shown[hue].unique())
-    numeric = hue == "alpha" and np.isfinite(hues).all()
-    colors = [alpha_color(h) for h in hues] if numeric else ordered_colors(len(hues))
-    places = [(r, c) for r in rows for c in columns]
-    for ax, (r, c) in zip(axes, places, strict=True):
-        here = shown
-        for name, wanted in ((row, r), (col, c)):
-            here = here if name is None else here[here[name] == wanted]
-        zero_line(ax)
-        for i, (h, color) in enumerate(zip(hues, colors, strict=True)):
-            lines = here[here[hue] == h]
-            if len(lines):
-                label = parameter(hue, h) if isinstance(h, int | float) else plain(str(h))
-                dashes = "-" if numeric else DASHES[i % len(DASHES)]
-                _lines(ax, Setting(label, color, i, label, lines), "step", value, linestyle=dashes)
-        title = [parameter(name, v) for name, v in ((row, r), (col, c)) if name is not None]
-        ax.set_title(plain(", ".join(title)))
-        step_axis(ax)
-        ax.label_outer()
-    axes[0].set_ylabel(f"change of {response}\n(nats per token)")
-    axes[0].legend(loc="best")
-    return axes
+    ax = axis(ax)
+    _changes(curve[curve["response"] == response], ax, response)
+    if limits is not None:
+        ax.set_ylim(*limits)
+    _name_lines(ax)
+    return ax
 
 
 @styled
@@ -224,9 +177,9 @@ def plot_trajectory(curve: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Paths in the plane of margin and chosen log-prob, by α: the price at which each α buys its margin.
 
     Both axes are means over the probe set in nats per token, on one scale for every objective. The ring is step 0,
-    the dot the last step, ticks between are at equal numbers of steps. On the dashed line all have gained as
-    much margin as the one that gained least. Falling to the right: the margin grows while the
-    chosen response loses probability.
+    the dot the last step with the interval of the chosen response's change over pairs (of a setting with one seed),
+    ticks between are at equal numbers of steps. On the dashed line all have gained as much margin as the one that
+    gained least. Falling to the right: the margin grows while the chosen response loses probability.
 
     Parameters
     ----------
@@ -240,15 +193,31 @@ def plot_trajectory(curve: pd.DataFrame, ax: Axes | None = None) -> Axes:
         marks = path[np.unique(np.linspace(0, len(path) - 1, STEP_MARKS).round().astype(int))[1:-1]]
         ax.plot(*marks.T, "|", color=setting.color, markersize=5, label="_steps")
         ax.plot(*path[-1], "o", color=setting.color, label="_end")
+        last = setting.rows[setting.rows["step"] == setting.rows["step"].max()]
+        if len(last) == 1:
+            low, high = last[["chosen_low", "chosen_high"]].to_numpy(float)[0]
+            ax.vlines(path[-1, 0], low, high, color=setting.color, linewidth=0.8, alpha=0.6)
         ax.plot(*path[0], "o", markerfacecolor="white", markeredgecolor=NEUTRAL, zorder=3, label="_start")
     common = equal_margin(curve)
     if common is not None:
-        ax.axvline(common, color=NEUTRAL, linewidth=0.7, linestyle="--", zorder=0, label="equal margin")
+        ax.axvline(common, color=NEUTRAL, linewidth=0.7, linestyle="--", zorder=0, label="_equal margin")
+        ax.annotate(
+            "equal margin",
+            (common, 0),
+            xycoords=ax.get_xaxis_transform(),
+            xytext=(-3, 3),
+            textcoords="offset points",
+            rotation=90,
+            ha="right",
+            color=NEUTRAL,
+            fontsize="x-small",
+        )
     ax.set(
         xlabel="chosen − rejected log-prob (nats per token)",
         ylabel="chosen log-prob\n(nats per token)",
     )
-    ax.legend(loc="best")
+    if curve["setting"].nunique() > 1:
+        _name_lines(ax)
     return ax
 
 
@@ -265,11 +234,16 @@ def equal_margin(curve: pd.DataFrame) -> float | None:
 
 
 def _plane(curve: pd.DataFrame) -> pd.DataFrame:
-    wide = curve.pivot(
-        index=["run", "setting", "alpha", "step"], columns="response", values="logp_mean"
-    ).reset_index()
+    """Chosen and margin of every step, one row per run and step, with the ends of the chosen change's interval."""
+    index = ["run", "setting", "alpha", "step"]
+    wide = curve.pivot(index=index, columns="response", values="logp_mean").reset_index()
     wide["logp_margin"] = wide["chosen"] - wide["rejected"]
-    return wide
+    chosen = curve[curve["response"] == "chosen"]
+    base = chosen["logp_mean"] - chosen["logp_mean_change"]
+    ends = chosen[["run", "step"]].assign(
+        chosen_low=base + chosen["logp_mean_change_low"], chosen_high=base + chosen["logp_mean_change_high"]
+    )
+    return wide.merge(ends, on=["run", "step"])
 
 
 @styled
@@ -287,18 +261,34 @@ def plot_final_displacement(summary: pd.DataFrame, axes: Sequence[Axes] | None =
     axes = panels(axes, 2, 1, (COLUMN_WIDTH, 3.4), sharex=True, height_ratios=[2, 1])
     settings = by_setting(summary)
     changes, shares = axes
-    zero_line(changes)
-    for response in ("chosen", "rejected"):
-        _points(changes, settings, f"{response}_change", RESPONSE_COLORS[response], response)
+    plot_final_change(summary, changes)
     _points(shares, settings, "share_fallen", RESPONSE_COLORS["chosen"], "chosen")
-    changes.set_ylabel("change in log-prob\n(nats per token)")
-    changes.legend(loc="best")
     shares.set_ylabel("share of\npairs fallen")
     shares.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    settings_axis(shares, settings)
     for ax in axes:
-        settings_axis(ax, settings)
         ax.label_outer()
     return axes
+
+
+@styled
+def plot_final_change(summary: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """The upper panel of `plot_final_displacement`: change of chosen and rejected at the end of each run.
+
+    Parameters
+    ----------
+    summary : DataFrame
+        As `displacement_summary` returns it.
+    """
+    ax = axis(ax)
+    settings = by_setting(summary)
+    zero_line(ax)
+    for response in ("chosen", "rejected"):
+        _points(ax, settings, f"{response}_change", RESPONSE_COLORS[response], response)
+    ax.set_ylabel("change in log-prob\n(nats per token)")
+    ax.legend(loc="best")
+    settings_axis(ax, settings)
+    return ax
 
 
 @styled

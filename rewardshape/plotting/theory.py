@@ -70,7 +70,7 @@ def plot_weight_map(
         grid,
         norm,
         "PuOr" if signed else "viridis",
-        f"weight $w_{'w' if response == 'chosen' else 'l'}$",
+        "weight of either response",
         bar,
     )
     ax.set_title(f"{response} response")
@@ -225,8 +225,9 @@ def plot_zoo(
             ax.axhline(overlap, color="black", linewidth=0.8, linestyle=(0, (2, 2)))
             said = f"b/a = {shortest(overlap)}: below, this pair's chosen response falls"
             ax.annotate(
-                said, (6, overlap), ha="right", xytext=(0, -9), textcoords="offset points", fontsize="x-small"
-            )
+                said, (-6, overlap), xytext=(0, -10), textcoords="offset points", fontsize="x-small",
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.85},
+            )  # fmt: skip
     else:
         ax.set_ylim(-1.5, 4)
     ax.axvline(0, color=NEUTRAL, linewidth=0.6, linestyle=":", zorder=0)

@@ -17,13 +17,13 @@ from rewardshape.probe.process import quiet_imports
 from rewardshape.probe.settings import SETTINGS, Setting
 
 if TYPE_CHECKING:
-    from rewardshape.trace import Trace
+    from rewardshape.notebook import ShownTrace
 
 OF_THE_TERMINAL = ("json", "dry_run")
 DEFAULT = {"alpha": 0.25, "objective": "alphapo"}
 
 
-def run_probe(checkpoint: Any = None, data: Any = None, **settings: Any) -> Trace:
+def run_probe(checkpoint: Any = None, data: Any = None, **settings: Any) -> ShownTrace:
     """Train on preference pairs, log every step, and read back the trace.
 
     The same as ``rewardshape probe CHECKPOINT --data FILE …``: the same settings, the same files, the same numbers. One
@@ -39,9 +39,9 @@ def run_probe(checkpoint: Any = None, data: Any = None, **settings: Any) -> Trac
 
     Returns
     -------
-    Trace
-        Of the run, or of all runs of a sweep. The folder it lies in is ``trace.folder``; the figures and the report
-        are there too.
+    ShownTrace
+        Of the run, or of all runs of a sweep: the tables, ``plot()`` and ``report()``. The folder it lies in is
+        ``trace.folder``; the figures and the report are there too.
 
     Raises
     ------
@@ -60,6 +60,7 @@ def run_probe(checkpoint: Any = None, data: Any = None, **settings: Any) -> Trac
     if checkpoint is None and not {"alpha", "objective", "preset"} & settings.keys():
         settings["alpha"] = DEFAULT["alpha"]
     with needing("probe", "run_probe"), quiet_imports():
+        from rewardshape.notebook import shown
         from rewardshape.probe.run import run
         from rewardshape.probe.show import write_results
     table = data if data is not None and is_table(data) else None
@@ -70,7 +71,7 @@ def run_probe(checkpoint: Any = None, data: Any = None, **settings: Any) -> Trac
         trace = run(chosen, checkpoint=folder, data=table)
     for line in write_results(trace).problems:
         warnings.warn(line, stacklevel=2)
-    return trace
+    return shown(trace)
 
 
 @contextlib.contextmanager
@@ -108,7 +109,7 @@ def _documented() -> None:
     positional = list(inspect.signature(run_probe).parameters.values())[:2]
     run_probe.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [*positional, *(inspect.Parameter(name, keyword, default=value) for name, value in defaults.items())],
-        return_annotation="Trace",
+        return_annotation="ShownTrace",
     )
     listed = "\n    ".join(_entry(others[name]) for name in defaults)
     run_probe.__doc__ = (run_probe.__doc__ or "").replace("{parameters}", listed)

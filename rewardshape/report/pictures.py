@@ -110,7 +110,7 @@ def _sweep(tables: Tables, drawer: Drawer, curve: pd.DataFrame) -> Iterator[Char
         rows = curve[curve["response"] == response]
 
         def one(ax: Axes, rows: pd.DataFrame = rows, response: str = response) -> None:
-            sweep.plot_one_response(rows, ax, response, limits)
+            sweep.plot_change(rows, ax, response=response, limits=limits)
 
         same = "" if response == "chosen" else " On the same scale."
         caption = f"{response.capitalize()} log-prob over the steps. {drawn}{same}".strip()

@@ -8,7 +8,8 @@ import pytest
 
 from rewardshape.analysis import displacement_curve
 from rewardshape.errors import InputError
-from rewardshape.figures.of_runs import PICTURES, TABLES, draw, draw_all, one_run, picture_of, save
+from rewardshape.figures.of_runs import PICTURES, draw, draw_all, picture_of, save
+from rewardshape.figures.picture import TABLES, one_run
 from rewardshape.trace import read_trace
 
 PAIRS, STEPS = 8, 4
@@ -35,7 +36,7 @@ def write(write_run, tmp_path):
 def test_of_several_runs_the_one_nearest_to_a_quarter_is_shown_and_named(write):
     trace = write(-0.5, 0.0, 0.3, 1.0)
     assert one_run(trace).runs[0].alpha == 0.3
-    figure = picture_of(PICTURES["displacement"], trace)
+    figure = picture_of("displacement", trace)
     assert figure.get_suptitle() == "α = 0.3"
     curve = displacement_curve(trace.run("alpha=0.3"))
     [line] = [line for line in figure.axes[0].get_lines() if line.get_label() == "rejected"]
@@ -43,7 +44,7 @@ def test_of_several_runs_the_one_nearest_to_a_quarter_is_shown_and_named(write):
 
 
 def test_a_run_alone_needs_no_title(write):
-    assert picture_of(PICTURES["displacement"], write(0.25)).get_suptitle() == ""
+    assert picture_of("displacement", write(0.25)).get_suptitle() == ""
 
 
 @pytest.mark.parametrize("name", PICTURES)

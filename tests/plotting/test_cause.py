@@ -12,6 +12,7 @@ from rewardshape.errors import InputError
 from rewardshape.plotting.cause import (
     plot_correlations,
     plot_entanglement,
+    plot_overlap_map,
     plot_predicted_vs_measured,
     plot_similarity,
     plot_split,
@@ -125,3 +126,16 @@ def test_similarity_has_one_colour_per_chosen_answer():
 def test_several_runs_are_refused(predicted):
     with pytest.raises(InputError, match="holds 2"):
         plot_predicted_vs_measured(pd.concat([predicted, predicted.assign(run="other")]))
+
+
+def test_the_map_of_overlaps_has_the_pair_that_fell_most_on_top():
+    cosines = pd.DataFrame(
+        {"run": "r", "step": [0, 0, 10, 10], "pair_id": ["a", "b"] * 2, "cosine": [0.1, 0.9, 0.2, 0.8],
+         "chosen_change": [0.5, -0.5] * 2}
+    )  # fmt: skip
+    ax = plot_overlap_map(cosines)
+    [mesh] = [one for one in ax.collections if one.get_array() is not None]
+    np.testing.assert_array_equal(np.asarray(mesh.get_array()).reshape(2, 2), [[0.9, 0.8], [0.1, 0.2]])
+    low, high = ax.get_ylim()
+    assert low > high  # the first row is the top one
+    assert mesh.get_clim() == (-1, 1)

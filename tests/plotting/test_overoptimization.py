@@ -97,9 +97,9 @@ def test_proxy_has_the_axis_of_gold(curve):
 
 
 def test_every_alpha_of_a_sweep_has_its_colour_and_one_label(curve, fitted):
-    other = curve.assign(run="alpha=1.0", alpha=1.0)
-    again = curve.assign(run="alpha=1.0-seed=1", alpha=1.0)
-    ax = plot_gold_sweep(pd.concat([other, curve, again]), fitted)
+    other = curve.assign(run="alpha=1.0", alpha=1.0, setting="alpha=1.0")
+    again = other.assign(run="alpha=1.0-seed=1")
+    ax = plot_gold_sweep(pd.concat([other, curve.assign(setting="alpha=0.25"), again]), fitted)
     labelled = {line.get_label(): line for line in ax.lines if not line.get_label().startswith("_")}
     assert list(labelled) == ["α = 0.25", "α = 1"]
     assert labelled["α = 1"].get_color() == alpha_color(1.0)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 
 import numpy as np
 import pandas as pd
-import pytest
 from matplotlib.colors import same_color
 
 from rewardshape.analysis import (
@@ -15,9 +13,7 @@ from rewardshape.analysis import (
     difference_curves,
     displacement_curve,
     displacement_summary,
-    settings_table,
 )
-from rewardshape.errors import InputError
 from rewardshape.plotting.style import alpha_color
 from rewardshape.plotting.sweep import (
     equal_margin,
@@ -25,7 +21,6 @@ from rewardshape.plotting.sweep import (
     plot_difference,
     plot_fallen_at_equal,
     plot_final_displacement,
-    plot_grid,
     plot_sweep,
     plot_trajectory,
 )
@@ -125,22 +120,6 @@ def test_difference_is_pair_by_pair_against_alpha_0(sweep, line):
     np.testing.assert_allclose(line(ax, "α = 1").get_ydata(), expected, atol=1e-9)
     assert "α = 0" in ax.get_ylabel()
     assert len(ax.collections) == 2  # a band for each of the others, none for the baseline
-
-
-def test_grid_has_a_panel_for_every_value_and_a_colour_for_every_alpha(write, tmp_path, line):
-    for alpha, beta in itertools.product((0.0, 1.0), (1.0, 2.0, 4.0)):
-        folder = write(tmp_path / f"{alpha}-{beta}", alpha=alpha)
-        stated = json.loads((folder / "run.json").read_text())
-        stated["objective"]["parameters"]["beta"] = beta
-        (folder / "run.json").write_text(json.dumps(stated))
-    trace = read_trace(tmp_path)
-    curve = displacement_curve(trace).merge(settings_table(trace)[["run", "beta"]], on="run")
-    axes = plot_grid(curve, col="beta")
-    assert [ax.get_title() for ax in axes] == ["β = 1", "β = 2", "β = 4"]
-    rows = curve.query("alpha == 1 and beta == 4 and response == 'chosen'")
-    np.testing.assert_allclose(line(axes[2], "α = 1").get_ydata(), rows["logp_mean_change"])
-    with pytest.raises(InputError, match="merge settings_table"):
-        plot_grid(curve, col="gamma_ratio")
 
 
 def test_runs_without_alpha_are_told_apart_by_name(write, tmp_path):

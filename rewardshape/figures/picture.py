@@ -1,0 +1,82 @@
+"""One named figure of a run or a sweep: how it is drawn, what it shows, what the trace must hold for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from rewardshape.analysis import displacement_summary
+from rewardshape.analysis.panels import settings_table
+from rewardshape.errors import InputError
+from rewardshape.plotting.facets import facets
+from rewardshape.trace import Trace
+
+TABLES = {
+    "responses": "a probe set",
+    "geometry": "gradient geometry (--geometry-every)",
+    "samples": "sampled responses (--sample-every)",
+    "destination": "destinations (--destination-every)",
+    "destination_tokens": "destinations (--destination-every)",
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One named figure: how it is drawn from a trace, what it shows, and what the trace must hold for it."""
+
+    draw: Callable[[Trace], Figure]
+    caption: str
+    several: bool | None = None
+    """True: needs several runs; False: shows one run, the α nearest to 0.25 of several; None: takes either."""
+    table: str = "responses"
+    """The table of the trace that must not be empty, one of `TABLES`."""
+    panel: tuple[Callable[[Trace], pd.DataFrame], Callable[..., object]] | None = None
+    """The table and the plot of one panel, where the picture can be laid out by what the runs differ in."""
+
+    def check(self, trace: Trace) -> None:
+        """Raise an `InputError` that says what the trace lacks for this picture, if anything."""
+        if self.several and len(trace.runs) == 1:
+            raise InputError("needs several runs")
+        if getattr(trace, self.table).empty:
+            raise InputError(f"needs {TABLES[self.table]}")
+
+    def faceted(self, trace: Trace, **by: str | None) -> Figure:
+        """A panel for each value of `col` and `row`, colours by `hue` (α, where the runs differ in it).
+
+        Raises
+        ------
+        InputError
+            For a picture that cannot be laid out so, or a value in which the runs do not differ.
+        """
+        if self.panel is None:
+            raise InputError("has panels of its own, so hue, col and row cannot lay it out")
+        known = varied_values(trace)
+        if by.get("hue") is None and "alpha" in set(known) - set(by.values()):
+            by["hue"] = "alpha"
+        for name, value in by.items():
+            if value is not None and value not in known:
+                raise InputError(f"{name} {value!r}: the runs differ in {', '.join(known) or 'nothing'}")
+        table_of, plot = self.panel
+        table = table_of(trace)
+        more = [value for value in by.values() if value is not None and value not in table]
+        axes = facets(plot, table.merge(settings_table(trace)[["run", *more]], on="run"), **by)
+        return axes[0].get_figure(root=True)  # type: ignore[return-value]
+
+
+def one_run(trace: Trace) -> Trace:
+    """The run to show where a figure shows one: of several, the α nearest to 0.25."""
+    if len(trace.runs) == 1:
+        return trace
+    summary = displacement_summary(trace)
+    nearest = int((summary["alpha"] - 0.25).abs().fillna(np.inf).to_numpy().argmin())
+    return trace.run(str(summary["run"].iloc[nearest]))
+
+
+def varied_values(trace: Trace) -> list[str]:
+    """The values by which the runs of a trace differ, for `hue`, `col` and `row`: ``alpha``, ``beta``, ``seed``, …"""
+    table = settings_table(trace).drop(columns=["run", "setting"])
+    return [name for name in table.columns if table[name].nunique() > 1]
