@@ -28,7 +28,7 @@ def gradient_cosines(trace: Trace) -> pd.DataFrame:
     rows = trace.geometry
     if rows.empty or "gram_ww" not in rows:
         raise InputError("needs gradient geometry (--geometry-every)")
-    norms = np.sqrt(rows["gram_ww"] * rows["gram_ll"])
+    norms: pd.Series = np.sqrt(rows["gram_ww"] * rows["gram_ll"])
     cosines = rows[["run", "step", "pair_id"]].assign(cosine=rows["gram_wl"] / norms.where(norms > 0))
     moved = pairs_table(trace)[["run", "setting", "alpha", "seed", "pair_id", "chosen_change"]]
     return cosines.merge(moved, on=["run", "pair_id"])

@@ -154,7 +154,9 @@ def _grid(trace: Trace) -> Figure:
     varied = [name for name in varied_values(trace) if name not in ("alpha", "seed")]
     if not varied or "alpha" not in varied_values(trace):
         raise InputError("needs runs that differ in α and in another value")
-    return PICTURES["sweep"].faceted(trace, hue="alpha", col=varied[0], row=(varied[1:] or [None])[0])
+    return PICTURES["sweep"].faceted(
+        trace, hue="alpha", col=varied[0], row=varied[1] if len(varied) > 1 else None
+    )
 
 
 def _kl(trace: Trace) -> Figure:

@@ -63,7 +63,8 @@ class Picture:
         table_of, plot = self.panel
         table = table_of(trace)
         more = [value for value in by.values() if value is not None and value not in table]
-        axes = facets(plot, table.merge(settings_table(trace)[["run", *more]], on="run"), **by)
+        table = table.merge(settings_table(trace)[["run", *more]], on="run")
+        axes = facets(plot, table, hue=by.get("hue"), col=by.get("col"), row=by.get("row"))
         return axes[0].get_figure(root=True)  # type: ignore[return-value]
 
 
