@@ -28,7 +28,8 @@ def gradient_cosines(trace: Trace) -> pd.DataFrame:
     rows = trace.geometry
     if rows.empty or "gram_ww" not in rows:
         raise InputError("needs gradient geometry (--geometry-every)")
-    norms: pd.Series = np.sqrt(rows["gram_ww"] * rows["gram_ll"])
-    cosines = rows[["run", "step", "pair_id"]].assign(cosine=rows["gram_wl"] / norms.where(norms > 0))
+    norms = np.sqrt(rows["gram_ww"].to_numpy(float) * rows["gram_ll"].to_numpy(float))
+    norms[norms == 0] = np.nan
+    cosines = rows[["run", "step", "pair_id"]].assign(cosine=rows["gram_wl"].to_numpy(float) / norms)
     moved = pairs_table(trace)[["run", "setting", "alpha", "seed", "pair_id", "chosen_change"]]
     return cosines.merge(moved, on=["run", "pair_id"])
