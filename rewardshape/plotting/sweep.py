@@ -193,10 +193,8 @@ def plot_trajectory(curve: pd.DataFrame, ax: Axes | None = None) -> Axes:
         marks = path[np.unique(np.linspace(0, len(path) - 1, STEP_MARKS).round().astype(int))[1:-1]]
         ax.plot(*marks.T, "|", color=setting.color, markersize=5, label="_steps")
         ax.plot(*path[-1], "o", color=setting.color, label="_end")
-        last = setting.rows[setting.rows["step"] == setting.rows["step"].max()]
-        if len(last) == 1:
-            low, high = last[["chosen_low", "chosen_high"]].to_numpy(float)[0]
-            ax.vlines(path[-1, 0], low, high, color=setting.color, linewidth=0.8, alpha=0.6)
+        if (end := _end(curve, setting.rows["run"].unique().tolist())) is not None:
+            ax.vlines(path[-1, 0], *end, color=setting.color, linewidth=0.8, alpha=0.6)
         ax.plot(*path[0], "o", markerfacecolor="white", markeredgecolor=NEUTRAL, zorder=3, label="_start")
     common = equal_margin(curve)
     if common is not None:
@@ -234,16 +232,20 @@ def equal_margin(curve: pd.DataFrame) -> float | None:
 
 
 def _plane(curve: pd.DataFrame) -> pd.DataFrame:
-    """Chosen and margin of every step, one row per run and step, with the ends of the chosen change's interval."""
+    """Chosen and margin of every step, one row per run and step."""
     index = ["run", "setting", "alpha", "step"]
     wide = curve.pivot(index=index, columns="response", values="logp_mean").reset_index()
     wide["logp_margin"] = wide["chosen"] - wide["rejected"]
-    chosen = curve[curve["response"] == "chosen"]
-    base = chosen["logp_mean"] - chosen["logp_mean_change"]
-    ends = chosen[["run", "step"]].assign(
-        chosen_low=base + chosen["logp_mean_change_low"], chosen_high=base + chosen["logp_mean_change_high"]
-    )
-    return wide.merge(ends, on=["run", "step"])
+    return wide
+
+
+def _end(curve: pd.DataFrame, runs: Sequence[str]) -> tuple[float, float] | None:
+    """The ends of the interval of the chosen response's change, laid around its last level; None of several seeds."""
+    if len(runs) > 1:
+        return None
+    [last] = curve[(curve["run"] == runs[0]) & (curve["response"] == "chosen")].tail(1).to_dict("records")
+    start = last["logp_mean"] - last["logp_mean_change"]
+    return start + last["logp_mean_change_low"], start + last["logp_mean_change_high"]
 
 
 @styled
