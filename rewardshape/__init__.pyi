@@ -1,4 +1,6 @@
 from .errors import InputError as InputError
+from .integrations.callback import ProbeCallback as ProbeCallback
+from .integrations.recorder import Recorder as Recorder
 from .logs import Log as Log, read_logs as read_logs
 from .notebook import ShownTrace as ShownTrace, read_trace as read_trace
 from .probe.call import run_probe as run_probe

@@ -1,4 +1,4 @@
-"""The console script: ``rewardshape probe|figures|diagnose …``, the same as ``python -m rewardshape.…``."""
+"""The console script: ``rewardshape NAME …``, the same as ``python -m rewardshape.NAME …``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 COMMANDS = {
     "probe": ("rewardshape.probe.__main__", "train on preference pairs and log every step"),
+    "measure": ("rewardshape.measure", "make a run's trace of saved checkpoints, of any trainer"),
     "diagnose": (
         "rewardshape.diagnose",
         "say what happened in a run, from its folder or another trainer's log",
@@ -27,6 +28,7 @@ commands
 examples
   rewardshape probe                                                 the embedded model: a first look, in minutes
   rewardshape probe ./my-model --data pairs.jsonl --alpha 0 0.25    your checkpoint and pairs
+  rewardshape measure ./base out/checkpoint-* --data pairs.jsonl    checkpoints that you have already
   rewardshape diagnose trainer_state.json                           a run you have already
   rewardshape report runs/my-model --watch                          its page, written again while it runs
   rewardshape figures --runs runs/my-model                          its pictures, drawn again

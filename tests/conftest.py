@@ -30,7 +30,15 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 EVERYTHING = os.environ.get("REWARDSHAPE_EVERYTHING") == "1"
 # Without torch (`pip install rewardshape` and no extra) these rooms are not to be had.
 if importlib.util.find_spec("torch") is None:
-    collect_ignore = ["data", "integrations", "probe", "theory", "test_docs.py", "test_notebooks.py"]
+    collect_ignore = [
+        "data",
+        "integrations",
+        "probe",
+        "theory",
+        "test_docs.py",
+        "test_measure.py",
+        "test_notebooks.py",
+    ]
 
 
 def _no_skips(report):

@@ -8,6 +8,7 @@ by flags of our own. A block that cannot run says why in a comment above it, ``<
 from __future__ import annotations
 
 import doctest
+import glob
 import importlib
 import io
 import json
@@ -197,6 +198,7 @@ def run_shell(words: list[str], reader: Path) -> None:
         return
     if words[0] in LAUNCHERS:  # here one process does
         words = ["python", *words[words.index("-m") :]]
+    words = [found for word in words for found in (sorted(glob.glob(word)) if "*" in word else [word])]
     if words[0] == "rewardshape":
         command, arguments = words[1], words[2:]
     else:

@@ -30,7 +30,8 @@ FLOORS = [
     {"report"},
     {"notebook"},
     {"probe", "diagnose"},
-    {"integrations", "__main__"},
+    {"integrations"},
+    {"measure", "__main__"},
 ]
 HEAVY = ("torch", "transformers", "accelerate", "peft", "trl", "datasets")
 
@@ -367,7 +368,10 @@ def test_help_of_a_command_teaches_with_examples(command: str, capsys: pytest.Ca
 
 def test_an_unknown_command_is_one_line_and_status_2(capsys: pytest.CaptureFixture[str]):
     assert console.main(["prob"]) == 2
-    assert capsys.readouterr().err == "error: no command 'prob'; there are probe, diagnose, report, figures\n"
+    assert (
+        capsys.readouterr().err
+        == "error: no command 'prob'; there are probe, measure, diagnose, report, figures\n"
+    )
 
 
 def test_version_is_printed(capsys: pytest.CaptureFixture[str]):

@@ -7,7 +7,7 @@ import errno
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rewardshape.errors import InputError, needing
@@ -24,8 +24,16 @@ def main(argv: Sequence[str] | None = None, prog: str = PROGRAM) -> int:
     when stopped (130 for Ctrl-C).
     """
     folder: list[Path] = []  # once it is known
+    return guarded(
+        lambda: _main(argv, prog, folder),
+        lambda: how_to_go_on(prog, folder[0]) if folder else "stopped before anything was written",
+    )
+
+
+def guarded(act: Callable[[], int], when_stopped: Callable[[], str]) -> int:
+    """The exit status of `act`; what ends it before its time is said in one line."""
     try:
-        return _main(argv, prog, folder)
+        return act()
     except InputError as error:
         return fail(str(error))
     except BrokenPipeError:  # whoever read our output has read enough
@@ -45,7 +53,7 @@ def main(argv: Sequence[str] | None = None, prog: str = PROGRAM) -> int:
             raise
         return 2  # another process failed and said why; this one only lost the connection
     except KeyboardInterrupt:
-        say(how_to_go_on(prog, folder[0]) if folder else "stopped before anything was written")
+        say(when_stopped())
         return 130
 
 

@@ -8,7 +8,7 @@ import json
 import re
 import shlex
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -42,14 +42,11 @@ def parse(argv: Sequence[str] | None = None, prog: str = PROGRAM) -> Settings:
         usage="%(prog)s [CHECKPOINT] [--data FILE ...] [--alpha A ...] [flags]",
         description=DESCRIPTION,
         epilog=EPILOG.format(objectives=_listed(objective_names()), presets=_listed(preset_names())),
-        formatter_class=_Formatter,
+        formatter_class=Formatter,
         allow_abbrev=False,
     )
     _add_arguments(parser)
-    known, unknown = parser.parse_known_args(argv)
-    if unknown:
-        parser.error(_unknown(unknown[0]))
-    given = {name: value for name, value in vars(known).items() if value is not None}
+    given = parsed(parser, argv, SETTINGS)
     file = given.pop("sweep", None)
     return settled(given if file is None else {**read_sweep(file), **given})
 
@@ -163,11 +160,26 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         default=argparse.SUPPRESS,
         help="settings from a YAML file, a line each, as alpha: [0, 0.25]; a flag beside it wins",
     )
+    add_flags(parser, SETTINGS)
+
+
+def add_flags(parser: argparse.ArgumentParser, names: Collection[str]) -> None:
+    """The flags of the settings of these names, under the heading of their groups."""
     for name, cls in GROUPS.items():
         group = parser.add_argument_group((cls.__doc__ or "").rstrip("."))
         for setting in SETTINGS.values():
-            if setting.group == name:
+            if setting.group == name and setting.name in names:
                 group.add_argument(flag(setting.name), **_argument(setting))
+
+
+def parsed(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None, names: Collection[str]
+) -> dict[str, Any]:
+    """What a command line gives, by name; an unknown flag is refused with the nearest."""
+    known, unknown = parser.parse_known_args(argv)
+    if unknown:
+        parser.error(_unknown(unknown[0], names))
+    return {name: value for name, value in vars(known).items() if value is not None}
 
 
 def _argument(setting: Setting) -> dict[str, Any]:
@@ -179,16 +191,16 @@ def _argument(setting: Setting) -> dict[str, Any]:
     return arguments | ({"nargs": "+"} if setting.many or setting.axis else {})
 
 
-def _unknown(word: str) -> str:
+def _unknown(word: str, names: Collection[str]) -> str:
     """What is wrong with a word that no flag takes."""
     name = word.partition("=")[0]
     if not name.startswith("--"):
         return f"unrecognized argument: {word}"
-    [close] = get_close_matches(name, map(flag, SETTINGS), 1, cutoff=0.0)
+    [close] = get_close_matches(name, map(flag, names), 1, cutoff=0.0)
     return f"{name}: no such flag; the nearest is {close}"
 
 
-class _Formatter(argparse.RawDescriptionHelpFormatter):
+class Formatter(argparse.RawDescriptionHelpFormatter):
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=34, width=110)
 

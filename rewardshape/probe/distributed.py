@@ -36,6 +36,10 @@ class Place:
 def here() -> Place:
     """The place of this process."""
     state = PartialState()
+    if (
+        torch.distributed.is_available() and torch.distributed.is_initialized()
+    ):  # also by a loop without a launcher
+        return Place(torch.distributed.get_rank(), torch.distributed.get_world_size(), state.device)
     return Place(state.process_index, state.num_processes, state.device)
 
 

@@ -183,7 +183,7 @@ def decide(settings: Settings, model: ModelFacts, processes: int) -> Decided:
         preset(settings.objective.preset).training if settings.objective.preset else {}
     )
     batch_size = training.batch_size or published.get("batch_size", BATCH_SIZE)
-    prompt, response = _token_limits(
+    prompt, response = token_limits(
         data.max_prompt_tokens, data.max_response_tokens, context_length(model.config)
     )
     return Decided(
@@ -201,7 +201,8 @@ def decide(settings: Settings, model: ModelFacts, processes: int) -> Decided:
     )
 
 
-def _token_limits(prompt: int | None, response: int | None, context: int) -> tuple[int, int]:
+def token_limits(prompt: int | None, response: int | None, context: int) -> tuple[int, int]:
+    """Most tokens of a prompt and of a response: as given, else half the context, at most 1024."""
     if prompt is None:
         prompt = min(MAX_TOKENS, context - response if response else context // 2)
     if response is None:

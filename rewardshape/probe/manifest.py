@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 import rewardshape
+from rewardshape.data import EncodedPair
 from rewardshape.errors import InputError
 from rewardshape.probe.command import command_line
 from rewardshape.probe.distributed import Place
@@ -21,7 +22,17 @@ from rewardshape.probe.measure.logprobs import Reader
 from rewardshape.probe.settings import Settings
 from rewardshape.trace.folder import RunFolder, write_json, write_whole
 
-PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "datasets", "peft", "torchao", "numpy")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "accelerate",
+    "tokenizers",
+    "datasets",
+    "peft",
+    "torchao",
+    "trl",
+    "numpy",
+)
 
 
 def make_folder(settings: Settings) -> Path:
@@ -81,7 +92,7 @@ def manifest_of(
     place: Place,
 ) -> dict[str, Any]:
     """What ``run.json`` says when a run begins; `home` is the command's folder, `fingerprint` that of the weights."""
-    settings, tokenizer = run.settings.replace(output=str(home)), inputs.tokenizer
+    settings = run.settings.replace(output=str(home))
     return {
         "rewardshape": rewardshape.__version__,
         "status": "running",
@@ -94,33 +105,42 @@ def manifest_of(
             "fingerprint": fingerprint,
             "architecture": model.config.architectures,
             "parameters": model.parameters,
-            "special_tokens": {
-                "bos": tokenizer.bos_token,
-                "eos": tokenizer.eos_token,
-                "pad": tokenizer.pad_token,
-            },
+            "special_tokens": special_tokens(inputs.tokenizer),
             "log_probs": reader.name,
         },
         "data": {**inputs.report, "end_token": not settings.data.no_end_token},
-        "versions": {"python": platform.python_version(), **_versions()},
-        "device": {
-            "type": str(place.device),
-            "name": torch.cuda.get_device_name(place.device)
-            if place.device.type == "cuda"
-            else platform.machine(),
-            "threads": torch.get_num_threads(),
-            "processes": place.processes,
-        },
+        **surroundings(place),
     }
 
 
-def write_manifest(folder: Path, manifest: Mapping[str, Any], inputs: Inputs) -> None:
+def write_manifest(
+    folder: Path, manifest: Mapping[str, Any], probe: Sequence[EncodedPair], tokenizer: Any
+) -> None:
     """Write ``run.json`` and the texts of the probe set, before the run begins."""
     folder.mkdir(parents=True, exist_ok=True)
     files = RunFolder(folder)
     write_json(files.manifest, manifest)
-    texts = probe_texts(inputs.probe, inputs.tokenizer)
+    texts = probe_texts(probe, tokenizer)
     write_whole(files.probe_set, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in texts))
+
+
+def special_tokens(tokenizer: Any) -> dict[str, str | None]:
+    """What a tokenizer begins, ends and pads texts with."""
+    return {"bos": tokenizer.bos_token, "eos": tokenizer.eos_token, "pad": tokenizer.pad_token}
+
+
+def surroundings(place: Place) -> dict[str, Any]:
+    """Versions of the packages, and what it runs on."""
+    on_cuda = place.device.type == "cuda"
+    return {
+        "versions": {"python": platform.python_version(), **_versions()},
+        "device": {
+            "type": str(place.device),
+            "name": torch.cuda.get_device_name(place.device) if on_cuda else platform.machine(),
+            "threads": torch.get_num_threads(),
+            "processes": place.processes,
+        },
+    }
 
 
 def _versions() -> dict[str, str]:

@@ -333,7 +333,8 @@ def begin_or_rewind(planned: PlannedRun, shared: Shared) -> Path | None:
     """Write the manifest; the checkpoint to go on from, with everything later dropped from the record."""
     files = RunFolder(shared.home / planned.name)
     checkpoint = shared.begins.get(planned.name)
-    manifest.write_manifest(files.path, manifest_now(planned, shared), shared.of(planned).inputs)
+    inputs = shared.of(planned).inputs
+    manifest.write_manifest(files.path, manifest_now(planned, shared), inputs.probe, inputs.tokenizer)
     rewind(files.path, step_of(checkpoint) if checkpoint else -1)
     return checkpoint
 

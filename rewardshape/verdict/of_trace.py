@@ -228,8 +228,11 @@ def _begun(curves: np.ndarray) -> np.ndarray:
 
 
 def _pair_losses(goal: Objective, chosen: Panel, rejected: Panel) -> np.ndarray | None:
-    """The objective's loss of every probe pair, (steps, pairs); None where a trace does not hold what it takes."""
-    if not goal.sums_suffice:
+    """The objective's loss of every probe pair, (steps, pairs); None where a trace does not hold what it takes.
+
+    Nor where the objective only stands for that of another trainer, which minimised another loss.
+    """
+    if not goal.sums_suffice or not chosen.run.manifest.get("objective_is_loss", True):
         return None
     return step_by_step(goal.pair_loss, chosen, rejected)
 

@@ -144,12 +144,10 @@ def test_the_callback_stops_the_run_when_displacement_passes_the_limit(train, pr
 
 def test_a_folder_with_a_trace_is_kept(with_callback, train, probe_file):
     _, folder = with_callback
-    with pytest.raises(InputError, match="holds a trace already"):
-        train(
-            trl.DPOTrainer,
-            trl.DPOConfig,
-            [ProbeCallback(probe_file, objective("dpo", beta=0.1), folder=folder)],
-        )
+    before = (folder / "trace.jsonl").read_bytes()
+    train(trl.DPOTrainer, trl.DPOConfig, [ProbeCallback(probe_file, folder=folder)], max_steps=1)
+    assert (folder / "trace.jsonl").read_bytes() == before
+    assert sorted(set(read_trace(folder.with_name("trace-2")).steps["step"])) == [0, 1]
 
 
 def test_shaped_dpo_trains_as_trls_own_dpo(train, with_callback):

@@ -66,7 +66,7 @@ def written(checkpoint: str, pairs_file: str, tmp_path_factory) -> tuple[dict, P
         reader=PlainReader(),
         place=Place(0, 1, torch.device("cpu")),
     )
-    write_manifest(folder, manifest, inputs)
+    write_manifest(folder, manifest, inputs.probe, inputs.tokenizer)
     write_command(folder, settings)
     return json.loads((folder / "run.json").read_text(encoding="utf-8")), folder, inputs
 

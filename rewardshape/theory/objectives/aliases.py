@@ -90,8 +90,8 @@ def _term(loss: str, given: Mapping[str, Any]) -> dict[str, Any]:
         given = {key: value for key, value in given.items() if key != "label_smoothing"}
     if name == "orpo" and "beta" in given:
         parameters["odds_weight"] = given["beta"]
-    if name in ("cpo", "rpo") and any(given.get(key) for key in _LIKELIHOOD):
-        parameters["likelihood_weight"] = 0.0  # which is a term of its own here
+    if name in ("cpo", "rpo") and any(key in given for key in _LIKELIHOOD):
+        parameters["likelihood_weight"] = 0.0  # which is a term of its own here, if it is not 0
     accepted = declared[name].accepted
     named = {key: given[key] for key in accepted if key in given and key not in parameters}
     if "gamma" in named and "gamma_beta_ratio" in named:

@@ -1,0 +1,532 @@
+"""Measure displacement in any training loop: a fixed set of pairs, read beside the training, our trace on disk.
+
+>>> recorder = Recorder(model, tokenizer, "probe.jsonl", objective("dpo", beta=0.1), "runs/mine")  # doctest: +SKIP
+>>> recorder.measure(0)  # before the first update  # doctest: +SKIP
+>>> recorder.measure(step)  # after any update  # doctest: +SKIP
+>>> recorder.close()  # doctest: +SKIP
+
+`rewardshape diagnose runs/mine`, the report and the figures then read it like a run of ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import extract_model_from_parallel
+
+import rewardshape
+from rewardshape.data import EncodedPair, encode_pairs, read_preferences
+from rewardshape.errors import InputError
+from rewardshape.probe import manifest
+from rewardshape.probe.distributed import here, join, on_main
+from rewardshape.probe.grid import token_limits
+from rewardshape.probe.lock import locked
+from rewardshape.probe.measure.logprobs import choose_reader
+from rewardshape.probe.measure.probe_set import PAIR, Measurement, ProbeSet, num_tokens
+from rewardshape.probe.measure.sampling import Sampler
+from rewardshape.probe.policy import context_length
+from rewardshape.probe.reference import untouched_model
+from rewardshape.probe.resume import fingerprint_of
+from rewardshape.probe.training import call_inside
+from rewardshape.theory import Objective, Responses
+from rewardshape.trace import RunFolder, TraceWriter, write_json
+from rewardshape.trace.folder import Status
+from rewardshape.trace.records import MEND, read_records, rewind
+
+
+class ReadPairs:
+    """The pairs to measure, read; their tokens come with the tokenizer.
+
+    Parameters
+    ----------
+    pairs : path, list of paths, list of dict, DataFrame, datasets.Dataset or list of EncodedPair
+        Preference pairs in any form that `rewardshape.data` reads.
+    columns : mapping, optional
+        Which column is which where the form is not known: ``{"prompt": "instruction"}``.
+    max_pairs : int or None
+        Only so many, from the start.
+    reading
+        Further arguments of `rewardshape.data.read_preferences`.
+    """
+
+    def __init__(
+        self,
+        pairs: Any,
+        columns: Mapping[str, str] | None = None,
+        max_pairs: int | None = None,
+        **reading: Any,
+    ):
+        if max_pairs is not None and max_pairs < 1:
+            raise InputError(f"max_pairs={max_pairs}: must be at least 1")
+        self.encoded: list[EncodedPair] | None = None
+        self.notes: list[str] = []
+        self.report: dict[str, Any] = {"pairs": None}
+        if isinstance(pairs, Sequence) and len(pairs) and isinstance(pairs[0], EncodedPair):
+            self.encoded, self.report = list(pairs)[:max_pairs], {"pairs": len(pairs)}
+            return
+        read, report = read_preferences(pairs, columns=columns, **reading)
+        self.pairs = read[:max_pairs]
+        self.notes.append(report.summary())
+        if len(self.pairs) < len(read):
+            self.notes.append(f"the first {len(self.pairs):,} of {len(read):,} pairs are measured")
+        self.report = {"read": report.to_dict(), "fingerprint": report.fingerprint}
+
+    def encode(
+        self,
+        tokenizer: Any,
+        config: Any,
+        max_prompt_tokens: int | None,
+        max_response_tokens: int | None,
+        **rules: Any,
+    ) -> list[EncodedPair]:
+        """The pairs as tokens, made once; limits left out are half the model's context, at most 1024."""
+        if self.encoded is None:
+            prompt, response = token_limits(max_prompt_tokens, max_response_tokens, context_length(config))
+            self.encoded, report = encode_pairs(
+                self.pairs,
+                tokenizer,
+                max_prompt_tokens=prompt,
+                max_response_tokens=response,
+                vocabulary=getattr(config.get_text_config(), "vocab_size", None),
+                **rules,
+            )
+            self.notes.append(report.summary())
+            self.report |= {"encoded": report.to_dict(), "end_token": rules.get("end_token", True)}
+        return self.encoded
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A measurement that is not written down yet.
+
+    Attributes
+    ----------
+    step : int
+    found : Measurement
+    samples : dict or None
+        The samples table, where samples were due.
+    told : dict
+        What `Recorder.measure` returns.
+    seconds : float
+        What it took.
+    """
+
+    step: int
+    found: Measurement
+    samples: dict[str, list[Any]] | None
+    told: dict[str, float]
+    seconds: float
+
+
+class Recorder:
+    """Measures fixed pairs under a model that somebody else trains, and writes our trace.
+
+    Parameters
+    ----------
+    model : causal language model of transformers
+        As the loop trains it: plain, with adapters (peft), in DDP, sharded by FSDP2, prepared by accelerate. Its mode
+        and its weights are left as they are.
+    tokenizer : transformers tokenizer
+    pairs : path, list of paths, list of dict, DataFrame, datasets.Dataset or list of EncodedPair
+        Preference pairs that are not trained on, in any form that `rewardshape.data` reads.
+    objective : Objective
+        What the loop optimises: `rewardshape.objective("dpo", beta=0.1)`. Margins and losses are told by it.
+    folder : path
+        Of the run. Where it holds the record of an earlier start with the same pairs and objective, a first measurement
+        at a step beyond 0 goes on with it: what was recorded at this step and later is dropped, and the reference stays
+        that of step 0.
+    reference : model or Recorder, optional
+        What an objective with a reference compares with, where that is not the model as it stands at step 0; or the
+        recorder of an earlier run with the same pairs, whose reference is kept.
+    columns : mapping, optional
+        Which column is which where the form is not known: ``{"prompt": "instruction"}``.
+    max_pairs : int or None
+        Only so many pairs, from the start.
+    max_prompt_tokens, max_response_tokens : int, optional
+        Prompts keep their last, responses their first tokens; default half the model's context, at most 1024.
+    sample_every : int, optional
+        Also sample responses at step 0 and at every measured step that this divides: the KL of the model to the
+        reference. Holds a copy of the model, unless it has adapters or `reference` is given.
+    samples : int
+        How many each time, over the prompts of the pairs.
+    about : mapping, optional
+        Further entries of the manifest's ``run`` part: learning_rate, seed, …
+    encoding
+        Further arguments of `rewardshape.data.encode_pairs`: ``chat_template``, ``end_token``, …
+
+    Raises
+    ------
+    InputError
+        Pairs that cannot be read or hold nothing; a model that is no causal one; a folder that holds another run.
+
+    Examples
+    --------
+    >>> with Recorder(model, tokenizer, "probe.jsonl", objective("dpo", beta=0.1), "runs/mine") as recorder:
+    ...     recorder.measure(0)
+    ...     for step, batch in enumerate(batches, 1):
+    ...         train_on(batch)
+    ...         wandb.log(recorder.measure(step))  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        tokenizer: Any,
+        pairs: Any,
+        objective: Objective,
+        folder: str | PathLike[str],
+        *,
+        reference: torch.nn.Module | Recorder | None = None,
+        columns: Mapping[str, str] | None = None,
+        max_pairs: int | None = 64,
+        max_prompt_tokens: int | None = None,
+        max_response_tokens: int | None = None,
+        sample_every: int | None = None,
+        samples: int = 64,
+        about: Mapping[str, Any] | None = None,
+        **encoding: Any,
+    ):
+        if not isinstance(objective, Objective):
+            raise InputError(f"objective: a {type(objective).__name__}; give rewardshape.objective(NAME, …)")
+        join()
+        self.model: Any = model
+        self.objective = objective
+        self.files = RunFolder(Path(folder))
+        self.about: dict[str, Any] = {"run": dict(about or {})}
+        self.tokenizer = tokenizer
+        self.read = pairs if isinstance(pairs, ReadPairs) else ReadPairs(pairs, columns, max_pairs)
+        self.pairs = self.read.encode(
+            tokenizer, inner_of(model).config, max_prompt_tokens, max_response_tokens, **encoding
+        )
+        with evaluating(model):
+            self.reader, self.note = choose_reader(uncompiled(model), self.pairs)
+        self.probe = ProbeSet(self.pairs, self.reader, next(model.parameters()).device)
+        self.last_step: int | None = None
+        self._kind = kind_of(inner_of(model))
+        self._rows = self.probe.table(None)
+        self._writer: TraceWriter | None = None
+        self._held = contextlib.ExitStack()
+        self._compared_with = reference
+        self._start: list[float] = []
+        self._reference: list[float] | None = None
+        self._sample_every, self._samples = sample_every, samples
+        self._sampler = self._made_sampler(max_response_tokens) if sample_every else None
+
+    def measure(
+        self, step: int, *, model: torch.nn.Module | None = None, metrics: Mapping[str, float] | None = None
+    ) -> dict[str, float]:
+        """Measure the pairs under the model as it stands and write it down. Every process of a loop must call it.
+
+        Parameters
+        ----------
+        step : int
+            Number of updates the model has had; the first measurement is that of step 0, before any.
+        model : causal language model, optional
+            Takes the place of the one before: the next of a row of checkpoints, of the same architecture.
+        metrics : mapping, optional
+            Further numbers of this step: loss, learning_rate, grad_norm, …
+
+        Returns
+        -------
+        dict
+            For progress and trackers: ``probe_chosen_logp_mean`` and ``probe_rejected_logp_mean`` (nats per token),
+            their changes since step 0 (``probe_chosen_change``, …), ``probe_share_fallen`` (of the chosen responses),
+            ``probe_margin`` (reward units, γ subtracted), ``probe_accuracy``; with samples ``sample_kl`` (nats).
+
+        Raises
+        ------
+        InputError
+            A step that is not later than the last, or a first one that is not 0 in a new folder.
+        """
+        taken = self.take(step, model)
+        self.write(taken, metrics or {}, tokens=step == 0)
+        return taken.told
+
+    def take(self, step: int, model: torch.nn.Module | None = None) -> Taken:
+        """Measure, and leave the writing to `write`: where the numbers of a step come later."""
+        began = time.perf_counter()
+        if self.last_step is not None and step <= self.last_step:
+            raise InputError(f"measure({step}): step {self.last_step} was the last; steps must grow")
+        if self.last_step is None and step:
+            self.go_on(step - 1)
+        if model is not None:
+            self._take_up(model)
+        assert self.model is not None, "of a row of checkpoints, each is given"
+        found = self._measured(self.model)
+        if self.last_step is None:
+            self._begin(found.columns["logp_sum"])
+        self.last_step = step
+        samples = None
+        if self._sampler is not None and self._sample_every and step % self._sample_every == 0:
+            several = -(-self._samples // len(self._sampler.prompts))
+            samples = self._sampler.measure(inner_of(self.model), step, per_prompt=several)
+        told = self._told(found.columns["logp_sum"], samples)
+        return Taken(step, found, samples, told, time.perf_counter() - began)
+
+    def write(self, taken: Taken, metrics: Mapping[str, float], *, tokens: bool = False) -> None:
+        """Write a measurement down, with other numbers of its step; with the log-prob of every token if `tokens`."""
+        if self._writer is not None:
+            self._writer.append(
+                taken.step,
+                metrics=metrics,
+                probe=taken.found.columns,
+                samples=taken.samples,
+                tokens=self._kept(taken.found.token_logps) if tokens else None,
+                seconds=taken.seconds,
+            )
+
+    def write_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Write numbers of a step at which the pairs are not measured."""
+        if self._writer is not None:
+            self._writer.append(step, metrics=metrics)
+
+    def go_on(self, step: int) -> None:
+        """Open the record of an earlier start in the folder; what it holds beyond `step` is dropped.
+
+        Raises
+        ------
+        InputError
+            No record there, or that of other pairs or another objective.
+        """
+        if not on_main(self.files.trace.is_file):
+            raise InputError(
+                f"{self.files.path}: holds no record to go on with after step {step}; the first measurement is that of "
+                "step 0, before the first update (of saved checkpoints: rewardshape measure)"
+            )
+        if self._sampler is not None and not self._untouched_is_at_hand():
+            raise InputError(
+                "sample_every: the untouched model is gone when a run goes on; give it as reference, or leave "
+                "sample_every out"
+            )
+        self._start, self._reference = on_main(self._recorded)
+        self._open(lambda: self._cut_back(step), head=None)
+        self.last_step = step
+
+    def close(self, status: Status = "done", reason: str = "") -> None:
+        """End the record; a later measurement opens it again."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+            self.files.set_status(status, reason)
+        self._held.close()
+        self.last_step = None
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, *_: Any) -> None:
+        if error is None:
+            self.close()
+        elif isinstance(error, KeyboardInterrupt):
+            self.close("interrupted")
+        else:
+            self.close("failed", (str(error).splitlines() or [type(error).__name__])[0])
+
+    def _take_up(self, model: torch.nn.Module) -> None:
+        """The model in the place of the one before."""
+        now = kind_of(inner_of(model))
+        if now != self._kind:
+            raise InputError(
+                f"{inner_of(model).config._name_or_path}: a {now}, and the first model was a {self._kind}"
+            )
+        self.model = model
+
+    # --- measuring ------------------------------------------------------------------------------------------------
+
+    def _measured(self, model: torch.nn.Module) -> Measurement:
+        inner, outer = inner_of(model), uncompiled(model)
+        with evaluating(model):
+            return self.probe.measure(lambda batch: call_inside(outer, inner, self.reader.logps, batch))
+
+    def _made_sampler(self, max_tokens: int | None) -> Sampler:
+        inner = inner_of(self.model)
+        if is_in_shards(inner):
+            raise InputError("sample_every: a sharded model cannot sample; leave it out")
+        longest = max(len(ids) for pair in self.pairs for ids in pair.responses.values())
+        given: Any = self._compared_with
+        is_model = isinstance(given, torch.nn.Module)
+        return Sampler(
+            list({tuple(pair.prompt_ids): pair for pair in self.pairs}.values())[: self._samples],
+            self.tokenizer,
+            self.reader,
+            reference=(lambda _: contextlib.nullcontext(given))
+            if is_model
+            else untouched_model(inner, adapters=has_adapters(inner)),
+            gold=None,
+            max_tokens=max_tokens or longest,
+            seed=0,
+        )
+
+    def _untouched_is_at_hand(self) -> bool:
+        return isinstance(self._compared_with, torch.nn.Module) or has_adapters(inner_of(self.model))
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of the pairs, each prompt once: what a measurement reads."""
+        return num_tokens(*self.pairs)
+
+    def _told(self, sums: Sequence[float], samples: Mapping[str, list[Any]] | None) -> dict[str, float]:
+        """What a measurement says in a few numbers."""
+        names, lengths = np.array(self._rows["response"]), np.array(self._rows["num_tokens"])
+        now, start = np.array(sums), np.array(self._start)
+        mean, change = now / lengths, (now - start) / lengths
+        told = {f"probe_{side}_logp_mean": float(mean[names == side].mean()) for side in PAIR}
+        told |= {f"probe_{side}_change": float(change[names == side].mean()) for side in PAIR}
+        told["probe_share_fallen"] = float((change[names == "chosen"] < 0).mean())
+        if self.objective.sums_suffice:
+            reference = np.zeros_like(now) if self._reference is None else np.array(self._reference)
+            chosen, rejected = (
+                Responses(now[names == side], lengths[names == side], reference[names == side])
+                for side in PAIR
+            )
+            higher, lower = self.objective.pair_scores(chosen, rejected)
+            told["probe_margin"] = float(self.objective.pair_margin(chosen, rejected).mean())
+            told["probe_accuracy"] = float((higher > lower).mean())
+        if samples is not None:
+            ratios = np.subtract(samples["logp_sum"], samples["ref_logp_sum"])
+            exact = None not in samples["kl_sum"]  # position by position: the same mean, less noise
+            told["sample_kl"] = float(np.mean(samples["kl_sum"] if exact else ratios))
+        return told
+
+    def _kept(self, logps: list[list[float]]) -> list[list[float]]:
+        """Per-token log-probs of the chosen and rejected responses, to a millionth of a nat: for people to look at."""
+        return [
+            [round(logp, 6) for logp in row] if name in PAIR else []
+            for name, row in zip(self._rows["response"], logps, strict=True)
+        ]
+
+    # --- the record -----------------------------------------------------------------------------------------------
+
+    def _begin(self, logp_sums: list[float]) -> None:
+        """Open a new record, whose step 0 has these log-probs."""
+        if on_main(self.files.trace.is_file):
+            raise InputError(f"{self.files.path}: holds a trace already, which is kept; give another folder")
+        self._start, self._reference = logp_sums, self._found_reference(logp_sums)
+        sums: list[Any] = [*self._reference] if self._reference else [None] * len(logp_sums)
+
+        def described() -> None:
+            manifest.write_manifest(self.files.path, self._described(), self.pairs, self.tokenizer)
+
+        self._open(described, head={**self._rows, "ref_logp_sum": sums})
+
+    def _found_reference(self, at_start: list[float]) -> list[float] | None:
+        given = self._compared_with
+        if not self.objective.needs_reference:
+            return None
+        if isinstance(given, Recorder):
+            return given._reference
+        return at_start if given is None else self._measured(given).columns["logp_sum"]
+
+    def _open(self, prepare: Callable[[], object], head: dict[str, list[Any]] | None) -> None:
+        def on_this_process() -> None:
+            self.files.path.mkdir(parents=True, exist_ok=True)
+            self._held.callback(locked(self.files.path).release)
+            prepare()
+            self.files.set_status("running")
+            self._writer = TraceWriter(self.files.path, head)
+
+        on_main(on_this_process)
+
+    def _cut_back(self, step: int) -> None:
+        rewind(self.files.path, step)
+        goes_on = {name: value for name, value in self.about.items() if name != "run"}
+        write_json(self.files.manifest, {**self.files.read_manifest(), **goes_on})
+
+    def _recorded(self) -> tuple[list[float], list[float] | None]:
+        """Log-probs at step 0 and under the reference, of the record in the folder."""
+        stated = self.files.read_manifest().get("objective", {})
+        if stated != self._objective():
+            raise InputError(
+                f"{self.files.path}: holds a run of {stated.get('name')} with {stated.get('parameters')}, and this is "
+                f"{self.objective.name} with {self.objective.parameters}; give another folder"
+            )
+        rows, records = read_records(self.files.trace)
+        first = next(records, None)
+        if first is None or first.step or "probe" not in first.tables:
+            raise InputError(f"{self.files.trace}:2: no measurement of step 0 to go on from; {MEND}")
+        if any(list(rows[name]) != self._rows[name] for name in ("pair_id", "response", "num_tokens")):
+            raise InputError(
+                f"{self.files.trace}:1: its probe set is another one than these pairs make; give another folder"
+            )
+        reference = _numbers(rows["ref_logp_sum"]) if self.objective.needs_reference else None
+        return _numbers(first.tables["probe"]["logp_sum"]), reference
+
+    def _objective(self) -> dict[str, Any]:
+        """As the manifest has it once it is read back."""
+        stated = {"name": self.objective.name, "parameters": self.objective.parameters}
+        plain: dict[str, Any] = json.loads(json.dumps(stated))
+        return plain
+
+    def _described(self) -> dict[str, Any]:
+        inner, about = inner_of(self.model), dict(self.about)
+        return {
+            "rewardshape": rewardshape.__version__,
+            "status": "running",
+            "run": {"objective": self.objective.name, **self.objective.parameters, **about.pop("run", {})},
+            "objective": self._objective(),
+            "model": {
+                "checkpoint": inner.config._name_or_path,
+                "fingerprint": None if is_in_shards(inner) else fingerprint_of(inner),
+                "architecture": inner.config.architectures,
+                "parameters": sum(weight.numel() for weight in inner.parameters()),
+                "special_tokens": manifest.special_tokens(self.tokenizer),
+                "log_probs": self.reader.name,
+            },
+            "data": {**self.read.report, "probe_pairs": len(self.pairs)},
+            **manifest.surroundings(here()),
+            **about,
+        }
+
+
+def _numbers(column: Any) -> list[float]:
+    return [float(value) for value in column]
+
+
+def inner_of(model: torch.nn.Module) -> Any:
+    """The model inside the wrappers of distributed training and of torch.compile; adapters stay on it."""
+    return uncompiled(extract_model_from_parallel(uncompiled(model)))
+
+
+def uncompiled(model: Any) -> Any:
+    """The model that torch.compile was given: our forward pass is not the one that was compiled."""
+    return getattr(model, "_orig_mod", model)
+
+
+def kind_of(model: Any) -> str:
+    """Class and size of a model: what checkpoints of one training have in common."""
+    width, vocabulary = (
+        model.config.get_text_config().hidden_size,
+        model.get_input_embeddings().weight.shape[0],
+    )
+    return f"{model.config.model_type} of width {width} with {vocabulary:,} tokens"
+
+
+def has_adapters(model: torch.nn.Module) -> bool:
+    """Whether peft's adapters lie on the model, and can be switched off."""
+    return hasattr(model, "disable_adapter")
+
+
+def is_in_shards(model: torch.nn.Module) -> bool:
+    """Whether no process holds the weights as a whole."""
+    return any(hasattr(weight, "device_mesh") or hasattr(weight, "ds_id") for weight in model.parameters())
+
+
+@contextlib.contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Every module in evaluation mode within, and as it was afterwards."""
+    were = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in were:
+            module.training = training
