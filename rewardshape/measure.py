@@ -24,7 +24,8 @@ from rewardshape.probe.process import quiet_imports
 from rewardshape.probe.settings import SETTINGS, Settings, flag
 
 if TYPE_CHECKING:
-    from rewardshape.integrations.recorder import ReadPairs, Recorder
+    from rewardshape.integrations.pairs import ReadPairs
+    from rewardshape.integrations.recorder import Recorder
     from rewardshape.theory import Objective
     from rewardshape.trace import Trace
 
@@ -249,7 +250,7 @@ def load(checkpoint: str, settings: Settings) -> Any:
 
 def read_pairs(settings: Settings) -> ReadPairs:
     """The pairs as the settings say."""
-    from rewardshape.integrations.recorder import ReadPairs
+    from rewardshape.integrations.pairs import ReadPairs
 
     return ReadPairs(
         list(settings.data.data),

@@ -18,7 +18,9 @@ from transformers import Trainer, TrainerCallback
 
 from rewardshape.errors import InputError
 from rewardshape.integrations.arguments import Stated, settled, trainers_margin
-from rewardshape.integrations.recorder import ReadPairs, Recorder, Taken, inner_of
+from rewardshape.integrations.models import inner_of
+from rewardshape.integrations.pairs import ReadPairs
+from rewardshape.integrations.recorder import Recorder, Taken
 from rewardshape.probe.distributed import here, on_main
 from rewardshape.theory import Objective
 from rewardshape.trace import RunFolder

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -21,19 +21,24 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate.utils import extract_model_from_parallel
 
 import rewardshape
-from rewardshape.data import EncodedPair, encode_pairs, read_preferences
 from rewardshape.errors import InputError
+from rewardshape.integrations.models import (
+    evaluating,
+    has_adapters,
+    inner_of,
+    is_in_shards,
+    kind_of,
+    uncompiled,
+)
+from rewardshape.integrations.pairs import ReadPairs
 from rewardshape.probe import manifest
 from rewardshape.probe.distributed import here, join, on_main
-from rewardshape.probe.grid import token_limits
 from rewardshape.probe.lock import locked
 from rewardshape.probe.measure.logprobs import choose_reader
 from rewardshape.probe.measure.probe_set import PAIR, Measurement, ProbeSet, num_tokens
 from rewardshape.probe.measure.sampling import Sampler
-from rewardshape.probe.policy import context_length
 from rewardshape.probe.reference import untouched_model
 from rewardshape.probe.resume import fingerprint_of
 from rewardshape.probe.training import call_inside
@@ -41,67 +46,6 @@ from rewardshape.theory import Objective, Responses
 from rewardshape.trace import RunFolder, TraceWriter, write_json
 from rewardshape.trace.folder import Status
 from rewardshape.trace.records import MEND, read_records, rewind
-
-
-class ReadPairs:
-    """The pairs to measure, read; their tokens come with the tokenizer.
-
-    Parameters
-    ----------
-    pairs : path, list of paths, list of dict, DataFrame, datasets.Dataset or list of EncodedPair
-        Preference pairs in any form that `rewardshape.data` reads.
-    columns : mapping, optional
-        Which column is which where the form is not known: ``{"prompt": "instruction"}``.
-    max_pairs : int or None
-        Only so many, from the start.
-    reading
-        Further arguments of `rewardshape.data.read_preferences`.
-    """
-
-    def __init__(
-        self,
-        pairs: Any,
-        columns: Mapping[str, str] | None = None,
-        max_pairs: int | None = None,
-        **reading: Any,
-    ):
-        if max_pairs is not None and max_pairs < 1:
-            raise InputError(f"max_pairs={max_pairs}: must be at least 1")
-        self.encoded: list[EncodedPair] | None = None
-        self.notes: list[str] = []
-        self.report: dict[str, Any] = {"pairs": None}
-        if isinstance(pairs, Sequence) and len(pairs) and isinstance(pairs[0], EncodedPair):
-            self.encoded, self.report = list(pairs)[:max_pairs], {"pairs": len(pairs)}
-            return
-        read, report = read_preferences(pairs, columns=columns, **reading)
-        self.pairs = read[:max_pairs]
-        self.notes.append(report.summary())
-        if len(self.pairs) < len(read):
-            self.notes.append(f"the first {len(self.pairs):,} of {len(read):,} pairs are measured")
-        self.report = {"read": report.to_dict(), "fingerprint": report.fingerprint}
-
-    def encode(
-        self,
-        tokenizer: Any,
-        config: Any,
-        max_prompt_tokens: int | None,
-        max_response_tokens: int | None,
-        **rules: Any,
-    ) -> list[EncodedPair]:
-        """The pairs as tokens, made once; limits left out are half the model's context, at most 1024."""
-        if self.encoded is None:
-            prompt, response = token_limits(max_prompt_tokens, max_response_tokens, context_length(config))
-            self.encoded, report = encode_pairs(
-                self.pairs,
-                tokenizer,
-                max_prompt_tokens=prompt,
-                max_response_tokens=response,
-                vocabulary=getattr(config.get_text_config(), "vocab_size", None),
-                **rules,
-            )
-            self.notes.append(report.summary())
-            self.report |= {"encoded": report.to_dict(), "end_token": rules.get("end_token", True)}
-        return self.encoded
 
 
 @dataclass(frozen=True)
@@ -489,44 +433,3 @@ class Recorder:
 
 def _numbers(column: Any) -> list[float]:
     return [float(value) for value in column]
-
-
-def inner_of(model: torch.nn.Module) -> Any:
-    """The model inside the wrappers of distributed training and of torch.compile; adapters stay on it."""
-    return uncompiled(extract_model_from_parallel(uncompiled(model)))
-
-
-def uncompiled(model: Any) -> Any:
-    """The model that torch.compile was given: our forward pass is not the one that was compiled."""
-    return getattr(model, "_orig_mod", model)
-
-
-def kind_of(model: Any) -> str:
-    """Class and size of a model: what checkpoints of one training have in common."""
-    width, vocabulary = (
-        model.config.get_text_config().hidden_size,
-        model.get_input_embeddings().weight.shape[0],
-    )
-    return f"{model.config.model_type} of width {width} with {vocabulary:,} tokens"
-
-
-def has_adapters(model: torch.nn.Module) -> bool:
-    """Whether peft's adapters lie on the model, and can be switched off."""
-    return hasattr(model, "disable_adapter")
-
-
-def is_in_shards(model: torch.nn.Module) -> bool:
-    """Whether no process holds the weights as a whole."""
-    return any(hasattr(weight, "device_mesh") or hasattr(weight, "ds_id") for weight in model.parameters())
-
-
-@contextlib.contextmanager
-def evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Every module in evaluation mode within, and as it was afterwards."""
-    were = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in were:
-            module.training = training

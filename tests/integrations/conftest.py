@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rewardshape.data import embedded
 
@@ -16,6 +17,16 @@ from rewardshape.data import embedded
 @pytest.fixture(scope="session")
 def checkpoint() -> str:
     return str(embedded.checkpoint_path())
+
+
+@pytest.fixture(scope="session")
+def tokenizer(checkpoint: str) -> Any:
+    return AutoTokenizer.from_pretrained(checkpoint)
+
+
+@pytest.fixture
+def model(checkpoint: str) -> Any:
+    return AutoModelForCausalLM.from_pretrained(checkpoint)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,51 @@
+"""What is known of a model that somebody else trains, however it is wrapped."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from accelerate.utils import extract_model_from_parallel
+
+
+def inner_of(model: torch.nn.Module) -> Any:
+    """The model inside the wrappers of distributed training and of torch.compile; adapters stay on it."""
+    return uncompiled(extract_model_from_parallel(uncompiled(model)))
+
+
+def uncompiled(model: Any) -> Any:
+    """The model that torch.compile was given: our forward pass is not the one that was compiled."""
+    return getattr(model, "_orig_mod", model)
+
+
+def kind_of(model: Any) -> str:
+    """Class and size of a model: what checkpoints of one training have in common."""
+    width, vocabulary = (
+        model.config.get_text_config().hidden_size,
+        model.get_input_embeddings().weight.shape[0],
+    )
+    return f"{model.config.model_type} of width {width} with {vocabulary:,} tokens"
+
+
+def has_adapters(model: torch.nn.Module) -> bool:
+    """Whether peft's adapters lie on the model, and can be switched off."""
+    return hasattr(model, "disable_adapter")
+
+
+def is_in_shards(model: torch.nn.Module) -> bool:
+    """Whether no process holds the weights as a whole."""
+    return any(hasattr(weight, "device_mesh") or hasattr(weight, "ds_id") for weight in model.parameters())
+
+
+@contextlib.contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Every module in evaluation mode within, and as it was afterwards."""
+    were = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in were:
+            module.training = training

@@ -1,0 +1,38 @@
+"""A model of somebody else's is recognised in its wrappers, and left as it was."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from peft import LoraConfig, get_peft_model
+
+from rewardshape import Recorder, objective
+from rewardshape.integrations.models import has_adapters, inner_of, is_in_shards, kind_of
+
+DPO = objective("dpo", beta=0.1)
+
+
+def test_modes_weights_and_random_state_are_left_as_they_were(model, tokenizer, rows, tmp_path):
+    model.train()
+    inside = next(module for module in model.modules() if isinstance(module, torch.nn.Linear))
+    inside.eval()  # a module that its owner froze
+    before = copy.deepcopy(model.state_dict())
+    state = torch.get_rng_state()
+    Recorder(model, tokenizer, rows[:4], DPO, tmp_path / "run").measure(0)
+    assert model.training
+    assert not inside.training
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+
+
+def test_wrappers_are_seen_through_and_adapters_stay(model):
+    assert inner_of(torch.nn.DataParallel(model)) is model
+    assert inner_of(torch.compile(model)) is model
+    assert not is_in_shards(model)
+    assert not has_adapters(model)
+    kind = kind_of(model)
+    adapted = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear"))
+    assert inner_of(adapted) is adapted
+    assert has_adapters(adapted)
+    assert kind_of(adapted) == kind == "llama of width 96 with 138 tokens"
