@@ -162,9 +162,11 @@ def test_what_would_mix_two_rows_is_refused(loop, base, measured, tmp_path, caps
     other = {**loop, "row": [loop["row"][0]]}
     assert main([*words(other, base, tmp_path / "run", "--resume"), "--at", "0", "2"]) == 2
     assert "step 2" in capsys.readouterr().err
-    assert (
-        main([*words(loop, base, tmp_path / "run", "--resume"), "--beta", "0.5"]) == 0
-    )  # all is measured: nothing to do
+    assert main([*words(loop, base, tmp_path / "run", "--resume"), "--beta", "0.5"]) == 2
+    assert "was measured by dpo with {'beta': 0.1}" in capsys.readouterr().err
+    elsewhere = [*words(loop, base, tmp_path / "run", "--resume"), "--data", str(embedded.pairs_path())]
+    assert main(elsewhere) == 2
+    assert "the pairs of" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
