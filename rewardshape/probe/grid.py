@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,9 +29,11 @@ from rewardshape.probe.settings import (
     Settings,
     word,
 )
+from rewardshape.probe.what_if import SEEDS, Intervention, base_of, interventions
 from rewardshape.theory import Objective, load_objective, objective, preset
 
 DEFAULT_OBJECTIVE = "alphapo"
+DEFAULT_ALPHA = 0.25  # of the embedded task, where one setting alone is looked at
 DEFAULT_PRESETS = {"alphapo": "alphapo/mistral-7b-instruct", "simpo": "simpo/mistral-7b-instruct"}
 MAX_TOKENS = 1024  # default limit of a prompt and of a response, where the model's context allows it
 BATCH_SIZE = 16
@@ -89,6 +92,8 @@ class PlannedRun:
         The values that were filled in, and those that were given in their place.
     checkpoint : str
         Where its model is loaded from: in the embedded task, which of its models is the seed's.
+    intervention : Intervention, optional
+        What it tries, of a command with ``--what-if``.
     """
 
     name: str
@@ -97,6 +102,7 @@ class PlannedRun:
     settings: Settings
     decided: Decided
     checkpoint: str
+    intervention: Intervention | None = None
 
 
 @dataclass(frozen=True)
@@ -135,16 +141,36 @@ def plan_runs(settings: Settings, checkpoint: str | None = None) -> Grid:
         hold, a batch that cannot be divided.
     """
     settings = with_task(settings)
+    if settings.training.what_if:
+        return plan_what_if(settings, checkpoint)
     points = [
         (name, swept, single, build_objective(single.objective)) for name, swept, single in span(settings)
     ]
-    model = model_facts(checkpoint or settings.checkpoint or str(embedded.checkpoint_path()), settings.model)
+    model = _model_of(settings, checkpoint)
     processes = here().processes
     runs = [
         plan_run(single, model, made, name=name, swept=swept, processes=processes)
         for name, swept, single, made in points
     ]
     return Grid(in_common(settings, runs), model, runs)
+
+
+def plan_what_if(settings: Settings, checkpoint: str | None = None) -> Grid:
+    """The runs of a command with ``--what-if``: every intervention with every seed."""
+    model, base = _model_of(settings, checkpoint), base_of(settings)
+    rate = decide(base, model, here().processes).learning_rate
+    runs = []
+    for one in interventions(settings, rate):
+        for seed in seeds_of(settings, fewest=SEEDS):
+            single = base.replace(**one.changes, seed=seed, seeds=1)
+            name, swept = f"{one.name}-seed={seed}", {**one.changes, "seed": seed}
+            planned = plan_run(single, model, name=name, swept=swept, processes=here().processes)
+            runs.append(dataclasses.replace(planned, intervention=one))
+    return Grid(settings, model, runs)
+
+
+def _model_of(settings: Settings, checkpoint: str | None) -> ModelFacts:
+    return model_facts(checkpoint or settings.checkpoint or str(embedded.checkpoint_path()), settings.model)
 
 
 def plan_run(
@@ -271,6 +297,8 @@ def with_task(settings: Settings) -> Settings:
     if given.objective or given.preset:
         return settings
     own = {name: embedded.DEFAULTS[name] for name in ("alpha", "beta", "gamma")}
+    if settings.training.what_if:
+        own["alpha"] = DEFAULT_ALPHA
     if given.gamma_beta_ratio is not None:
         del own["gamma"]
     return settings.replace(**{name: value for name, value in own.items() if getattr(given, name) is None})
@@ -298,7 +326,8 @@ def build_objective(settings: ObjectiveSettings) -> Objective:
     if "gamma" in given:
         base.pop("gamma_beta_ratio", None)
     make = load_objective if ":" in name else objective
-    return make(name, **{**base, **given})
+    made = make(name, **{**base, **given})
+    return made if settings.add_nll is None else made + settings.add_nll * objective("sft")
 
 
 def _number_or_text(text: str) -> float | str | bool:
@@ -313,13 +342,19 @@ def _number_or_text(text: str) -> float | str | bool:
 # --- the grid ---------------------------------------------------------------------------------------------------
 
 
+def seeds_of(settings: Settings, *, fewest: int = 1) -> Sequence[int]:
+    """The seeds of a command: those given, or as many as asked from the first on."""
+    first, asked = settings.training.seed, settings.training.seeds
+    several: Sequence[int] = settings.sweep.get("seed", range(first, first + max(asked, fewest)))
+    return several
+
+
 def span(settings: Settings) -> Iterator[tuple[str, dict[str, Any], Settings]]:
     """The single runs of a grid: name, the values that vary (``alpha=0.25-seed=1``), and settings of one value each."""
     axes: dict[str, Sequence[Any]] = {
         name: settings.sweep[name] for name in SETTINGS if name in settings.sweep and name != "seed"
     }
-    first = settings.training.seed
-    seeds = settings.sweep.get("seed", range(first, first + settings.training.seeds))
+    seeds = seeds_of(settings)
     if len(seeds) > 1:
         axes["seed"] = seeds
     if (number := math.prod(map(len, axes.values()))) > LARGEST_GRID:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import platform
 from collections.abc import Mapping, Sequence
@@ -46,6 +47,8 @@ def make_folder(settings: Settings) -> Path:
         _make(folder, exist_ok=True)
         return folder
     name = Path(settings.checkpoint).name if settings.checkpoint else "embedded"
+    if settings.training.what_if:
+        name += "-what-if"
     for number in range(1, 100_000):
         folder = Path("runs") / (name if number == 1 else f"{name}-{number}")
         if not folder.exists():
@@ -99,6 +102,7 @@ def manifest_of(
         "command": command_line(settings),
         "run": settings.as_dict(),
         "swept": dict(run.swept),
+        **({} if run.intervention is None else {"what_if": dataclasses.asdict(run.intervention)}),
         "objective": {"name": run.objective.name, "parameters": dict(run.objective.parameters)},
         "model": {
             "checkpoint": settings.checkpoint or "embedded",

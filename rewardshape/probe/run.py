@@ -21,6 +21,7 @@ from rewardshape.probe import manifest, plan
 from rewardshape.probe.beginning import Beginning, beginnings_of
 from rewardshape.probe.checkpoints import step_of
 from rewardshape.probe.distributed import here, is_sharded, join, on_main
+from rewardshape.probe.dropped import dropped_pairs
 from rewardshape.probe.grid import Grid, PlannedRun, plan_runs
 from rewardshape.probe.inputs import Inputs, as_tokens
 from rewardshape.probe.live import live_page
@@ -263,6 +264,9 @@ def run_one(planned: PlannedRun, policy: PreTrainedModel, shared: Shared) -> Non
         steps=settings.training.steps,
         batch_size=decided.batch_size,
         seed=settings.training.seed,
+        without=dropped_pairs(
+            RunFolder(folder).dropped, planned, policy, inputs, shared.reader, shared.reference
+        ),
     )
     trainer = PairTrainer(
         policy,

@@ -20,6 +20,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from rewardshape.data import parse_columns, parse_template_arguments
 from rewardshape.errors import InputError
+from rewardshape.probe.drops import CRITERIA, Drop
 
 SCHEDULES = ("constant", "linear", "cosine", "constant_with_warmup")
 TRACKERS = ("none", "tensorboard", "wandb", "trackio")
@@ -91,6 +92,9 @@ class ObjectiveSettings:
         None, "target margin γ in reward units; several make a sweep", "G", axis=True
     )
     gamma_beta_ratio: float | None = _setting(None, "γ/β, the other way to give γ", "R", axis=True)
+    add_nll: float | None = _setting(
+        None, "add this many times the chosen response's negative log-likelihood per token", "L", axis=True
+    )
     parameter: tuple[str, ...] = _setting(
         (), "any other parameter of the objective, NAME=VALUE", "NAME=VALUE"
     )
@@ -100,7 +104,7 @@ class ObjectiveSettings:
         for name in ("alpha", "gamma", "gamma_beta_ratio"):
             value = getattr(self, name)
             _require(value is None or math.isfinite(value), name, value, "a finite number")
-        _require_positive(self, "beta")
+        _require_positive(self, "beta", "add_nll")
         for item in self.parameter:
             if "=" not in item:
                 raise InputError(f"--parameter {item}: write NAME=VALUE")
@@ -145,6 +149,12 @@ class TrainingSettings:
         axis=True,
     )
     seeds: int = _setting(1, "repeat every setting with this many seeds", "N")
+    what_if: bool = _setting(
+        False,
+        "try changes one at a time for a third of the steps, each with two seeds or --seeds, and say what each would "
+        "do: the further values of any setting, --drop and --add-nll; by default all ways to drop, a likelihood term "
+        "and half the rate",
+    )
 
     def __post_init__(self) -> None:
         _require_positive(
@@ -190,10 +200,18 @@ class DataSettings:
         "where tokens count that the chat template puts before a response's content (an empty think block)",
         choices=("response", "prompt"),
     )
+    drop: str | None = _setting(
+        None,
+        f"leave out this share of the training pairs, by {', '.join(CRITERIA)}; several make a sweep",
+        "CRITERION=SHARE",
+        axis=True,
+    )
     skip_bad_rows: bool = _setting(False, "skip malformed rows and count them, instead of stopping")
 
     def __post_init__(self) -> None:
         _require_positive(self, "max_prompt_tokens", "max_response_tokens")
+        if self.drop is not None:
+            Drop.read(self.drop)
         parse_columns(self.columns)
         parse_template_arguments(self.template_argument)
 

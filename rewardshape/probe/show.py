@@ -10,8 +10,10 @@ from typing import Any
 import pandas as pd
 
 from rewardshape.analysis import compare_at_equal, displacement_summary, over_seeds
+from rewardshape.analysis.what_if import read_what_if, what_if_table
 from rewardshape.errors import InputError
 from rewardshape.figures.of_runs import draw_all
+from rewardshape.numbers import interval, number, signed
 from rewardshape.probe.settings import Settings
 from rewardshape.report import write_report
 from rewardshape.trace import Trace
@@ -68,8 +70,13 @@ def write_results(trace: Trace) -> Results:
         if compared:
             pd.concat(compared).to_csv(files.comparison, index=False)
 
+    def try_out() -> None:
+        what_if_table(trace).to_csv(files.what_if, index=False)
+
     if len(trace.runs) > 1:
         made("the comparison", compare)
+    if any("what_if" in run.manifest for run in trace.runs):
+        made("the table of what each change did", try_out)
     made("the figures", lambda: draw_all(trace, files.figures))
     made("the report", lambda: write_report(trace.folder))
     return Results(compared, problems)
@@ -83,11 +90,11 @@ def diverged(trace: Trace) -> list[str]:
 
 def show(trace: Trace, compared: list[pd.DataFrame], settings: Settings) -> None:
     """Print the tables, or all of it as JSON."""
-    summary = ends(trace)
+    summary, tried = ends(trace), read_what_if(trace.folder)
     if settings.output.json:
-        print(
-            json.dumps({"folder": str(trace.folder), "runs": json.loads(summary.to_json(orient="records"))})
-        )
+        parts = {"runs": summary} if tried is None else {"runs": summary, "what_if": tried}
+        told = {name: json.loads(part.to_json(orient="records")) for name, part in parts.items()}
+        print(json.dumps({"folder": str(trace.folder), **told}))
         return
     if settings.output.quiet:
         return
@@ -106,7 +113,33 @@ def show(trace: Trace, compared: list[pd.DataFrame], settings: Settings) -> None
         if rows["seed"].nunique() > 1:
             print(f"\n{where}, 95 % intervals over {rows['seed'].nunique()} seeds\n")
             print(text_table(over_seeds(rows), "setting"))
+    if tried is not None:
+        print(f"\n{what_if_heading(tried)}\n\n{what_if_text(tried)}")
     print(f"\nreport: {RunFolder(trace.folder).report}\ntrace and figures: {trace.folder}")
+
+
+def what_if_heading(tried: pd.DataFrame) -> str:
+    """What the table of `what_if_text` shows."""
+    first = tried.iloc[0]
+    over = "pairs and seeds" if first["num_seeds"] > 1 else "pairs (one seed: not over orders of the data)"
+    return (
+        f"what each change did after {first['steps']} steps and {first['num_seeds']} seeds, against what it is set "
+        f"against; 95 % intervals over {over}, for all rows together. Chosen: at equal margin, "
+        f"{number(first['margin_gain'])} nats per token above step 0's"
+    )
+
+
+def what_if_text(tried: pd.DataFrame) -> str:
+    """The table of a what-if for the terminal."""
+    shown = pd.DataFrame({"change": tried["intervention"], "against": tried["against"]})
+    titles = {"chosen": "chosen [nats/token]", "gold": "gold reward", "accuracy": "accuracy"}
+    for name, title in titles.items():
+        if tried[name].notna().any():
+            shown[title] = [
+                f"{signed(row[name])} ({interval(row, name)})" if pd.notna(row[name]) else "–"
+                for row in tried.to_dict("records")
+            ]
+    return shown.to_string(index=False)
 
 
 def at_equal_margin(compared: list[pd.DataFrame]) -> pd.DataFrame | None:

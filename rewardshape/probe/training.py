@@ -59,13 +59,26 @@ class Item:
 
 
 class TrainingOrder(Sequence[Item]):
-    """The pairs in the order of training: whole epochs, each freshly shuffled, cut at steps × batch size."""
+    """The pairs in the order of training: whole epochs, each freshly shuffled, cut at steps × batch size.
 
-    def __init__(self, pairs: Sequence[EncodedPair], *, steps: int, batch_size: int, seed: int):
-        places = steps * batch_size
+    Pairs whose ids are in `without` are passed over, the others keep their order.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[EncodedPair],
+        *,
+        steps: int,
+        batch_size: int,
+        seed: int,
+        without: Iterable[str] = (),
+    ):
+        places, gone = steps * batch_size, set(without)
+        kept = np.array([pair.pair_id not in gone for pair in pairs])
         rng = np.random.default_rng(seed)
-        epochs = [rng.permutation(len(pairs)) for _ in range(math.ceil(places / len(pairs)))]
-        self._order = np.concatenate(epochs)[:places]
+        epochs = [rng.permutation(len(pairs)) for _ in range(math.ceil(places / kept.sum()))]
+        order = np.concatenate(epochs)
+        self._order = order[kept[order]][:places]
         self._pairs = [only_pair(pair) for pair in pairs]
 
     def __len__(self) -> int:

@@ -88,6 +88,16 @@ class RunFolder:
         return self.path / "reference.json"
 
     @property
+    def dropped(self) -> Path:
+        """Of a run with ``--drop``: the criterion, and the ids of the pairs that were left out."""
+        return self.path / "dropped.json"
+
+    @property
+    def what_if(self) -> Path:
+        """Of the folder of a command with ``--what-if``: what each change did, with intervals."""
+        return self.path / "what-if.csv"
+
+    @property
     def comparison(self) -> Path:
         """Of a sweep's folder: the runs side by side."""
         return self.path / "comparison.csv"

@@ -15,11 +15,11 @@ from rewardshape.numbers import parameter
 # stand under ``objective``), which repetition it is, what is measured, where it is written and what is said meanwhile.
 NOT_A_SETTING = {
     "objective", "alpha", "beta", "gamma", "gamma_beta_ratio", "parameter", "preset",
-    "seed", "seeds",
+    "seed", "seeds", "what_if",
     "probe_pairs", "probe_every", "probe_in_training", "probe_responses", "geometry_every",
-    "destination_every", "influence_every", "sample_every", "samples", "best_of", "gold", "gold_model",
-    "output", "resume", "repair", "checkpoint_every", "keep_checkpoints", "report_to", "live", "quiet", "json",
-    "dry_run",
+    "destination_every", "influence_every", "sample_every", "sample_temperatures", "samples", "best_of", "gold",
+    "gold_model", "output", "resume", "repair", "checkpoint_every", "keep_checkpoints", "report_to", "live", "quiet",
+    "json", "dry_run",
 }  # fmt: skip
 
 

@@ -1,0 +1,188 @@
+r"""By how much would it help? Interventions of a what-if, each against what it is set against, with paired intervals.
+
+A run of intervention k with seed s ends with a value of every probe pair (or sampled prompt). An effect is the mean
+difference of two interventions over seeds and pairs. Its variance has two parts, which are added:
+
+* over pairs (prompts): that of the difference, averaged over seeds, of each pair;
+* over seeds: 2σ²/S for S seeds, with σ² the residual variance of the runs' means y_{ks} after the effects of
+  intervention and seed, (K − 1)(S − 1) degrees of freedom (two-way analysis of variance without interaction).
+
+Intervals are simultaneous over the effects of a table: at 1 − 0.05/m for m effects (Bonferroni), by Student's t.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from rewardshape.analysis.equal import WITHIN_REACH, at_place, first_place
+from rewardshape.analysis.panels import Panel, chosen_and_rejected, logp_margins, run_objective, score_gaps
+from rewardshape.analysis.resampling import CONFIDENCE, MIN_PROMPTS, mean_error
+from rewardshape.analysis.samples import samples_of
+from rewardshape.errors import InputError
+from rewardshape.trace import Run, Trace
+from rewardshape.trace.folder import RunFolder
+
+MEASURES = ("chosen", "gold", "accuracy")
+LEAST_GAIN = (
+    0.5  # of the margin that the run as it is gains: a run that gains less is not set equal with the others
+)
+
+
+class Outcome(NamedTuple):
+    """What a run came to, one value per probe pair or prompt."""
+
+    values: pd.Series
+    """By the unit's id."""
+    prompts: pd.Series | None
+    """Equal where units share a prompt, by the unit's id."""
+
+
+def what_if_table(trace: Trace) -> pd.DataFrame:
+    """The effect of every intervention of a what-if.
+
+    Parameters
+    ----------
+    trace : Trace
+        Of a command with ``--what-if``.
+
+    Returns
+    -------
+    DataFrame
+        One row per intervention: ``intervention``, ``against``, ``steps``, ``num_seeds`` (in both), ``margin_gain`` (at
+        which chosen is compared: nats per token); ``chosen`` (nats per token: how much higher the probe set's chosen
+        responses stand at equal margin), ``gold`` (reward at the last step) and ``accuracy`` (share of probe pairs in
+        order at the last step), differences to the intervention it is set against, each with ``…_low`` and ``…_high``
+        (module docstring; with one seed over pairs alone). NaN where not measured, or where a run gained less than half
+        the margin of the run as it is.
+
+    Raises
+    ------
+    InputError
+        If the trace is of no what-if, or if none of its comparisons is complete.
+    """
+    runs = _by_intervention(trace)
+    against = {name: next(iter(of.values())).manifest["what_if"]["against"] for name, of in runs.items()}
+    pairs = [(name, other) for name, other in against.items() if set(runs[name]) & set(runs.get(other, {}))]
+    if not pairs:
+        raise InputError(
+            f"{trace.folder}: no intervention and what it is set against have a run of one seed yet"
+        )
+    outcomes, value = _outcomes(trace, runs)
+    steps = trace.steps.groupby("run")["step"].max()
+    rows = []
+    for name, other in pairs:
+        seeds = sorted(set(runs[name]) & set(runs[other]))
+        row: dict[str, Any] = {
+            "intervention": name,
+            "against": other,
+            "steps": int(steps[[runs[name][seed].name for seed in seeds]].min()),
+            "num_seeds": len(seeds),
+            "margin_gain": value,
+        }
+        for measure in MEASURES:
+            mean, low, high = _effect(outcomes[measure], name, other, seeds, len(pairs))
+            row |= {measure: mean, f"{measure}_low": low, f"{measure}_high": high}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def read_what_if(folder: Path) -> pd.DataFrame | None:
+    """The table that a what-if left in a folder; None where there is none."""
+    file = RunFolder(folder).what_if
+    return pd.read_csv(file) if file.is_file() else None
+
+
+def _by_intervention(trace: Trace) -> dict[str, dict[Any, Run]]:
+    found: dict[str, dict[Any, Run]] = {}
+    for run in trace.runs:
+        stated = run.manifest.get("what_if")
+        if stated is not None:
+            found.setdefault(stated["name"], {})[run.seed] = run
+    if not found:
+        raise InputError(f"{trace.folder}: no what-if; run the probe with --what-if")
+    base = [name for name, of in found.items() if not next(iter(of.values())).manifest["what_if"]["against"]]
+    return {name: found[name] for name in [*base, *(name for name in found if name not in base)]}
+
+
+def _outcomes(
+    trace: Trace, runs: dict[str, dict[Any, Run]]
+) -> tuple[dict[str, dict[tuple[str, Any], Outcome]], float]:
+    """Of each measure what every (intervention, seed) came to; and the margin gain at which chosen is compared."""
+    place = {run.name: (name, seed) for name, of in runs.items() for seed, run in of.items()}
+    panels = {place[c.run.name]: (c, r) for c, r in chosen_and_rejected(trace) if c.run.name in place}
+    gains = {key: _gain(chosen, rejected) for key, (chosen, rejected) in panels.items()}
+    base = next(iter(runs))
+    enough = LEAST_GAIN * min(
+        (gain.max() for (name, _), gain in gains.items() if name == base), default=np.nan
+    )
+    far = {key: gain for key, gain in gains.items() if gain.max() >= enough and gain.max() > 0}
+    value = WITHIN_REACH * min((gain.max() for gain in far.values()), default=np.nan)
+    found: dict[str, dict[tuple[str, Any], Outcome]] = {measure: {} for measure in MEASURES}
+    for key, (chosen, rejected) in panels.items():
+        prompts = pd.Series(chosen.prompt_ids, index=chosen.pair_ids)
+        gaps = score_gaps(run_objective(chosen.run), chosen, rejected)[-1]
+        found["accuracy"][key] = Outcome(pd.Series((gaps > 0).astype(float), index=chosen.pair_ids), prompts)
+        if key in far:
+            there = at_place(
+                chosen.change().T, np.repeat(first_place(gains[key][None], value), len(chosen.pair_ids))
+            )
+            found["chosen"][key] = Outcome(pd.Series(there, index=chosen.pair_ids), prompts)
+        gold = _gold(trace, chosen.run)
+        if gold is not None:
+            found["gold"][key] = Outcome(gold, None)
+    return found, float(value)
+
+
+def _gain(chosen: Panel, rejected: Panel) -> np.ndarray:
+    margin = logp_margins(chosen, rejected).mean(axis=1)
+    return np.asarray(margin - margin[0])
+
+
+def _gold(trace: Trace, run: Run) -> pd.Series | None:
+    samples = samples_of(trace, run)
+    if samples.empty or "gold" not in samples or samples["gold"].isna().any():
+        return None
+    last = samples[samples["step"] == samples["step"].max()]
+    return pd.Series(last.groupby("prompt_id")["gold"].mean())
+
+
+def _effect(
+    outcomes: dict[tuple[str, Any], Outcome], name: str, other: str, seeds: list[Any], effects: int
+) -> tuple[float, float, float]:
+    """Mean difference, and its interval at a level that holds for all `effects` together."""
+    if not all((one, seed) in outcomes for one in (name, other) for seed in seeds):
+        return np.nan, np.nan, np.nan
+    differences = pd.concat(
+        [outcomes[name, seed].values - outcomes[other, seed].values for seed in seeds], axis=1
+    ).dropna()
+    each, prompts = differences.mean(axis=1), outcomes[name, seeds[0]].prompts
+    by_prompt = None if prompts is None else prompts[each.index].to_numpy()
+    mean = float(each.mean())
+    count = len(each) if by_prompt is None else len(np.unique(by_prompt))
+    if count < MIN_PROMPTS:
+        return mean, np.nan, np.nan
+    variance, freedom = float(mean_error(each.to_numpy()[None], by_prompt)[0] ** 2), float(count - 1)
+    if len(seeds) > 1:
+        residual, left = residual_variance(outcomes, seeds)
+        variance += 2 * residual / len(seeds)
+        freedom = min(freedom, left)
+    half = stats.t.ppf(1 - (1 - CONFIDENCE) / (2 * effects), freedom) * np.sqrt(variance)
+    return mean, mean - half, mean + half
+
+
+def residual_variance(outcomes: dict[tuple[str, Any], Outcome], seeds: list[Any]) -> tuple[float, float]:
+    """Variance of the runs' means that neither intervention nor seed explains, and its degrees of freedom."""
+    names = [
+        name
+        for name in dict.fromkeys(name for name, _ in outcomes)
+        if all((name, seed) in outcomes for seed in seeds)
+    ]
+    table = np.array([[outcomes[name, seed].values.mean() for seed in seeds] for name in names])
+    left = table - table.mean(axis=1, keepdims=True) - table.mean(axis=0, keepdims=True) + table.mean()
+    freedom = (len(names) - 1) * (len(seeds) - 1)
+    return float((left**2).sum() / freedom), float(freedom)
