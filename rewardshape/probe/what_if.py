@@ -47,7 +47,7 @@ def base_of(settings: Settings) -> Settings:
     plain: dict[str, Any] = {
         name: getattr(getattr(settings, SETTINGS[name].group), name) for name in settings.sweep
     }
-    plain |= dict.fromkeys(OF_NOTHING) | {"steps": steps}
+    plain |= dict.fromkeys(OF_NOTHING) | {"steps": steps, "what_if": False}
     if settings.checkpoint is None and settings.probing.sample_every is None:  # its gold costs little
         plain |= {"sample_every": steps, "best_of": 1}
     return settings.replace(**plain)
