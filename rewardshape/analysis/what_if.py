@@ -3,7 +3,7 @@ r"""By how much would it help? Interventions of a what-if, each against what it 
 A run of intervention k with seed s ends with a value of every probe pair (or sampled prompt). An effect is the mean
 difference of two interventions over seeds and pairs. Its variance has two parts, which are added:
 
-* over pairs (prompts): that of the difference, averaged over seeds, of each pair;
+* over prompts: that of the differences of their pairs, in all seeds, which may have probe sets of their own;
 * over seeds: 2σ²/S for S seeds, with σ² the residual variance of the runs' means y_{ks} after the effects of
   intervention and seed, (K − 1)(S − 1) degrees of freedom (two-way analysis of variance without interaction).
 
@@ -38,8 +38,8 @@ class Outcome(NamedTuple):
 
     values: pd.Series
     """By the unit's id."""
-    prompts: pd.Series | None
-    """Equal where units share a prompt, by the unit's id."""
+    prompts: pd.Series
+    """The prompt of each unit, by the unit's id; of prompts themselves, they."""
 
 
 def what_if_table(trace: Trace) -> pd.DataFrame:
@@ -53,8 +53,9 @@ def what_if_table(trace: Trace) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row per intervention: ``intervention``, ``against``, ``steps``, ``num_seeds`` (in both), ``margin_gain`` (at
-        which chosen is compared: nats per token); ``chosen`` (nats per token: how much higher the probe set's chosen
+        One row per intervention: ``intervention``, ``against``, ``flags`` (how to ask for it), ``matched`` (whether it
+        is set against as many pairs dropped at random), ``steps``, ``num_seeds`` (in both), ``margin_gain`` (at which
+        chosen is compared: nats per token); ``chosen`` (nats per token: how much higher the probe set's chosen
         responses stand at equal margin), ``gold`` (reward at the last step) and ``accuracy`` (share of probe pairs in
         order at the last step), differences to the intervention it is set against, each with ``…_low`` and ``…_high``
         (module docstring; with one seed over pairs alone). NaN where not measured, or where a run gained less than half
@@ -80,6 +81,8 @@ def what_if_table(trace: Trace) -> pd.DataFrame:
         row: dict[str, Any] = {
             "intervention": name,
             "against": other,
+            "flags": runs[name][seeds[0]].manifest["what_if"]["flags"],
+            "matched": runs[name][seeds[0]].manifest["what_if"]["matched"],
             "steps": int(steps[[runs[name][seed].name for seed in seeds]].min()),
             "num_seeds": len(seeds),
             "margin_gain": value,
@@ -123,8 +126,9 @@ def _outcomes(
     far = {key: gain for key, gain in gains.items() if gain.max() >= enough and gain.max() > 0}
     value = WITHIN_REACH * min((gain.max() for gain in far.values()), default=np.nan)
     found: dict[str, dict[tuple[str, Any], Outcome]] = {measure: {} for measure in MEASURES}
+    named = _prompts(trace)
     for key, (chosen, rejected) in panels.items():
-        prompts = pd.Series(chosen.prompt_ids, index=chosen.pair_ids)
+        prompts = named.reindex(chosen.pair_ids)
         gaps = score_gaps(run_objective(chosen.run), chosen, rejected)[-1]
         found["accuracy"][key] = Outcome(pd.Series((gaps > 0).astype(float), index=chosen.pair_ids), prompts)
         if key in far:
@@ -134,8 +138,17 @@ def _outcomes(
             found["chosen"][key] = Outcome(pd.Series(there, index=chosen.pair_ids), prompts)
         gold = _gold(trace, chosen.run)
         if gold is not None:
-            found["gold"][key] = Outcome(gold, None)
+            found["gold"][key] = Outcome(gold, pd.Series(gold.index, index=gold.index))
     return found, float(value)
+
+
+def _prompts(trace: Trace) -> pd.Series:
+    """The prompt of every probe pair, by the pair's id; without one recorded, each has its own."""
+    probe = (
+        trace.responses[trace.responses["split"] == "probe"].drop_duplicates("pair_id").set_index("pair_id")
+    )
+    own = pd.Series(probe.index, index=probe.index)
+    return own if "prompt_id" not in probe else probe["prompt_id"].fillna(own)
 
 
 def _gain(chosen: Panel, rejected: Panel) -> np.ndarray:
@@ -157,16 +170,16 @@ def _effect(
     """Mean difference, and its interval at a level that holds for all `effects` together."""
     if not all((one, seed) in outcomes for one in (name, other) for seed in seeds):
         return np.nan, np.nan, np.nan
-    differences = pd.concat(
-        [outcomes[name, seed].values - outcomes[other, seed].values for seed in seeds], axis=1
-    ).dropna()
-    each, prompts = differences.mean(axis=1), outcomes[name, seeds[0]].prompts
-    by_prompt = None if prompts is None else prompts[each.index].to_numpy()
-    mean = float(each.mean())
-    count = len(each) if by_prompt is None else len(np.unique(by_prompt))
+    by_seed = [(outcomes[name, seed].values - outcomes[other, seed].values).dropna() for seed in seeds]
+    each = pd.concat(by_seed)
+    prompts = pd.concat(
+        [outcomes[name, seed].prompts[one.index] for seed, one in zip(seeds, by_seed, strict=True)]
+    )
+    mean, count = float(each.mean()), prompts.nunique()
     if count < MIN_PROMPTS:
         return mean, np.nan, np.nan
-    variance, freedom = float(mean_error(each.to_numpy()[None], by_prompt)[0] ** 2), float(count - 1)
+    error = mean_error(each.to_numpy(float)[None], pd.factorize(prompts)[0])[0]
+    variance, freedom = float(error**2), float(count - 1)
     if len(seeds) > 1:
         residual, left = residual_variance(outcomes, seeds)
         variance += 2 * residual / len(seeds)

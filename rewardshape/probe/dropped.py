@@ -7,14 +7,13 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
+from rewardshape.probe.beginning import Beginning
 from rewardshape.probe.distributed import here, on_main
 from rewardshape.probe.drops import Drop, left_out
 from rewardshape.probe.grid import PlannedRun
-from rewardshape.probe.inputs import Inputs
 from rewardshape.probe.measure.dropping import drop_scores
 from rewardshape.probe.measure.logprobs import Batch, Reader, ResponseLogps
 from rewardshape.probe.measure.probe_set import only_pair
-from rewardshape.probe.reference import Reference
 from rewardshape.trace.folder import write_json
 
 
@@ -22,9 +21,8 @@ def dropped_pairs(
     file: Path,
     planned: PlannedRun,
     policy: PreTrainedModel,
-    inputs: Inputs,
+    beginning: Beginning,
     reader: Reader,
-    reference: Reference,
 ) -> list[str]:
     """The ids of the pairs that the run leaves out.
 
@@ -35,8 +33,9 @@ def dropped_pairs(
     planned : PlannedRun
     policy : PreTrainedModel
         Still untouched.
-    inputs, reader, reference
-        Of the command.
+    beginning : Beginning
+        What the runs of its seed begin with.
+    reader : Reader
     """
     text = planned.settings.data.drop
     if text is None:
@@ -48,14 +47,14 @@ def dropped_pairs(
     def score(batch: Batch) -> ResponseLogps:
         return reader.logps(policy, batch)
 
-    drop, pairs = Drop.read(text), [only_pair(pair) for pair in inputs.train]
+    drop, pairs = Drop.read(text), [only_pair(pair) for pair in beginning.inputs.train]
     scores = drop_scores(
         drop.criterion,
         pairs,
         policy,
         reader,
         objective=planned.objective,
-        reference=lambda: reference.logps(reader, score, here().device),
+        reference=lambda: beginning.reference.logps(reader, score, here().device),
         seed=planned.settings.training.seed,
     )
     gone = left_out([pair.pair_id for pair in pairs], scores, drop.share)

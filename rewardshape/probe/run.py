@@ -264,9 +264,7 @@ def run_one(planned: PlannedRun, policy: PreTrainedModel, shared: Shared) -> Non
         steps=settings.training.steps,
         batch_size=decided.batch_size,
         seed=settings.training.seed,
-        without=dropped_pairs(
-            RunFolder(folder).dropped, planned, policy, inputs, shared.reader, shared.reference
-        ),
+        without=dropped_pairs(RunFolder(folder).dropped, planned, policy, shared.of(planned), shared.reader),
     )
     trainer = PairTrainer(
         policy,

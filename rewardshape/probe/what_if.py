@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rewardshape.probe.drops import CRITERIA, RANDOM, Drop
-from rewardshape.probe.settings import SETTINGS, Settings, word
+from rewardshape.probe.settings import SETTINGS, Settings, flag, word
 
 SHARE_OF_STEPS = 1 / 3
 SEEDS = 2  # one seed has no interval for other orders of the pairs
@@ -32,13 +32,23 @@ class Intervention:
         Unique among the interventions of a command.
     changes : mapping
         Settings by name, and the values they have here.
+    flags : str
+        The same as words of the command line.
     against : str
         Name of the intervention that it is compared with; empty for the run as it is.
+    matched : bool
+        Whether that leaves out as many pairs at random.
     """
 
     name: str
     changes: Mapping[str, Any]
-    against: str = AS_IT_IS
+    flags: str
+    against: str
+    matched: bool = False
+
+
+def _changed(name: str, value: Any) -> Intervention:
+    return Intervention(f"{name}={word(value)}", {name: value}, f"{flag(name)} {word(value)}", AS_IT_IS)
 
 
 def base_of(settings: Settings) -> Settings:
@@ -81,16 +91,12 @@ def interventions(settings: Settings, learning_rate: float) -> list[Intervention
         }
     drops = [Drop.read(text) for text in asked.pop("drop", [])]
     shares = dict.fromkeys(drop.share for drop in drops)
-    at_random = {share: str(Drop(RANDOM, share)) for share in shares}
-    found = [Intervention(AS_IT_IS, {}, against="")]
-    found += [Intervention(f"drop={text}", {"drop": text}) for text in at_random.values()]
+    at_random = {share: _changed("drop", str(Drop(RANDOM, share))) for share in shares}
+    found = [Intervention(AS_IT_IS, {}, "", against="")]
+    found += at_random.values()
     found += [
-        Intervention(f"drop={drop}", {"drop": str(drop)}, against=f"drop={at_random[drop.share]}")
+        replace(_changed("drop", str(drop)), against=at_random[drop.share].name, matched=True)
         for drop in drops
         if drop.criterion != RANDOM
     ]
-    return found + [
-        Intervention(f"{name}={word(value)}", {name: value})
-        for name, values in asked.items()
-        for value in values
-    ]
+    return found + [_changed(name, value) for name, values in asked.items() for value in values]

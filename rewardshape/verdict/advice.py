@@ -17,6 +17,7 @@ def advice_for(word: Word, evidence: Evidence, *, gave_back: bool, fell: bool) -
         *_peak(word, evidence, gave_back),
         *_single_pairs(evidence),
         *_truncation(evidence),
+        *(tried.sentence for tried in evidence.tried),
         *word.advice,
         *_fall_too(word, fell),
         *_measure(word, evidence),

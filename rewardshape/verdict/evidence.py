@@ -9,6 +9,7 @@ import pandas as pd
 
 from rewardshape.verdict.recovery import Reference
 from rewardshape.verdict.thresholds import MATTERS, SMALLEST
+from rewardshape.verdict.tried import Tried
 
 Unit = Literal["nats", "nats per token", "reward"]
 Step = int | float
@@ -206,6 +207,8 @@ class Evidence:
         Whether a fixed set was measured along the run.
     matters, smallest : float
         The fall that matters, and the smallest that gets a word, in `unit`.
+    tried : tuple of Tried
+        What changes did in a what-if beside the run.
     curve : DataFrame
         For drawing: step, chosen, smooth, rejected, above the baseline.
     progress : DataFrame
@@ -230,6 +233,7 @@ class Evidence:
     onset: Onset | None = None
     smallest_fall: float | None = None
     evaluated: bool = True
+    tried: tuple[Tried, ...] = ()
     matters: float = MATTERS["nats"]
     smallest: float = SMALLEST["nats"]
     learning: Learning = field(default_factory=Learning)

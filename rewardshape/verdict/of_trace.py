@@ -52,6 +52,7 @@ from rewardshape.verdict.thresholds import (
     STILL_REWARD,
     WORSE_LOSS,
 )
+from rewardshape.verdict.tried import tried_beside
 
 FORM = "rewardshape run"
 ENDS = np.array([0, -1])
@@ -100,6 +101,7 @@ def _evidence(trace: Trace, chosen: Panel, rejected: Panel) -> Evidence:
         missing=(),
         facts=_facts(chosen),
         cannot_tell=_cannot_tell(trace, run.name),
+        tried=tried_beside(run.folder),
         curve=_curve(chosen, rejected),
         progress=_progress(chosen, losses, _margins(goal, chosen, rejected), steps),
     )

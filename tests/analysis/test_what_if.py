@@ -25,7 +25,7 @@ def simulated(rng, effect=0.0, seed_noise=0.02, pair_noise=0.1):
         own = rng.normal(0, pair_noise, UNITS)  # how this intervention treats each pair, whatever the seed
         for i, seed in enumerate(SEEDS):
             values = pairs + own + of_seed[i] + rng.normal(0, seed_noise) + effect * (name == "drop=ches=0.2")
-            found[name, seed] = Outcome(pd.Series(values, index=ids), None)
+            found[name, seed] = Outcome(pd.Series(values, index=ids), pd.Series(ids, index=ids))
     return found
 
 
@@ -97,7 +97,19 @@ def write(write_run, tmp_path):
                     {"chosen": chosen, "rejected": rejected},
                     num_tokens=tokens,
                     run={"seed": seed},
-                    **({"what_if": {"name": name, "changes": {}, "against": other}} if against else {}),
+                    **(
+                        {
+                            "what_if": {
+                                "name": name,
+                                "changes": {},
+                                "flags": "--add-nll 0.1",
+                                "against": other,
+                                "matched": False,
+                            }
+                        }
+                        if against
+                        else {}
+                    ),
                 )
         return read_trace(tmp_path / "what-if")
 
