@@ -82,7 +82,9 @@ def test_a_command_tries_them_and_leaves_the_table(what_if):
     }
     assert (table["steps"] == 4).all()
     assert (table["num_seeds"] == 2).all()
-    assert (table["accuracy_low"] < table["accuracy"]).all()  # chosen is NaN where four steps gained too little
+    assert (
+        table["accuracy_low"] < table["accuracy"]
+    ).all()  # chosen is NaN where four steps gained too little
     assert (table["accuracy"] < table["accuracy_high"]).all()
     stated = json.loads((what_if / "drop=length=0.3-seed=1" / "run.json").read_text(encoding="utf-8"))
     assert stated["what_if"] == {

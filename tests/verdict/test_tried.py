@@ -59,8 +59,8 @@ def test_its_numbers_are_those_of_the_table_and_stand_before_what_is_general(run
         "Try --drop ches=0.2: over 50 steps and 2 seeds it left chosen 0.021 nats per token higher than as many pairs "
         "dropped at random, at equal margin (95 % interval +0.010 to +0.032, of all changes tried together).",
         "Do not try --add-nll 1: over 50 steps and 2 seeds it left chosen 0.050 nats per token lower than the run as "
-        "it is, at equal margin (95 % interval −0.080 to −0.020, of all changes tried together), gold +0.100 (−0.100 to "
-        "+0.300).",
+        "it is, at equal margin (95 % interval −0.080 to −0.020, of all changes tried together), gold +0.100 (−0.100 "
+        "to +0.300).",
     ]
     assert advice[:2] == sizes(advice)
 
