@@ -13,7 +13,7 @@ probe: $(READY) ## set up, then run the embedded α sweep: table, figures and re
 	$(BIN)/python -m rewardshape.probe
 
 test: $(READY)  ## set up, then run every test
-	$(BIN)/python -m pytest -n 2 --dist loadfile --durations=10
+	$(BIN)/python -m pytest -n 2 --dist worksteal --durations=10
 
 lint: $(READY)  ## ruff and mypy
 	$(BIN)/ruff check .

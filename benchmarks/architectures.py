@@ -178,10 +178,10 @@ def difference(model: Any, reader: Reader) -> float:
 
 def limited(model_type: str) -> tuple[str, str]:
     def ring(*_: Any) -> None:
-        raise TimeoutError(f"not done after {SECONDS} seconds")
+        raise TimeoutError(f"not done after {SECONDS} seconds of processor time")
 
-    signal.signal(signal.SIGALRM, ring)
-    signal.alarm(SECONDS)
+    signal.signal(signal.SIGPROF, ring)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
     try:
         return tried(model_type)
     except TimeoutError as problem:
@@ -189,7 +189,7 @@ def limited(model_type: str) -> tuple[str, str]:
     except Exception as problem:
         return "failed", f"{type(problem).__name__}: {problem}"
     finally:
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 def page(results: dict[str, tuple[str, str]]) -> str:

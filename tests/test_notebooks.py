@@ -19,6 +19,7 @@ MOST_BYTES = 400_000
 
 # Fewer steps than a reader takes: every line runs, and what the committed outputs show was made with all of them.
 SHORTER = {"--steps 60": "--steps 6", "steps=40": "steps=16", "steps=100": "steps=30", "steps=60": "steps=8"}
+SHORTER |= {"samples=128": "samples=32"}
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pandas as pd
@@ -68,14 +69,23 @@ def settings_table(trace: Trace) -> pd.DataFrame:
     return pd.DataFrame([{**run.values, **run_label(run)} for run in trace.runs])
 
 
-def probe_panels(trace: Trace) -> Iterator[Panel]:
-    """Every response of every run's probe set as arrays.
+def probe_panels(trace: Trace) -> list[Panel]:
+    """Every response of every run's probe set as arrays, made once for a trace and not to be written to.
 
     Raises
     ------
     InputError
         If no run has probe rows at step 0, so that no change can be told.
     """
+    if trace not in _MADE:
+        _MADE[trace] = list(_panels(trace))
+    return _MADE[trace]
+
+
+_MADE: WeakKeyDictionary[Trace, list[Panel]] = WeakKeyDictionary()
+
+
+def _panels(trace: Trace) -> Iterator[Panel]:
     probe = trace.responses[trace.responses["split"] == "probe"]
     if not (probe["step"] == 0).any():
         raise InputError(f"{trace.folder}: the trace holds no probe set at step 0, so no change can be told")

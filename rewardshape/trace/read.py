@@ -33,7 +33,7 @@ TABLES = ("steps", "responses", *STEP_TABLES, "tokens")
 RESPONSE_COLUMNS = ["run", "step", "split", "pair_id", "response", "logp_sum", "ref_logp_sum", "num_tokens"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # a record is itself: tables made of it may be kept with it
 class Trace:
     """The record of one run, or of several under one index.
 
