@@ -57,7 +57,7 @@ def then_and_now(trace: Trace) -> dict[str, Any]:
     if trace.samples.empty or "text" not in trace.samples:
         return {"prompts": [], "runs": []}
     several = temperatures(trace)[::-1]
-    names = trace.samples["prompt_id"].drop_duplicates().head(MAX_PROMPTS)
+    names = trace.samples["pair_id"].drop_duplicates().head(MAX_PROMPTS)
     asked = [(prompt, temperature) for prompt in names for temperature in several]
     runs = [_of_run(trace, run, asked) for run in trace.runs]
     return {"prompts": [_asked(*one, alone=len(several) == 1) for one in asked], "runs": runs}
@@ -74,8 +74,8 @@ def _of_run(trace: Trace, run: Run, asked: list[tuple[str, float]]) -> dict[str,
     steps = [int(mine["step"].min()), int(mine["step"].max())]
     found: dict[tuple[Any, Any, float], dict[str, Any]] = {}
     for temperature in {temperature for _, temperature in asked}:
-        rows = samples_of(trace, run, temperature=temperature).drop_duplicates(["step", "prompt_id"])
-        found |= {(row["step"], row["prompt_id"], temperature): row for row in _records(rows)}
+        rows = samples_of(trace, run, temperature=temperature).drop_duplicates(["step", "pair_id"])
+        found |= {(row["step"], row["pair_id"], temperature): row for row in _records(rows)}
     texts = [[_sample(found.get((step, *one))) for step in steps] for one in asked]
     return {"steps": steps, "texts": texts}
 

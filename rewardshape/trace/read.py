@@ -170,6 +170,7 @@ def _read_tables(run: Run, damaged: Damaged) -> dict[str, pd.DataFrame]:
                 responses.add(whole, step=record.step, split=split)
         for name in STEP_TABLES:
             if part := record.tables.get(name):
+                part = _with_prompts(part, probe_set) if name == "samples" else part
                 stacks[name].add(part, step=record.step)
         if record.tokens:
             _add_tokens(tokens, record, probe_set)
@@ -188,6 +189,15 @@ def _read_tables(run: Run, damaged: Damaged) -> dict[str, pd.DataFrame]:
     for table in tables.values():
         table.insert(0, "run", run.name)
     return tables
+
+
+def _with_prompts(samples: Table, probe_set: Table) -> Table:
+    """Samples that say which pair's prompt was answered and which prompt that is; older records name the pair alone."""
+    if "pair_id" in samples:
+        return samples
+    prompts = dict(zip(probe_set["pair_id"], probe_set.get("prompt_id", probe_set["pair_id"]), strict=True))
+    pairs = samples["prompt_id"]
+    return {**samples, "prompt_id": [prompts.get(pair, pair) for pair in pairs], "pair_id": pairs}
 
 
 def _seconds(timing: Path) -> dict[int, float]:

@@ -30,6 +30,23 @@ def test_what_is_written_is_read_back(tmp_path, record):
     assert trace.geometry.empty
 
 
+def test_samples_name_the_prompt_also_where_an_older_record_called_the_pair_so(tmp_path):
+    head = {
+        "pair_id": ["a", "a"],
+        "prompt_id": ["5f", "5f"],
+        "response": ["chosen", "rejected"],
+        "num_tokens": [3, 4],
+    }
+    old = {"prompt_id": ["a", "elsewhere"], "text": ["x", "y"]}
+    new = {"prompt_id": ["5f"], "pair_id": ["a"], "text": ["z"]}
+    with TraceWriter(tmp_path, {**head, "ref_logp_sum": [None, None]}) as writer:
+        for step, samples in enumerate((old, new)):
+            writer.append(step, metrics={}, probe={"logp_sum": [-1.0, -2.0]}, samples=samples, seconds=0.0)
+    samples = read_trace(tmp_path).samples
+    assert samples["prompt_id"].tolist() == ["5f", "elsewhere", "5f"]
+    assert samples["pair_id"].tolist() == ["a", "elsewhere", "a"]
+
+
 @pytest.mark.parametrize("cut", [1, 7, 40])
 def test_a_torn_last_line_ends_the_reading(tmp_path, cut, record):
     file = record(tmp_path / "run") / "trace.jsonl"

@@ -100,8 +100,8 @@ class Sampler:
         Returns
         -------
         dict of lists
-            prompt_id, temperature, seed, text, num_tokens, finish (``end``, with the end token, or ``length``);
-            what `Along` has, summed over the response; gold.
+            prompt_id, pair_id (of which the prompt is), temperature, seed, text, num_tokens, finish (``end``, with the
+            end token, or ``length``); what `Along` has, summed over the response; gold.
         """
         several = {1.0: per_prompt if at_one is None else at_one, 0.0: 1}
         mine = [
@@ -116,7 +116,8 @@ class Sampler:
         ]
         rows = [sample for part in by_temperature for sample in part]
         return {
-            "prompt_id": [row.pair.pair_id for row in rows],
+            "prompt_id": [row.pair.prompt_id for row in rows],
+            "pair_id": [row.pair.pair_id for row in rows],
             "temperature": [row.temperature for row in rows],
             "seed": [row.seed for row in rows],
             "text": [row.text for row in rows],

@@ -77,7 +77,8 @@ def test_samples_follow_the_models_own_distribution(checkpoint):
     for pair in prompts:
         with torch.no_grad():
             p = model(torch.tensor([pair.prompt_ids])).logits[0, -1].double().softmax(-1).numpy()
-        mine = np.array(columns["prompt_id"]) == pair.pair_id
+        mine = np.array(columns["prompt_id"]) == pair.prompt_id
+        assert (np.array(columns["pair_id"])[mine] == pair.pair_id).all()
         logps = np.array(columns["logp_sum"])[mine]
         # E[log p] under the model is minus its entropy; its variance is known as well
         mean = (p * np.log(p)).sum()
