@@ -4,9 +4,9 @@
     python benchmarks/kills.py starts --number 50 --output runs/kills
     python benchmarks/kills.py table --output runs/kills
 
-A kill is SIGKILL at a moment drawn evenly from the processor time that an unbroken run takes. After each the record must
-be the beginning of the unbroken run's, and once the run is done all of it, to the last byte. Processes are forked from one
-that has imported torch already, so that the moments fall into the work and not into the imports.
+A kill is SIGKILL at a moment drawn evenly from the processor time that an unbroken run takes. After each the record
+must be the beginning of the unbroken run's, and once the run is done all of it, to the last byte. Processes are forked
+from one that has imported torch already, so that the moments fall into the work and not into the imports.
 """
 
 from __future__ import annotations

@@ -151,7 +151,7 @@ def score_gaps(goal: Objective, chosen: Panel, rejected: Panel) -> np.ndarray:
         return logp_margins(chosen, rejected)
     if goal.alone:
         return np.asarray(scores(goal, chosen) - scores(goal, rejected))
-    of_chosen, of_rejected = _sides(step_by_step(goal.pair_scores, chosen, rejected))
+    of_chosen, of_rejected = _sides(step_by_step(goal, goal.pair_scores, chosen, rejected))
     return np.asarray(of_chosen - of_rejected)
 
 
@@ -159,7 +159,7 @@ def reward_margins(goal: Objective, chosen: Panel, rejected: Panel) -> np.ndarra
     """Reward margin of every pair, γ included: (steps, pairs); NaN where summed log-probs do not tell it."""
     if not goal.sums_suffice:
         return np.full_like(chosen.sums["logp_sum"], np.nan)
-    return step_by_step(goal.pair_margin, chosen, rejected)
+    return step_by_step(goal, goal.pair_margin, chosen, rejected)
 
 
 def pair_weights(chosen: Panel, rejected: Panel) -> tuple[np.ndarray, np.ndarray]:
@@ -171,7 +171,7 @@ def pair_weights(chosen: Panel, rejected: Panel) -> tuple[np.ndarray, np.ndarray
     if not goal.sums_suffice:
         unknown = np.full_like(chosen.sums["logp_sum"], np.nan)
         return unknown, unknown
-    return _sides(step_by_step(goal.pair_weights, chosen, rejected))
+    return _sides(step_by_step(goal, goal.pair_weights, chosen, rejected))
 
 
 def _sides(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -180,13 +180,36 @@ def _sides(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return chosen, rejected
 
 
-def step_by_step(function: Callable[..., Any], chosen: Panel, rejected: Panel) -> np.ndarray:
-    """`function` of the pairs of each step: some objectives look at the whole batch, here the probe set."""
-    return np.stack(
-        [
-            function(
-                *(Responses(p.sums["logp_sum"][i], p.num_tokens, p.ref_logp_sum) for p in (chosen, rejected))
-            )
-            for i in range(len(chosen.steps))
-        ]
+BLOCK = 4_000_000  # numbers that an objective is given at once: some tens of MB
+
+
+def step_by_step(goal: Objective, function: Callable[..., Any], chosen: Panel, rejected: Panel) -> np.ndarray:
+    """What `function` of an objective gives for the pairs of each step: (steps, …, pairs).
+
+    An objective that couples the pairs of a batch, here the probe set, is asked step by step; any other is given many
+    steps at once.
+    """
+    steps, pairs = chosen.sums["logp_sum"].shape
+    size = 1 if goal.coupled else max(1, BLOCK // pairs)
+    return np.concatenate(
+        [_of_steps(function, chosen, rejected, slice(i, i + size)) for i in range(0, steps, size)]
     )
+
+
+def _of_steps(function: Callable[..., Any], chosen: Panel, rejected: Panel, steps: slice) -> np.ndarray:
+    sums = [panel.sums["logp_sum"][steps] for panel in (chosen, rejected)]
+    if len(sums[0]) == 1:  # one batch, as training sees it
+        given = [
+            Responses(s[0], p.num_tokens, p.ref_logp_sum)
+            for s, p in zip(sums, (chosen, rejected), strict=True)
+        ]
+        return np.asarray(function(*given))[None]
+    given = [
+        Responses(s, np.broadcast_to(p.num_tokens, s.shape), _broadcast(p.ref_logp_sum, s.shape))
+        for s, p in zip(sums, (chosen, rejected), strict=True)
+    ]
+    return np.moveaxis(np.asarray(function(*given)), -2, 0)
+
+
+def _broadcast(values: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray | None:
+    return None if values is None else np.broadcast_to(values, shape)

@@ -236,7 +236,7 @@ def _pair_losses(goal: Objective, chosen: Panel, rejected: Panel) -> np.ndarray 
     """
     if not goal.sums_suffice or not chosen.run.manifest.get("objective_is_loss", True):
         return None
-    return step_by_step(goal.pair_loss, chosen, rejected)
+    return step_by_step(goal, goal.pair_loss, chosen, rejected)
 
 
 def _learning(goal: Objective, chosen: Panel, rejected: Panel, losses: np.ndarray | None) -> Learning:

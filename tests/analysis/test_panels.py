@@ -13,9 +13,10 @@ from rewardshape.analysis.panels import (
     reward_margins,
     run_objective,
     score_gaps,
+    step_by_step,
 )
 from rewardshape.errors import InputError
-from rewardshape.theory import Responses, objective
+from rewardshape.theory import Responses, objective, objective_names
 from rewardshape.trace import read_trace
 from tests.analysis.test_displacement import TOKENS
 
@@ -83,3 +84,26 @@ def test_a_manifest_without_an_objective_is_named(write_run, tmp_path, level):
     )
     with pytest.raises(InputError, match="the manifest of run 'run' states no objective"):
         run_objective(read_trace(folder).runs[0])
+
+
+MOVES = {"chosen": np.linspace(0.0, 3.0, 40), "rejected": np.linspace(4.0, 1.0, 40)}
+TRAINED = [name for name in objective_names() if objective(name).sums_suffice]
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_many_steps_at_once_are_what_each_step_alone_is(write_run, tmp_path, level, monkeypatch, name):
+    """Of every objective that the probe trains: blocks of three steps, the last one short, against single steps."""
+    goal = objective(name)
+    stated = {"name": goal.name, "parameters": goal.parameters}
+    sums = {side: np.stack([level[side] - step * move for step in range(7)]) for side, move in MOVES.items()}
+    reference = level if goal.needs_reference else None
+    folder = write_run(tmp_path, sums, num_tokens=TOKENS, objective=stated, ref_logp_sums=reference)
+    chosen, rejected = next(chosen_and_rejected(read_trace(folder)))
+    monkeypatch.setattr("rewardshape.analysis.panels.BLOCK", 3 * len(chosen.pair_ids))
+    for function in (goal.pair_scores, goal.pair_margin, goal.pair_weights, goal.pair_loss):
+        found = step_by_step(goal, function, chosen, rejected)
+        for step in range(7):
+            pair = [
+                Responses(p.sums["logp_sum"][step], p.num_tokens, p.ref_logp_sum) for p in (chosen, rejected)
+            ]
+            np.testing.assert_array_equal(found[step], np.asarray(function(*pair)))
