@@ -6,13 +6,15 @@ import contextlib
 import errno
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from rewardshape.errors import InputError, needing
 from rewardshape.probe.command import PROGRAM, parse
-from rewardshape.probe.process import quiet_imports
+from rewardshape.probe.process import Ended, quiet_imports, signals_raise
 
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO, errno.ENAMETOOLONG}
 
@@ -33,7 +35,8 @@ def main(argv: Sequence[str] | None = None, prog: str = PROGRAM) -> int:
 def guarded(act: Callable[[], int], when_stopped: Callable[[], str]) -> int:
     """The exit status of `act`; what ends it before its time is said in one line."""
     try:
-        return act()
+        with signals_raise():
+            return act()
     except InputError as error:
         return fail(str(error))
     except BrokenPipeError:  # whoever read our output has read enough
@@ -52,9 +55,9 @@ def guarded(act: Callable[[], int], when_stopped: Callable[[], str]) -> int:
         if speaks():
             raise
         return 2  # another process failed and said why; this one only lost the connection
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
         say(when_stopped())
-        return 130
+        return 128 + (stopped.number if isinstance(stopped, Ended) else signal.SIGINT)
 
 
 def _main(argv: Sequence[str] | None, prog: str, folder: list[Path]) -> int:
@@ -70,7 +73,7 @@ def _main(argv: Sequence[str] | None, prog: str, folder: list[Path]) -> int:
             print(plan, flush=True)
         return 0
     try:
-        trace = run(settings, on_folder=folder.append)
+        trace = run(settings, on_folder=folder.append, by_force=lambda number: leave(prog, folder, number))
     except Interrupted as stopped:
         say(how_to_go_on(prog, stopped.folder))
         return 128 + stopped.signal_number
@@ -84,6 +87,12 @@ def _main(argv: Sequence[str] | None, prog: str, folder: list[Path]) -> int:
     if lost:
         fail(f"{len(lost)} of {len(trace.runs)} runs diverged: {'; '.join(lost)}")
     return 1 if lost else 0
+
+
+def leave(prog: str, folder: list[Path], number: int) -> NoReturn:
+    """End this process now, whatever it is in the middle of."""
+    say(how_to_go_on(prog, folder[0]))
+    os._exit(128 + number)
 
 
 def how_to_go_on(prog: str, folder: Path) -> str:

@@ -6,7 +6,9 @@ import contextlib
 import logging
 import os
 import random
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 
@@ -24,6 +26,35 @@ def quiet_imports() -> Iterator[None]:
     finally:
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
+
+
+class Ended(KeyboardInterrupt):
+    """A signal that asks a process to end, raised as Ctrl-C is."""
+
+    def __init__(self, number: int):
+        super().__init__()
+        self.number = number
+
+
+@contextlib.contextmanager
+def signals_raise() -> Iterator[None]:
+    """Within it SIGTERM and SIGHUP raise `Ended`, so that what they end can say how to go on."""
+
+    def raise_(number: int, _: object) -> None:
+        raise Ended(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    default = [number for number in numbers if signal.getsignal(number) == signal.SIG_DFL]
+    for number in default:
+        signal.signal(number, raise_)
+    try:
+        yield
+    finally:
+        for number in default:
+            signal.signal(number, signal.SIG_DFL)
 
 
 @contextlib.contextmanager

@@ -7,22 +7,24 @@ as the weights are after the update.
 from __future__ import annotations
 
 import math
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback
+from torch import Tensor
+from transformers import PreTrainedModel, TrainerCallback
 
 from rewardshape.errors import InputError
-from rewardshape.probe.distributed import gather
+from rewardshape.probe.distributed import gather, here
+from rewardshape.probe.inputs import Inputs
 from rewardshape.probe.measure.destination import Destination, Tables
 from rewardshape.probe.measure.geometry import Geometry
+from rewardshape.probe.measure.influence import chosen_gradient, influences, preconditioned
 from rewardshape.probe.measure.probe_set import PAIR, ProbeSet, ReferenceLogps
-from rewardshape.probe.stopping import Diverged
-from rewardshape.probe.training import PairTrainer, StepNumbers
+from rewardshape.probe.stopping import Diverged, Stop
+from rewardshape.probe.training import PairTrainer, StepNumbers, TrainingOrder
 from rewardshape.trace import TraceWriter
 from rewardshape.trace.folder import RunFolder
 
@@ -72,7 +74,7 @@ class Recorder(TrainerCallback):
     measures : Measures
     reference : callable
         Gives the reference's log-probs; called once, before the first step, where the objective needs them.
-    stop : threading.Event
+    stop : Stop
         Set from outside (a signal) to checkpoint after the step in hand and stop.
     on_step : callable
         Called with the step, its metrics and the probe set's means (empty where it was not due): progress.
@@ -87,7 +89,7 @@ class Recorder(TrainerCallback):
         measures: Measures,
         *,
         reference: Callable[[], ReferenceLogps],
-        stop: threading.Event,
+        stop: Stop,
         on_step: OnStep,
         begins_at: int = 0,
     ):
@@ -138,6 +140,7 @@ class Recorder(TrainerCallback):
         )
         if any(gather(self.stop.is_set())):
             self.stop.set()
+            self.stop.heard.set()
             control.should_save = control.should_training_stop = True
 
     def close(self) -> None:
@@ -205,3 +208,43 @@ def refuse_non_finite(step: int, numbers: StepNumbers, grad_norm: float) -> None
             f"step {step}: the {what} is not finite, on pair {named}; stopped before the update, the trace is "
             "kept; look at that pair, or lower --learning-rate or |--alpha|"
         )
+
+
+# --- where probability went, and which pairs sent it --------------------------------------------------------------
+
+
+def destination_of(
+    trainer: PairTrainer, policy: PreTrainedModel, probe: ProbeSet, inputs: Inputs
+) -> Destination:
+    """The destinations of the probe set's probability; `policy` is still untouched."""
+    if trainer.is_fsdp_enabled:
+        raise InputError(
+            "--destination-every: a sharded model (FSDP) has no whole output projection; run it under DDP or on one"
+            " process"
+        )
+    tokenizer = inputs.tokenizer
+    destination = Destination(probe, end_token=tokenizer.eos_token_id, decode=tokenizer.decode)
+    destination.begin(policy, lambda batch: trainer.score(batch, policy))
+    return destination
+
+
+def influence_of(
+    trainer: PairTrainer, policy: PreTrainedModel, probe: ProbeSet, order: TrainingOrder
+) -> Callable[[], dict[str, list[Any]]]:
+    """What the record asks for when the influence of the pairs is due."""
+    if here().processes > 1:
+        raise InputError("--influence-every: takes whole gradients; run it on one process")
+    pairs = order.pairs()
+    train = ProbeSet(pairs, trainer.reader, trainer.args.device)
+
+    def influence() -> dict[str, list[Any]]:
+        assert trainer.optimizer is not None, "training has begun"
+        weights: list[Tensor] = [weight for weight in policy.parameters() if weight.requires_grad]
+        gradient = chosen_gradient(weights, probe, trainer.score)
+        direction = preconditioned(trainer.optimizer, weights, gradient)
+        found = influences(
+            weights, direction, gradient, train, trainer.score, trainer.objective, trainer.reference
+        )
+        return {"pair_id": [pair.pair_id for pair in pairs], "influence": found.tolist()}
+
+    return influence

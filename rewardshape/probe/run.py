@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
 from transformers import PreTrainedModel, set_seed
 
 from rewardshape.data import EncodedPair, embedded
@@ -26,10 +25,8 @@ from rewardshape.probe.grid import Grid, PlannedRun, plan_runs
 from rewardshape.probe.inputs import Inputs, as_tokens
 from rewardshape.probe.live import live_page
 from rewardshape.probe.lock import locked
-from rewardshape.probe.measure.destination import Destination
 from rewardshape.probe.measure.geometry import Geometry
 from rewardshape.probe.measure.gold import Gold, gold_function, gold_model
-from rewardshape.probe.measure.influence import chosen_gradient, influences, preconditioned
 from rewardshape.probe.measure.logprobs import Reader, choose_reader
 from rewardshape.probe.measure.probe_set import ProbeSet
 from rewardshape.probe.measure.responses import check_scores
@@ -37,11 +34,19 @@ from rewardshape.probe.measure.sampling import Sampler
 from rewardshape.probe.policy import check_optimizer, load_policy
 from rewardshape.probe.process import set_up
 from rewardshape.probe.progress import Progress, changes_shown
-from rewardshape.probe.recorder import Measures, Recorder
+from rewardshape.probe.recorder import Measures, Recorder, destination_of, influence_of
 from rewardshape.probe.reference import untouched_model
 from rewardshape.probe.resume import at_step_0, fingerprint_of, going_on, mend
 from rewardshape.probe.settings import Settings
-from rewardshape.probe.stopping import Diverged, Interrupted, ending_recorded, is_settled, stop_on_signal
+from rewardshape.probe.stopping import (
+    Diverged,
+    Interrupted,
+    Stop,
+    end_by_force,
+    ending_recorded,
+    is_settled,
+    stop_on_signal,
+)
 from rewardshape.probe.training import PairTrainer, TrainingOrder, training_arguments
 from rewardshape.trace import Trace, read_trace
 from rewardshape.trace.folder import RunFolder
@@ -58,6 +63,7 @@ class Shared:
     home: Path
     beginnings: dict[int, Beginning]
     progress: Progress
+    by_force: Callable[[int], object] | None = None
     begins: dict[str, Path] = field(default_factory=dict)
     """The checkpoint that a run goes on from, by its name."""
 
@@ -72,6 +78,7 @@ def run(
     checkpoint: str | None = None,
     data: Any = None,
     on_folder: Callable[[Path], object] = lambda folder: None,
+    by_force: Callable[[int], object] | None = None,
 ) -> Trace:
     """Run what the settings say and read back the trace.
 
@@ -85,6 +92,8 @@ def run(
         The pairs as rows in memory, where they are not what the settings name.
     on_folder : callable
         Told the folder once it is made.
+    by_force : callable, optional
+        Called with the number of a signal that the run is too busy to hear, from another thread, to end the process.
 
     Returns
     -------
@@ -116,7 +125,7 @@ def run(
         with Progress(sum(planned.settings.training.steps for planned in grid.runs), quiet=quiet) as progress:
             for line in [*notes, *inputs.notes]:
                 progress.say(line)
-            return read_trace(run_all(grid, inputs, progress, on_folder))
+            return read_trace(run_all(grid, inputs, progress, on_folder, by_force))
 
 
 def _require_objects(settings: Settings, given: Sequence[str]) -> None:
@@ -145,7 +154,13 @@ def dry_run(settings: Settings) -> str:
         return "\n".join([*inputs.notes, *as_tokens(inputs.train[0], inputs.tokenizer), "", described])
 
 
-def run_all(grid: Grid, inputs: Inputs, progress: Progress, on_folder: Callable[[Path], object]) -> Path:
+def run_all(
+    grid: Grid,
+    inputs: Inputs,
+    progress: Progress,
+    on_folder: Callable[[Path], object],
+    by_force: Callable[[int], object] | None,
+) -> Path:
     """Every run of the grid that is not settled yet, one after the other; the folder they lie in."""
     gold, output = gold_of(grid), grid.settings.output
     resumed = Path(output.output) if output.resume and output.output else None
@@ -163,7 +178,9 @@ def run_all(grid: Grid, inputs: Inputs, progress: Progress, on_folder: Callable[
                 continue
             policy = fresh_policy(planned)
             if shared is None:  # nothing is written before the checkpoint has shown that it can be used
-                shared = begin(grid, inputs, gold, policy, planned, progress, held)
+                shared = replace(
+                    begin(grid, inputs, gold, policy, planned, progress, held), by_force=by_force
+                )
                 on_folder(shared.home)
             try:
                 run_one(planned, policy, shared)
@@ -253,7 +270,21 @@ def manifest_now(planned: PlannedRun, shared: Shared) -> dict[str, Any]:
 
 
 def run_one(planned: PlannedRun, policy: PreTrainedModel, shared: Shared) -> None:
-    """One training run: from the start, or on from its newest whole checkpoint."""
+    """One training run, however it ends."""
+    files = RunFolder(shared.home / planned.name)
+    with (
+        stop_on_signal() as stop,
+        end_by_force(stop, files, shared.by_force),
+        ending_recorded(files, shared.home),
+    ):
+        train(planned, policy, shared, stop)
+    on_main(lambda: files.set_status("interrupted" if stop.is_set() else "done"))
+    if stop.is_set():
+        raise Interrupted(stop.signal_number, shared.home)
+
+
+def train(planned: PlannedRun, policy: PreTrainedModel, shared: Shared, stop: Stop) -> None:
+    """From the start, or on from the newest whole checkpoint."""
     inputs, settings, decided = shared.of(planned).inputs, planned.settings, planned.decided
     folder = shared.home / planned.name
     untouched = (
@@ -296,33 +327,28 @@ def run_one(planned: PlannedRun, policy: PreTrainedModel, shared: Shared) -> Non
     shared.progress.begin(
         counted(planned, shared.grid), "" if checkpoint else "step 0: measuring the untouched model"
     )
-    with stop_on_signal() as stop:
-        recorder = Recorder(
-            trainer,
-            folder,
-            measures,
-            reference=lambda: shared.of(planned).reference.logps(
-                shared.reader, trainer.score, trainer.args.device
-            ),
-            stop=stop,
-            begins_at=step_of(checkpoint) if checkpoint else 0,
-            on_step=changes_shown(
-                shared.progress,
-                settings.training.steps,
-                start=lambda: probe.means(at_step_0(RunFolder(folder))),
-            ),
-        )
-        for callback in (measures.geometry, recorder):
-            if callback is not None:
-                trainer.add_callback(callback)
-        try:
-            with ending_recorded(RunFolder(folder), shared.home):
-                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        finally:
-            recorder.close()
-    on_main(lambda: RunFolder(folder).set_status("interrupted" if stop.is_set() else "done"))
-    if stop.is_set():
-        raise Interrupted(stop.signal_number, shared.home)
+    recorder = Recorder(
+        trainer,
+        folder,
+        measures,
+        reference=lambda: shared.of(planned).reference.logps(
+            shared.reader, trainer.score, trainer.args.device
+        ),
+        stop=stop,
+        begins_at=step_of(checkpoint) if checkpoint else 0,
+        on_step=changes_shown(
+            shared.progress,
+            settings.training.steps,
+            start=lambda: probe.means(at_step_0(RunFolder(folder))),
+        ),
+    )
+    for callback in (measures.geometry, recorder):
+        if callback is not None:
+            trainer.add_callback(callback)
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    finally:
+        recorder.close()
 
 
 def counted(planned: PlannedRun, grid: Grid) -> str:
@@ -345,46 +371,6 @@ def optimizer_notes(grid: Grid) -> list[str]:
     """What is worth saying about the optimisers; `InputError` where one cannot be had."""
     notes = [check_optimizer(planned.decided.optimizer, planned.settings.model) for planned in grid.runs]
     return [note for note in dict.fromkeys(notes) if note]
-
-
-# --- where probability went, and which pairs sent it --------------------------------------------------------------
-
-
-def destination_of(
-    trainer: PairTrainer, policy: PreTrainedModel, probe: ProbeSet, inputs: Inputs
-) -> Destination:
-    """The destinations of the probe set's probability; `policy` is still untouched."""
-    if trainer.is_fsdp_enabled:
-        raise InputError(
-            "--destination-every: a sharded model (FSDP) has no whole output projection; run it under DDP or on one"
-            " process"
-        )
-    tokenizer = inputs.tokenizer
-    destination = Destination(probe, end_token=tokenizer.eos_token_id, decode=tokenizer.decode)
-    destination.begin(policy, lambda batch: trainer.score(batch, policy))
-    return destination
-
-
-def influence_of(
-    trainer: PairTrainer, policy: PreTrainedModel, probe: ProbeSet, order: TrainingOrder
-) -> Callable[[], dict[str, list[Any]]]:
-    """What the record asks for when the influence of the pairs is due."""
-    if here().processes > 1:
-        raise InputError("--influence-every: takes whole gradients; run it on one process")
-    pairs = order.pairs()
-    train = ProbeSet(pairs, trainer.reader, trainer.args.device)
-
-    def influence() -> dict[str, list[Any]]:
-        assert trainer.optimizer is not None, "training has begun"
-        weights: list[Tensor] = [weight for weight in policy.parameters() if weight.requires_grad]
-        gradient = chosen_gradient(weights, probe, trainer.score)
-        direction = preconditioned(trainer.optimizer, weights, gradient)
-        found = influences(
-            weights, direction, gradient, train, trainer.score, trainer.objective, trainer.reference
-        )
-        return {"pair_id": [pair.pair_id for pair in pairs], "influence": found.tolist()}
-
-    return influence
 
 
 # --- samples ----------------------------------------------------------------------------------------------------

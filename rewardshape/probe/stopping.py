@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import os
+import select
 import signal
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from rewardshape.errors import InputError
 from rewardshape.probe.distributed import here
 from rewardshape.trace.folder import RunFolder, Status
+
+STEP_MAY_TAKE = 10.0  # seconds from a signal to the end of the step in hand
+SAME = 1.0  # seconds within which a signal that comes again is the same one, passed on by a launcher too
+LONG = 3600.0  # seconds; a system call knows no infinity
+ASKING = [
+    number for name in ("SIGINT", "SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)) is not None
+]
 
 
 class Interrupted(Exception):
@@ -27,16 +38,20 @@ class Diverged(InputError):
 
 
 class Stop(threading.Event):
-    """Set when a signal asked the run to stop."""
+    """Set when a signal asked the run to stop; `heard` is set once the step in hand is over and the run obeys."""
 
     signal_number = int(signal.SIGINT)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard = threading.Event()
 
 
 @contextlib.contextmanager
 def stop_on_signal() -> Iterator[Stop]:
     """Within it, SIGINT, SIGTERM or SIGHUP asks for a stop after the step in hand; a second SIGINT stops at once.
 
-    A second SIGTERM does not: launchers and schedulers pass one on that the process itself has had already.
+    A second SIGTERM is left to `end_by_force`: launchers and schedulers pass one on that the process has had already.
     """
     stop = Stop()
 
@@ -51,18 +66,62 @@ def stop_on_signal() -> Iterator[Stop]:
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    heard = [
-        number
-        for name in ("SIGINT", "SIGTERM", "SIGHUP")
-        # Under nohup a closed terminal is ignored, and stays so.
-        if (number := getattr(signal, name, None)) and signal.getsignal(number) != signal.SIG_IGN
-    ]
+    # Under nohup a closed terminal is ignored, and stays so.
+    heard = [number for number in ASKING if signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, ask) for number in heard}
     try:
         yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def end_by_force(stop: Stop, files: RunFolder, end: Callable[[int], object] | None) -> Iterator[None]:
+    """Within it a process that is too busy to hear a signal ends all the same, its status recorded.
+
+    A handler in Python runs between two of its instructions, and a step may be one for minutes. What the system writes
+    down of every signal is read by a thread instead. It calls `end` with the number of the signal where the step in
+    hand is not over `STEP_MAY_TAKE` seconds later, and shortly after a second signal in any case. Without `end`, for a
+    caller whose process is not ours to end, nothing is watched.
+    """
+    if end is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    watch = threading.Thread(target=_watch, args=(reader, stop, files, end), daemon=True)
+    watch.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(writer)
+        watch.join()
+        os.close(reader)
+
+
+def _watch(reader: int, stop: Stop, files: RunFolder, end: Callable[[int], object]) -> None:
+    first, again, until, number = 0.0, False, math.inf, 0
+    while True:
+        ready, _, _ = select.select([reader], [], [], max(0.0, min(until - time.monotonic(), LONG)))
+        now = time.monotonic()
+        sent = os.read(reader, 64) if ready else b"\0"
+        if not sent:  # closed: the run is over
+            return
+        for asked in (n for n in sent if n in ASKING):
+            number = asked
+            if not first:
+                first, until = now, now + STEP_MAY_TAKE
+            elif now - first > SAME:
+                again, until = True, min(until, now + SAME)
+        if now >= until:
+            if again or not stop.heard.is_set():
+                _record(files, "interrupted")
+                end(number)
+                return
+            until = math.inf
 
 
 @contextlib.contextmanager
@@ -82,7 +141,7 @@ def ending_recorded(files: RunFolder, home: Path) -> Iterator[None]:
 
 
 def _record(files: RunFolder, status: Status, reason: str = "") -> None:
-    if not here().is_main:
+    if not here().is_main or not files.manifest.is_file():  # the latter: before the run began
         return
     try:
         files.set_status(status, reason)

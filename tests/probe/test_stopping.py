@@ -121,6 +121,53 @@ def test_a_closed_terminal_leaves_a_checkpoint_as_sigterm_does(checkpoint, pairs
     assert (output / "checkpoints" / f"checkpoint-{run.steps['step'].max()}").is_dir()
 
 
+DEAF = """
+import hashlib, sys
+from rewardshape.probe.__main__ import main
+from rewardshape.probe.recorder import Recorder
+
+begun = Recorder.on_step_begin
+
+def deaf(self, args, state, control, **keywords):
+    begun(self, args, state, control, **keywords)
+    if state.global_step == 1:
+        print("deaf now", file=sys.stderr, flush=True)
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 2_000_000_000)  # minutes within one call, the lock let go as torch does
+
+Recorder.on_step_begin = deaf
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("again", [True, False], ids=["a second time", "ten seconds"])
+def test_sigterm_ends_a_step_that_hears_nothing(checkpoint, pairs_file, tmp_path, again):
+    """A step that is one call of C for minutes: a second SIGTERM, or ten seconds, and the record is whole."""
+    output = tmp_path / "run"
+    process = subprocess.Popen(
+        [sys.executable, "-c", DEAF, *words(checkpoint, pairs_file, output, "--steps", "50")],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    for line in process.stderr:
+        if "deaf now" in line:
+            break
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    if again:
+        time.sleep(1.5)
+        process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert f"--resume --output {output}" in said
+    took = time.monotonic() - began
+    assert took < 8 if again else took >= 9.9
+    run = read_trace(output)
+    assert run.runs[0].manifest["status"] == "interrupted"
+    assert run.steps["step"].tolist() == [0, 1]
+
+
 def test_stopping_while_the_figures_are_drawn_says_how_to_go_on(
     checkpoint, pairs_file, tmp_path, monkeypatch, capsys
 ):
