@@ -171,19 +171,25 @@ def path(alpha: Array, gram: Gram, s_w: Array, s_l: Array, gap: Array) -> Pair:
 
 
 def integrated_path(shape: Shape, gram: Gram, s_w: float, s_l: float, gaps: Array) -> Pair:
-    """The path from one point (s_w, s_l) at increasing gaps Δ ≥ s_w − s_l, for any shape, by integration.
+    """The path from one point (s_w, s_l) at gaps Δ ≥ s_w − s_l, in any order, for any shape, by integration.
 
     The equation is ds_w/dΔ = (aρ − b)/((a−b)ρ + (c−b)) with ρ = φ′(s_w)/φ′(s_w − Δ).
 
     Raises
     ------
     InputError
-        Where the pair does not get that far: its gap stalls, or shrinks.
+        Where the pair does not get that far: its gap stalls, or shrinks; or where a gap lies behind its start.
     """
     from scipy.integrate import solve_ivp
 
     a, b, c = gram
-    gaps = np.atleast_1d(_array(gaps))
+    gaps, start = np.atleast_1d(_array(gaps)), s_w - s_l
+    rounding = 4 * np.finfo(np.float64).eps * max(abs(s_w), abs(s_l))
+    if gaps.min() < start - rounding:
+        raise InputError(f"a gap of {gaps.min():g} lies behind the start of the pair, whose gap is {start:g}")
+    wanted, back = np.unique(np.maximum(gaps, start), return_inverse=True)
+    if wanted[-1] == start:
+        return np.full_like(gaps, s_w), s_w - gaps
 
     def speed(gap: float, s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         rho = weight_ratio(shape, s, s - gap)
@@ -197,18 +203,17 @@ def integrated_path(shape: Shape, gram: Gram, s_w: float, s_l: float, gaps: Arra
         rho, f = speed(gap, s)
         return float((f / (abs(a - b) * rho + abs(c - b)) - _STALLED)[0])
 
-    if stalled(s_w - s_l, np.array([s_w])) <= 0 and gaps.max() > s_w - s_l:
+    if stalled(start, np.array([s_w])) <= 0:
         raise InputError(
             f"the gap of the pair ({s_w:g}, {s_l:g}) does not grow: training leads away from {gaps.max():g}"
         )
     stalled.terminal = True  # type: ignore[attr-defined]
-    span = (s_w - s_l, float(gaps.max()))
     done = solve_ivp(
         slope,
-        span,
+        (start, float(wanted[-1])),
         np.array([s_w]),
         method="DOP853",
-        t_eval=gaps,
+        t_eval=wanted,
         rtol=1e-11,
         atol=1e-12,
         events=stalled,
@@ -217,7 +222,7 @@ def integrated_path(shape: Shape, gram: Gram, s_w: float, s_l: float, gaps: Arra
     if done.status != 0:
         end = done.t_events[0][-1]
         raise InputError(f"the path from ({s_w:g}, {s_l:g}) stalls near a gap of {end:g} and goes no further")
-    return done.y[0], done.y[0] - gaps
+    return done.y[0][back], done.y[0][back] - gaps
 
 
 def gradient_magnitude(

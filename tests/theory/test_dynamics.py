@@ -312,3 +312,21 @@ class TestLimitsInAlpha:
         gram = Gram(up @ up, up @ down, down @ down)
         ours = gradient_magnitude(0.5, -1.0, -1.2, beta=2.5, gamma=0.25, gram=gram)
         assert ours == pytest.approx(np.linalg.norm(w_l * down - w_w * up), rel=1e-13)
+
+
+def test_an_integrated_path_starts_where_the_pair_is():
+    """The first gap is s_w − s_l as it was written, which float64 need not subtract to the same number."""
+    gram, s_w = Gram(1.0, 1.1, 1.5), -0.7
+    for gap in (0.1, 0.3, 0.7):
+        for s_l in (s_w - gap, float(np.nextafter(s_w - gap, 0.0))):
+            ends, others = integrated_path(Alpha(0.5), gram, s_w, s_l, np.array([gap + 0.2, gap, gap + 0.2]))
+            assert ends[1] == pytest.approx(s_w, abs=1e-12)
+            assert others[1] == pytest.approx(s_l, abs=1e-12)
+            assert ends[0] == ends[2] == pytest.approx(path(0.5, gram, s_w, s_l, gap + 0.2)[0], abs=1e-8)
+    ends, others = integrated_path(Alpha(0.5), gram, s_w, s_w - 0.3, 0.3)
+    assert (ends[0], others[0]) == pytest.approx((s_w, s_w - 0.3))
+
+
+def test_a_gap_behind_the_start_is_refused():
+    with pytest.raises(InputError, match=r"a gap of 0\.1 lies behind the start of the pair, whose gap is 0\.3"):
+        integrated_path(Alpha(0.5), Gram(1.0, 1.1, 1.5), -0.7, -1.0, [0.1, 0.5])
