@@ -173,7 +173,8 @@ class Sigmoid(_Falling):
         return sigmoid(xp, -z)
 
     def compute_slope(self, xp: Any, z: Array) -> Array:
-        return -sigmoid(xp, z) * sigmoid(xp, -z)
+        small = xp.exp(-xp.abs(z))  # σ(z)·σ(−z) is the same on both sides
+        return -small / (1.0 + small) ** 2
 
     def compute_log_slope(self, xp: Any, z: Array) -> Array:
         return -softplus(xp, z) - softplus(xp, -z)
@@ -232,8 +233,8 @@ class LogRatioModulated(Link):
         return xp.exp(-softplus(xp, -z / self.tau) - z)
 
     def compute_slope(self, xp: Any, z: Array) -> Array:
-        m, rest = sigmoid(xp, z / self.tau), sigmoid(xp, -z / self.tau)
-        exponential = self._exponential(xp, z)
+        rest = sigmoid(xp, -z / self.tau)
+        m, exponential = 1.0 - rest, self._exponential(xp, z)
         blend = rest * (exponential - m * softplus(xp, -z)) / self.tau
         return blend - rest * sigmoid(xp, -z) - exponential
 

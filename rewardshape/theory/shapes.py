@@ -331,18 +331,18 @@ class LogOdds(_Steep):
         return -np.inf, np.inf
 
     def compute_reward(self, xp: Any, s: Array) -> Array:
-        # −log(e^−s − 1) is exact around its zero at s = −log 2, the difference of its two terms far below
-        inner = _below_one(xp, s)
-        shallow = -xp.log(xp.expm1(-xp.clip(inner, -1.0, None)))
-        return self._attach_reward(xp, xp.where(inner > -1.0, shallow, inner - log1mexp(xp, inner)), s)
+        # −log(e^−s − 1) is exact around its zero at s = −log 2, and s itself far below
+        inner = xp.clip(s, -_DEEPEST, -limits(xp, s)[0])
+        return self._attach_reward(xp, (s - inner) - xp.log(xp.expm1(-inner)), s)
 
     def compute_difference(self, xp: Any, s_w: Array, s_l: Array) -> Array:
-        high = _below_one(xp, xp.where(s_w > s_l, s_w, s_l))
-        low = _below_one(xp, xp.where(s_w > s_l, s_l, s_w))
-        gap = high - low
+        s_w_inner, s_l_inner = _below_one(xp, s_w), _below_one(xp, s_l)
+        ordered = s_w_inner - s_l_inner
+        gap = xp.abs(ordered)
         # gap + log(u_low/u_high) with u = 1 − e^s, and u_low − u_high = −e^high·(e^(−gap) − 1): nothing cancels
-        value = gap + xp.log1p(xp.exp(high) * xp.expm1(-gap) / xp.expm1(high))
-        return self._attach(xp, xp.sign(s_w - s_l) * value, s_w, s_l)
+        minus_u = xp.expm1(xp.maximum(s_w_inner, s_l_inner))
+        value = gap + xp.log1p((1.0 + minus_u) * xp.expm1(-gap) / minus_u)
+        return self._attach(xp, xp.copysign(value, ordered), s_w, s_l)
 
     def compute_slope(self, xp: Any, s: Array) -> Array:
         value = -1.0 / xp.expm1(_below_one(xp, s))
@@ -397,5 +397,9 @@ class SquaredLog(Shape):
         return (s - 2.0) * xp.exp(-s)
 
 
+_DEEPEST = 80.0  # nats: e^80 is far from the end of float32, and below it the log-odds are s to the last bit
+
+
 def _below_one(xp: Any, s: Array) -> Array:
-    return xp.clip(s, None, -limits(xp, s)[0])
+    largest = -limits(xp, s)[0]
+    return np.minimum(s, largest) if xp is np else xp.clip(s, None, largest)

@@ -328,5 +328,7 @@ def test_an_integrated_path_starts_where_the_pair_is():
 
 
 def test_a_gap_behind_the_start_is_refused():
-    with pytest.raises(InputError, match=r"a gap of 0\.1 lies behind the start of the pair, whose gap is 0\.3"):
+    with pytest.raises(
+        InputError, match=r"a gap of 0\.1 lies behind the start of the pair, whose gap is 0\.3"
+    ):
         integrated_path(Alpha(0.5), Gram(1.0, 1.1, 1.5), -0.7, -1.0, [0.1, 0.5])

@@ -49,16 +49,16 @@ class Listwise(Objective):
         return self.beta * (s_w - s_l)
 
     def compute_loss(self, xp: Any, s_w: Array, s_l: Array) -> Array:
-        return self.compute_list_loss(xp, *self._as_list(xp, s_w, s_l))
+        # The two of a list of two have ranks 1 and 2, whichever is ahead: Δ is the same.
+        return self._delta_of_two * _logistic(xp, self.compute_margin(xp, s_w, s_l))
 
     def compute_weights(self, xp: Any, s_w: Array, s_l: Array) -> Pair:
-        weights = self.compute_list_weights(xp, *self._as_list(xp, s_w, s_l))
-        return weights[..., 0], -weights[..., 1]
+        pull = (self._delta_of_two * self.beta) * sigmoid(xp, -self.compute_margin(xp, s_w, s_l))
+        return pull, 1.0 * pull
 
-    def _as_list(self, xp: Any, s_w: Array, s_l: Array) -> Pair:
-        scores = xp.stack([s_w + 0.0 * s_l, s_l + 0.0 * s_w], axis=-1)
-        better = xp.stack([xp.ones_like(s_w + s_l), xp.zeros_like(s_w + s_l)], axis=-1)
-        return scores, better
+    @property
+    def _delta_of_two(self) -> float:
+        return 1.0 if self.normalized else _FIRST_TWO
 
     def compute_list_loss(self, xp: Any, s: Array, labels: Array) -> Array:
         z = self.beta * (s[..., :, None] - s[..., None, :])

@@ -57,11 +57,11 @@ class Pointwise(Objective):
             xp, self.chosen_link, self.compute_reward(xp, s_w) - shift_w, s_w, self.chosen_weight
         )
         if self.rejected_link is None:
-            return w_w + 0.0 * s_l, 0.0 * w_w + 0.0 * s_l
+            return _as_many(w_w, s_l), 0.0 * _as_many(w_w, s_l)
         w_l = self._pull(
             xp, self.rejected_link, shift_l - self.compute_reward(xp, s_l), s_l, self.rejected_weight
         )
-        return w_w + 0.0 * s_l, w_l + 0.0 * s_w
+        return _as_many(w_w, s_l), _as_many(w_l, s_w)
 
     def _pull(self, xp: Any, link: Link, r: Array, s: Array, weight: float) -> Array:
         if self.shape.tame:
@@ -70,6 +70,11 @@ class Pointwise(Objective):
         steepness = link.compute_log_slope(xp, r) + self.shape.compute_log_slope(xp, s)
         sign = link.compute_direction(xp, r) * self.shape.compute_direction(xp, s)
         return weight * constant(xp, self.beta, s) * sign * xp.exp(steepness)
+
+
+def _as_many(values: Array, others: Array) -> Array:
+    """The values, as many as there are pairs: of the scores of one side there may be one for all of the other."""
+    return values if values.shape == others.shape else values + 0.0 * others
 
 
 @dataclass(frozen=True)
