@@ -128,17 +128,18 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("shared", type=Path)
     parser.add_argument("output", type=Path)
-    parser.add_argument("--count", type=int, default=40, help="texts of each kind; default 40")
+    parser.add_argument("--count", type=int, default=24, help="texts of each kind; default 24")
     arguments = parser.parse_args()
     read = Reading(AutoTokenizer.from_pretrained(arguments.model))
     model: Any = AutoModelForCausalLM.from_pretrained(arguments.model).eval()
     with open(arguments.output, "w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
         table.writerow(["kind", "tokens", "score"])
-        for texts in (
-            written(read, arguments.shared, arguments.count),
+        sources = (
             own(read, model, arguments.shared, arguments.count),
-        ):
+            written(read, arguments.shared, arguments.count),
+        )
+        for texts in sources:
             for text in texts:
                 table.writerow([text.kind, len(text.ids), f"{score(model, text):.4f}"])
                 file.flush()
