@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: probe test lint figures notebooks docs lock clean help
+.PHONY: probe test lint figures notebooks outputs docs lock clean help
 
 help:           ## say what there is to make
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 14
@@ -29,6 +29,9 @@ docs: $(READY)  ## build the site into site/, warnings are errors
 
 notebooks: $(READY) ## open the notebooks
 	$(BIN)/jupyter lab notebooks
+
+outputs: $(READY) ## execute the notebooks and keep their outputs
+	$(BIN)/python notebooks/execute.py
 
 lock: $(READY)  ## pin what is installed now
 	$(BIN)/python -m pip freeze --all --exclude pip --exclude-editable | sed 's/+cpu//' > requirements.lock

@@ -102,9 +102,10 @@ def gallery() -> str:
     """Every figure with what it shows and the code that draws it."""
     parts = [
         "# Gallery",
-        "Every figure, with the Python that draws it; `trace` is a run or a sweep that `read_trace` read. On the "
-        "command line it is `rewardshape figures NAME --runs DIR`. Plot functions that are given no axes draw in the "
-        "project's style; "
+        "Every figure, with the Python that draws it; `trace` is a run or a sweep that `read_trace` read or "
+        "`run_probe` made. On the command line it is `rewardshape figures NAME --runs DIR`. What the runs differ in "
+        'lays most of them out: `trace.plot("trajectories", hue="alpha", col="beta", row="seed")`. Plot functions '
+        "that are given no axes draw in the project's style; "
         '`with style("paper"):` and `with style("talk"):` are the others.',
     ]
     for name, figure in THEORY.items():
@@ -112,7 +113,7 @@ def gallery() -> str:
         parts += _shown(name, figure.caption, code)
     for source in SOURCES.values():
         for name in source.pictures:
-            code = f'from rewardshape.figures import draw\n\ndraw("{name}", trace, Path("figures"))'
+            code = f'trace.plot("{name}")'
             parts += _shown(name, PICTURES[name].caption, code)
     return "\n\n".join(parts) + "\n"
 

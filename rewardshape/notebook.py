@@ -1,17 +1,24 @@
-"""What a notebook holds of a run: its trace, which draws itself and writes its page."""
+"""What a notebook holds of a run: its trace, which draws itself and writes its page; pictures behind a slider."""
 
 from __future__ import annotations
 
+import base64
+import html
+import io
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 
 from rewardshape.figures.of_runs import picture_of
 from rewardshape.plotting.style import style
 from rewardshape.report import write_report
+from rewardshape.report.portrait import portrait_page
 from rewardshape.trace import Trace
 from rewardshape.trace import read_trace as read_tables
 
@@ -97,3 +104,120 @@ def read_trace(folder: str | Path, **options: Any) -> ShownTrace:
     >>> read_trace("runs/embedded").plot("gold")                                        # doctest: +SKIP
     """
     return shown(read_tables(folder, **options))
+
+
+@dataclass(frozen=True)
+class Slider:
+    """Pictures behind a slider that needs neither a kernel nor the network: it works in a saved notebook too.
+
+    Attributes
+    ----------
+    name : str
+        What the slider moves.
+    labels : tuple of str
+        Its positions.
+    pictures : tuple of bytes
+        A PNG for each.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    pictures: tuple[bytes, ...]
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        return {"text/html": self._html(), "image/png": _base64(self.pictures[-1]), "text/plain": repr(self)}
+
+    def __repr__(self) -> str:
+        return f"<slider: {self.name}, {len(self.labels)} positions>"
+
+    def _html(self) -> str:
+        last = len(self.labels) - 1
+        shown = "".join(
+            f'<img alt="{html.escape(f"{self.name} {label}")}" src="data:image/png;base64,{_base64(picture)}"'
+            f"{'' if number == last else ' hidden'}>"
+            for number, (label, picture) in enumerate(zip(self.labels, self.pictures, strict=True))
+        )
+        return (
+            f'<div class="slider"><label>{html.escape(self.name)} <input type="range" min="0" max="{last}" '
+            f'value="{last}" style="vertical-align: middle; width: 16em" data-name="{len(self.name) + 1}" '
+            f'oninput="{MOVE}"> '
+            f"<output>{html.escape(self.labels[-1])}</output></label><br>{shown}</div>"
+        )
+
+
+# Shows the picture of the slider's position, and its label, which is what follows the name in the picture's own text.
+MOVE = (
+    "const all = this.closest('div').querySelectorAll('img'); "
+    "all.forEach((one, i) => { one.hidden = i != this.value; }); "
+    "this.nextElementSibling.textContent = all[this.value].alt.slice(this.dataset.name);"
+)
+FRAME_DPI = 110
+FRAME_COLORS = 64
+
+
+def slide(draw: Callable[[Any], Axes | Figure], values: Iterable[Any], *, name: str) -> Slider:
+    """One picture for every value, on one scale, behind a slider that needs no kernel.
+
+    Parameters
+    ----------
+    draw : callable
+        Takes a value, gives axes or a figure.
+    values : iterable
+    name : str
+        What the values are, with a unit where they have one.
+
+    Examples
+    --------
+    >>> curve = displacement_curve(trace)                                               # doctest: +SKIP
+    >>> slide(lambda step: plot_trajectory(curve[curve["step"] <= step]), range(15, 151, 15), name="step")
+    ... # doctest: +SKIP
+    """
+    values = list(values)
+    figures = []
+    for value in values:
+        with style():
+            made = draw(value)
+        figures.append(made if isinstance(made, Figure) else made.get_figure(root=True))
+    _one_scale(figures)
+    pictures = tuple(_png(figure) for figure in figures)
+    for figure in figures:
+        plt.close(figure)
+    return Slider(name, tuple(_label(value) for value in values), pictures)
+
+
+def _label(value: Any) -> str:
+    return (f"{value:.3g}" if isinstance(value, float) else str(value)).replace("-", "−")
+
+
+def _one_scale(figures: list[Figure]) -> None:
+    """Every axes of a figure spans what that axes spans in any of them."""
+    for same in zip(*(figure.axes for figure in figures), strict=False):
+        for get, put in (("get_xlim", "set_xlim"), ("get_ylim", "set_ylim")):
+            ends = [getattr(ax, get)() for ax in same]
+            for ax in same:
+                getattr(ax, put)(min(low for low, _ in ends), max(high for _, high in ends))
+
+
+def _png(figure: Figure) -> bytes:
+    drawn, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, dpi=FRAME_DPI)
+    Image.open(drawn).convert("RGB").quantize(FRAME_COLORS).save(small, "png", optimize=True)
+    return small.getvalue()
+
+
+def _base64(picture: bytes) -> str:
+    return base64.b64encode(picture).decode()
+
+
+@dataclass(frozen=True)
+class Portrait:
+    """The phase portrait of a pair to play with: drag the start, move α, β, γ and the overlaps; it needs no kernel."""
+
+    height: int = 460
+
+    def _repr_html_(self) -> str:
+        page = html.escape(portrait_page())
+        return (
+            f'<iframe title="Phase portrait of a pair" srcdoc="{page}" width="100%" height="{self.height}" '
+            'style="border: 0"></iframe>'
+        )

@@ -12,13 +12,10 @@ import glob
 import importlib
 import io
 import json
-import os
 import pkgutil
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -307,38 +304,6 @@ def _help(command: str) -> str:
     with redirect_stdout(output), pytest.raises(SystemExit):
         console.main([command, "--help"])
     return output.getvalue()
-
-
-def test_site_builds_without_a_warning(tmp_path: Path):
-    built = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "mkdocs",
-            "build",
-            "--strict",
-            "--quiet",
-            "--site-dir",
-            str(tmp_path / "site"),
-        ],
-        cwd=ROOT,
-        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert built.returncode == 0, built.stdout + built.stderr
-    pages = list((tmp_path / "site").rglob("*.html"))
-    outside = {
-        link
-        for page in pages
-        for link in re.findall(
-            r'<(?:script|link|img)[^>]+(?:src|href)="(https?:[^"]+)"', page.read_text("utf-8")
-        )
-    }
-    assert outside == set()
-    theory = (tmp_path / "site" / "api" / "theory.html").read_text(encoding="utf-8")
-    assert "<math" in theory
-    assert ".. math::" not in theory
 
 
 def _modules() -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 from pathlib import Path
 
@@ -9,9 +11,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from PIL import Image
 
 import rewardshape as rs
 from rewardshape.analysis import displacement_curve
+from rewardshape.notebook import Portrait, slide
 from rewardshape.trace import read_trace as read_tables
 
 PAIRS = 10
@@ -85,3 +89,43 @@ def test_report_is_the_page_in_its_folder(grid):
     assert page == grid / "report.html"
     text = page.read_text(encoding="utf-8")
     assert all(f'data-run="{json.loads(json.dumps(run.name))}"' in text for run in read_tables(grid).runs)
+
+
+def test_a_slider_has_a_picture_for_every_value_on_one_scale():
+    def draw(top):
+        ax = plt.subplots()[1]
+        ax.plot([0, 1], [0, top])
+        return ax
+
+    slider = slide(draw, [1.0, 10.0, -4.0], name="top <b>")
+    assert slider.labels == ("1", "10", "−4")
+    assert plt.get_fignums() == []
+    pictures = [np.asarray(Image.open(io.BytesIO(picture)).convert("L")) for picture in slider.pictures]
+    assert len({picture.shape for picture in pictures}) == 1
+    assert len({picture.tobytes() for picture in pictures}) == 3
+    shown = slider._repr_mimebundle_()
+    assert base64.b64decode(shown["image/png"]) == slider.pictures[-1]
+    assert shown["text/html"].count("<img") == 3
+    assert shown["text/html"].count(" hidden>") == 2
+    assert "<b>" not in shown["text/html"]
+    assert "http" not in shown["text/html"]
+
+
+def test_every_frame_spans_what_any_of_them_spans():
+    limits = []
+
+    def draw(top):
+        ax = plt.subplots()[1]
+        ax.plot([0, 1], [0, top])
+        limits.append(ax)
+        return ax
+
+    slide(draw, [1.0, 10.0], name="top")
+    assert limits[0].get_ylim() == limits[1].get_ylim()
+    assert limits[0].get_ylim()[1] >= 10
+
+
+def test_the_portrait_is_a_page_of_its_own_that_fetches_nothing():
+    shown = Portrait()._repr_html_()
+    assert "srcdoc=" in shown
+    assert "default-src &#x27;none&#x27;" in shown

@@ -13,21 +13,31 @@ from rewardshape.theory.objectives.aliases import ALIASES
 from rewardshape.theory.objectives.declaration import Declaration
 from rewardshape.theory.objectives.zoo import ZOO
 
-_HEADER = """# Objectives
+_HEADER = """---
+hide: [toc]
+---
 
-Written by `python docs/extensions/objectives_page.py > docs/objectives.md`; a test keeps it so.
+# Objectives
 
 Every objective is a score s of each response, a shape φ that makes its reward r = β·φ(s), the margin z =
 r(y_w) − r(y_l) − γ, and a link ℓ. Its gradient is −w_w·∇s(y_w) + w_l·∇s(y_l). Where a loss takes each
 response on its own, the link is applied to r_w and to −r_l. A reward is bounded if it is so for the scores
 that occur: s ≤ 0 without a reference, any s with one. Formulas are those at the default parameters, which
-the second table lists.
+stand further down.
 
 Symbols: σ the logistic function; α the shape's own parameter; ε = `label_smoothing`; τ = `tau`; m = σ(z/τ);
 ω and δ as the remark says; c = 1/(2β), the target of a squared link; λ the weight that is the objective's
 own: `penalty` of dpop, `length_weight` of r_dpo, `tail` of ld_dpo, `rejected_factor` of dpo_shift; a and f
 the weights of both directions of the logistic loss: 1 − ε and ε for cdpo, (1 − ε)/(1 − 2ε) and −ε/(1 − 2ε)
 for robust_dpo, 1 and ½ for nca. [x] is 1 where x holds and 0 elsewhere.
+"""
+
+_WEIGHTS = """
+## How hard each pulls and pushes
+"""
+
+_WRITTEN = """
+Written by `python docs/extensions/objectives_page.py > docs/objectives.md`; a test keeps it so.
 """
 
 _PARAMETERS = """
@@ -61,19 +71,8 @@ def catalogue() -> list[dict[str, str]]:
 def markdown() -> str:
     """The page docs/objectives.md."""
     rows = catalogue()
-    columns = [
-        "name",
-        "score s",
-        "shape φ(s)",
-        "link ℓ",
-        "w_w",
-        "w_l",
-        "bounded",
-        "reference",
-        "remark",
-        "source",
-    ]
-    parts = [_HEADER, _table(columns, rows), _PARAMETERS]
+    parts = [_HEADER, _table(["name", "score s", "shape φ(s)", "link ℓ", "source"], rows)]
+    parts += [_WEIGHTS, _table(["name", "w_w", "w_l", "bounded", "reference", "remark"], rows), _PARAMETERS]
     parts.append(_table(["objective", "parameter", "default", "is", "the default follows"], _parameters()))
     parts += [
         "\n## Notes\n",
@@ -81,7 +80,7 @@ def markdown() -> str:
         "",
     ]
     parts += [_ALIASED, _table(["name elsewhere", "here"], _aliases())]
-    return "\n".join(parts)
+    return "\n".join([*parts, _WRITTEN])
 
 
 def _parameters() -> list[dict[str, str]]:
