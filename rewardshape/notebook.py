@@ -23,7 +23,7 @@ from rewardshape.trace import Trace
 from rewardshape.trace import read_trace as read_tables
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ShownTrace(Trace):
     """A `Trace` that draws itself and writes its page: ``trace.plot()``, ``trace.report()``."""
 
@@ -177,7 +177,9 @@ def slide(draw: Callable[[Any], Axes | Figure], values: Iterable[Any], *, name: 
     for value in values:
         with style():
             made = draw(value)
-        figures.append(made if isinstance(made, Figure) else made.get_figure(root=True))
+        figure = made if isinstance(made, Figure) else made.get_figure(root=True)
+        assert figure is not None, "axes that are drawn lie in a figure"
+        figures.append(figure)
     _one_scale(figures)
     pictures = tuple(_png(figure) for figure in figures)
     for figure in figures:
