@@ -23,7 +23,7 @@ CODE = re.compile(
 )
 DISPLAYED = re.compile(r"\$\$(.+?)\$\$", re.DOTALL)
 IN_LINE = re.compile(r"(?<![\\$\w])\$([^$\n]+)\$(?![\w$])")
-POWER = re.compile(r"\be\^\(([^()]*(?:\([^()]*\)[^()]*)*)\)")
+POWER = re.compile(r"\be\^(?:\(([^()]*(?:\([^()]*\)[^()]*)*)\)|(−?\w+))")
 SUBSCRIPT = re.compile(r"(?<![A-Za-z0-9_])([A-Za-zπρφσΔ])_(w|l|s|ref)\b")
 
 
@@ -54,7 +54,7 @@ def _set(prose: str) -> str:
         lambda found: put(f"<div>{convert(found[1].strip(), display='block')}</div>"), prose
     )
     prose = IN_LINE.sub(lambda found: put(f"<span>{convert(found[1])}</span>"), prose)
-    prose = POWER.sub(lambda found: put(f"<i>e</i><sup>{SUBSCRIPT.sub(_sub, found[1])}</sup>"), prose)
+    prose = POWER.sub(lambda found: put(f"<i>e</i><sup>{SUBSCRIPT.sub(_sub, found[1] or found[2])}</sup>"), prose)
     prose = SUBSCRIPT.sub(lambda found: put(_sub(found)), prose)
     return re.sub("\x02(\\d+)\x03", lambda found: made[int(found[1])], prose)
 
