@@ -54,7 +54,9 @@ def _set(prose: str) -> str:
         lambda found: put(f"<div>{convert(found[1].strip(), display='block')}</div>"), prose
     )
     prose = IN_LINE.sub(lambda found: put(f"<span>{convert(found[1])}</span>"), prose)
-    prose = POWER.sub(lambda found: put(f"<i>e</i><sup>{SUBSCRIPT.sub(_sub, found[1] or found[2])}</sup>"), prose)
+    prose = POWER.sub(
+        lambda found: put(f"<i>e</i><sup>{SUBSCRIPT.sub(_sub, found[1] or found[2])}</sup>"), prose
+    )
     prose = SUBSCRIPT.sub(lambda found: put(_sub(found)), prose)
     return re.sub("\x02(\\d+)\x03", lambda found: made[int(found[1])], prose)
 
