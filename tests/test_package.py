@@ -246,7 +246,7 @@ def test_the_oldest_versions_allowed_are_those_of_the_lowest_lock(project: dict)
 
 
 # The package that an import comes from, where the names differ; and what comes with one that is declared.
-DISTRIBUTIONS = {"yaml": "pyyaml"}
+DISTRIBUTIONS = {"yaml": "pyyaml", "PIL": "pillow"}
 
 
 def test_every_package_that_is_imported_is_declared(project: dict):
