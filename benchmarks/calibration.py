@@ -222,7 +222,7 @@ def best_and_worst_differ(settings: int, seeds: int, *, effect: float = 0.0) -> 
             )
         values = rng.normal(size=64) + truth[:, None] + rng.normal(size=(settings, 64))
         drawn = np.vstack([values.mean(axis=1), resampled_means(values)])
-        return range_over_resamples(drawn).p_value <= 0.05
+        return range_over_resamples(drawn, 64).p_value <= 0.05
 
     return told
 

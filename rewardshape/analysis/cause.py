@@ -1,17 +1,23 @@
 """Why the probe pairs moved: the first-order prediction held against what happened, and the movement split by cause.
 
 Needs a run with ``--geometry-every``. Scores are the objective's own (nats, per token where it divides by the
-length). Intervals are 95 % over pairs; a pair keeps all its steps when it is drawn.
+length). Intervals are 95 % over prompts; a prompt is drawn with all its pairs and their steps.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from rewardshape.analysis.panels import Panel, probe_panels, run_label, run_objective, scores
-from rewardshape.analysis.resampling import draw_pairs, percentile_interval, resampled_means, share_interval
+from rewardshape.analysis.resampling import (
+    drawn_pairs,
+    percentile_interval,
+    rank_correlations,
+    ranks,
+    resampled_means,
+    share_interval,
+)
 from rewardshape.errors import InputError
 from rewardshape.theory import Responses
 from rewardshape.trace import Run, Trace
@@ -35,7 +41,7 @@ def predictions(trace: Trace) -> pd.DataFrame:
     -------
     DataFrame
         One row per run, step, pair, response and predictor: ``run``, ``alpha``, ``seed``, ``step``, ``pair_id``,
-        ``response``, ``predictor``, ``predicted``, ``measured`` (change of the score from step − 1 to step).
+        ``prompt`` (equal where pairs share one), ``response``, ``predictor``, ``predicted``, ``measured`` (change of the score from step − 1 to step).
 
     Raises
     ------
@@ -61,7 +67,7 @@ def predictions(trace: Trace) -> pd.DataFrame:
             ("own pair", rows["learning_rate"] * drive),
         ):
             tables.append(
-                rows[["run", "step", "pair_id"]].assign(
+                rows[["run", "step", "pair_id", "prompt"]].assign(
                     response=side,
                     predictor=predictor,
                     predicted=predicted.astype(float),
@@ -98,9 +104,10 @@ def prediction_quality(table: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
             for name in ("predicted", "measured")
         )
         num_steps, num_pairs = predicted.shape
-        levels = {"pair": _over_pairs(predicted, measured, seed)}
+        prompts = points.drop_duplicates("pair_id").set_index("pair_id")["prompt"].sort_index().to_numpy()
+        levels = {"pair": _over_pairs(predicted, measured, prompts, seed)}
         if num_steps >= 3:
-            levels["mean"] = _over_steps(predicted, measured, seed)
+            levels["mean"] = _over_steps(predicted, measured, prompts, seed)
         for level, (value, low, high) in levels.items():
             row = dict(zip(("run", "predictor", "response"), keys, strict=True))
             row |= {"level": level, "num_pairs": num_pairs, "num_steps": num_steps}
@@ -117,7 +124,7 @@ def fall_condition(trace: Trace) -> pd.DataFrame:
     -------
     DataFrame
         One row per run, measured step (the last left out) and pair: ``run``, ``alpha``, ``seed``, ``step``,
-        ``pair_id``; ``overlap`` = b/a; ``weight_ratio`` = w_w/w_l; ``excess``, ln(b/a) − ln(w_w/w_l), NaN where one
+        ``pair_id``, ``prompt``; ``overlap`` = b/a; ``weight_ratio`` = w_w/w_l; ``excess``, ln(b/a) − ln(w_w/w_l), NaN where one
         of them is not positive; ``should_fall``: w_w·a < w_l·b; ``change``: what its chosen response did from this
         step to the end of the run (nats per token), and ``fell``.
     """
@@ -134,7 +141,7 @@ def fall_condition(trace: Trace) -> pd.DataFrame:
         overlap = mine["gram_wl"] / mine["gram_ww"]
         ratio = mine["weight_chosen"] / mine["weight_rejected"]
         tables.append(
-            mine[["run", "step", "pair_id"]].assign(
+            mine[["run", "step", "pair_id", "prompt"]].assign(
                 overlap=overlap,
                 weight_ratio=ratio,
                 excess=np.log(overlap.where(overlap > 0)) - np.log(ratio.where(ratio > 0)),
@@ -165,30 +172,27 @@ def condition_agreement(table: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     """
     rows = []
     for (run, step), pairs in table.groupby(["run", "step"], sort=False):
-        right = int((pairs["should_fall"] == pairs["fell"]).sum())
+        right = (pairs["should_fall"] == pairs["fell"]).to_numpy()
         fell = float(pairs["fell"].mean())
-        [accuracy_low], [accuracy_high] = share_interval(np.array([right]), len(pairs))
+        [accuracy_low], [accuracy_high] = share_interval(right[None], pairs["prompt"].to_numpy())
         row = {
             "run": run,
             "step": step,
             "num_pairs": len(pairs),
             "share_should_fall": pairs["should_fall"].mean(),
             "share_fell": fell,
-            "accuracy": right / len(pairs),
+            "accuracy": right.mean(),
             "accuracy_low": accuracy_low,
             "accuracy_high": accuracy_high,
             "guess": max(fell, 1 - fell),
         }
         known = pairs.dropna(subset="excess")
         excess, change = known["excess"].to_numpy(), known["change"].to_numpy()
-        drawn = draw_pairs(len(known), seed=seed)
-        for name, statistic in (("auc", _auc), ("rho", _spearman)):
-            low, high = _nan_interval(statistic(excess[drawn], change[drawn]))
-            row |= {
-                name: statistic(excess[None], change[None])[0],
-                f"{name}_low": low,
-                f"{name}_high": high,
-            }
+        counts = drawn_pairs(len(known), known["prompt"].to_numpy(), seed=seed) if len(known) else None
+        for name, statistic in (("auc", _auc), ("rho", rank_correlations)):
+            values = np.full(2, np.nan) if counts is None else statistic(excess, change, counts)
+            low, high = _nan_interval(values[1:])
+            row |= {name: values[0], f"{name}_low": low, f"{name}_high": high}
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -306,7 +310,12 @@ def _geometry(trace: Trace) -> pd.DataFrame:
         raise InputError(
             f"{trace.folder}: the trace holds no geometry; run the probe with --geometry-every K"
         )
-    return trace.geometry
+    prompts = [
+        pd.DataFrame({"run": panel.run.name, "pair_id": panel.pair_ids, "prompt": panel.prompt_ids})
+        for panel in probe_panels(trace)
+        if panel.response == "chosen"
+    ]
+    return trace.geometry.merge(pd.concat(prompts), on=["run", "pair_id"], how="left")
 
 
 def _drive(rows: pd.DataFrame, up: str, down: str) -> pd.Series:
@@ -322,21 +331,21 @@ def _labelled(trace: Trace, table: pd.DataFrame) -> pd.DataFrame:
 Quality = tuple[np.ndarray, np.ndarray, np.ndarray]  # value, low, high of R², slope, correlation
 
 
-def _over_pairs(predicted: np.ndarray, measured: np.ndarray, seed: int) -> Quality:
-    """Every step of every pair is a point; pairs are resampled."""
+def _over_pairs(predicted: np.ndarray, measured: np.ndarray, prompts: np.ndarray, seed: int) -> Quality:
+    """Every step of every pair is a point; prompts are resampled."""
     p, m = predicted, measured
     moments = np.stack([np.ones_like(p), p, m, p * p, p * m, m * m]).sum(axis=1)  # (6, pairs)
-    resampled = resampled_means(moments, seed=seed)
+    resampled = resampled_means(moments, prompts, seed=seed)
     return _quality(*moments.mean(axis=1)), *percentile_interval(_quality(*resampled.T).T)
 
 
-def _over_steps(predicted: np.ndarray, measured: np.ndarray, seed: int) -> Quality:
-    """Every step's mean over pairs is a point; pairs are resampled."""
+def _over_steps(predicted: np.ndarray, measured: np.ndarray, prompts: np.ndarray, seed: int) -> Quality:
+    """Every step's mean over pairs is a point; prompts are resampled."""
 
     def of_means(p: np.ndarray, m: np.ndarray) -> np.ndarray:
         return _quality(*(x.mean(axis=-1) for x in (np.ones_like(p), p, m, p * p, p * m, m * m)))
 
-    resampled = of_means(resampled_means(predicted, seed=seed), resampled_means(measured, seed=seed))
+    resampled = of_means(*(resampled_means(values, prompts, seed=seed) for values in (predicted, measured)))
     return of_means(predicted.mean(axis=1), measured.mean(axis=1)), *percentile_interval(resampled.T)
 
 
@@ -349,20 +358,13 @@ def _quality(
         return np.stack([1 - (pp - 2 * pm + mm) / var_m, cov / var_p, cov / np.sqrt(var_p * var_m)])
 
 
-def _auc(excess: np.ndarray, change: np.ndarray) -> np.ndarray:
-    """Area under the ROC curve of `excess` for `change` < 0; rows are resamples, NaN where all or none fell."""
+def _auc(excess: np.ndarray, change: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Area under the ROC curve of `excess` for `change` < 0 in every row of `counts`; NaN where all or none fell."""
     fell = change < 0
-    num_fell = fell.sum(axis=1)
-    pairs = num_fell * (fell.shape[1] - num_fell)
-    ranks = (stats.rankdata(excess, axis=1) * fell).sum(axis=1)
-    return np.where(pairs > 0, (ranks - num_fell * (num_fell + 1) / 2) / np.maximum(pairs, 1), np.nan)
-
-
-def _spearman(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    x, y = (stats.rankdata(values, axis=1) for values in (first, second))
-    x, y = (r - r.mean(axis=1, keepdims=True) for r in (x, y))
-    spread = np.sqrt((x**2).sum(axis=1) * (y**2).sum(axis=1))
-    return np.where(spread > 0, (x * y).sum(axis=1) / np.where(spread > 0, spread, 1), np.nan)
+    num_fell = counts @ fell
+    pairs = num_fell * (counts.sum(axis=1) - num_fell)
+    above = (counts * ranks(excess, counts)) @ fell - num_fell * (num_fell + 1) / 2
+    return np.divide(above, pairs, out=np.full(len(counts), np.nan), where=pairs > 0)
 
 
 def _nan_interval(resampled: np.ndarray) -> tuple[float, float]:

@@ -78,9 +78,9 @@ def _panel_curve(panel: Panel, seed: int) -> pd.DataFrame:
         kind = name.removesuffix("_sum").removesuffix("_logp")
         curve[f"{kind}_mean"] = (panel.sums[name] / panel.num_tokens).mean(axis=1)
         curve |= _with_interval(f"{kind}_mean_change", panel.change(name), panel.prompt_ids, seed)
-    fallen = (panel.change() < 0).sum(axis=1)
-    low, high = share_interval(fallen, num_pairs)
-    curve |= {"share_fallen": fallen / num_pairs, "share_fallen_low": low, "share_fallen_high": high}
+    fallen = panel.change() < 0
+    low, high = share_interval(fallen, panel.prompt_ids)
+    curve |= {"share_fallen": fallen.mean(axis=1), "share_fallen_low": low, "share_fallen_high": high}
     return pd.DataFrame(curve)
 
 
@@ -110,8 +110,8 @@ def margin_curve(trace: Trace, *, seed: int = 0) -> pd.DataFrame:
     tables = []
     for chosen, rejected in chosen_and_rejected(trace):
         goal = run_objective(chosen.run)
-        higher = (score_gaps(goal, chosen, rejected) > 0).sum(axis=1)
-        low, high = share_interval(higher, len(chosen.pair_ids))
+        higher = score_gaps(goal, chosen, rejected) > 0
+        low, high = share_interval(higher, chosen.prompt_ids)
         margins = reward_margins(goal, chosen, rejected)
         curve = {
             **run_label(chosen.run),
@@ -119,21 +119,21 @@ def margin_curve(trace: Trace, *, seed: int = 0) -> pd.DataFrame:
             "num_pairs": len(chosen.pair_ids),
             **_with_interval("margin", margins, chosen.prompt_ids, seed),
             **_with_interval("logp_margin", logp_margins(chosen, rejected), chosen.prompt_ids, seed),
-            "accuracy": higher / len(chosen.pair_ids),
+            "accuracy": higher.mean(axis=1),
             "accuracy_low": low,
             "accuracy_high": high,
-            **_at_target(margins),
+            **_at_target(margins, chosen.prompt_ids),
         }
         tables.append(pd.DataFrame(curve))
     return pd.concat(tables, ignore_index=True)
 
 
-def _at_target(margins: np.ndarray) -> dict[str, np.ndarray]:
+def _at_target(margins: np.ndarray, prompts: np.ndarray) -> dict[str, np.ndarray]:
     """Share of pairs with z ≥ 0 at every step, with its Wilson interval; NaN where margins are."""
     known = ~np.isnan(margins).any(axis=1)
-    reached = (margins >= 0).sum(axis=1)
-    low, high = share_interval(reached, margins.shape[1])
-    columns = {"at_target": reached / margins.shape[1], "at_target_low": low, "at_target_high": high}
+    reached = margins >= 0
+    low, high = share_interval(reached, prompts)
+    columns = {"at_target": reached.mean(axis=1), "at_target_low": low, "at_target_high": high}
     return {name: np.where(known, values, np.nan) for name, values in columns.items()}
 
 

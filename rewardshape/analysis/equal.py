@@ -31,6 +31,7 @@ class Course(NamedTuple):
 
     run: Run
     pair_ids: list[str]
+    num_prompts: int
     steps: np.ndarray
     chosen: np.ndarray
     """(steps, pairs), nats per token since step 0; `rejected` likewise."""
@@ -132,10 +133,21 @@ def compare_along(
     )
 
 
-def resampled_at(trace: Trace, axis: Axis, value: float, runs: list[str], *, seed: int = 0) -> np.ndarray:
-    """Change of the chosen responses of some runs at a common value: row 0 as measured, then every resample."""
-    found = {course.run.name: _row(course, axis, value) for course in _courses(trace, axis, seed)}
-    return np.stack([np.r_[found[run][0]["chosen_change"], found[run][1]] for run in runs], axis=1)
+def resampled_at(
+    trace: Trace, axis: Axis, value: float, runs: list[str], *, seed: int = 0
+) -> tuple[np.ndarray, int]:
+    """Change of the chosen responses of some runs at a common value, and of how many prompts.
+
+    Returns
+    -------
+    changes : array, shape (1 + resamples, runs)
+        Row 0 as measured, then every resample.
+    num_prompts : int
+    """
+    courses = {course.run.name: course for course in _courses(trace, axis, seed)}
+    found = {run: _row(courses[run], axis, value) for run in runs}
+    changes = np.stack([np.r_[found[run][0]["chosen_change"], found[run][1]] for run in runs], axis=1)
+    return changes, min(courses[run].num_prompts for run in runs)
 
 
 # --- courses -----------------------------------------------------------------------------------------------------
@@ -160,7 +172,7 @@ def _courses(trace: Trace, axis: Axis, seed: int) -> list[Course]:
         followed, resampled["followed"] = _followed(axis, run, steps, parts, resampled, samples, resampled_kl)
         accuracy = onto @ margins.loc[of_run, "accuracy"].to_numpy()
         courses.append(
-            Course(run, chosen.pair_ids, steps, **parts, accuracy=accuracy, samples=samples,
+            Course(run, chosen.pair_ids, len(np.unique(prompts)), steps, **parts, accuracy=accuracy, samples=samples,
                    resampled=resampled, followed=followed)
         )  # fmt: skip
     return courses

@@ -10,7 +10,7 @@ import pandas as pd
 from scipy import stats
 
 from rewardshape.analysis.panels import chosen_and_rejected, logp_margins, run_label
-from rewardshape.analysis.resampling import MIN_PROMPTS, draw_pairs, percentile_interval
+from rewardshape.analysis.resampling import MIN_PROMPTS, drawn_pairs, percentile_interval, rank_correlations
 from rewardshape.trace import Run, Trace, read_probe_set
 
 
@@ -158,23 +158,24 @@ def pair_correlations(pairs: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     DataFrame
         One row per run, descriptor (with its ``label`` for people) and measure of change (``chosen_change`` in
         nats per token, ``chosen_sum_change`` in nats): ``rho`` (Spearman; negative: the larger the descriptor,
-        the deeper the fall), its bootstrap interval over pairs ``rho_low``, ``rho_high``, ``p_value`` (two-sided, not
-        corrected for the number of descriptors) and ``num_pairs``. A descriptor that is the same for every
-        pair is left out. Strongest first.
+        the deeper the fall), its bootstrap interval ``rho_low``, ``rho_high`` (resampling prompts, each with its pairs)
+        and ``num_pairs``. A descriptor that is the same for every pair is left out. Strongest first. What is beyond
+        chance over all descriptors together tells `falling_pairs`.
     """
     rows = []
     for run, table in pairs.groupby("run", sort=False):
-        for descriptor in (known for known in DESCRIPTORS if known.name in table):
+        for descriptor in (each for each in DESCRIPTORS if each.name in table):
             for change in ("chosen_change", "chosen_sum_change"):
-                both = table[[descriptor.name, change]].dropna().to_numpy(float)
-                if len(both) < 3 or (both == both[0]).all(axis=0).any():
+                known = table.dropna(subset=[descriptor.name, change])
+                first, second = known[descriptor.name].to_numpy(float), known[change].to_numpy(float)
+                if len(known) < 3 or np.ptp(first) == 0 or np.ptp(second) == 0:
                     continue
-                rho, p_value = stats.spearmanr(both)
-                low, high = _spearman_interval(both, seed)
-                rows.append(
-                    (run, descriptor.name, descriptor.label, change, rho, low, high, p_value, len(both))
-                )
-    columns = ["run", "descriptor", "label", "change", "rho", "rho_low", "rho_high", "p_value", "num_pairs"]
+                prompts = known["prompt"].to_numpy() if "prompt" in known else None
+                rho = rank_correlations(first, second, drawn_pairs(len(known), prompts, seed=seed))
+                low, high = percentile_interval(rho[1:][np.isfinite(rho[1:])])  # one pair alone has no order
+                row = (descriptor.name, descriptor.label, change, rho[0], float(low), float(high), len(known))
+                rows.append((run, *row))
+    columns = ["run", "descriptor", "label", "change", "rho", "rho_low", "rho_high", "num_pairs"]
     found = pd.DataFrame(rows, columns=columns)
     found["strength"] = found["rho"].abs()
     return found.sort_values(["run", "strength"], ascending=[True, False], ignore_index=True).drop(
@@ -215,12 +216,3 @@ def falling_pairs(pairs: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     p_value = (1 + (largest[:, None] >= np.abs(rho) - 1e-12).sum(axis=0)) / (1 + SHUFFLES)
     found = pd.DataFrame({"descriptor": known, "rho": rho, "p_value": p_value, "told": p_value <= 0.05})
     return found.sort_values("rho", key=np.abs, ascending=False, ignore_index=True)
-
-
-def _spearman_interval(both: np.ndarray, seed: int) -> tuple[float, float]:
-    ranks = stats.rankdata(both[draw_pairs(len(both), seed=seed)], axis=1)
-    x, y = np.moveaxis(ranks - ranks.mean(axis=1, keepdims=True), -1, 0)
-    spread = np.sqrt((x**2).sum(axis=1) * (y**2).sum(axis=1))
-    varied = spread > 0  # a resample of one pair only has no order
-    low, high = percentile_interval((x * y).sum(axis=1)[varied] / spread[varied])
-    return float(low), float(high)

@@ -153,17 +153,78 @@ def mean_interval(
     return mean - high * error, mean - low * error
 
 
-def share_interval(counts: np.ndarray, total: int) -> tuple[np.ndarray, np.ndarray]:
-    """95 % Wilson interval of shares: honest also at 0 and 1, where a bootstrap has no width.
+def share_interval(hits: np.ndarray, prompts: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """95 % Wilson interval of a share of the pairs: honest also at 0 and 1, where a bootstrap has no width.
+
+    Where pairs share prompts the sample size is the effective one: as many independent pairs as give the share the
+    standard error that it has over prompts (Korn and Graubard 1998), at least the number of prompts.
+
+    Parameters
+    ----------
+    hits : array of bool, shape (rows, pairs)
+    prompts : array, shape (pairs,), optional
+        Equal where pairs share a prompt.
 
     Examples
     --------
-    >>> low, high = share_interval(np.array([64]), 64)
+    >>> low, high = share_interval(np.ones((1, 64), bool))
     >>> round(float(low[0]), 3), float(high[0])
     (0.943, 1.0)
     """
+    share = hits.mean(axis=1)
+    total = np.full(len(hits), float(hits.shape[1]))
+    units = num_prompts(hits, prompts)
+    if units < hits.shape[1]:
+        variance = mean_error(hits.astype(float), prompts) ** 2
+        alone = np.divide(
+            share * (1 - share), variance, out=np.full(len(hits), float(units)), where=variance > 0
+        )
+        total = np.clip(alone, units, total)
     square = stats.norm.ppf((1 + CONFIDENCE) / 2) ** 2
-    share = np.asarray(counts) / total
     middle = (share + square / (2 * total)) / (1 + square / total)
     half = np.sqrt(square * (share * (1 - share) + square / (4 * total)) / total) / (1 + square / total)
     return np.maximum(middle - half, 0.0), np.minimum(middle + half, 1.0)
+
+
+# --- ranks -------------------------------------------------------------------------------------------------------
+
+
+def drawn_pairs(num_pairs: int, prompts: np.ndarray | None = None, *, seed: int = 0) -> np.ndarray:
+    """How often each pair is in every resample of the prompts, shape (1 + resamples, pairs); row 0 holds each once."""
+    if prompts is None:
+        counts = drawn_counts(num_pairs, seed=seed)
+    else:
+        codes = np.unique(prompts, return_inverse=True)[1]
+        counts = drawn_counts(codes.max() + 1, seed=seed)[:, codes]
+    return np.vstack([np.ones(num_pairs), counts])
+
+
+def ranks(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Rank of every pair among all that were drawn, mean ranks where values tie: (rows, pairs).
+
+    Parameters
+    ----------
+    values : array, shape (pairs,)
+    counts : array, shape (rows, pairs)
+        How often each pair was drawn.
+
+    Examples
+    --------
+    >>> ranks(np.array([3.0, 1.0, 3.0]), np.ones((1, 3)))
+    array([[2.5, 1. , 2.5]])
+    """
+    levels, codes = np.unique(values, return_inverse=True)
+    member = np.zeros((len(codes), len(levels)))
+    member[np.arange(len(codes)), codes] = 1
+    at_level = counts @ member
+    return np.asarray((at_level.cumsum(axis=1) - at_level / 2 + 0.5)[:, codes])
+
+
+def rank_correlations(first: np.ndarray, second: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Spearman's correlation of the pairs in every row of `counts`, NaN where a row has no order: (rows,)."""
+    total = counts.sum(axis=1, keepdims=True)
+    x, y = (ranks(values, counts) for values in (first, second))
+    x, y = (r - (counts * r).sum(axis=1, keepdims=True) / total for r in (x, y))
+    spread = np.sqrt((counts * x**2).sum(axis=1) * (counts * y**2).sum(axis=1))
+    together = (counts * x * y).sum(axis=1)
+    return np.divide(together, spread, out=np.full(len(counts), np.nan), where=spread > 1e-9 * total[:, 0])

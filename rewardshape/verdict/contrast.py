@@ -2,7 +2,8 @@
 
 The best and the worst of several settings differ by chance alone, the more the more there are. Over seeds the
 difference is judged by Tukey's studentised range in a randomised block design (each seed a block of all settings);
-over the pairs of single runs by the largest t-statistic of all differences in every resample (max-t).
+over the pairs of single runs by the largest t-statistic of the differences between all settings (max-t), whose
+correlations are those of the resamples (Hothorn, Bretz and Westfall 2008, with the t of so many prompts).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import pandas as pd
 from scipy import stats
 
 from rewardshape.analysis.equal import WITHIN_REACH, compare_at_equal, resampled_at
+from rewardshape.analysis.resampling import MIN_PROMPTS
 from rewardshape.trace import Trace
 
 CONFIDENCE = 0.95
@@ -62,24 +64,34 @@ def _critical_range(settings: int, freedom: int) -> float:
     return float(stats.studentized_range.ppf(CONFIDENCE, settings, freedom))
 
 
-def range_over_resamples(drawn: np.ndarray) -> Range:
-    """The range of several means, from row 0 as measured and the other rows resampled, (1 + resamples, settings)."""
+def range_over_resamples(drawn: np.ndarray, num_prompts: int) -> Range:
+    """The range of several means by max-t over the differences of all settings.
+
+    Parameters
+    ----------
+    drawn : array, shape (1 + resamples, settings)
+        Row 0 as measured, the others resampled.
+    num_prompts : int
+        How many prompts were resampled.
+    """
     means = drawn[0]
-    best, worst = (
-        int(means.argmax()),
-        len(means) - 1 - int(means[::-1].argmin()),
-    )  # two also where all are equal
+    best = int(means.argmax())
+    worst = len(means) - 1 - int(means[::-1].argmin())  # two also where all are equal
     first, second = np.triu_indices(len(means), 1)
     gaps = drawn[:, first] - drawn[:, second]
-    error = gaps[1:].std(axis=0, ddof=1)
+    spread = gaps[1:].std(axis=0, ddof=1)
     off = np.abs(gaps[1:] - gaps[0])
-    largest = np.divide(off, error, out=np.zeros_like(off), where=error > 0).max(axis=1)
+    largest = np.divide(off, spread, out=np.zeros_like(off), where=spread > 0).max(axis=1)
+    # The errors are themselves estimated, from the prompts: t-statistics share a χ² of so many degrees of freedom.
+    freedom = num_prompts - 1
+    largest /= np.sqrt(np.random.default_rng(0).chisquare(freedom, len(largest)) / freedom)
     pair = int(np.flatnonzero((first == min(best, worst)) & (second == max(best, worst)))[0])
+    error = spread[pair] * np.sqrt(num_prompts / freedom)  # resamples vary by (n − 1)/n of what samples do
     difference = float(means[best] - means[worst])
-    half = float(np.quantile(largest, CONFIDENCE) * error[pair])
-    if error[pair] == 0:
+    if error == 0:
         return Range(best, worst, difference, difference, difference, 0.0 if difference > 0 else 1.0)
-    p_value = float((1 + (largest >= difference / error[pair]).sum()) / (1 + len(largest)))
+    half = float(np.quantile(largest, CONFIDENCE) * error)
+    p_value = float((1 + (largest >= difference / error).sum()) / (1 + len(largest)))
     return Range(best, worst, difference, difference - half, difference + half, p_value)
 
 
@@ -97,8 +109,8 @@ class Contrast:
         The settings whose chosen responses stand highest and lowest.
     difference, low, high, p_value : float
         Between the two, with a simultaneous interval.
-    over : str
-        What the interval is over.
+    over, method : str
+        What the interval is over, and how the search for the best and the worst is taken into account.
     left_out : dict of str to str
         Settings that were not compared, and why.
     """
@@ -112,6 +124,7 @@ class Contrast:
     high: float
     p_value: float
     over: str
+    method: str
     left_out: dict[str, str]
 
     @property
@@ -147,13 +160,17 @@ def contrast(trace: Trace, furthest: dict[str, float], excluded: dict[str, str])
     rows = rows[rows["run"].isin([run.name for run in runs])]
     table = rows.pivot_table(index="seed", columns="setting", values="chosen_change", dropna=False).dropna()
     if len(table) > 1:
-        found, over = range_over_seeds(table.to_numpy(float)), f"{len(table)} seeds"
         names = list(table.columns)
+        found = range_over_seeds(table.to_numpy(float))
+        over, method = f"{len(table)} seeds", "Tukey's studentised range"
     else:
         one = rows.drop_duplicates("setting")
         names = one["setting"].tolist()
-        found = range_over_resamples(resampled_at(trace, "logp_margin", value, one["run"].tolist()))
-        over = "pairs"
+        drawn, prompts = resampled_at(trace, "logp_margin", value, one["run"].tolist())
+        if prompts < MIN_PROMPTS:
+            return f"Settings are set against each other from {MIN_PROMPTS} prompts on; the probe set has {prompts}."
+        found = range_over_resamples(drawn, prompts)
+        over, method = f"{prompts} prompts", "max-t over all pairs of settings"
     settings = rows.groupby("setting", sort=False)[["alpha", "chosen_change"]].mean().reset_index()
     numbers = (found.difference, found.low, found.high, found.p_value)
-    return Contrast(value, settings, names[found.best], names[found.worst], *numbers, over, left_out)
+    return Contrast(value, settings, names[found.best], names[found.worst], *numbers, over, method, left_out)

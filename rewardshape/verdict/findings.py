@@ -191,12 +191,15 @@ def _equal_sentence(tables: Tables, found: Contrast | str) -> str:
         f"At equal margin (a gain of {found.value:.2g} nats per token) {highest} keeps the chosen responses highest"
         f" ({signed(levels[found.best])}) and {lowest} lowest ({signed(levels[found.worst])})"
     )
-    among = f"over {found.over}, the best and the worst of {len(levels)} settings"
+    among = f"the best and the worst of {len(levels)} settings, by {found.method}"
     if not found.clear:
-        sentence += f", but chance alone gives as much {among} (p = {found.p_value:.2g})."
+        sentence += (
+            f", but chance alone gives as much over {found.over} (p = {found.p_value:.2g} between {among})."
+        )
     else:
         sentence += (
-            f": {number(found.difference)} apart ({number(found.low)} to {number(found.high)} {among})."
+            f": {number(found.difference)} apart (95 % interval over {found.over}: {number(found.low)} to"
+            f" {number(found.high)}, of {among})."
         )
     for setting, why in found.left_out.items():
         sentence += f" {tables.setting_labels[setting]} is not compared: {why}."

@@ -172,12 +172,34 @@ def test_auc_and_rank_correlation_are_those_of_scipy(rng):
     excess, change = rng.normal(size=(2, 60))
     change -= 0.8 * excess
     table = pd.DataFrame({"run": "r", "step": 0, "excess": excess, "change": change, "fell": change < 0})
-    table["should_fall"] = table["excess"] > 0
+    table = table.assign(should_fall=table["excess"] > 0, prompt=range(60))
     [row] = condition_agreement(table).to_dict("records")
     fell, rose = excess[change < 0], excess[change >= 0]
     assert row["auc"] == pytest.approx(stats.mannwhitneyu(fell, rose).statistic / (len(fell) * len(rose)))
     assert row["rho"] == pytest.approx(stats.spearmanr(excess, change).statistic)
     assert row["auc_low"] < row["auc"] < row["auc_high"]
+
+
+def test_pairs_of_one_prompt_that_do_the_same_make_nothing_surer(rng, predicted):
+    """Copies of every pair under its prompt leave each interval of the agreement and of the prediction as it was."""
+    excess, change = rng.normal(size=(2, 40))
+    table = pd.DataFrame({"run": "r", "step": 0, "excess": excess, "change": change, "fell": change < 0})
+    table = table.assign(should_fall=table["excess"] > 0, prompt=range(40))
+    one, three = (condition_agreement(each).iloc[0] for each in (table, pd.concat([table] * 3)))
+    assert three["num_pairs"] == 120
+    names = [name for name in table_of(one) if name != "num_pairs"]
+    np.testing.assert_allclose(three[names].astype(float), one[names].astype(float), atol=1e-9)
+
+    points = predictions(predicted)
+    copies = pd.concat([points.assign(pair_id=points["pair_id"] + str(copy)) for copy in range(3)])
+    one, three = (prediction_quality(each) for each in (points, copies))
+    names = [name for name in one if name.endswith(("_low", "_high"))]
+    np.testing.assert_allclose(three[names], one[names], atol=1e-9)
+
+
+def table_of(row: pd.Series) -> list[str]:
+    """The names of a row's numbers."""
+    return [name for name in row.index if name not in ("run", "step")]
 
 
 def linear_world(

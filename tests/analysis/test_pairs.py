@@ -78,3 +78,16 @@ def test_rank_correlations_are_those_of_scipy_with_an_interval_around_them(rng):
     ).confidence_interval
     assert per_token["rho_low"] == pytest.approx(theirs.low, abs=1e-9)
     assert per_token["rho_high"] == pytest.approx(theirs.high, abs=1e-9)
+
+
+def test_pairs_of_one_prompt_that_say_the_same_make_no_correlation_surer(rng):
+    x = rng.normal(size=30)
+    pairs = pd.DataFrame(
+        {"run": "r", "prompt": range(30), "ches": x, "chosen_change": -x + rng.normal(size=30)}
+    )
+    pairs["chosen_sum_change"] = pairs["chosen_change"]
+    copies = pd.concat([pairs] * 4, ignore_index=True)
+    one, four = (pair_correlations(table).iloc[0] for table in (pairs, copies))
+    assert four["num_pairs"] == 120
+    for name in ("rho", "rho_low", "rho_high"):
+        assert four[name] == pytest.approx(one[name], abs=1e-9)

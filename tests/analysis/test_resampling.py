@@ -10,9 +10,12 @@ from rewardshape.analysis.resampling import (
     LEAST_ERROR,
     MIN_PROMPTS,
     draw_pairs,
+    drawn_pairs,
     mean_error,
     mean_interval,
     percentile_interval,
+    rank_correlations,
+    ranks,
     resampled_means,
     share_interval,
     studentised,
@@ -79,8 +82,37 @@ def test_one_pair_has_no_interval():
 
 def test_share_interval_is_honest_when_every_pair_fell():
     counts = np.array([0, 1, 40, 64])
-    low, high = share_interval(counts, 64)
+    counts = np.array([0, 1, 40, 64])
+    low, high = share_interval(np.arange(64) < counts[:, None])
     theirs = [stats.binomtest(int(count), 64).proportion_ci(method="wilson") for count in counts]
     np.testing.assert_allclose(low, [interval.low for interval in theirs], atol=1e-12)
     np.testing.assert_allclose(high, [interval.high for interval in theirs], atol=1e-12)
     assert high[-1] == 1.0
+
+
+def test_a_share_of_copies_is_as_sure_as_that_of_the_pairs(rng):
+    hits = rng.random((5, 40)) < np.array([[0.0], [0.1], [0.5], [0.8], [1.0]])
+    copies, prompts = np.repeat(hits, 3, axis=1), np.repeat(np.arange(40), 3)
+    np.testing.assert_allclose(share_interval(copies, prompts), share_interval(hits), rtol=1e-12)
+
+
+def test_a_share_over_prompts_is_held_by_its_interval(rng):
+    """Four pairs a prompt whose chance of a hit is their prompt's own, 0.6 in the mean (beta-binomial, ICC 1/3)."""
+    prompts = np.repeat(np.arange(50), 4)
+    hits = rng.random((1000, 200)) < rng.beta(1.2, 0.8, (1000, 50))[:, prompts]
+    low, high = share_interval(hits, prompts)
+    assert 0.93 <= ((low <= 0.6) & (0.6 <= high)).mean() <= 0.97
+    alone_low, alone_high = share_interval(hits)
+    assert ((alone_low <= 0.6) & (0.6 <= alone_high)).mean() < 0.9
+
+
+def test_ranks_and_their_correlation_in_resampled_prompts_are_those_of_scipy(rng):
+    prompts = np.repeat(np.arange(9), [1, 2, 3] * 3)
+    first, second = rng.integers(0, 6, 18).astype(float), rng.normal(size=18)
+    counts = drawn_pairs(18, prompts, seed=4)
+    found = rank_correlations(first, second, counts)
+    assert found[0] == pytest.approx(stats.spearmanr(first, second).statistic, abs=1e-12)
+    for draw, row, rho in list(zip(draw_pairs(9, seed=4), counts[1:], found[1:], strict=True))[:200]:
+        drawn = np.concatenate([np.flatnonzero(prompts == prompt) for prompt in draw])
+        assert rho == pytest.approx(stats.spearmanr(first[drawn], second[drawn]).statistic, abs=1e-12)
+        np.testing.assert_allclose(ranks(first, row[None])[0, drawn], stats.rankdata(first[drawn]), atol=1e-9)

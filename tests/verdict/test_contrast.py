@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from rewardshape.analysis.resampling import resampled_means
 from rewardshape.trace import read_trace
 from rewardshape.verdict.contrast import range_over_resamples, range_over_seeds
 from rewardshape.verdict.findings import Tables, findings
@@ -26,9 +27,19 @@ def test_the_range_of_resampled_means_is_that_of_two_paired_means(rng):
     pairs = rng.normal(size=(400, 2)) + np.array([0.0, 0.2])
     counts = rng.multinomial(400, np.full(400, 1 / 400), 4000)
     drawn = np.vstack([pairs.mean(axis=0), counts @ pairs / 400])
-    found, theirs = range_over_resamples(drawn), stats.ttest_rel(pairs[:, 1], pairs[:, 0])
+    found, theirs = range_over_resamples(drawn, 400), stats.ttest_rel(pairs[:, 1], pairs[:, 0])
     assert found.p_value == pytest.approx(theirs.pvalue, abs=0.02)
     assert found.difference == pytest.approx(theirs.statistic * stats.sem(pairs[:, 1] - pairs[:, 0]))
+
+
+def test_all_differences_of_few_pairs_keep_to_their_chance(rng):
+    """Six settings that are the same, over sixteen pairs: said to differ in 5 % of worlds."""
+    told = 0
+    for _ in range(200):
+        values = rng.normal(size=16) + rng.normal(size=(6, 16))
+        drawn = np.vstack([values.mean(axis=1), resampled_means(values)])
+        told += range_over_resamples(drawn, 16).p_value <= 0.05
+    assert told <= stats.binom.ppf(0.995, 200, 0.05)
 
 
 def write(write_run, folder, alpha, fall, *, seed=0, wild=0.0, gain=0.05):
