@@ -1,21 +1,23 @@
 """How often each statement is made by chance, and how often a real effect is seen: the tables of docs/calibration.md.
 
-    python benchmarks/calibration.py --to calibration.jsonl            every cell that the file lacks
-    python benchmarks/calibration.py --to calibration.jsonl --table    the tables, as Markdown
+    python benchmarks/calibration.py                   every cell that calibration.jsonl lacks, then the tables
+    python benchmarks/calibration.py --only onset      the cells whose name matches
 
-A cell is one statement in one world at one size. Its worlds are drawn from a seed made of its name, so that a cell
-gives the same rate wherever and in whatever order it runs; the command may be stopped and started again.
+A cell is one world at one size, with the statements that are looked for in it. Its worlds are drawn from a seed made
+of its name, so that a cell gives the same rates wherever and in whatever order it runs; the command may be stopped and
+started again. A line of calibration.jsonl is one rate; take out those that a change of the product makes untrue.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -34,30 +36,46 @@ from rewardshape.verdict.rows import noise_of, onset_of_rows, turned
 from rewardshape.verdict.signal import Signal
 from rewardshape.verdict.thresholds import MATTERS, SMALLEST
 
+RESULTS = Path(__file__).with_suffix(".jsonl")
+PAGE = Path(__file__).parents[1] / "docs" / "calibration.md"
+BEGIN, END = "<!-- written by benchmarks/calibration.py -->\n", "<!-- end -->"
 SIMULATIONS = 1000
 Rng = np.random.Generator
 FELL = ("displaced", "recovered", "collapsed")
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One statement in one world: `told` draws a world and says whether the statement is made (or the truth held)."""
+class Statement:
+    """What may be said of a world: its name, its goal in words, and whether its rate is a share or a median."""
 
-    statement: str
+    name: str
+    goal: str = ""
+    median: bool = False
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One world at one size: `drawn` draws it and says of each statement whether it is made (or the truth held)."""
+
+    statements: tuple[Statement, ...]
     world: str
     size: str
-    told: Callable[[Rng], bool]
+    drawn: Callable[[Rng], tuple[float, ...]]
     simulations: int = SIMULATIONS
-    goal: str = ""
 
     @property
-    def name(self) -> str:
-        return f"{self.statement} | {self.world} | {self.size}"
+    def names(self) -> list[str]:
+        return [f"{statement.name} | {self.world} | {self.size}" for statement in self.statements]
 
-    def rate(self, simulations: int) -> float:
-        """The share of so many worlds in which the statement is made."""
-        rng = np.random.default_rng(zlib.crc32(self.name.encode()))
-        return float(np.mean([self.told(rng) for _ in range(simulations)]))
+    def rates(self, simulations: int) -> dict[str, float]:
+        """Of each statement the share of so many worlds in which it is made, NaN where none is."""
+        rng = np.random.default_rng(zlib.crc32(self.names[0].encode()))
+        found = np.array([self.drawn(rng) for _ in range(simulations)], dtype=float).T
+        rates = [
+            np.median(row) if statement.median else row.mean()
+            for statement, row in zip(self.statements, found, strict=True)
+        ]
+        return dict(zip(self.names, map(float, rates), strict=True))
 
 
 # --- noise -------------------------------------------------------------------------------------------------------
@@ -85,21 +103,26 @@ def of_rows(values: np.ndarray, *, batches: bool, known: bool = True) -> Verdict
     return verdict_of(Evidence("made", "made", **levels_of_rows(signal)))
 
 
-def rows_told(kind: str, rows: int, *, clear: bool = False, fall: float = 0.0) -> Callable[[Rng], bool]:
-    def told(rng: Rng) -> bool:
-        verdict = of_rows(0.3 * noise(kind, rows, rng) - fall * np.linspace(0, 1, rows), batches=True)
-        return verdict.word in FELL and (not clear or verdict.how_sure == "clear")
-
-    return told
+def fell_and_clear(verdict: Verdict) -> tuple[float, float]:
+    """Whether a fall is said, and whether it is said to be clear."""
+    fell = verdict.word in FELL
+    return fell, fell and verdict.how_sure == "clear"
 
 
-def evaluations_told(kind: str, rows: int, *, clear: bool = False) -> Callable[[Rng], bool]:
-    def told(rng: Rng) -> bool:
+def rows_fell(kind: str, rows: int, *, fall: float = 0.0) -> Callable[[Rng], tuple[float, float]]:
+    def drawn(rng: Rng) -> tuple[float, float]:
+        values = 0.3 * noise(kind, rows, rng) - fall * np.linspace(0, 1, rows)
+        return fell_and_clear(of_rows(values, batches=True))
+
+    return drawn
+
+
+def evaluations_fell(kind: str, rows: int) -> Callable[[Rng], tuple[float, float]]:
+    def drawn(rng: Rng) -> tuple[float, float]:
         values = noise(kind, rows, rng)
-        verdict = of_rows(values - values[0], batches=False, known=False)
-        return verdict.word in FELL and (not clear or verdict.how_sure == "clear")
+        return fell_and_clear(of_rows(values - values[0], batches=False, known=False))
 
-    return told
+    return drawn
 
 
 # --- pairs -------------------------------------------------------------------------------------------------------
@@ -121,13 +144,13 @@ def drawn_pairs(kind: str, prompts: int, each: int, rng: Rng) -> tuple[np.ndarra
     return (draw(rng, prompts)[own] + draw(rng, prompts * each) - 2 * mean) / np.sqrt(2), own
 
 
-def interval_holds(kind: str, prompts: int, each: int) -> Callable[[Rng], bool]:
-    def told(rng: Rng) -> bool:
+def interval_holds(kind: str, prompts: int, each: int) -> Callable[[Rng], tuple[float]]:
+    def drawn(rng: Rng) -> tuple[float]:
         values, own = drawn_pairs(kind, prompts, each, rng)
         [low], [high] = mean_interval(values[None], own)
-        return bool(low <= 0 <= high)
+        return (float(low <= 0 <= high) if math.isfinite(low) else math.nan,)
 
-    return told
+    return drawn
 
 
 def probe(kind: str, prompts: int, each: int, rng: Rng, drift: float = 0.0) -> Evidence:
@@ -154,44 +177,42 @@ def probe(kind: str, prompts: int, each: int, rng: Rng, drift: float = 0.0) -> E
     return Evidence("made", "made", **levels_of_pairs(*panels), num_prompts=prompts, **more)
 
 
-def pairs_told(
-    kind: str, prompts: int, each: int, *, clear: bool = False, drift: float = 0.0
-) -> Callable[[Rng], bool]:
-    def told(rng: Rng) -> bool:
-        verdict = verdict_of(probe(kind, prompts, each, rng, drift))
-        return verdict.word in FELL and (not clear or verdict.how_sure == "clear")
+def pairs_fell(
+    kind: str, prompts: int, each: int, *, drift: float = 0.0
+) -> Callable[[Rng], tuple[float, ...]]:
+    """Whether a fall is said, whether it is said to be clear, and whether a rise is said to be given back."""
 
-    return told
+    def drawn(rng: Rng) -> tuple[float, ...]:
+        evidence = probe(kind, prompts, each, rng, drift)
+        return *fell_and_clear(verdict_of(evidence)), gave_back(evidence)
 
-
-def rise_given_back(kind: str, prompts: int) -> Callable[[Rng], bool]:
-    return lambda rng: gave_back(probe(kind, prompts, 1, rng))
+    return drawn
 
 
-def pairs_in_common(pairs: int, *, related: float = 0.0) -> Callable[[Rng], bool]:
+def pairs_in_common(pairs: int, *, related: float = 0.0) -> Callable[[Rng], tuple[float]]:
     """Whether anything is said of what falling pairs have in common; `related`: correlation with one descriptor."""
 
-    def told(rng: Rng) -> bool:
+    def drawn(rng: Rng) -> tuple[float]:
         table = pd.DataFrame({known.name: rng.normal(size=pairs) for known in DESCRIPTORS})
         change = related * table[DESCRIPTORS[0].name] + np.sqrt(1 - related**2) * rng.normal(size=pairs)
-        return not falling_pairs(table.assign(run="made", chosen_change=change)).query("told").empty
+        return (not falling_pairs(table.assign(run="made", chosen_change=change)).query("told").empty,)
 
-    return told
+    return drawn
 
 
 # --- curves ------------------------------------------------------------------------------------------------------
 
 
-def held_out_turned(kind: str, rows: int, spread: float, rise: float = 0.0) -> Callable[[Rng], bool]:
-    def told(rng: Rng) -> bool:
+def held_out_turned(kind: str, rows: int, spread: float, rise: float = 0.0) -> Callable[[Rng], tuple[float]]:
+    def drawn(rng: Rng) -> tuple[float]:
         course = 1 + rise * np.maximum(np.linspace(-1, 1, rows), 0)
         values = 0.6 * (course + spread * noise(kind, rows, rng))
-        return bool(turned("held-out loss", np.arange(rows), values).worse)
+        return (bool(turned("held-out loss", np.arange(rows), values).worse),)
 
-    return told
+    return drawn
 
 
-def gold_fell(truth: str, steps: int, prompts: int) -> Callable[[Rng], bool]:
+def gold_fell(truth: str, steps: int, prompts: int) -> Callable[[Rng], tuple[float]]:
     """Whether gold is said to have dropped from a peak; prompts differ in ease, samples scatter by 0.4."""
     d = 1.6 * (np.arange(steps) / (steps - 1)) ** 0.8
     curves = {
@@ -199,181 +220,222 @@ def gold_fell(truth: str, steps: int, prompts: int) -> Callable[[Rng], bool]:
         "peak .3 at √KL .8": 0.3 * (2 * d / 0.8 - (d / 0.8) ** 2),
     }  # fmt: skip
 
-    def told(rng: Rng) -> bool:
-        gold = (
-            curves[truth][:, None] + 0.2 * rng.normal(size=prompts) + 0.4 * rng.normal(size=(steps, prompts))
-        )
-        return drop_p_value(np.vstack([gold.mean(axis=1), resampled_means(gold)])) <= 0.05
+    def drawn(rng: Rng) -> tuple[float]:
+        scatter = 0.2 * rng.normal(size=prompts) + 0.4 * rng.normal(size=(steps, prompts))
+        gold = curves[truth][:, None] + scatter
+        return (drop_p_value(np.vstack([gold.mean(axis=1), resampled_means(gold)])) <= 0.05,)
 
-    return told
+    return drawn
 
 
-def best_and_worst_differ(settings: int, seeds: int, *, effect: float = 0.0) -> Callable[[Rng], bool]:
+def best_and_worst_differ(settings: int, seeds: int, *, effect: float = 0.0) -> Callable[[Rng], tuple[float]]:
     """Whether the best setting is said to stand above the worst: over seeds, or over 64 pairs of one seed each."""
+    truth = np.r_[effect, np.zeros(settings - 1)]
 
-    def told(rng: Rng) -> bool:
-        truth = np.r_[effect, np.zeros(settings - 1)]
-        if seeds > 1:
-            return (
-                range_over_seeds(
-                    rng.normal(size=(seeds, 1)) + truth + rng.normal(size=(seeds, settings))
-                ).p_value
-                <= 0.05
-            )
+    def over_seeds(rng: Rng) -> tuple[float]:
+        values = rng.normal(size=(seeds, 1)) + truth + rng.normal(size=(seeds, settings))
+        return (range_over_seeds(values).p_value <= 0.05,)
+
+    def over_pairs(rng: Rng) -> tuple[float]:
         values = rng.normal(size=64) + truth[:, None] + rng.normal(size=(settings, 64))
-        drawn = np.vstack([values.mean(axis=1), resampled_means(values)])
-        return range_over_resamples(drawn, 64).p_value <= 0.05
+        means = np.vstack([values.mean(axis=1), resampled_means(values)])
+        return (range_over_resamples(means, 64).p_value <= 0.05,)
 
-    return told
+    return over_seeds if seeds > 1 else over_pairs
 
 
-def onset_held(kind: str, rows: int, start: int, shape: str) -> Callable[[Rng], bool]:
-    def told(rng: Rng) -> bool:
-        along = np.maximum(np.arange(rows) - start, 0) / (rows - start)
-        course = along if shape == "straight" else (1 - np.exp(-3 * along)) / (1 - np.exp(-3))
-        truth = float(np.interp(0.05, course[start:], np.arange(start, rows)))
+def onset_held(kind: str, rows: int, start: int, shape: str) -> Callable[[Rng], tuple[float, float]]:
+    """Whether the interval holds the true onset, and by what share of the run the onset is late."""
+    along = np.maximum(np.arange(rows) - start, 0) / (rows - start)
+    course = along if shape == "straight" else (1 - np.exp(-3 * along)) / (1 - np.exp(-3))
+    truth = float(np.interp(0.05, course[start:], np.arange(start, rows)))
+
+    def drawn(rng: Rng) -> tuple[float, float]:
         values = 0.3 * noise(kind, rows, rng) - course
         found = onset_of_rows(np.arange(rows, dtype=float), values, noise_of(values))
-        return found is not None and found.low <= truth <= found.high
+        if found is None:
+            return False, math.inf
+        return found.low <= truth <= found.high, (found.step - truth) / rows
 
-    return told
+    return drawn
 
 
 # --- the cells ---------------------------------------------------------------------------------------------------
 
 
+def fall_and_clear(of: str, goal: str, clear: str) -> tuple[Statement, Statement]:
+    return Statement(f"displaced or recovered ({of})", goal), Statement(f"the same, clear ({of})", clear)
+
+
 def cells() -> Iterator[Cell]:
-    for kind, goal in (("white", "5 %"), ("t(3)", "5 %"), ("AR .5", "5 %"), ("AR .9", "10 %")):
-        for rows in (10, 25, 50, 100, 400):
-            yield Cell(
-                "displaced or recovered (batches)", kind, f"{rows} rows", rows_told(kind, rows), goal=goal
-            )
-            strict = "1 %" if goal == "5 %" else "none set"
-            told = rows_told(kind, rows, clear=True)
-            yield Cell("the same, clear (batches)", kind, f"{rows} rows", told, goal=strict)
-    for kind in ("white", "t(3)", "AR .5"):
-        for rows in (3, 5, 10, 20):
-            size = f"{rows} rows"
-            yield Cell(
-                "displaced or recovered (evaluations)", kind, size, evaluations_told(kind, rows), goal="5 %"
-            )
-            told = evaluations_told(kind, rows, clear=True)
-            yield Cell("the same, clear (evaluations)", kind, size, told, goal="1 %")
+    """Every cell of the plan, those that decide most for their time first."""
+    for seeds in (5, 1):
+        for settings in (2, 4, 6):
+            over = f"over {seeds} seeds" if seeds > 1 else "over 64 pairs"
+            drawn = best_and_worst_differ(settings, seeds)
+            yield Cell((Statement("best against worst", "5 %"),), over, f"{settings} settings", drawn)
     for kind in DRAWS:
         for prompts, each in ((8, 1), (16, 1), (32, 1), (64, 1), (256, 1), (16, 4), (64, 4)):
+            holds = Statement("95 % interval holds", "93–97 %")
             size = f"{prompts} prompts × {each}"
-            many = 300 if prompts * each > 100 else SIMULATIONS
-            yield Cell(
-                "95 % interval holds", kind, size, interval_holds(kind, prompts, each), many, "93–97 %"
-            )
-            many = 200 if prompts * each > 100 else 400
-            told = pairs_told(kind, prompts, each)
-            yield Cell("displaced or recovered (pairs)", kind, size, told, many, "5 %")
-            told = pairs_told(kind, prompts, each, clear=True)
-            yield Cell("the same, clear (pairs)", kind, size, told, many, "1 %")
-        yield Cell(
-            "rose, then given back (pairs)", kind, "64 prompts × 1", rise_given_back(kind, 64), 400, "5 %"
-        )
+            many = 400 if prompts * each > 100 else SIMULATIONS
+            yield Cell((holds,), kind, size, interval_holds(kind, prompts, each), many)
+    for kind in ("white", "t(3)", "AR .5", "AR .9"):
+        of = fall_and_clear("batches", *(("10 %", "2 %") if kind == "AR .9" else ("5 %", "1 %")))
+        for rows in (10, 25, 50, 100, 400):
+            yield Cell(of, kind, f"{rows} rows", rows_fell(kind, rows))
+    for kind in ("white", "t(3)", "AR .5"):
+        of = fall_and_clear("evaluations", "5 %", "1 %")
+        for rows in (3, 5, 10, 20):
+            yield Cell(of, kind, f"{rows} rows", evaluations_fell(kind, rows))
+    for pairs in (16, 64, 256):
+        told = Statement("pairs that are … fell deeper", "5 %")
+        yield Cell((told,), "no relation", f"{pairs} pairs", pairs_in_common(pairs), 400)
+    for truth in ("flat", "linear", "saturating"):
+        for steps, prompts in ((7, 64), (11, 128)):
+            size = f"{steps} steps × {prompts} prompts"
+            yield Cell((Statement("gold peaks", "5 %"),), truth, size, gold_fell(truth, steps, prompts), 400)
+    yield from power()
+    for shape in ("straight", "slowing"):
+        for kind in ("white", "AR .5"):
+            for rows, start in ((400, 200), (1000, 500), (1000, 0), (2000, 1500)):
+                of = (
+                    Statement("onset interval holds", "93–97 %"),
+                    Statement("onset: median, late by this share of the run", "5 %", median=True),
+                )
+                size = f"{rows} rows, from {start}"
+                yield Cell(of, f"{kind}, {shape}", size, onset_held(kind, rows, start, shape), 200)
     for kind in ("white", "t(3)", "AR .5"):
         for rows in (3, 5, 10, 20, 50):
             for spread in (0.017, 0.05):
-                told = held_out_turned(kind, rows, spread)
-                yield Cell("over-optimized", f"{kind}, sd {spread:.1%}", f"{rows} rows", told, 400, "5 %")
-    for pairs in (16, 64, 256):
-        told = pairs_in_common(pairs)
-        yield Cell("pairs that are … fell deeper", "no relation", f"{pairs} pairs", told, 300, "5 %")
-    for truth in ("flat", "linear", "saturating"):
-        for steps, prompts in ((7, 64), (11, 128)):
-            told = gold_fell(truth, steps, prompts)
-            yield Cell("gold peaks", truth, f"{steps} steps × {prompts} prompts", told, 400, "5 %")
-    for seeds in (5, 1):
-        for settings in (2, 4, 6):
-            told = best_and_worst_differ(settings, seeds)
-            over = f"over {seeds} seeds" if seeds > 1 else "over 64 pairs"
-            yield Cell("best against worst", over, f"{settings} settings", told, 400, "5 %")
-    for kind in ("white", "AR .5"):
-        for rows, start in ((400, 200), (1000, 500), (1000, 0), (2000, 1500)):
-            for shape in ("straight", "slowing"):
-                told = onset_held(kind, rows, start, shape)
-                size = f"{rows} rows, from {start}"
-                yield Cell("onset interval holds", f"{kind}, {shape}", size, told, 200, "93–97 %")
-    yield from power()
+                world, told = f"{kind}, sd {spread:.1%}", Statement("over-optimized", "5 %")
+                yield Cell((told,), world, f"{rows} rows", held_out_turned(kind, rows, spread), 400)
+    of_pairs = (*fall_and_clear("pairs", "5 %", "1 %"), Statement("rose, then given back (pairs)", "5 %"))
+    for prompts, each in ((16, 1), (64, 1), (16, 4), (8, 1), (256, 1), (64, 4)):
+        for kind in DRAWS:
+            many = 200 if prompts * each > 100 else 400
+            size = f"{prompts} prompts × {each}"
+            yield Cell(of_pairs, kind, size, pairs_fell(kind, prompts, each), many)
 
 
 def power() -> Iterator[Cell]:
     """The same statements where they are true: how often they are made."""
     for kind in ("white", "t(3)", "AR .5"):
         for rows, fall in ((25, 0.4), (50, 0.4), (100, 0.2), (200, 0.2), (400, 0.2)):
-            told = rows_told(kind, rows, fall=fall)
-            yield Cell(
-                "power: displaced (batches)", f"{kind}, sd .3, falls {fall:g}", f"{rows} rows", told, 400
-            )
+            of = (Statement("power: displaced (batches)"), Statement("power: the same, clear (batches)"))
+            world = f"{kind}, sd .3, falls {fall:g}"
+            yield Cell(of, world, f"{rows} rows", rows_fell(kind, rows, fall=fall), 400)
+    of_pairs = (
+        Statement("power: displaced (pairs)"),
+        Statement("power: the same, clear (pairs)"),
+        Statement("a steady fall, said to be given back (pairs)", "5 %"),
+    )
     for prompts in (16, 64):
         for drift in (0.5, 1.0):
-            told = pairs_told("normal", prompts, 1, drift=-drift)
             world = f"normal, sd 1 nat, falls {drift:g} nats"
-            yield Cell("power: displaced (pairs)", world, f"{prompts} prompts × 1", told, 300)
+            drawn = pairs_fell("normal", prompts, 1, drift=-drift)
+            yield Cell(of_pairs, world, f"{prompts} prompts × 1", drawn, 200)
     for rows in (5, 10, 20):
-        told = held_out_turned("white", rows, 0.017, rise=0.15)
-        yield Cell("power: over-optimized", "white, sd 1.7%, rises 15%", f"{rows} rows", told, 300)
-    for steps, prompts in ((7, 64), (11, 128)):
-        told = gold_fell("peak .3 at √KL .8", steps, prompts)
-        yield Cell("power: gold peaks", "peak .3 at √KL .8", f"{steps} steps × {prompts} prompts", told, 200)
-    for settings in (2, 6):
-        told = best_and_worst_differ(settings, 5, effect=3.0)
+        drawn = held_out_turned("white", rows, 0.017, rise=0.15)
         yield Cell(
-            "power: best against worst", "5 seeds, one stands 3 sd above", f"{settings} settings", told, 200
+            (Statement("power: over-optimized"),), "white, sd 1.7%, rises 15%", f"{rows} rows", drawn, 200
         )
+    for steps, prompts in ((7, 64), (11, 128)):
+        size, drawn = f"{steps} steps × {prompts} prompts", gold_fell("peak .3 at √KL .8", steps, prompts)
+        yield Cell((Statement("power: gold peaks"),), "peak .3 at √KL .8", size, drawn, 200)
+    for seeds, effect, world in (
+        (5, 3.0, "5 seeds, one stands 3 sd above"),
+        (1, 0.5, "64 pairs, one stands .5 sd above"),
+    ):
+        for settings in (2, 6):
+            drawn = best_and_worst_differ(settings, seeds, effect=effect)
+            yield Cell((Statement("power: best against worst"),), world, f"{settings} settings", drawn, 400)
     for related in (0.3, 0.5):
-        told = pairs_in_common(64, related=related)
-        yield Cell("power: pairs that are … fell deeper", f"ρ = {related:g}", "64 pairs", told, 300)
+        drawn, told = (
+            pairs_in_common(64, related=related),
+            Statement("power: pairs that are … fell deeper"),
+        )
+        yield Cell((told,), f"ρ = {related:g}", "64 pairs", drawn, 300)
 
 
 # --- running and writing -----------------------------------------------------------------------------------------
 
 
-def run(file: Path, share: float, only: str) -> None:
-    """Every cell that the file lacks and whose name matches `only`, each appended when it is done."""
-    done = {json.loads(line)["name"] for line in file.read_text().splitlines()} if file.is_file() else set()
+def measured() -> list[dict[str, object]]:
+    """The rates that were measured, one a line of the file of results."""
+    lines = RESULTS.read_text(encoding="utf-8").splitlines() if RESULTS.is_file() else []
+    return [json.loads(line) for line in lines]
+
+
+def run(share: float, only: str) -> None:
+    """Every cell that is not measured and whose name matches `only`, each written when it is done."""
+    done = {row["name"] for row in measured()}
     for cell in cells():
-        if cell.name in done or not re.search(only, cell.name):
+        if set(cell.names) <= done or not any(re.search(only, name) for name in cell.names):
             continue
         start, simulations = time.perf_counter(), max(20, round(share * cell.simulations))
-        row = {**asdict(cell), "name": cell.name, "rate": cell.rate(simulations), "simulations": simulations}
-        del row["told"]
-        with file.open("a") as out:
-            out.write(json.dumps(row, ensure_ascii=False) + "\n")
+        rates = cell.rates(simulations)
+        with RESULTS.open("a", encoding="utf-8") as out:
+            for name, rate in rates.items():
+                known = None if math.isnan(rate) else rate
+                row = {"name": name, "rate": known, "simulations": simulations}
+                out.write(json.dumps(row, ensure_ascii=False) + "\n")
+        took = time.perf_counter() - start
         print(
-            f"{cell.name}: {row['rate']:.3f} of {simulations} ({time.perf_counter() - start:.0f} s)",
+            f"{took:4.0f} s  {simulations}  " + "; ".join(f"{n}: {r:.3f}" for n, r in rates.items()),
             flush=True,
         )
 
 
-def tables(file: Path) -> str:
-    """One table a statement: worlds in rows, sizes in columns."""
-    rows = pd.DataFrame(map(json.loads, file.read_text().splitlines()))
-    parts = []
-    for statement, mine in rows.groupby("statement", sort=False):
-        goal = f" (at most {mine['goal'].iloc[0]})" if mine["goal"].iloc[0].endswith(" %") else ""
-        goal = f" (goal {mine['goal'].iloc[0]})" if "–" in mine["goal"].iloc[0] else goal
-        sizes = list(dict.fromkeys(mine["size"]))
-        lines = [f"| {statement}{goal} | {' | '.join(sizes)} |", "|---" * (len(sizes) + 1) + "|"]
-        for world, cells_of in mine.groupby("world", sort=False):
-            rates = cells_of.set_index("size")["rate"]
-            shown = [f"{100 * rates[size]:.1f} %" if size in rates else "" for size in sizes]
-            lines.append(f"| {world} | {' | '.join(shown)} |")
+def tables(rows: list[dict[str, object]]) -> str:
+    """One table a statement, in the order of the plan: worlds in rows, sizes in columns."""
+    rates = {row["name"]: row for row in rows}
+    shown: dict[Statement, dict[str, dict[str, str]]] = {}
+    counts = []
+    for cell in cells():
+        for statement, name in zip(cell.statements, cell.names, strict=True):
+            if name in rates:
+                counts.append(rates[name]["simulations"])
+                shown.setdefault(statement, {}).setdefault(cell.world, {})[cell.size] = _shown(rates[name])
+    total = sum(len(cell.names) for cell in cells())
+    parts = [
+        f"{len(counts)} of {total} rates of the plan, each from {min(counts)} to {max(counts):,} simulations."
+    ]
+    names = dict.fromkeys(statement.name for statement in shown)
+    for name in names:
+        mine = [statement for statement in shown if statement.name == name]
+        goals = " or ".join(dict.fromkeys(statement.goal for statement in mine if statement.goal))
+        worlds = {world: sizes for statement in mine for world, sizes in shown[statement].items()}
+        columns = sorted({size for sizes in worlds.values() for size in sizes}, key=_by_number)
+        lines = [f"| {name}{f' (goal {goals})' if goals else ''} | {' | '.join(columns)} |"]
+        lines.append("|---" * (len(columns) + 1) + "|")
+        for world, sizes in worlds.items():
+            lines.append(f"| {world} | {' | '.join(sizes.get(size, '') for size in columns)} |")
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
 
 
+def _shown(row: dict[str, object]) -> str:
+    rate = row["rate"]
+    return "refused" if rate is None else f"{100 * float(str(rate)):.1f} %"
+
+
+def _by_number(size: str) -> list[int]:
+    return [int(number) for number in reversed(re.findall(r"\d+", size))]
+
+
+def write_page() -> None:
+    """Put the tables where they stand in the docs."""
+    text = PAGE.read_text(encoding="utf-8")
+    before, _, rest = text.partition(BEGIN)
+    after = rest.partition(END)[2]
+    PAGE.write_text(f"{before}{BEGIN}\n{tables(measured())}\n\n{END}{after}", encoding="utf-8")
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--to", type=Path, required=True)
     parser.add_argument("--share", type=float, default=1.0, help="of the simulations of each cell")
     parser.add_argument("--only", default="", help="pattern of the names of the cells to run")
-    parser.add_argument("--table", action="store_true")
     arguments = parser.parse_args()
-    if arguments.table:
-        print(tables(arguments.to))
-    else:
-        run(arguments.to, arguments.share, arguments.only)
+    run(arguments.share, arguments.only)
+    write_page()

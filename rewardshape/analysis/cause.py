@@ -41,7 +41,8 @@ def predictions(trace: Trace) -> pd.DataFrame:
     -------
     DataFrame
         One row per run, step, pair, response and predictor: ``run``, ``alpha``, ``seed``, ``step``, ``pair_id``,
-        ``prompt`` (equal where pairs share one), ``response``, ``predictor``, ``predicted``, ``measured`` (change of the score from step − 1 to step).
+        ``prompt`` (equal where pairs share one), ``response``, ``predictor``, ``predicted``, ``measured`` (change of
+        the score from step − 1 to step).
 
     Raises
     ------
@@ -124,9 +125,9 @@ def fall_condition(trace: Trace) -> pd.DataFrame:
     -------
     DataFrame
         One row per run, measured step (the last left out) and pair: ``run``, ``alpha``, ``seed``, ``step``,
-        ``pair_id``, ``prompt``; ``overlap`` = b/a; ``weight_ratio`` = w_w/w_l; ``excess``, ln(b/a) − ln(w_w/w_l), NaN where one
-        of them is not positive; ``should_fall``: w_w·a < w_l·b; ``change``: what its chosen response did from this
-        step to the end of the run (nats per token), and ``fell``.
+        ``pair_id``, ``prompt`` (equal where pairs share one); ``overlap`` = b/a; ``weight_ratio`` = w_w/w_l;
+        ``excess``, ln(b/a) − ln(w_w/w_l), NaN where one of them is not positive; ``should_fall``: w_w·a < w_l·b;
+        ``change``: what its chosen response did from this step to the end of the run (nats per token), and ``fell``.
     """
     rows = _geometry(trace)
     tables = []
