@@ -209,6 +209,16 @@ def test_loss_and_margin_are_drawn_by_split():
     assert len(plt.gcf().axes) == 2
 
 
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_a_reader_that_has_seen_enough_ends_it_quietly(log, tmp_path, flags):
+    """What ``diagnose … | head -0`` does: nobody reads what is printed."""
+    command = [sys.executable, "-m", "rewardshape.diagnose", str(log), "--output", str(tmp_path), *flags]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        said = process.stderr.read()
+    assert (process.returncode, said) == (0, "")
+
+
 def test_a_report_is_one_text(log):
     (verdict,) = judge_all(log).values()
     assert report(verdict).startswith(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
@@ -9,6 +12,7 @@ from rewardshape.plotting.axes import axis, step_axis, styled
 from rewardshape.plotting.style import CHOSEN, NEUTRAL, REJECTED
 
 FEW_ROWS = 60  # up to here every row gets a marker
+STRETCHES = 1500  # beyond so many rows the lowest and the highest of each stretch are drawn: the same ink
 
 
 @styled
@@ -43,14 +47,12 @@ def plot_fall(
     if limit is not None:
         ax.axhspan(-limit, limit, color=NEUTRAL, alpha=0.15, linewidth=0, label="within noise")
     if "rejected" in curve:
-        ax.plot(
-            curve["step"], curve["rejected"], color=REJECTED, marker=marker, linewidth=1, label="rejected"
-        )
+        _line(ax, curve, "rejected", color=REJECTED, marker=marker, linewidth=1, label="rejected")
     smoothed = not curve["smooth"].equals(curve["chosen"])
     if smoothed:
-        ax.plot(curve["step"], curve["chosen"], color=CHOSEN, alpha=0.35, linewidth=0.8)
-    ax.plot(
-        curve["step"], curve["smooth"], color=CHOSEN, marker=None if smoothed else marker,
+        _line(ax, curve, "chosen", color=CHOSEN, alpha=0.35, linewidth=0.8)
+    _line(
+        ax, curve, "smooth", color=CHOSEN, marker=None if smoothed else marker,
         label="chosen (windowed)" if smoothed else "chosen",
     )  # fmt: skip
     if onset is not None:
@@ -81,23 +83,22 @@ def plot_progress(
         rows = table[table["split"] == split]
         if "loss" in rows and rows["loss"].notna().any():
             label = "evaluation loss" if split == "eval" else "training loss"
-            rows = rows.dropna(subset="loss")
-            ax.plot(rows["step"], rows["loss"], color="black", linestyle=style, linewidth=1, label=label)
+            _line(ax, rows, "loss", color="black", linestyle=style, linewidth=1, label=label)
     measured = [
         s
         for s in ("eval", "train")
         if "margin" in table and table.loc[table["split"] == s, "margin"].notna().any()
     ]
     if measured:
-        rows = table[table["split"] == measured[0]].dropna(subset="margin")
         margin = ax.twinx()
-        margin.plot(rows["step"], rows["margin"], color=NEUTRAL, linewidth=1, linestyle="--")
+        rows = table[table["split"] == measured[0]]
+        _line(margin, rows, "margin", color=NEUTRAL, linewidth=1, linestyle="--")
         margin.set_ylabel("margin (reward units), dashed", color=NEUTRAL)
     if best is not None:
         ax.axvline(best, color="black", linewidth=0.6, alpha=0.6, label=f"best held out: {steps} {best:g}")
     ax.set_ylabel("loss")
     if not _logged(table, "loss") and _logged(table, "logp_greedy"):
-        ax.plot(table["step"], table["logp_greedy"], color=NEUTRAL, label="most likely tokens")
+        _line(ax, table, "logp_greedy", color=NEUTRAL, label="most likely tokens")
         ax.set_ylabel("log-probability (nats)")
     step_axis(ax, steps)
     if ax.get_legend_handles_labels()[0]:
@@ -107,3 +108,27 @@ def plot_progress(
 
 def _logged(table: pd.DataFrame, series: str) -> bool:
     return series in table and bool(table[series].notna().any())
+
+
+def _line(ax: Axes, table: pd.DataFrame, series: str, **look: Any) -> None:
+    """One series over the steps, without the rows that lack it, and without what a line of this width hides."""
+    rows = table[["step", series]].dropna().to_numpy(float)
+    ax.plot(*rows[drawn_rows(rows[:, 1])].T, **look)
+
+
+def drawn_rows(values: np.ndarray) -> np.ndarray:
+    """The rows of a long series that its line needs: the ends, and the lowest and highest of each of its stretches.
+
+    Examples
+    --------
+    >>> drawn_rows(np.zeros(3)).tolist()
+    [0, 1, 2]
+    """
+    count = len(values)
+    if count <= 4 * STRETCHES:
+        return np.arange(count)
+    begins = np.linspace(0, count, STRETCHES + 1).astype(int)[:-1]
+    stretch = np.searchsorted(begins, np.arange(count), side="right") - 1
+    order = np.lexsort((values, stretch))  # by stretch, within it by value
+    ends = np.r_[begins[1:], count] - 1
+    return np.unique(np.r_[0, order[begins], order[ends], count - 1])

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import same_color
 
-from rewardshape.plotting.diagnosis import FEW_ROWS, plot_fall, plot_progress
+from rewardshape.plotting.diagnosis import FEW_ROWS, STRETCHES, drawn_rows, plot_fall, plot_progress
 from rewardshape.plotting.style import CHOSEN, REJECTED
 
 
@@ -79,3 +79,21 @@ def test_without_losses_the_most_likely_tokens_are_drawn():
     ax = plot_progress(table)
     np.testing.assert_array_equal(lines(ax)["most likely tokens"].get_ydata(), [-5, -4])
     assert ax.get_ylabel() == "log-probability (nats)"
+
+
+def test_a_long_series_keeps_its_ends_and_every_extreme(rng):
+    """Of each stretch of a long series the lowest and the highest are drawn, so that no spike is lost."""
+    values = rng.standard_t(2, 90_000)
+    kept = drawn_rows(values)
+    assert len(kept) <= 2 * STRETCHES + 2
+    assert (kept[0], kept[-1]) == (0, len(values) - 1)
+    for part in np.array_split(np.arange(len(values)), 300):
+        mine = kept[(kept >= part[0]) & (kept <= part[-1])]
+        assert (values[mine].min(), values[mine].max()) == (values[part].min(), values[part].max())
+
+
+def test_a_line_is_drawn_of_the_rows_that_hold_the_series():
+    table = curve(8).astype(float)
+    table.loc[[2, 5], "rejected"] = np.nan
+    drawn = lines(plot_fall(table, unit="nats", baseline="step 0"))["rejected"]
+    np.testing.assert_array_equal(drawn.get_xdata(), table["step"].drop([2, 5]))
