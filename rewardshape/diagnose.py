@@ -49,8 +49,10 @@ def _part(title: str, sentences: list[str]) -> str:
         return ""
     lines = []
     for sentence in sentences:
-        first = sentence[0].upper() if sentence[0].isascii() else sentence[0]  # β stays β
-        sentence = first + sentence[1:] + ("" if sentence.endswith((".", "?")) else ".")
+        word = sentence.split(" ", 1)[0].strip(",:")
+        plain = word.isascii() and word.replace("-", "").isalpha()  # β and grad_norm stay as they are
+        sentence = (sentence[0].upper() if plain else sentence[0]) + sentence[1:]
+        sentence += "" if sentence.endswith((".", "?")) else "."
         lines += textwrap.wrap(sentence, WIDTH, initial_indent="  - ", subsequent_indent="    ")
     return "\n".join([f"{title}:", *lines])
 

@@ -20,7 +20,7 @@ def advice_for(word: Word, evidence: Evidence, *, gave_back: bool, fell: bool) -
         *(tried.sentence for tried in evidence.tried),
         *word.advice,
         *_fall_too(word, fell),
-        *_measure(word, evidence),
+        *_measure(word, evidence, gave_back),
         *_not_finite(evidence),
     ]
 
@@ -76,7 +76,7 @@ def _fall_too(word: Word, fell: bool) -> list[str]:
     ]
 
 
-def _measure(word: Word, evidence: Evidence) -> list[str]:
+def _measure(word: Word, evidence: Evidence, gave_back: bool) -> list[str]:
     """What to measure, where the word is weak for want of it."""
     ours = evidence.num_pairs is not None
     few = evidence.exact and ours
@@ -87,7 +87,7 @@ def _measure(word: Word, evidence: Evidence) -> list[str]:
         small = learnt is not None and learnt.last - learnt.first < 0.02 and learnt.last < 0.7
         go_on = "Accuracy has hardly moved: train longer or raise the learning rate, and watch chosen while you do."
         keep = "No sign of displacement: sample a few prompts before you call the run good."
-        return [go_on if small else keep]
+        return [go_on] if small else [] if gave_back else [keep]
     if not evidence.evaluated:
         return ["Hold out a fixed set of pairs and evaluate it from step 0: batches hide small changes."]
     return []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 
@@ -83,9 +83,8 @@ class Onset:
     high: Step
 
 
-@dataclass(frozen=True)
-class Course:
-    """A measure of learning at the start of a run, at its best and at its end."""
+class Course(NamedTuple):
+    """A measure of learning at the start of a run, at its end, and at its highest."""
 
     first: float
     last: float
@@ -132,6 +131,8 @@ class Learning:
         Share of pairs whose two responses are the same to the trainer.
     carried : Carried or None
         The single pair that the run is about, if there is one.
+    num_rows : int or None
+        How many rows of a log these are from.
     """
 
     loss: Course | None = None
@@ -142,6 +143,7 @@ class Learning:
     still: str | None = None
     ties: float | None = None
     carried: Carried | None = None
+    num_rows: int | None = None
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,8 @@ class HeldOut:
         How often a measure that never turns would look so.
     above_start : bool
         Whether it was never better than without training.
+    best, last : float or None
+        Its values there and at the end.
     """
 
     measure: str
@@ -165,6 +169,8 @@ class HeldOut:
     worse: bool | None = None
     chance: float = 1.0
     above_start: bool = False
+    best: float | None = None
+    last: float | None = None
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from rewardshape.numbers import signed
 from rewardshape.verdict.evidence import Broken, Change, Course, Evidence, HeldOut, Learning, Onset, as_step
 from rewardshape.verdict.recovery import Reference, find_reference, has, is_per_token
 from rewardshape.verdict.rows import (
+    FEWEST_TO_TURN,
     Noise,
     change_of,
     exact_change,
@@ -23,7 +25,7 @@ from rewardshape.verdict.rows import (
     turned,
     window,
 )
-from rewardshape.verdict.sanity import effective_scale, loss_is_logistic, sanity_checks
+from rewardshape.verdict.sanity import SCALE_LIMIT, effective_scale, loss_is_logistic, sanity_checks
 from rewardshape.verdict.signal import Signal, chosen_signal, started_elsewhere
 from rewardshape.verdict.still import stands_still
 from rewardshape.verdict.thresholds import (
@@ -58,12 +60,13 @@ def evidence_of_log(log: Log, *, beta: float | None = None) -> Evidence:
     signal = chosen_signal(log, reference, per_token, elsewhere is not None)
     rows = _progress_rows(evaluated, trained, signal)
     learning = _learning(rows, trained, fixed=rows is evaluated)
+    held = _held_out(evaluated, trained, reference, log.settings)
     found: dict[str, Any] = dict(
         name=log.name,
         form=log.form,
         part=log.part,
         learning=learning,
-        held_out=_held_out(evaluated, trained, reference),
+        held_out=held,
         broken=_broken(log),
         why_unknown=_why_unknown(log, signal),
         counts=log.counts,
@@ -77,7 +80,7 @@ def evidence_of_log(log: Log, *, beta: float | None = None) -> Evidence:
         evaluated=bool(len(evaluated)),
         facts=_facts(evaluated, reference, elsewhere),
         checks=(*_checks(evaluated, trained, reference), *log.notes),
-        cannot_tell=_cannot_tell(signal, reference, evaluated),
+        cannot_tell=_cannot_tell(signal, reference, evaluated, held),
         progress=log.table,
     )
     if signal is not None:
@@ -202,11 +205,10 @@ def _learning(rows: pd.DataFrame, trained: pd.DataFrame, *, fixed: bool) -> Lear
     if courses["margin"] is None and has(rows, "reward_chosen", "reward_rejected"):
         gap = (rows["reward_chosen"] - rows["reward_rejected"]).to_frame("margin")
         courses["margin"] = _course(gap, "margin", fixed)
-    scale = effective_scale(rows)
-    if courses["margin"] is not None and scale is not None and 0 < scale < 0.5:
-        margin = courses["margin"]  # logged as log-ratios, before β
-        courses["margin"] = Course(scale * margin.first, scale * margin.last, scale * margin.highest)
-    left = _gradient_left(courses["loss"], courses["margin"], courses["accuracy"])
+    margin, scale = courses["margin"], effective_scale(rows)
+    if margin is not None and scale is not None and 0 < scale < SCALE_LIMIT:
+        margin = Course(*(scale * value for value in margin))  # logged as log-ratios, before β
+    left = _gradient_left(courses["loss"], margin, courses["accuracy"])
     return Learning(
         loss=courses["loss"],
         margin=courses["margin"],
@@ -215,6 +217,7 @@ def _learning(rows: pd.DataFrame, trained: pd.DataFrame, *, fixed: bool) -> Lear
         gradient_left=left,
         still=stands_still(rows, trained),
         ties=_ties(courses["loss"], courses["margin"], courses["accuracy"]),
+        num_rows=len(rows),
     )
 
 
@@ -250,18 +253,24 @@ def _ties(loss: Course | None, margin: Course | None, accuracy: Course | None) -
 # --- what was held out -------------------------------------------------------------------------------------------
 
 
-def _held_out(evaluated: pd.DataFrame, trained: pd.DataFrame, reference: Reference) -> HeldOut | None:
+def _held_out(
+    evaluated: pd.DataFrame, trained: pd.DataFrame, reference: Reference, settings: dict[str, Any]
+) -> HeldOut | None:
     """Whether the held-out loss turned while training went on; accuracy or chosen name the best row without it."""
     if has(evaluated, "loss"):
         values = evaluated["loss"].dropna()
-        above = loss_is_logistic(evaluated) and reference.free is not True and values.min() > math.log(2)
+        above = (
+            loss_is_logistic(evaluated, settings.get("loss_type"))
+            and reference.free is not True
+            and values.min() > math.log(2)
+        )
         above = above and has(evaluated, "margin") and evaluated["margin"].abs().max() > 0.01
         grew = _grows(trained, "margin") or _grows(evaluated, "margin") or _grows(trained, "loss", -1)
         found = turned(
             "held-out loss", values.index.to_numpy(float), values.to_numpy(float), above_start=above
         )
         if not grew and found.worse:
-            return HeldOut(found.measure, found.best_step, False, 1.0, above)
+            return replace(found, worse=False, chance=1.0)
         return found
     for column in ("accuracy", "logp_chosen"):
         if has(evaluated, column) and len(evaluated) > 1:
@@ -314,11 +323,14 @@ def _why_unknown(log: Log, signal: Signal | None) -> str:
 
 def _rows_in_words(log: Log) -> str:
     counts = " and ".join(
-        f"{len(log.split(split))} {name} rows"
+        f"{count} {name} row{'s' if count > 1 else ''}"
         for split, name in (("eval", "evaluation"), ("train", "training"))
-        if len(log.split(split))
+        if (count := len(log.split(split)))
     )
-    return f"{counts}, {log.rows_are} {log.table['step'].min():g} to {log.table['step'].max():g}"
+    first, last = log.table["step"].min(), log.table["step"].max()
+    return (
+        f"{counts}, {f'{log.rows_are} {first:g} to {last:g}' if first < last else f'{log.counts} {first:g}'}"
+    )
 
 
 def _missing(log: Log) -> tuple[str, ...]:
@@ -361,7 +373,9 @@ def _checks(evaluated: pd.DataFrame, trained: pd.DataFrame, reference: Reference
     return [f"{split}: {check}" for check, split in where.items()]
 
 
-def _cannot_tell(signal: Signal | None, reference: Reference, evaluated: pd.DataFrame) -> tuple[str, ...]:
+def _cannot_tell(
+    signal: Signal | None, reference: Reference, evaluated: pd.DataFrame, held: HeldOut | None
+) -> tuple[str, ...]:
     unknown = []
     if signal is None:
         unknown.append("whether the chosen responses lost probability: a margin grows as well when both fall")
@@ -382,6 +396,8 @@ def _cannot_tell(signal: Signal | None, reference: Reference, evaluated: pd.Data
         )
     if not len(evaluated):
         unknown.append("over-optimization: nothing held out is logged")
+    elif held is None or (held.worse is None and not held.above_start):
+        unknown.append(f"over-optimization: that takes {FEWEST_TO_TURN} evaluations of the held-out loss")
     if not has(evaluated, "logp_greedy"):
         unknown.append(
             "where the lost probability went: that takes samples, or greedy log-probs of a probe set"

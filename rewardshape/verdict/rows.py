@@ -188,7 +188,8 @@ def turned(measure: str, steps: np.ndarray, values: np.ndarray, *, above_start: 
     elif rise > MUCH_WORSE_LOSS * abs(values[best]) and (np.diff(values[best:]) > 0).all():
         chance, worse = 2 * CHANCE_LIKELY, True
     told = None if worse is None else bool(worse)
-    return HeldOut(measure, as_step(steps[best]), told, chance, above_start)
+    ends = float(values[best]), float(values[-1])
+    return HeldOut(measure, as_step(steps[best]), told, chance, above_start, *ends)
 
 
 def _chance_of_turning(values: np.ndarray, correlation: float) -> float:

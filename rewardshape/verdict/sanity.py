@@ -24,6 +24,8 @@ LOW_SHARE = 0.1
 SMALL_FALL, STRAIGHT = 0.05, 0.95
 # How far the factor from margin to loss may be from 1 before the margins cannot be in reward units.
 SCALE_LIMIT = 0.5
+# What logs call the logistic loss on pairs with a reference.
+LOGISTIC = ("sigmoid", "dpo", "logistic")
 START_LOSSES = {1.0: "the hinge loss", 0.5: "the KTO loss"}
 
 
@@ -134,8 +136,18 @@ def _has_another_term(table: pd.DataFrame) -> bool:
     return likelihood or "log_odds_chosen" in table or "log_odds_ratio" in table
 
 
-def loss_is_logistic(table: pd.DataFrame) -> bool:
-    """Whether the loss of a run with a reference may be compared with ln 2, its value without training."""
+def loss_is_logistic(table: pd.DataFrame, stated: str | None = None) -> bool:
+    """Whether the loss of a run with a reference may be compared with ln 2, its value without training.
+
+    A logistic loss lies above ln 2 by no more than the mean of −margin over the pairs that are out of order; by more
+    than both rewards together it is another loss (IPO's square, for one), whatever it is called.
+    """
+    if stated is not None and stated not in LOGISTIC:
+        return False
+    rows = _columns(table, "loss", "reward_chosen", "reward_rejected")
+    above = rows[:, 0] - math.log(2) if len(rows) else np.empty(0)
+    if len(rows) and (above > np.abs(rows[:, 1:]).sum(axis=1) + START_REWARD).mean() > 0.2:
+        return False
     return "kl" not in table and not _has_another_term(table) and _loss_bound(table) is None
 
 

@@ -24,7 +24,9 @@ def amount(value: float) -> str:
 def headline(word: Word, evidence: Evidence, reasons: tuple[str, ...]) -> str:
     """The word with its number."""
     chosen = evidence.chosen
-    if word in (Word.BROKEN, Word.NOT_TRAINING, Word.UNDETERMINED) or chosen is None:
+    if word is Word.BROKEN:
+        return _sentence(reasons[0])
+    if word in (Word.NOT_TRAINING, Word.UNDETERMINED) or chosen is None:
         return _sentence(f"{word.meaning}: {reasons[0]}" if reasons else word.meaning)
     if word in (Word.SATURATED, Word.COLLAPSED):
         return _sentence(f"{word.meaning}: {reasons[0]}; {_where(chosen, evidence)}")
@@ -71,16 +73,13 @@ def _interval(change: Change, evidence: Evidence) -> str:
 
 
 def _not_displaced(chosen: Change, evidence: Evidence) -> str:
-    if chosen.value >= evidence.smallest and chosen.chance <= 0.025:
-        return f"{_where(chosen, evidence)}: they gained probability"
-    if evidence.exact:
-        return (
-            f"{_where(chosen, evidence)}: less than {amount(evidence.smallest)} {evidence.unit} gets no word"
-        )
     seen = evidence.smallest_fall
-    power = (
-        f"; a fall of {amount(seen)} {evidence.unit} would have been seen four times in five" if seen else ""
-    )
+    power = f"; a fall of {amount(seen)} {evidence.unit} would have been seen"
+    power = f"{power}{'' if evidence.exact else ' four times in five'}" if seen else ""
+    if chosen.value >= evidence.smallest and chosen.chance <= 0.025:
+        return f"{_where(chosen, evidence)}: they gained probability{power}"
+    if evidence.exact:
+        return f"{_where(chosen, evidence)}: a smaller change than gets a word{power}"
     return f"the chosen responses ended where they began{_interval(chosen, evidence)}{power}"
 
 
@@ -88,7 +87,8 @@ def since_when_broken(evidence: Evidence) -> str:
     """From where on nothing is finite."""
     broken = evidence.broken
     assert broken is not None
-    return f"{', '.join(broken.series)} not finite from {evidence.counts} {broken.step:g} to the end"
+    many = "is" if len(broken.series) == 1 else "are"
+    return f"{', '.join(broken.series)} {many} not finite from {evidence.counts} {broken.step:g} to the end"
 
 
 def what_is_left(evidence: Evidence) -> str:
@@ -97,7 +97,13 @@ def what_is_left(evidence: Evidence) -> str:
     left = learning.gradient_left or 0.0
     share = "less than 0.1 %" if left < 1e-3 else f"{left:.1%}"
     margin = f" at a margin of {amount(learning.margin.last)}" if learning.margin is not None else ""
-    return f"{share} of the gradient that the run began with is left{margin}"
+    # A log tells it of its loss alone, against that of two equal responses.
+    whole = (
+        "the gradient at a margin of 0"
+        if evidence.num_pairs is None
+        else "the gradient that the run began with"
+    )
+    return f"{share} of {whole} is left{margin}"
 
 
 def how_preference_was_lost(evidence: Evidence) -> str:
@@ -128,6 +134,10 @@ def what_could_hide(evidence: Evidence) -> str:
 
 def story(word: Word, evidence: Evidence) -> list[str]:
     """What else happened, one sentence each, none against the headline."""
+    if word is Word.BROKEN:
+        return [_sentence(line) for line in [*_last_finite(evidence), *evidence.facts]]
+    if word is Word.NOT_TRAINING:
+        return [_sentence(line) for line in [*_progress(evidence), *evidence.facts]]
     lines = [
         *_fall(word, evidence),
         *_rise(evidence),
@@ -136,6 +146,16 @@ def story(word: Word, evidence: Evidence) -> list[str]:
         *evidence.facts,
     ]
     return [_sentence(line) for line in [*lines, *_carried(evidence), *_ties(evidence), *_held_out(evidence)]]
+
+
+def _last_finite(evidence: Evidence) -> list[str]:
+    """Where the responses stood before the numbers broke."""
+    chosen, rejected = evidence.chosen, evidence.rejected
+    if chosen is None or chosen.step is None:
+        return []
+    also = "" if rejected is None else f", rejected {_above_or_below(rejected.value, evidence)}"
+    at = f"at {evidence.counts} {chosen.step:g}, the last with finite numbers"
+    return [f"{at}, chosen stood {_above_or_below(chosen.value, evidence)}{also}"]
 
 
 def _fall(word: Word, evidence: Evidence) -> list[str]:
@@ -188,8 +208,14 @@ def _rejected(evidence: Evidence) -> list[str]:
 def _progress(evidence: Evidence) -> list[str]:
     learning = evidence.learning
     courses = {"loss": learning.loss, "margin": learning.margin, "accuracy": learning.accuracy}
-    known = [f"{name} {_course(course)}" for name, course in courses.items() if course is not None]
-    lines = [f"from start to end: {', '.join(known)}"] if known else []
+    known = {name: course for name, course in courses.items() if course is not None}
+    lines = [f"from start to end: {', '.join(f'{name} {_course(course)}' for name, course in known.items())}"]
+    if learning.num_rows == 1:
+        lines = [
+            f"in the one row: {', '.join(f'{name} {_short(course.last)}' for name, course in known.items())}"
+        ]
+    if not known:
+        return []
     accuracy, margin = learning.accuracy, learning.margin
     if accuracy is not None and margin is not None and accuracy.last < 0.5 and margin.last < 0:
         lines.append(
@@ -199,8 +225,14 @@ def _progress(evidence: Evidence) -> list[str]:
 
 
 def _course(course: Course) -> str:
-    first, last = (f"{value:.3g}".replace("-", "−") for value in (course.first, course.last))
-    return f"{first} to {last}" if first != last else f"{last} throughout"
+    first, last, highest = map(_short, course)
+    if first != last:
+        return f"{first} to {last}"
+    return f"{last} throughout" if highest == last else f"{last} at both, {highest} at its highest"
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}".replace("-", "−")
 
 
 def _carried(evidence: Evidence) -> list[str]:
@@ -231,6 +263,11 @@ def _held_out(evidence: Evidence) -> list[str]:
         return [
             f"not over-optimized: the {held.measure} was best at {best} and has not risen beyond chance since"
         ]
+    if held.best is not None and held.last is not None and held.last > held.best:
+        return [
+            f"the {held.measure} was best at {best} ({_short(held.best)}) and ended at {_short(held.last)}: too few "
+            "rows to tell a turn from scatter"
+        ]
     return []
 
 
@@ -243,13 +280,16 @@ def how_sure(word: Word, grade: str, evidence: Evidence) -> list[str]:
         return []
     if evidence.exact:
         pairs = f"{evidence.num_pairs} pairs" if evidence.num_pairs else "pairs of the evaluation set"
-        return [
-            f"{grade}: measured on the same pairs at the start and at the end, so the number is exact for these "
+        known = (
+            "measured on the same pairs at the start and at the end, so the number is exact for these "
             f"{pairs}; it does not say how other pairs fared"
-        ]
+        )
+        wobble = "; that a run which wobbles ends so far from its first row is not excluded"
+        return [f"{grade}: {known}{'' if grade == 'clear' else wobble}"]
     over = "over the prompts of the probe set" if evidence.num_prompts else "from the scatter of the rows"
-    error = f"the standard error {over} is {amount(chosen.error)} {evidence.unit}" if chosen.error else ""
-    return [f"{grade}: {error}" if error else grade]
+    if not chosen.error:
+        return [f"{grade}: the rows do not scatter about their trend"]
+    return [f"{grade}: the standard error {over} is {amount(chosen.error)} {evidence.unit}"]
 
 
 __all__ = ["amount", "headline", "how_sure", "number", "story"]

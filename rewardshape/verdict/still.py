@@ -28,7 +28,8 @@ def stands_still(rows: pd.DataFrame, trained: pd.DataFrame) -> str | None:
     )
     norms = trained["grad_norm"].dropna() if "grad_norm" in trained else pd.Series(dtype=float)
     if len(norms) >= WINDOW_ROWS and (norms == 0).mean() >= STILL_SHARE and not moved:
-        return f"the gradient norm is exactly 0 in {int((norms == 0).sum())} of {len(norms)} rows and nothing moves"
+        rows_of = f"{int((norms == 0).sum())} of {len(norms)} rows"
+        return f"the gradient norm is exactly 0 in {rows_of}, and nothing has a trend"
     for table in (trained, rows):
         losses = table["loss"].dropna() if "loss" in table else pd.Series(dtype=float)
         rewards = [table[c].dropna() for c in ("reward_chosen", "reward_rejected", "margin") if c in table]
