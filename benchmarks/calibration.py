@@ -28,7 +28,7 @@ from rewardshape.analysis.pairs import DESCRIPTORS, falling_pairs
 from rewardshape.analysis.panels import Panel
 from rewardshape.analysis.resampling import mean_interval, resampled_means
 from rewardshape.verdict.contrast import range_over_resamples, range_over_seeds
-from rewardshape.verdict.evidence import Evidence
+from rewardshape.verdict.evidence import Baseline, Evidence
 from rewardshape.verdict.judge import Verdict, gave_back, verdict_of
 from rewardshape.verdict.of_log import levels_of_rows
 from rewardshape.verdict.of_trace import levels_of_pairs
@@ -97,9 +97,10 @@ def noise(kind: str, rows: int, rng: Rng) -> np.ndarray:
 def of_rows(values: np.ndarray, *, batches: bool, known: bool = True) -> Verdict:
     """The verdict on rows of rewards of batches, or of log-probs of a fixed set above its first row."""
     unit = "reward" if batches else "nats"
-    basis = f"{'rewards/chosen of training batches' if batches else 'logps/chosen of the evaluation set'}"
+    basis = "rewards/chosen of training batches" if batches else "logps/chosen of the evaluation set"
+    baseline = Baseline("the reference" if known else "the first logged row", assumed=not known)
     chosen = pd.Series(values, index=10 * np.arange(1, len(values) + 1))
-    signal = Signal(chosen, None, unit, basis, "the reference", known, batches)
+    signal = Signal(chosen, None, unit, basis, baseline, known, batches, "train" if batches else "eval")
     return verdict_of(Evidence("made", "made", **levels_of_rows(signal)))
 
 

@@ -142,8 +142,10 @@ def onset_of_rows(steps: np.ndarray, values: np.ndarray, noise: Noise) -> Onset 
     long_run = noise.deviation**2 * (1 + noise.correlation) / (1 - noise.correlation)
     allowed = misfit <= misfit.min() + 2 * float(stats.f.isf(0.05, 2, max(noise.freedom, 1))) * long_run
     place = [begun[misfit.argmin()], begun[allowed].min(), begun[allowed].max()]
-    at = np.interp(place, np.arange(rows), steps)
-    return Onset(*(float(step) for step in at))
+    onset, low, high = np.interp(place, np.arange(rows), steps)
+    if (steps == steps.round()).all():  # outwards to whole steps, where steps are whole
+        onset, low, high = round(onset), math.floor(low), math.ceil(high)
+    return Onset(as_step(onset), as_step(low), as_step(high))
 
 
 def _falls(

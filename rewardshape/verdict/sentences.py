@@ -73,9 +73,10 @@ def _interval(change: Change, evidence: Evidence) -> str:
 
 
 def _not_displaced(chosen: Change, evidence: Evidence) -> str:
-    seen = evidence.smallest_fall
-    power = f"; a fall of {amount(seen)} {evidence.unit} would have been seen"
-    power = f"{power}{'' if evidence.exact else ' four times in five'}" if seen else ""
+    seen, power = evidence.smallest_fall, ""
+    if seen is not None:
+        often = "" if evidence.exact else " four times in five"
+        power = f"; a fall of {amount(seen)} {evidence.unit} would have been seen{often}"
     if chosen.value >= evidence.smallest and chosen.chance <= 0.025:
         return f"{_where(chosen, evidence)}: they gained probability{power}"
     if evidence.exact:
