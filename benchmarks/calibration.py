@@ -276,11 +276,10 @@ def cells() -> Iterator[Cell]:
             drawn = best_and_worst_differ(settings, seeds)
             yield Cell((Statement("best against worst", "5 %"),), over, f"{settings} settings", drawn)
     for kind in DRAWS:
-        for prompts, each in ((8, 1), (16, 1), (32, 1), (64, 1), (256, 1), (16, 4), (64, 4)):
+        for prompts, each in ((8, 1), (16, 1), (32, 1), (64, 1), (256, 1), (16, 4), (32, 4), (64, 4)):
             holds = Statement("95 % interval holds", "93–97 %")
             size = f"{prompts} prompts × {each}"
-            many = 400 if prompts * each > 100 else SIMULATIONS
-            yield Cell((holds,), kind, size, interval_holds(kind, prompts, each), many)
+            yield Cell((holds,), kind, size, interval_holds(kind, prompts, each))
     for kind in ("white", "t(3)", "AR .5", "AR .9"):
         of = fall_and_clear("batches", *(("10 %", "2 %") if kind == "AR .9" else ("5 %", "1 %")))
         for rows in (10, 25, 50, 100, 400):

@@ -365,7 +365,7 @@ def _auc(excess: np.ndarray, change: np.ndarray, counts: np.ndarray) -> np.ndarr
     num_fell = counts @ fell
     pairs = num_fell * (counts.sum(axis=1) - num_fell)
     above = (counts * ranks(excess, counts)) @ fell - num_fell * (num_fell + 1) / 2
-    return np.divide(above, pairs, out=np.full(len(counts), np.nan), where=pairs > 0)
+    return np.asarray(np.divide(above, pairs, out=np.full(len(counts), np.nan), where=pairs > 0))
 
 
 def _nan_interval(resampled: np.ndarray) -> tuple[float, float]:

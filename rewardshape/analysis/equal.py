@@ -15,7 +15,7 @@ from scipy.optimize import isotonic_regression
 
 from rewardshape.analysis.displacement import margin_curve
 from rewardshape.analysis.panels import chosen_and_rejected, run_label
-from rewardshape.analysis.resampling import drawn_counts, percentile_interval, resampled_means
+from rewardshape.analysis.resampling import MIN_PROMPTS, drawn_counts, percentile_interval, resampled_means
 from rewardshape.analysis.samples import samples_of
 from rewardshape.errors import InputError
 from rewardshape.trace import Run, Trace
@@ -235,7 +235,7 @@ def _row(course: Course, axis: Axis, value: float) -> tuple[dict[str, Any], np.n
     row = {**run_label(course.run), "axis": axis, "value": value, "reached": reached, "step": step}
     there = {name: at_place(course.resampled[name], own) for name in ("chosen", "rejected")}
     for name, change in (("chosen", course.chosen), ("rejected", course.rejected)):
-        low, high = percentile_interval(there[name])
+        low, high = _interval(there[name], course.num_prompts)
         mean = at_place(change.mean(axis=1)[None], place)[0]
         row |= {f"{name}_change": mean, f"{name}_change_low": low, f"{name}_change_high": high}
     row["logp_margin_gain"] = row["chosen_change"] - row["rejected_change"]
@@ -246,6 +246,14 @@ def _row(course: Course, axis: Axis, value: float) -> tuple[dict[str, Any], np.n
     if not reached:
         row = {key: row[key] for key in (*run_label(course.run), "axis", "value", "reached")}
     return row, there["chosen"]
+
+
+def _interval(resampled: np.ndarray, prompts: int) -> tuple[float, float]:
+    """95 % interval over prompts; NaN from fewer than `MIN_PROMPTS`."""
+    if prompts < MIN_PROMPTS:
+        return np.nan, np.nan
+    low, high = percentile_interval(resampled)
+    return float(low), float(high)
 
 
 def _add_differences(
@@ -275,7 +283,7 @@ def _add_differences(
             pair_ids, base_row, base_resampled = theirs
             if course.pair_ids != pair_ids:
                 raise InputError("the runs have different probe pairs, so their differences cannot be paired")
-            low, high = percentile_interval(resampled - base_resampled)
+            low, high = _interval(resampled - base_resampled, course.num_prompts)
             row["difference"] = row["chosen_change"] - base_row["chosen_change"]
             row |= {"difference_low": low, "difference_high": high}
 

@@ -26,7 +26,7 @@ import pandas as pd
 from scipy import optimize, special, stats
 
 from rewardshape.analysis.panels import run_label
-from rewardshape.analysis.resampling import CONFIDENCE, MIN_PROMPTS
+from rewardshape.analysis.resampling import CONFIDENCE, MIN_TESTED
 from rewardshape.analysis.samples import POLICY, samples_of, temperatures
 from rewardshape.errors import InputError
 from rewardshape.trace import Run, Trace
@@ -117,7 +117,7 @@ def against(first: pd.DataFrame, last: pd.DataFrame) -> Judgement:
 
 
 def _word(low: float, high: float, num_prompts: int) -> Harm:
-    if num_prompts < MIN_PROMPTS or not np.isfinite([low, high]).all():
+    if num_prompts < MIN_TESTED or not np.isfinite([low, high]).all():
         return "cannot tell"
     if high < 0.5:
         return "lost to worse answers"

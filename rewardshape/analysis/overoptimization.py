@@ -9,7 +9,7 @@ paper sets to zero):
     R(d) &= R_0 + a\,d - b\,d\ln d  &&\text{(policy gradient), peak at } d = e^{a/b - 1}
 
 The second is the one that was fitted to direct alignment (arXiv:2406.02900). Intervals are 95 % and resample
-prompts, the same prompts at every step; with fewer than `MIN_PROMPTS` prompts they resample single samples, and
+prompts, the same prompts at every step; with fewer than `MIN_TESTED` prompts they resample single samples, and
 then speak for these prompts alone. They do not say how far another seed would land.
 
 Long because the fit, its peak and the intervals of both are one argument.
@@ -26,7 +26,7 @@ from scipy.special import gammaln
 from rewardshape.analysis.panels import run_label, run_objective
 from rewardshape.analysis.resampling import (
     CONFIDENCE,
-    MIN_PROMPTS,
+    MIN_TESTED,
     RESAMPLES,
     mean_interval,
     percentile_interval,
@@ -451,7 +451,7 @@ def _samples_of(trace: Trace, run: Run) -> Samples:
     proxy = goal.reward(goal.score(*columns)) if goal.alone else np.nan
     table = samples.assign(proxy=proxy, one=1)
     unit = ["prompt_id"]
-    if table["prompt_id"].nunique() < MIN_PROMPTS:
+    if table["prompt_id"].nunique() < MIN_TESTED:
         table["draw"] = table.groupby(["step", "prompt_id"]).cumcount()
         unit.append("draw")
     wide = table.pivot_table(

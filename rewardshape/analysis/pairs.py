@@ -10,7 +10,7 @@ import pandas as pd
 from scipy import stats
 
 from rewardshape.analysis.panels import chosen_and_rejected, logp_margins, run_label
-from rewardshape.analysis.resampling import MIN_PROMPTS, drawn_pairs, percentile_interval, rank_correlations
+from rewardshape.analysis.resampling import MIN_TESTED, drawn_pairs, percentile_interval, rank_correlations
 from rewardshape.trace import Run, Trace, read_probe_set
 
 
@@ -206,7 +206,7 @@ def falling_pairs(pairs: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     if "prompt" in table:
         table = table.groupby("prompt").mean()
     known = [name for name in known if table[name].nunique() > 1]
-    if len(table) < MIN_PROMPTS or not known or table["chosen_change"].nunique() < 2:
+    if len(table) < MIN_TESTED or not known or table["chosen_change"].nunique() < 2:
         return pd.DataFrame(columns=["descriptor", "rho", "p_value", "told"])
     ranks = stats.zscore(stats.rankdata(table[known].to_numpy(float), axis=0), axis=0)
     change = stats.zscore(stats.rankdata(table["chosen_change"].to_numpy(float)))

@@ -16,7 +16,7 @@ import pandas as pd
 from scipy import stats
 
 from rewardshape.analysis.equal import WITHIN_REACH, compare_at_equal, resampled_at
-from rewardshape.analysis.resampling import MIN_PROMPTS
+from rewardshape.analysis.resampling import MIN_TESTED
 from rewardshape.trace import Trace
 
 CONFIDENCE = 0.95
@@ -167,8 +167,8 @@ def contrast(trace: Trace, furthest: dict[str, float], excluded: dict[str, str])
         one = rows.drop_duplicates("setting")
         names = one["setting"].tolist()
         drawn, prompts = resampled_at(trace, "logp_margin", value, one["run"].tolist())
-        if prompts < MIN_PROMPTS:
-            return f"Settings are set against each other from {MIN_PROMPTS} prompts on; the probe set has {prompts}."
+        if prompts < MIN_TESTED:
+            return f"Settings are set against each other from {MIN_TESTED} prompts on; the probe set has {prompts}."
         found = range_over_resamples(drawn, prompts)
         over, method = f"{prompts} prompts", "max-t over all pairs of settings"
     settings = rows.groupby("setting", sort=False)[["alpha", "chosen_change"]].mean().reset_index()

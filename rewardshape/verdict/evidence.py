@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 
+from rewardshape.analysis.resampling import MIN_PROMPTS
 from rewardshape.verdict.recovery import Reference
 from rewardshape.verdict.thresholds import MATTERS, SMALLEST
 from rewardshape.verdict.tried import Tried
@@ -259,3 +260,16 @@ class Evidence:
     cannot_tell: tuple[str, ...] = ()
     curve: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
     progress: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
+
+    @property
+    def too_few_prompts(self) -> bool:
+        """Whether the probe set has too few prompts for an interval that holds for others, though not for a test."""
+        return not self.exact and self.num_prompts is not None and self.num_prompts < MIN_PROMPTS
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """95 % interval of the change of the chosen responses; None where it is not known."""
+        chosen = self.chosen
+        if chosen is None or chosen.low is None or chosen.high is None or self.too_few_prompts:
+            return None
+        return chosen.low, chosen.high

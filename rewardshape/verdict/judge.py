@@ -77,10 +77,7 @@ class Verdict:
     @property
     def interval(self) -> tuple[float, float] | None:
         """95 % interval of the change of the chosen responses at the end, in `unit`; None where it is not known."""
-        chosen = self.evidence.chosen
-        if chosen is None or chosen.low is None or chosen.high is None:
-            return None
-        return chosen.low, chosen.high
+        return self.evidence.interval
 
     @property
     def unit(self) -> str | None:

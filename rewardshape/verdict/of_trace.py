@@ -19,8 +19,9 @@ from rewardshape.analysis.panels import (
 )
 from rewardshape.analysis.resampling import (
     MIN_PROMPTS,
+    MIN_TESTED,
+    mean_bounds,
     mean_error,
-    mean_interval,
     resampled_means,
     studentised,
 )
@@ -88,7 +89,7 @@ def _evidence(trace: Trace, chosen: Panel, rejected: Panel) -> Evidence:
         unit="nats per token",
         basis=f"{len(chosen.pair_ids)} probe pairs",
         baseline=Baseline("step 0"),
-        exact=prompts < MIN_PROMPTS,
+        exact=prompts < MIN_TESTED,
         num_pairs=len(chosen.pair_ids),
         num_prompts=prompts,
         matters=min(MATTERS["nats"] / length, MOST_PER_TOKEN),
@@ -110,6 +111,8 @@ def _evidence(trace: Trace, chosen: Panel, rejected: Panel) -> Evidence:
         found["learning"] = _learning(goal, chosen, rejected, losses if losses is None else losses[kept])
         found["held_out"] = _held_out(chosen, losses if losses is None else losses[kept])
         found |= levels_of_pairs(chosen, rejected)
+        if found["exact"]:
+            found["smallest_fall"] = found["smallest"]
     return Evidence(**found)
 
 
@@ -156,14 +159,14 @@ def levels_of_pairs(chosen: Panel, rejected: Panel) -> dict[str, Any]:
 
 def _changes(values: np.ndarray, prompts: np.ndarray, steps: np.ndarray) -> list[Change]:
     """Means over pairs with their interval over prompts; exact, and about these pairs alone, where those are few."""
-    mean, error = values.mean(axis=1), mean_error(values, prompts)
-    low, high = mean_interval(values, prompts)
-    count = len(np.unique(prompts))
-    if count < MIN_PROMPTS:
+    mean = values.mean(axis=1)
+    if len(np.unique(prompts)) < MIN_TESTED:
         return [
             Change(float(m), 0.0, float(m), float(m), 0.0 if m else 1.0, int(s))
             for m, s in zip(mean, steps, strict=True)
         ]
+    error = mean_error(values, prompts)
+    low, high = mean_bounds(values, prompts)
     found = []
     for i, step in enumerate(steps):
         chance = _chance(values[i], prompts, mean[i], error[i])
@@ -185,7 +188,7 @@ def _chance(values: np.ndarray, prompts: np.ndarray, mean: float, error: float) 
 
 def _searched(values: np.ndarray, prompts: np.ndarray) -> Any:
     """The change at a step that was searched for: its chance is that of the largest |t| over all steps (max-t)."""
-    few = len(np.unique(prompts)) < MIN_PROMPTS
+    few = len(np.unique(prompts)) < MIN_TESTED
     error = mean_error(values, prompts)
     drawn = None if few else np.abs(studentised(values, prompts)).max(axis=1)
 
@@ -200,7 +203,7 @@ def _searched(values: np.ndarray, prompts: np.ndarray) -> Any:
 
 
 def _smallest(last: Change, prompts: np.ndarray, num_pairs: int) -> float | None:
-    if last.error is None or len(np.unique(prompts)) < MIN_PROMPTS:
+    if last.error is None or len(np.unique(prompts)) < MIN_TESTED:
         return None
     return smallest_seen(last.error, len(np.unique(prompts)) - 1)
 
@@ -297,7 +300,7 @@ def _held_out(chosen: Panel, losses: np.ndarray | None) -> HeldOut | None:
     rise = losses[-1] - losses[rows]
     step = int(chosen.steps[rows[best]])
     above = bool(best == 0 and rise[best].mean() > 0)
-    if len(np.unique(chosen.prompt_ids)) < MIN_PROMPTS:
+    if len(np.unique(chosen.prompt_ids)) < MIN_TESTED:
         worse = rise[best].mean() > MUCH_WORSE_LOSS * abs(mean.min())
         return HeldOut("held-out loss", step, True if worse else None, above_start=above)
     error = mean_error(rise, chosen.prompt_ids)[best]

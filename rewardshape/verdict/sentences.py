@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from rewardshape.analysis.resampling import MIN_PROMPTS
 from rewardshape.numbers import number, signed
 from rewardshape.verdict.evidence import Change, Course, Evidence
 from rewardshape.verdict.thresholds import GAVE_BACK
@@ -35,7 +36,7 @@ def headline(word: Word, evidence: Evidence, reasons: tuple[str, ...]) -> str:
         return _sentence(
             f"the chosen responses fell {amount(lowest.value)} {evidence.unit} below {evidence.baseline} (at "
             f"{evidence.counts} {lowest.step:g}) and came back; at the end they stand "
-            f"{_above_or_below(chosen.value, evidence)}{_interval(chosen, evidence)}"
+            f"{_above_or_below(chosen.value, evidence)}{_interval(evidence)}"
         )
     if word is Word.NOT_DISPLACED:
         return _sentence(_not_displaced(chosen, evidence))
@@ -47,9 +48,7 @@ def _sentence(text: str) -> str:
 
 
 def _where(chosen: Change, evidence: Evidence) -> str:
-    return (
-        f"the chosen responses ended {_above_or_below(chosen.value, evidence)}{_interval(chosen, evidence)}"
-    )
+    return f"the chosen responses ended {_above_or_below(chosen.value, evidence)}{_interval(evidence)}"
 
 
 def _above_or_below(value: float, evidence: Evidence) -> str:
@@ -59,17 +58,21 @@ def _above_or_below(value: float, evidence: Evidence) -> str:
     return f"{amount(value)} {evidence.unit} {side} {evidence.baseline}"
 
 
-def _interval(change: Change, evidence: Evidence) -> str:
+def _interval(evidence: Evidence) -> str:
+    """How sure the change of the chosen responses is, in brackets."""
     if evidence.exact:
         pairs = f" {evidence.num_pairs}" if evidence.num_pairs else ""
         return f", exact for these{pairs} pairs"
-    if change.low is None or change.high is None or not math.isfinite(change.low):
+    if evidence.too_few_prompts:
+        return f" ({evidence.num_prompts} prompts: an interval that holds for others takes {MIN_PROMPTS})"
+    if evidence.interval is None:
+        return ""
+    low, high = evidence.interval
+    if not math.isfinite(low) or high == low:
         return ""
     over = f" over {evidence.num_prompts} prompts" if evidence.num_prompts else ""
-    if change.high == change.low:
-        return ""
-    digits = max(3, 1 - math.floor(math.log10(change.high - change.low)))
-    return f" (95 % interval{over}: {signed(change.low, digits)} to {signed(change.high, digits)})"
+    digits = max(3, 1 - math.floor(math.log10(high - low)))
+    return f" (95 % interval{over}: {signed(low, digits)} to {signed(high, digits)})"
 
 
 def _not_displaced(chosen: Change, evidence: Evidence) -> str:
@@ -81,7 +84,7 @@ def _not_displaced(chosen: Change, evidence: Evidence) -> str:
         return f"{_where(chosen, evidence)}: they gained probability{power}"
     if evidence.exact:
         return f"{_where(chosen, evidence)}: a smaller change than gets a word{power}"
-    return f"the chosen responses ended where they began{_interval(chosen, evidence)}{power}"
+    return f"the chosen responses ended where they began{_interval(evidence)}{power}"
 
 
 def since_when_broken(evidence: Evidence) -> str:
@@ -97,14 +100,10 @@ def what_is_left(evidence: Evidence) -> str:
     learning = evidence.learning
     left = learning.gradient_left or 0.0
     share = "less than 0.1 %" if left < 1e-3 else f"{left:.1%}"
-    margin = f" at a margin of {amount(learning.margin.last)}" if learning.margin is not None else ""
-    # A log tells it of its loss alone, against that of two equal responses.
-    whole = (
-        "the gradient at a margin of 0"
-        if evidence.num_pairs is None
-        else "the gradient that the run began with"
-    )
-    return f"{share} of {whole} is left{margin}"
+    ends = "" if learning.margin is None else amount(learning.margin.last)
+    if evidence.num_pairs is None:  # a log tells it of its loss alone, against that of two equal responses
+        return f"{share} of the gradient that a margin of 0 has is left{ends and f' at one of {ends}'}"
+    return f"{share} of the gradient that the run began with is left{ends and f' at a margin of {ends}'}"
 
 
 def how_preference_was_lost(evidence: Evidence) -> str:
@@ -128,7 +127,7 @@ def what_could_hide(evidence: Evidence) -> str:
         return f"{at}, in too few rows to tell how much of it is chance"
     hidden = max(seen, -chosen.low if chosen is not None and chosen.low is not None else 0.0)
     return (
-        f"{at}{_interval(chosen, evidence) if chosen else ''}: a fall of {amount(hidden)} {evidence.unit} could hide "
+        f"{at}{_interval(evidence)}: a fall of {amount(hidden)} {evidence.unit} could hide "
         f"in the scatter, and one of {amount(evidence.matters)} would matter"
     )
 

@@ -65,7 +65,7 @@ def test_too_few_prompts_have_no_interval(rng):
 
 def test_a_long_curve_has_the_interval_of_each_of_its_rows(rng):
     """Beyond `MAX_ROWS` rows the shape is interpolated; at the ends it is exact, and close between."""
-    walk = np.cumsum(rng.normal(size=(1500, 24)), axis=0)
+    walk = np.cumsum(rng.normal(size=(1500, MIN_PROMPTS)), axis=0)
     low, high = mean_interval(walk)
     for row in (0, 700, 1499):
         [one_low], [one_high] = mean_interval(walk[row][None])

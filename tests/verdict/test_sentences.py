@@ -51,9 +51,47 @@ def test_an_exact_number_has_no_interval_but_its_pairs():
 
 
 def test_an_interval_over_prompts_says_so():
-    assert "(95 % interval over 16 prompts: " in headline(
-        Word.DISPLACED, dataclasses.replace(FELL, num_prompts=16), ()
+    def said(prompts):
+        return headline(Word.DISPLACED, dataclasses.replace(FELL, num_prompts=prompts), ())
+
+    assert "(95 % interval over 40 prompts: " in said(40)
+    assert "(16 prompts: an interval that holds for others takes 32)" in said(16)
+
+
+def test_every_not_displaced_tells_the_smallest_fall_that_would_have_been_seen():
+    level = dataclasses.replace(FELL, chosen=Change(0.1, 0.5, -0.9, 1.1, 0.4), smallest_fall=1.4)
+    rose = dataclasses.replace(level, chosen=Change(3.0, 0.5, 2.0, 4.0, 0.0))
+    exact = dataclasses.replace(
+        level, chosen=Change(0.05, 0.0, 0.05, 0.05, 0.0), exact=True, smallest_fall=0.1
     )
+    for evidence in (level, rose):
+        said = headline(Word.NOT_DISPLACED, evidence, ())
+        assert said.endswith("a fall of 1.4 nats would have been seen four times in five.")
+    assert headline(Word.NOT_DISPLACED, exact, ()).endswith("a fall of 0.1 nats would have been seen.")
+
+
+def test_a_broken_run_tells_its_last_finite_numbers_and_no_end():
+    broken = dataclasses.replace(
+        FELL, broken=Broken(110, ("loss",)), held_out=HeldOut("held-out loss", 30, True)
+    )
+    assert headline(Word.BROKEN, broken, (since_when_broken(broken),)) == (
+        "Loss is not finite from step 110 to the end."
+    )
+    [line] = story(Word.BROKEN, broken)
+    assert line == (
+        "At step 100, the last with finite numbers, chosen stood 3.14 nats below the reference, rejected 9 nats below "
+        "the reference."
+    )
+
+
+def test_one_row_has_no_start_and_no_end():
+    learning = Learning(loss=Course(0.5, 0.5, 0.5), accuracy=Course(0.75, 0.75, 0.75), num_rows=1)
+    assert "In the one row: loss 0.5, accuracy 0.75." in story(
+        Word.UNDETERMINED, dataclasses.replace(FELL, learning=learning)
+    )
+    level = Learning(loss=Course(0.5, 0.5, 0.9), accuracy=Course(0.75, 0.75, 0.75), num_rows=5)
+    said = story(Word.UNDETERMINED, dataclasses.replace(FELL, learning=level))
+    assert "From start to end: loss 0.5 at both, 0.9 at its highest, accuracy 0.75 throughout." in said
 
 
 def test_the_story_dates_the_fall_names_the_deepest_point_and_takes_the_margin_from_both():
@@ -84,13 +122,13 @@ def test_shares_and_sizes_are_rounded_once():
     learning = Learning(margin=Course(0.0, 6.54321, 7.0), gradient_left=0.0421)
     assert (
         what_is_left(Evidence("a", "b", learning=learning))
-        == "4.2% of the gradient that the run began with is left at a margin of 6.54"
+        == "4.2% of the gradient that a margin of 0 has is left at one of 6.54"
     )
     assert what_is_left(Evidence("a", "b", learning=Learning(gradient_left=1e-5))).startswith(
         "less than 0.1 %"
     )
     broken = Evidence("a", "b", broken=Broken(13, ("loss", "rewards/chosen")), counts="row")
-    assert since_when_broken(broken) == "loss, rewards/chosen not finite from row 13 to the end"
+    assert since_when_broken(broken) == "loss, rewards/chosen are not finite from row 13 to the end"
 
 
 def test_what_could_hide_is_the_larger_of_power_and_interval():
