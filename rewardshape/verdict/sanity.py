@@ -145,8 +145,9 @@ def loss_is_logistic(table: pd.DataFrame, stated: str | None = None) -> bool:
     if stated is not None and stated not in LOGISTIC:
         return False
     rows = _columns(table, "loss", "reward_chosen", "reward_rejected")
-    above = rows[:, 0] - math.log(2) if len(rows) else np.empty(0)
-    if len(rows) and (above > np.abs(rows[:, 1:]).sum(axis=1) + START_REWARD).mean() > 0.2:
+    both = np.abs(rows["reward_chosen"]) + np.abs(rows["reward_rejected"])
+    above = rows["loss"] - math.log(2) > both + START_REWARD
+    if len(above) and above.mean() > 0.2:
         return False
     return "kl" not in table and not _has_another_term(table) and _loss_bound(table) is None
 
