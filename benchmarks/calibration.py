@@ -304,7 +304,7 @@ def cells() -> Iterator[Cell]:
                     Statement("onset: median, late by this share of the run", "5 %", median=True),
                 )
                 size = f"{rows} rows, from {start}"
-                yield Cell(of, f"{kind}, {shape}", size, onset_held(kind, rows, start, shape), 200)
+                yield Cell(of, f"{kind}, {shape}", size, onset_held(kind, rows, start, shape), 400)
     for kind in ("white", "t(3)", "AR .5"):
         for rows in (3, 5, 10, 20, 50):
             for spread in (0.017, 0.05):

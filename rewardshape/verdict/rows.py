@@ -32,6 +32,7 @@ MAX_CORRELATION = 0.97
 SAFE = 1.5
 FEWEST_TO_TURN = 5
 SLOWING = 3.0
+MAX_FITTED = 400  # means of rows that a fall is fitted to
 MAX_KNOTS = 40  # places at which a fall may begin or end, in the search for its onset
 
 
@@ -122,8 +123,29 @@ def onset_of_rows(steps: np.ndarray, values: np.ndarray, noise: Noise) -> Onset 
 
     The fall is straight or slows down (as 1 − e^−3u does). The onset is where it has fallen by `ONSET_SHARE` of its
     depth. Its interval holds the onsets of all falls that the data reject no more than the likelihood ratio of two
-    parameters allows, with the variance of correlated noise.
+    parameters allows, with the variance of correlated noise. Of a long series the means of successive rows are fitted.
     """
+    rows = len(values)
+    each = math.ceil(rows / MAX_FITTED)  # rows in a mean
+    starts = np.arange(0, rows, each)
+    found = _fitted_falls(np.add.reduceat(values, starts) / np.diff(np.r_[starts, rows]))
+    if found is None:
+        return None
+    begun, misfit = found
+    long_run = noise.deviation**2 * (1 + noise.correlation) / (1 - noise.correlation)
+    room = 2 * float(stats.f.isf(0.05, 2, max(noise.freedom, 1))) * long_run / each
+    allowed = misfit <= misfit.min() + room
+    half = (each - 1) / 2  # a mean stands for rows on either side of its middle
+    place = np.array([begun[misfit.argmin()], begun[allowed].min(), begun[allowed].max()]) * each + half
+    place += [0, -half, half]
+    onset, low, high = np.interp(place, np.arange(rows), steps)
+    if (steps == steps.round()).all():  # outwards to whole steps, where steps are whole
+        onset, low, high = round(onset), math.floor(low), math.ceil(high)
+    return Onset(as_step(onset), as_step(low), as_step(high))
+
+
+def _fitted_falls(values: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Falls between places of a series: where each has begun and the squares it leaves; None where nothing fell."""
     rows = len(values)
     knots = np.unique(np.linspace(0, rows - 1, min(rows, MAX_KNOTS)).round().astype(int))
     coarse = [_falls(values, knots, slowing) for slowing in (False, True)]
@@ -139,13 +161,7 @@ def onset_of_rows(steps: np.ndarray, values: np.ndarray, noise: Noise) -> Onset 
         fine = [_falls(values, fine_knots, slowing) for slowing in (False, True)]
         begun = np.concatenate([begun, *(found[0] for found in fine)])
         misfit = np.concatenate([misfit, *(found[1] for found in fine)])
-    long_run = noise.deviation**2 * (1 + noise.correlation) / (1 - noise.correlation)
-    allowed = misfit <= misfit.min() + 2 * float(stats.f.isf(0.05, 2, max(noise.freedom, 1))) * long_run
-    place = [begun[misfit.argmin()], begun[allowed].min(), begun[allowed].max()]
-    onset, low, high = np.interp(place, np.arange(rows), steps)
-    if (steps == steps.round()).all():  # outwards to whole steps, where steps are whole
-        onset, low, high = round(onset), math.floor(low), math.ceil(high)
-    return Onset(as_step(onset), as_step(low), as_step(high))
+    return begun, misfit
 
 
 def _falls(
