@@ -26,7 +26,7 @@ import pandas as pd
 from rewardshape.analysis.overoptimization import drop_p_value
 from rewardshape.analysis.pairs import DESCRIPTORS, falling_pairs
 from rewardshape.analysis.panels import Panel
-from rewardshape.analysis.resampling import mean_interval, resampled_means
+from rewardshape.analysis.resampling import MAX_ROWS, mean_interval, resampled_means
 from rewardshape.verdict.contrast import range_over_resamples, range_over_seeds
 from rewardshape.verdict.evidence import Baseline, Evidence
 from rewardshape.verdict.judge import Verdict, gave_back, verdict_of
@@ -55,12 +55,12 @@ class Statement:
 
 @dataclass(frozen=True)
 class Cell:
-    """One world at one size: `drawn` draws it and says of each statement whether it is made (or the truth held)."""
+    """Worlds of one kind and size: `drawn` draws so many and says of each statement in which it is made (or held)."""
 
     statements: tuple[Statement, ...]
     world: str
     size: str
-    drawn: Callable[[Rng], tuple[float, ...]]
+    drawn: Callable[[Rng, int], np.ndarray]
     simulations: int = SIMULATIONS
 
     @property
@@ -70,12 +70,17 @@ class Cell:
     def rates(self, simulations: int) -> dict[str, float]:
         """Of each statement the share of so many worlds in which it is made, NaN where none is."""
         rng = np.random.default_rng(zlib.crc32(self.names[0].encode()))
-        found = np.array([self.drawn(rng) for _ in range(simulations)], dtype=float).T
+        found = self.drawn(rng, simulations)
         rates = [
             np.median(row) if statement.median else row.mean()
             for statement, row in zip(self.statements, found, strict=True)
         ]
         return dict(zip(self.names, map(float, rates), strict=True))
+
+
+def each(world: Callable[[Rng], tuple[float, ...]]) -> Callable[[Rng, int], np.ndarray]:
+    """Worlds that are drawn one after another: (statements, worlds)."""
+    return lambda rng, worlds: np.array([world(rng) for _ in range(worlds)], dtype=float).T
 
 
 # --- noise -------------------------------------------------------------------------------------------------------
@@ -110,20 +115,20 @@ def fell_and_clear(verdict: Verdict) -> tuple[float, float]:
     return fell, fell and verdict.how_sure == "clear"
 
 
-def rows_fell(kind: str, rows: int, *, fall: float = 0.0) -> Callable[[Rng], tuple[float, float]]:
+def rows_fell(kind: str, rows: int, *, fall: float = 0.0) -> Callable[[Rng, int], np.ndarray]:
     def drawn(rng: Rng) -> tuple[float, float]:
         values = 0.3 * noise(kind, rows, rng) - fall * np.linspace(0, 1, rows)
         return fell_and_clear(of_rows(values, batches=True))
 
-    return drawn
+    return each(drawn)
 
 
-def evaluations_fell(kind: str, rows: int) -> Callable[[Rng], tuple[float, float]]:
+def evaluations_fell(kind: str, rows: int) -> Callable[[Rng, int], np.ndarray]:
     def drawn(rng: Rng) -> tuple[float, float]:
         values = noise(kind, rows, rng)
         return fell_and_clear(of_rows(values - values[0], batches=False, known=False))
 
-    return drawn
+    return each(drawn)
 
 
 # --- pairs -------------------------------------------------------------------------------------------------------
@@ -136,29 +141,33 @@ DRAWS: dict[str, tuple[Callable[[Rng, int], np.ndarray], float]] = {
 }
 
 
-def drawn_pairs(kind: str, prompts: int, each: int, rng: Rng) -> tuple[np.ndarray, np.ndarray]:
-    """Values of pairs with mean 0, `each` a prompt (with ICC one half where several), and their prompts."""
+def drawn_pairs(kind: str, prompts: int, pairs: int, rng: Rng) -> np.ndarray:
+    """Values of pairs with mean 0, `pairs` a prompt; of several, half of the variance is the prompt's."""
     draw, mean = DRAWS[kind]
-    own = np.repeat(np.arange(prompts), each)
-    if each == 1:
-        return draw(rng, prompts) - mean, own
-    return (draw(rng, prompts)[own] + draw(rng, prompts * each) - 2 * mean) / np.sqrt(2), own
+    if pairs == 1:
+        return draw(rng, prompts) - mean
+    of_prompts = np.repeat(draw(rng, prompts), pairs)
+    return (of_prompts + draw(rng, prompts * pairs) - 2 * mean) / np.sqrt(2)
 
 
-def interval_holds(kind: str, prompts: int, each: int) -> Callable[[Rng], tuple[float]]:
-    def drawn(rng: Rng) -> tuple[float]:
-        values, own = drawn_pairs(kind, prompts, each, rng)
-        [low], [high] = mean_interval(values[None], own)
-        return (float(low <= 0 <= high) if math.isfinite(low) else math.nan,)
+def interval_holds(kind: str, prompts: int, pairs: int) -> Callable[[Rng, int], np.ndarray]:
+    """Whether the interval holds the true mean, 0; NaN where none is given."""
+
+    def drawn(rng: Rng, worlds: int) -> np.ndarray:
+        own = np.repeat(np.arange(prompts), pairs)
+        values = np.stack([drawn_pairs(kind, prompts, pairs, rng) for _ in range(worlds)])
+        parts = [mean_interval(part, own) for part in np.array_split(values, -(-worlds // MAX_ROWS))]
+        low, high = np.concatenate(parts, axis=1)
+        return np.where(np.isnan(low), np.nan, (low <= 0) & (0 <= high))[None]
 
     return drawn
 
 
-def probe(kind: str, prompts: int, each: int, rng: Rng, drift: float = 0.0) -> Evidence:
+def probe(kind: str, prompts: int, pairs: int, rng: Rng, drift: float = 0.0) -> Evidence:
     """A run of eleven probe steps whose pairs walk at random, 20 tokens each, about a mean that drifts."""
     steps = 11
-    moved = np.stack([drawn_pairs(kind, prompts, each, rng)[0] for _ in range(steps - 1)])
-    own = drawn_pairs(kind, prompts, each, rng)[1]
+    moved = np.stack([drawn_pairs(kind, prompts, pairs, rng) for _ in range(steps - 1)])
+    own = np.repeat(np.arange(prompts), pairs)
     path = np.vstack([np.zeros(len(own)), np.cumsum(moved, axis=0)]) / np.sqrt(steps - 1)
     path += drift * np.linspace(0, 1, steps)[:, None]
     panels = [
@@ -179,18 +188,18 @@ def probe(kind: str, prompts: int, each: int, rng: Rng, drift: float = 0.0) -> E
 
 
 def pairs_fell(
-    kind: str, prompts: int, each: int, *, drift: float = 0.0
-) -> Callable[[Rng], tuple[float, ...]]:
+    kind: str, prompts: int, pairs: int, *, drift: float = 0.0
+) -> Callable[[Rng, int], np.ndarray]:
     """Whether a fall is said, whether it is said to be clear, and whether a rise is said to be given back."""
 
     def drawn(rng: Rng) -> tuple[float, ...]:
-        evidence = probe(kind, prompts, each, rng, drift)
+        evidence = probe(kind, prompts, pairs, rng, drift)
         return *fell_and_clear(verdict_of(evidence)), gave_back(evidence)
 
-    return drawn
+    return each(drawn)
 
 
-def pairs_in_common(pairs: int, *, related: float = 0.0) -> Callable[[Rng], tuple[float]]:
+def pairs_in_common(pairs: int, *, related: float = 0.0) -> Callable[[Rng, int], np.ndarray]:
     """Whether anything is said of what falling pairs have in common; `related`: correlation with one descriptor."""
 
     def drawn(rng: Rng) -> tuple[float]:
@@ -198,22 +207,24 @@ def pairs_in_common(pairs: int, *, related: float = 0.0) -> Callable[[Rng], tupl
         change = related * table[DESCRIPTORS[0].name] + np.sqrt(1 - related**2) * rng.normal(size=pairs)
         return (not falling_pairs(table.assign(run="made", chosen_change=change)).query("told").empty,)
 
-    return drawn
+    return each(drawn)
 
 
 # --- curves ------------------------------------------------------------------------------------------------------
 
 
-def held_out_turned(kind: str, rows: int, spread: float, rise: float = 0.0) -> Callable[[Rng], tuple[float]]:
+def held_out_turned(
+    kind: str, rows: int, spread: float, rise: float = 0.0
+) -> Callable[[Rng, int], np.ndarray]:
     def drawn(rng: Rng) -> tuple[float]:
         course = 1 + rise * np.maximum(np.linspace(-1, 1, rows), 0)
         values = 0.6 * (course + spread * noise(kind, rows, rng))
         return (bool(turned("held-out loss", np.arange(rows), values).worse),)
 
-    return drawn
+    return each(drawn)
 
 
-def gold_fell(truth: str, steps: int, prompts: int) -> Callable[[Rng], tuple[float]]:
+def gold_fell(truth: str, steps: int, prompts: int) -> Callable[[Rng, int], np.ndarray]:
     """Whether gold is said to have dropped from a peak; prompts differ in ease, samples scatter by 0.4."""
     d = 1.6 * (np.arange(steps) / (steps - 1)) ** 0.8
     curves = {
@@ -226,10 +237,12 @@ def gold_fell(truth: str, steps: int, prompts: int) -> Callable[[Rng], tuple[flo
         gold = curves[truth][:, None] + scatter
         return (drop_p_value(np.vstack([gold.mean(axis=1), resampled_means(gold)])) <= 0.05,)
 
-    return drawn
+    return each(drawn)
 
 
-def best_and_worst_differ(settings: int, seeds: int, *, effect: float = 0.0) -> Callable[[Rng], tuple[float]]:
+def best_and_worst_differ(
+    settings: int, seeds: int, *, effect: float = 0.0
+) -> Callable[[Rng, int], np.ndarray]:
     """Whether the best setting is said to stand above the worst: over seeds, or over 64 pairs of one seed each."""
     truth = np.r_[effect, np.zeros(settings - 1)]
 
@@ -242,10 +255,10 @@ def best_and_worst_differ(settings: int, seeds: int, *, effect: float = 0.0) -> 
         means = np.vstack([values.mean(axis=1), resampled_means(values)])
         return (range_over_resamples(means, 64).p_value <= 0.05,)
 
-    return over_seeds if seeds > 1 else over_pairs
+    return each(over_seeds if seeds > 1 else over_pairs)
 
 
-def onset_held(kind: str, rows: int, start: int, shape: str) -> Callable[[Rng], tuple[float, float]]:
+def onset_held(kind: str, rows: int, start: int, shape: str) -> Callable[[Rng, int], np.ndarray]:
     """Whether the interval holds the true onset, and by what share of the run the onset is late."""
     along = np.maximum(np.arange(rows) - start, 0) / (rows - start)
     course = along if shape == "straight" else (1 - np.exp(-3 * along)) / (1 - np.exp(-3))
@@ -258,7 +271,7 @@ def onset_held(kind: str, rows: int, start: int, shape: str) -> Callable[[Rng], 
             return False, math.inf
         return found.low <= truth <= found.high, (found.step - truth) / rows
 
-    return drawn
+    return each(drawn)
 
 
 # --- the cells ---------------------------------------------------------------------------------------------------
@@ -270,32 +283,21 @@ def fall_and_clear(of: str, goal: str, clear: str) -> tuple[Statement, Statement
 
 def cells() -> Iterator[Cell]:
     """Every cell of the plan, those that decide most for their time first."""
-    for seeds in (5, 1):
-        for settings in (2, 4, 6):
-            over = f"over {seeds} seeds" if seeds > 1 else "over 64 pairs"
-            drawn = best_and_worst_differ(settings, seeds)
-            yield Cell((Statement("best against worst", "5 %"),), over, f"{settings} settings", drawn)
+    between = (Statement("best against worst", "5 %"),)
+    for settings in (2, 4, 6):
+        yield Cell(between, "over 64 pairs", f"{settings} settings", best_and_worst_differ(settings, 1))
     for kind in DRAWS:
-        for prompts, each in ((8, 1), (16, 1), (32, 1), (64, 1), (256, 1), (16, 4), (32, 4), (64, 4)):
+        for prompts, pairs in ((8, 1), (16, 1), (32, 1), (64, 1), (256, 1), (16, 4), (32, 4), (64, 4)):
             holds = Statement("95 % interval holds", "93–97 %")
-            size = f"{prompts} prompts × {each}"
-            yield Cell((holds,), kind, size, interval_holds(kind, prompts, each))
-    for kind in ("white", "t(3)", "AR .5", "AR .9"):
-        of = fall_and_clear("batches", *(("10 %", "2 %") if kind == "AR .9" else ("5 %", "1 %")))
-        for rows in (10, 25, 50, 100, 400):
-            yield Cell(of, kind, f"{rows} rows", rows_fell(kind, rows))
-    for kind in ("white", "t(3)", "AR .5"):
-        of = fall_and_clear("evaluations", "5 %", "1 %")
-        for rows in (3, 5, 10, 20):
-            yield Cell(of, kind, f"{rows} rows", evaluations_fell(kind, rows))
-    for pairs in (16, 64, 256):
-        told = Statement("pairs that are … fell deeper", "5 %")
-        yield Cell((told,), "no relation", f"{pairs} pairs", pairs_in_common(pairs), 400)
+            size = f"{prompts} prompts × {pairs}"
+            yield Cell((holds,), kind, size, interval_holds(kind, prompts, pairs))
     for truth in ("flat", "linear", "saturating"):
         for steps, prompts in ((7, 64), (11, 128)):
             size = f"{steps} steps × {prompts} prompts"
             yield Cell((Statement("gold peaks", "5 %"),), truth, size, gold_fell(truth, steps, prompts), 400)
-    yield from power()
+    for pairs in (16, 64, 256):
+        told = Statement("pairs that are … fell deeper", "5 %")
+        yield Cell((told,), "no relation", f"{pairs} pairs", pairs_in_common(pairs), 400)
     for shape in ("straight", "slowing"):
         for kind in ("white", "AR .5"):
             for rows, start in ((400, 200), (1000, 500), (1000, 0), (2000, 1500)):
@@ -304,18 +306,29 @@ def cells() -> Iterator[Cell]:
                     Statement("onset: median, late by this share of the run", "5 %", median=True),
                 )
                 size = f"{rows} rows, from {start}"
-                yield Cell(of, f"{kind}, {shape}", size, onset_held(kind, rows, start, shape), 400)
+                yield Cell(of, f"{kind}, {shape}", size, onset_held(kind, rows, start, shape), 200)
+    for kind in ("white", "t(3)", "AR .5", "AR .9"):
+        of = fall_and_clear("batches", *(("10 %", "2 %") if kind == "AR .9" else ("5 %", "1 %")))
+        for rows in (10, 25, 50, 100, 400):
+            yield Cell(of, kind, f"{rows} rows", rows_fell(kind, rows), 500)
+    for kind in ("white", "t(3)", "AR .5"):
+        of = fall_and_clear("evaluations", "5 %", "1 %")
+        for rows in (3, 5, 10, 20):
+            yield Cell(of, kind, f"{rows} rows", evaluations_fell(kind, rows), 500)
     for kind in ("white", "t(3)", "AR .5"):
         for rows in (3, 5, 10, 20, 50):
             for spread in (0.017, 0.05):
                 world, told = f"{kind}, sd {spread:.1%}", Statement("over-optimized", "5 %")
                 yield Cell((told,), world, f"{rows} rows", held_out_turned(kind, rows, spread), 400)
     of_pairs = (*fall_and_clear("pairs", "5 %", "1 %"), Statement("rose, then given back (pairs)", "5 %"))
-    for prompts, each in ((16, 1), (64, 1), (16, 4), (8, 1), (256, 1), (64, 4)):
+    for prompts, pairs in ((16, 1), (64, 1), (16, 4), (8, 1), (256, 1), (64, 4)):
         for kind in DRAWS:
-            many = 200 if prompts * each > 100 else 400
-            size = f"{prompts} prompts × {each}"
-            yield Cell(of_pairs, kind, size, pairs_fell(kind, prompts, each), many)
+            many = 200 if prompts * pairs > 100 else 300
+            size = f"{prompts} prompts × {pairs}"
+            yield Cell(of_pairs, kind, size, pairs_fell(kind, prompts, pairs), many)
+    yield from power()
+    for settings in (2, 4, 6):
+        yield Cell(between, "over 5 seeds", f"{settings} settings", best_and_worst_differ(settings, 5))
 
 
 def power() -> Iterator[Cell]:

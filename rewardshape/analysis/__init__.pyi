@@ -9,6 +9,7 @@ from .comparison import (
     compare as compare,
     difference_curves as difference_curves,
     over_seeds as over_seeds,
+    settings_along as settings_along,
 )
 from .decomposition import decompose as decompose
 from .destination import destination_curve as destination_curve, moved_tokens as moved_tokens

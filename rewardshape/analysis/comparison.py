@@ -119,7 +119,7 @@ def difference_curves(trace: Trace, *, baseline: str | None = None, seed: int = 
         by_setting.setdefault(run.setting, {})[run.seed] = run
     if len(by_setting) < 2:
         raise InputError("one setting only: nothing to set it against")
-    base = _base_setting(by_setting) if baseline is None else baseline
+    base = baseline_setting(trace) if baseline is None else baseline
     if base not in by_setting:
         raise InputError(f"no setting {baseline!r}: there are {', '.join(by_setting)}")
     tables = []
@@ -142,10 +142,10 @@ def difference_curves(trace: Trace, *, baseline: str | None = None, seed: int = 
     return found
 
 
-def _base_setting(by_setting: dict[str, dict[Any, Any]]) -> str:
-    alphas = {setting: next(iter(runs.values())).alpha for setting, runs in by_setting.items()}
-    known = {setting: abs(alpha) for setting, alpha in alphas.items() if np.isfinite(alpha)}
-    return min(known, key=lambda setting: known[setting]) if known else next(iter(by_setting))
+def baseline_setting(trace: Trace) -> str:
+    """What a sweep is set against: the setting whose α is nearest to 0, or else the first."""
+    known = {run.setting: abs(run.alpha) for run in trace.runs if np.isfinite(run.alpha)}
+    return min(known, key=lambda setting: known[setting]) if known else trace.runs[0].setting
 
 
 def _mean_over_seeds(compared: list[pd.DataFrame]) -> pd.DataFrame:
@@ -206,6 +206,49 @@ def over_seeds(rows: pd.DataFrame, *, baseline: str | None = None) -> pd.DataFra
         rows[measures] = rows[measures].to_numpy(float) - base.loc[rows["seed"]].to_numpy(float)
     settings = dict.fromkeys(rows["setting"])
     return pd.DataFrame([_setting_row(name, rows[rows["setting"] == name], measures) for name in settings])
+
+
+def settings_along(rows: pd.DataFrame) -> pd.DataFrame:
+    """The settings of a sweep along its margin, KL or steps: the runs of each setting together, as far as all got.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        As `compare_along` returns it.
+
+    Returns
+    -------
+    DataFrame
+        One row per setting and value: ``setting``, ``alpha``, ``axis``, ``value``, ``num_seeds``; ``chosen_change``
+        and, where there is a baseline, ``difference``, each with ``…_low`` and ``…_high`` (of one run its own interval
+        over prompts, of several Student's t over seeds); ``seeds_agreeing`` in the sign of the difference.
+    """
+    table = []
+    for (setting, value), mine in rows.groupby(["setting", "value"], sort=False, observed=True):
+        runs = rows.loc[rows["setting"] == setting, "run"].nunique()
+        if len(mine) < runs:
+            continue
+        first = mine.iloc[0]
+        row = {name: first[name] for name in ("setting", "alpha", "axis")} | {
+            "value": value,
+            "num_seeds": runs,
+        }
+        for name in ("chosen_change", "difference"):
+            if name in mine:
+                ends = (f"{name}_low", f"{name}_high")
+                alone = {end: first.get(end, np.nan) for end in ends}
+                row |= {name: first[name], **alone} if runs == 1 else _mean_with_ends(name, mine[name])
+        if "difference" in mine:
+            row["seeds_agreeing"] = int((np.sign(mine["difference"]) == np.sign(row["difference"])).sum())
+        table.append(row)
+    return pd.DataFrame(table).sort_values(["alpha", "setting", "value"], ignore_index=True)
+
+
+def _mean_with_ends(name: str, values: pd.Series) -> dict[str, float]:
+    """The mean over seeds with Student's t interval."""
+    half = float(stats.sem(values) * stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
+    mean = float(values.mean())
+    return {name: mean, f"{name}_low": mean - half, f"{name}_high": mean + half}
 
 
 def _setting_row(setting: str, rows: pd.DataFrame, measures: list[str]) -> dict[str, Any]:

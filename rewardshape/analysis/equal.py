@@ -21,7 +21,7 @@ from rewardshape.errors import InputError
 from rewardshape.trace import Run, Trace
 
 Axis = Literal["logp_margin", "kl", "step"]
-POINTS = 21
+POINTS, MOST_STEPS = 21, 200
 # Most resamples of the pairs reach it too.
 WITHIN_REACH = 0.9
 
@@ -113,12 +113,14 @@ def compare_along(
     points : int
         Values between 0 and the furthest that any run got, beside those at which a run ended its way.
 
+    Of a long run at most `MOST_STEPS` probed steps are followed, evenly spaced, and straight lines between them.
+
     Returns
     -------
     DataFrame
         The columns of `compare_at_equal`, one row per run and value that the run reached. Bands are pointwise.
     """
-    courses = _courses(trace, axis, seed)
+    courses = _courses(trace, axis, seed, most=MOST_STEPS)
     furthest = max(course.followed.max() for course in courses)
     tables = []
     grid = np.union1d(np.linspace(0, furthest, points), [course.followed.max() for course in courses])
@@ -153,7 +155,7 @@ def resampled_at(
 # --- courses -----------------------------------------------------------------------------------------------------
 
 
-def _courses(trace: Trace, axis: Axis, seed: int) -> list[Course]:
+def _courses(trace: Trace, axis: Axis, seed: int, *, most: int | None = None) -> list[Course]:
     if axis not in ("logp_margin", "kl", "step"):
         raise InputError(f"axis {axis!r}: choose logp_margin, kl or step")
     margins = margin_curve(trace)
@@ -162,7 +164,9 @@ def _courses(trace: Trace, axis: Axis, seed: int) -> list[Course]:
         run, prompts = chosen.run, chosen.prompt_ids
         of_run = margins["run"] == run.name
         samples, resampled_kl = _sampled(trace, run, seed)
-        steps = np.union1d(chosen.steps, samples.index) if axis == "kl" else chosen.steps
+        kept = np.linspace(0, len(chosen.steps) - 1, min(len(chosen.steps), most or len(chosen.steps)))
+        steps = chosen.steps[np.unique(kept.round().astype(int))]
+        steps = np.union1d(steps, samples.index) if axis == "kl" else steps
         onto = _interpolation(chosen.steps, steps)
         parts = {"chosen": onto @ chosen.change(), "rejected": onto @ rejected.change()}
         resampled = {

@@ -140,6 +140,37 @@ def plot_difference(differences: pd.DataFrame, ax: Axes | None = None, *, respon
     return ax
 
 
+ALONG = {
+    "logp_margin": "margin gained (nats per token)",
+    "kl": "KL to the reference (nats per response)",
+    "step": "step",
+}
+
+
+@styled
+def plot_along(settings: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """How far the chosen responses of every setting stand above the baseline's, along margin or KL, to where it got.
+
+    Parameters
+    ----------
+    settings : DataFrame
+        As `settings_along` returns it; without differences the changes since step 0 are drawn.
+    """
+    ax = axis(ax)
+    paired = "difference" in settings and bool(settings["difference"].notna().any())
+    value = "difference" if paired else "chosen_change"
+    for setting in by_setting(settings):
+        rows = setting.rows.dropna(subset=value)
+        ax.plot(rows["value"], rows[value], color=setting.color, label=setting.label)
+        low, high = rows[f"{value}_low"], rows[f"{value}_high"]
+        ax.fill_between(rows["value"], low, high, color=setting.color, alpha=0.2, linewidth=0)
+    zero_line(ax)
+    ax.set_xlabel(ALONG[settings["axis"].iloc[0]])
+    ax.set_ylabel(f"chosen {'above the baseline' if paired else 'since step 0'}\n(nats per token)")
+    _name_lines(ax)
+    return ax
+
+
 def _name_lines(ax: Axes) -> None:
     if len(ax.get_legend_handles_labels()[1]) <= MOST_LABELS:
         label_ends(ax)

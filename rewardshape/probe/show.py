@@ -7,9 +7,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from rewardshape.analysis import compare_at_equal, displacement_summary, over_seeds
+from rewardshape.analysis import compare_along, displacement_summary, settings_along
+from rewardshape.analysis.comparison import baseline_setting
+from rewardshape.analysis.equal import Axis
 from rewardshape.analysis.what_if import read_what_if, what_if_table
 from rewardshape.errors import InputError
 from rewardshape.figures.of_runs import draw_all
@@ -28,11 +31,14 @@ COLUMNS = {
     "accuracy": "accuracy",
     "onset": "fall began",
     "gold": "gold reward",
-    "difference": "chosen above α = 0's [nats/token]",
 }
-CHANGES = ("chosen_change", "rejected_change", "difference")
+CHANGES = ("chosen_change", "rejected_change")
 PERCENT = ("share_fallen", "accuracy")
-AXES = ("step", "logp_margin", "kl")  # along which the runs of a sweep are compared
+AXES: dict[Axis, str] = {  # along which the runs of a sweep are compared
+    "logp_margin": "where the margin has grown by (nats per token)",
+    "kl": "where the KL to the reference is (nats per response)",
+}
+SHOWN = 4  # values along an axis that are printed
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,7 @@ class Results:
     Attributes
     ----------
     compared : list of DataFrame
-        The runs of a sweep where they have come equally far.
+        The runs of a sweep along what they have in common: margin and KL.
     problems : list of str
         What could not be made, and why: nothing of it takes anything from the trace.
     """
@@ -100,19 +106,12 @@ def show(trace: Trace, compared: list[pd.DataFrame], settings: Settings) -> None
         return
     steps, pairs = int(summary["step"].max()), int(summary["num_pairs"].max())
     print(f"after {steps} steps: change since step 0 on {pairs} probe pairs, 95 % intervals over pairs\n")
-    rows = at_equal_margin(compared)
-    if rows is not None:
-        between = [name for name in ("run", *_with_ends("difference")) if name in rows]
-        summary = summary.merge(rows[between], on="run", how="left")
     print(text_table(summary, "run"))
     for line in diverged(trace):
         print(line)
-    if rows is not None:
-        where = f"at equal margin, {rows['value'].iloc[0]:.3g} nats per token above step 0's, pair by pair"
-        print(f"\nlast column: {where}; at equal steps and KL: comparison.csv")
-        if rows["seed"].nunique() > 1:
-            print(f"\n{where}, 95 % intervals over {rows['seed'].nunique()} seeds\n")
-            print(text_table(over_seeds(rows), "setting"))
+    for rows in compared:
+        for line in along(settings_along(rows), baseline_setting(trace)):
+            print(line)
     if tried is not None:
         print(f"\n{what_if_heading(tried)}\n\n{what_if_text(tried)}")
     print(f"\nreport: {RunFolder(trace.folder).report}\ntrace and figures: {trace.folder}")
@@ -142,16 +141,29 @@ def what_if_text(tried: pd.DataFrame) -> str:
     return shown.to_string(index=False)
 
 
-def at_equal_margin(compared: list[pd.DataFrame]) -> pd.DataFrame | None:
-    """The runs where they have gained one margin, set against α = 0; None where that cannot be."""
-    for rows in compared:
-        if (
-            rows["axis"].iloc[0] == "logp_margin"
-            and "difference" in rows
-            and rows["difference"].notna().any()
-        ):
-            return rows
-    return None
+def along(settings: pd.DataFrame, baseline: str) -> list[str]:
+    """How far the chosen responses of each setting stand above the baseline's, at a few values of an axis."""
+    others = settings[settings["setting"] != baseline]
+    if "difference" not in others or others["difference"].isna().all():
+        return []
+    known = np.sort(others.loc[others["difference"].notna() & (others["value"] > 0), "value"].unique())
+    shown = known[np.unique(np.linspace(0, len(known) - 1, SHOWN + 1).round().astype(int))[1:]]
+    seeds = int(others["num_seeds"].max())
+    over = f"over {seeds} seeds, and how many agree on the sign" if seeds > 1 else "over prompts"
+    table = pd.DataFrame({"setting": others["setting"].unique()}).set_index("setting")
+    for value in shown:
+        at = others[others["value"] == value].set_index("setting")
+        cells = {str(name): _cell(row) for name, row in zip(at.index, at.to_dict("records"), strict=True)}
+        table[f"{value:.3g}"] = [cells.get(str(name), "–") for name in table.index]
+    title = f"chosen above {baseline}'s [nats/token, 95 % intervals {over}] {AXES[settings['axis'].iloc[0]]}"
+    return ["", title, "", table.reset_index().to_string(index=False)]
+
+
+def _cell(row: dict[Any, Any]) -> str:
+    if pd.isna(row["difference"]):
+        return "–"
+    agree = f" {row['seeds_agreeing']}/{row['num_seeds']}" if row["num_seeds"] > 1 else ""
+    return _with_interval("{:+.3f}", *(row[name] for name in _with_ends("difference"))) + agree
 
 
 def ends(trace: Trace) -> pd.DataFrame:
@@ -167,14 +179,11 @@ def ends(trace: Trace) -> pd.DataFrame:
 
 
 def comparisons(trace: Trace) -> Iterator[pd.DataFrame]:
-    """The runs of a sweep where they have come equally far: in steps, in margin, in KL where it was measured."""
-    runs = displacement_summary(trace)
-    plain = runs["setting"][(runs["alpha"] == 0).to_numpy()].unique().tolist()
-    baseline = plain[0] if len(plain) == 1 else None  # its runs: of several seeds, each has its own
+    """The runs of a sweep along their margin, and along their KL where it was measured, each to where it got."""
     for axis in AXES:
         try:
-            yield compare_at_equal(trace, axis, baseline=baseline)  # type: ignore[arg-type]
-        except InputError:  # no samples, or a run that gained no margin: nothing to compare on this axis
+            yield compare_along(trace, axis, baseline=baseline_setting(trace))
+        except InputError:  # no samples, or probe sets that cannot be paired: nothing to compare on this axis
             continue
 
 
@@ -198,7 +207,11 @@ def _text(row: dict[Any, Any], column: str) -> str:
         return "–"
     form = "{:+.3f}" if column in CHANGES else "{:.3f}"
     value, low, high = (row.get(name) for name in _with_ends(column))
-    if column not in CHANGES or pd.isna(low):
+    return _with_interval(form, value, low if column in CHANGES else None, high)
+
+
+def _with_interval(form: str, value: Any, low: Any, high: Any) -> str:
+    if pd.isna(low):
         return form.format(value)
     return f"{form.format(value)} [{form.format(low)}, {form.format(high)}]"
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
 from rewardshape.analysis.cause import fall_condition
-from rewardshape.analysis.comparison import difference_curves
+from rewardshape.analysis.comparison import baseline_setting, difference_curves
 from rewardshape.analysis.destination import GROUPS, destination_curve
+from rewardshape.analysis.equal import Axis
 from rewardshape.analysis.overoptimization import fitted_curves, gold_curve, turning_points
 from rewardshape.errors import InputError
 from rewardshape.plotting import cause, displacement, overoptimization, sweep
@@ -121,13 +123,23 @@ def _sweep(tables: Tables, drawer: Drawer, curve: pd.DataFrame) -> Iterator[Char
         "The path of each setting: what its margin cost in chosen log-prob. Ring: step 0; dots: the last step.",
     )
     yield from _accuracy(tables, drawer)
-    rows = tables.at_equal_margin
-    if rows["value"].iloc[0] > 0:
-        yield drawer.draw(
-            lambda ax: sweep.plot_at_equal(rows, ax),
-            "Chosen log-prob at the step where each setting first reaches one common margin gain.",
-            "still",
+    yield from _along(tables, drawer)
+
+
+def _along(tables: Tables, drawer: Drawer) -> Iterator[Chart]:
+    """What the settings differ by at equal margin and at equal KL, as curves."""
+    base = tables.setting_labels[baseline_setting(tables.trace)]
+    axes: dict[Axis, str] = {"logp_margin": "margin", "kl": "KL to the reference"}
+    for axis, what in axes.items():
+        settings = tables.along(axis)
+        if settings is None or settings["value"].max() <= 0:
+            continue
+        seeds = int(settings["num_seeds"].max())
+        caption = (
+            f"At equal {what}: how far the chosen responses of each setting stand above those of {base}, pair by pair, "
+            f"each setting to where it got. Band: 95 % interval over {f'{seeds} seeds' if seeds > 1 else 'prompts'}."
         )
+        yield drawer.draw(partial(sweep.plot_along, settings), caption, "still")
 
 
 def _has_bands(curve: pd.DataFrame) -> bool:

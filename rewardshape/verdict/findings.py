@@ -13,14 +13,16 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
+from rewardshape.analysis.comparison import baseline_setting, settings_along
 from rewardshape.analysis.displacement import (
     displacement_curve,
     displacement_phases,
     margin_curve,
     summarise,
 )
-from rewardshape.analysis.equal import compare_at_equal
+from rewardshape.analysis.equal import Axis, compare_along
 from rewardshape.analysis.pairs import DESCRIPTORS, falling_pairs, pair_correlations, pairs_table
+from rewardshape.errors import InputError
 from rewardshape.numbers import interval, number, percents, signed
 from rewardshape.trace import Trace
 from rewardshape.verdict.contrast import Contrast, contrast
@@ -90,9 +92,13 @@ class Tables:
         """Of the run that fell deepest."""
         return pair_correlations(self.pairs[self.pairs["run"] == self.deepest])
 
-    @cached_property
-    def at_equal_margin(self) -> pd.DataFrame:
-        return compare_at_equal(self.trace, "logp_margin")
+    def along(self, axis: Axis) -> pd.DataFrame | None:
+        """The settings of a sweep along margin or KL, set against one of them; None where that cannot be."""
+        try:
+            rows = compare_along(self.trace, axis, baseline=baseline_setting(self.trace))
+        except InputError:  # no samples, or probe sets that cannot be paired
+            return None
+        return settings_along(rows)
 
     @cached_property
     def contrast(self) -> Contrast | str:

@@ -14,7 +14,7 @@ from rewardshape.probe.show import comparisons, diverged, ends, show, text_table
 from rewardshape.trace import Trace, read_trace
 from rewardshape.verdict import judge_all
 
-PAIRS = 30
+PAIRS = 40
 TOKENS = {"chosen": np.full(PAIRS, 10), "rejected": np.full(PAIRS, 10)}
 
 
@@ -48,11 +48,11 @@ def test_word_interval_and_onset_are_those_of_the_one_judgement(sweep):
     assert 1 <= table.loc["alpha=0", "onset"] <= 2  # 0.05 a step, beyond an interval of ±0.007
 
 
-def test_runs_are_set_against_the_one_without_shape_at_equal_steps_and_margin(sweep):
-    at_step, at_margin = comparisons(sweep)  # no samples: none at equal KL
-    for rows, gain in ((at_step, 0.6), (at_margin, 0.9 * 0.6)):
-        np.testing.assert_allclose(rows["logp_margin_gain"], gain, atol=1e-6)
-        np.testing.assert_allclose(rows["difference"], [0.0, 0.6 * gain / 0.6], atol=1e-6)
+def test_runs_are_set_against_the_one_without_shape_along_the_margin(sweep):
+    [rows] = comparisons(sweep)  # no samples: none along the KL
+    assert rows["axis"].unique().tolist() == ["logp_margin"]
+    np.testing.assert_allclose(rows["logp_margin_gain"], rows["value"], atol=1e-9)
+    np.testing.assert_allclose(rows["difference"], np.where(rows["alpha"] == 1, rows["value"], 0), atol=1e-6)
 
 
 def test_the_table_has_signs_percents_and_a_dash_for_what_is_not_known():
@@ -79,13 +79,18 @@ def test_the_table_has_signs_percents_and_a_dash_for_what_is_not_known():
 def test_one_table_with_units_in_its_head_and_no_column_without_a_number(sweep, capsys):
     show(sweep, list(comparisons(sweep)), Settings())
     said = capsys.readouterr().out
-    [head] = [text for text in said.splitlines() if text.split()[:1] == ["run"]]  # one table
-    assert head.count("[nats/token]") == 3
+    [head] = [text for text in said.splitlines() if text.split()[:1] == ["run"]]  # one table of runs
+    assert head.count("[nats/token]") == 2
     assert "nan" not in said
     assert "gold" not in said  # nothing was sampled
-    [row] = [text for text in said.splitlines() if text.split()[:1] == ["alpha=1"]]
+    row, cells = (text for text in said.splitlines() if text.split()[:1] == ["alpha=1"])
     assert "+0.100 [" in row  # what it moved
-    assert "+0.540 [" in row  # at 0.54 of margin α = 0 stands at −0.45, α = 1 at +0.09
+    assert "where the margin has grown by (nats per token)" in said
+    [values] = [text.split()[1:] for text in said.splitlines() if text.split()[:1] == ["setting"]]
+    for (
+        value
+    ) in values:  # α = 0 stands as far below as the margin has grown, times 0.5/0.6; α = 1 above by 0.1/0.6
+        assert f"{float(value):+.3f} [" in cells
 
 
 def test_what_was_sampled_without_a_gold_reward_is_no_column_of_nan():
