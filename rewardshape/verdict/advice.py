@@ -10,6 +10,8 @@ from rewardshape.verdict.words import Word
 
 def advice_for(word: Word, evidence: Evidence, *, gave_back: bool, fell: bool) -> list[str]:
     """Sentences to act on, the most useful first."""
+    if word is Word.NOT_TRAINING and evidence.reference.beta == 0:
+        return ["Set β above 0 (0.1 is usual with a reference): at 0 the loss on the pairs teaches nothing."]
     if word in (Word.BROKEN, Word.NOT_TRAINING):
         return list(word.advice)
     return [

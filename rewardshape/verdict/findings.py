@@ -32,6 +32,10 @@ from rewardshape.verdict.thresholds import LATE_SHARE
 from rewardshape.verdict.words import Word
 
 
+# A setting with such a run is not recommended, however high its chosen responses stood on the way there.
+NO_EXAMPLE = (Word.BROKEN, Word.COLLAPSED, Word.NOT_TRAINING)
+
+
 @dataclass(frozen=True)
 class Findings:
     """A headline, the sentence that bears it out, and what to try next (most useful first)."""
@@ -104,12 +108,14 @@ class Tables:
     def contrast(self) -> Contrast | str:
         """The best setting against the worst at equal margin, or why they cannot be compared."""
         gains = self.margins.groupby("run")["logp_margin"].agg(lambda gap: float((gap - gap.iloc[0]).max()))
-        carried = {
-            run.setting: f"it is {self.verdicts[run.name].evidence.learning.carried}"
-            for run in self.trace.runs
-            if self.verdicts[run.name].evidence.learning.carried is not None
-        }
-        return contrast(self.trace, {str(run): float(gain) for run, gain in gains.items()}, carried)
+        excluded = {}
+        for run in self.trace.runs:
+            verdict = self.verdicts[run.name]
+            if verdict.evidence.learning.carried is not None:
+                excluded[run.setting] = f"it is {verdict.evidence.learning.carried}"
+            elif verdict.word in NO_EXAMPLE:
+                excluded[run.setting] = f"it is {verdict.word}"
+        return contrast(self.trace, {str(run): float(gain) for run, gain in gains.items()}, excluded)
 
 
 def findings(trace: Trace, tables: Tables | None = None) -> Findings:

@@ -59,7 +59,7 @@ def evidence_of_log(log: Log, *, beta: float | None = None) -> Evidence:
     elsewhere = started_elsewhere(log, reference)
     signal = chosen_signal(log, reference, per_token, elsewhere is not None)
     rows = _progress_rows(evaluated, trained, signal)
-    learning = _learning(rows, trained, fixed=rows is evaluated)
+    learning = _learning(rows, trained, reference.beta, fixed=rows is evaluated)
     held = _held_out(evaluated, trained, reference, log.settings)
     found: dict[str, Any] = dict(
         name=log.name,
@@ -200,7 +200,7 @@ def _progress_rows(evaluated: pd.DataFrame, trained: pd.DataFrame, signal: Signa
     return rows if len(rows) else evaluated
 
 
-def _learning(rows: pd.DataFrame, trained: pd.DataFrame, *, fixed: bool) -> Learning:
+def _learning(rows: pd.DataFrame, trained: pd.DataFrame, beta: float | None, *, fixed: bool) -> Learning:
     courses = {name: _course(rows, name, fixed) for name in ("loss", "margin", "accuracy")}
     if courses["margin"] is None and has(rows, "reward_chosen", "reward_rejected"):
         gap = (rows["reward_chosen"] - rows["reward_rejected"]).to_frame("margin")
@@ -215,7 +215,7 @@ def _learning(rows: pd.DataFrame, trained: pd.DataFrame, *, fixed: bool) -> Lear
         gap=courses["margin"],
         accuracy=courses["accuracy"],
         gradient_left=left,
-        still=stands_still(rows, trained),
+        still=stands_still(rows, trained, beta),
         ties=_ties(courses["loss"], courses["margin"], courses["accuracy"]),
         num_rows=len(rows),
     )
@@ -360,8 +360,6 @@ def _facts(
             f"the log-probability of the most likely tokens {'rose' if moved > 0 else 'fell'} by {abs(moved):.3g} nats"
             + (": what the other responses lost went there (the squeezing effect)" if moved > 0 else "")
         )
-    if reference.beta == 0:
-        facts.append("β is 0: rewards are 0 whatever the log-probabilities do, and the loss teaches nothing")
     return tuple(facts)
 
 

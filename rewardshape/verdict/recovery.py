@@ -29,6 +29,10 @@ RATIO_TOLERANCE, RATIO_TOLERANCE_ONE_ROW = 0.02, 0.002
 PER_TOKEN_LIMIT = -5.0
 
 
+# Log-probabilities that differ by more between two evaluations of one set have moved, however they were rounded.
+MOVED = 0.01
+
+
 class Reference(NamedTuple):
     """What was recovered, each with its spread.
 
@@ -67,6 +71,8 @@ def recover_reference(table: pd.DataFrame, *, beta: float | None = None) -> Refe
     if "chosen" not in sides:
         return Reference(beta=beta)
     logp, reward = (np.concatenate(values) for values in zip(*sides.values(), strict=True))
+    if beta is None and not reward.any() and max(np.ptp(points.logp) for points in sides.values()) > MOVED:
+        return Reference(beta=0.0, free=False)  # whatever the log-probabilities did, the rewards are 0
     if (ratio := _common_ratio(logp, reward, one_row=len(sides["chosen"].logp) < 2)) is not None:
         away = reward - ratio * logp
         spread = float(np.sqrt(away @ away / (logp @ logp)))
@@ -147,7 +153,7 @@ def find_reference(
     if found.beta is not None:
         return found, "recovered"
     stated = settings.get("beta")
-    return (found._replace(beta=stated), "stated in the log") if stated else (found, None)
+    return (found, None) if stated is None else (found._replace(beta=stated), "stated in the log")
 
 
 def _looks_free(evaluated: pd.DataFrame, trained: pd.DataFrame, settings: dict[str, Any]) -> bool:

@@ -103,7 +103,8 @@ def _signal(
     logp_unit: Unit = "nats per token" if per_token else "nats"
     from_start = not batches and log.counts == "step" and has(table, "logp_chosen")
     from_start = from_start and table["logp_chosen"].first_valid_index() == 0
-    if has(table, "reward_chosen") and reference.free is not True and not from_start:
+    told = has(table, "reward_chosen") and reference.free is not True and reference.beta != 0
+    if told and not from_start:
         beta = reference.beta if reference.beta else None
         unit: Unit = logp_unit if beta else "reward"
         basis = f"rewards/chosen of {where}" + (f" divided by β = {beta:.4g}" if beta else "")

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from rewardshape.analysis import compare, compare_at_equal, over_seeds
+from rewardshape.analysis import compare, compare_along, compare_at_equal, over_seeds, settings_along
 from rewardshape.analysis.resampling import mean_interval
 from rewardshape.errors import InputError
 from rewardshape.trace import read_trace
@@ -104,3 +104,35 @@ def test_differences_from_a_setting_are_paired_by_seed(write_run, tmp_path):
     assert row["difference"] == pytest.approx(0.1, abs=1e-6)
     assert row["difference_high"] - row["difference_low"] < 1e-6
     assert row["seeds_agreeing"] == 2
+
+
+def test_settings_along_the_margin_are_paired_by_seed_and_end_where_a_seed_ends(write_run, tmp_path):
+    """α = 0 gains 0.06 a step whatever the seed and falls by 0.03 + shift; α = 1 gains half of it and falls by less."""
+    shifts = (-0.01, 0.0, 0.02)
+    for seed, shift in enumerate(shifts):
+        gain = 0.03 if seed < 2 else 0.015  # the last seed of α = 1 gets only half as far
+        for alpha, fall, pace in ((0.0, -0.03, 0.06), (1.0, -0.01, gain)):
+            name = f"alpha={alpha:g}-seed={seed}"
+            fell = fall + shift * pace / 0.06
+            write_line(write_run, tmp_path / name, fell, fell - pace, alpha=alpha, seed=seed)
+    along = compare_along(read_trace(tmp_path), "logp_margin", baseline="alpha=0", points=9)
+    rows = settings_along(along)
+    assert rows.groupby("setting")["value"].max().round(6).to_dict() == {"alpha=0": 1.2, "alpha=1": 0.3}
+    one = rows[(rows["setting"] == "alpha=1") & (rows["value"] > 0)].iloc[0]
+    value = one["value"]
+    change = {alpha: [value / pace * fall for pace, fall in paths] for alpha, paths in {
+        0.0: [(0.06, -0.03 + shift) for shift in shifts],
+        1.0: [(pace, -0.01 + shift * pace / 0.06) for shift, pace in zip(shifts, (0.03, 0.03, 0.015), strict=True)],
+    }.items()}  # fmt: skip
+    differences = np.subtract(change[1.0], change[0.0])
+    theirs = stats.ttest_1samp(differences, 0).confidence_interval()
+    assert one["difference"] == pytest.approx(differences.mean(), abs=1e-6)
+    assert (one["difference_low"], one["difference_high"]) == pytest.approx(
+        (theirs.low, theirs.high), abs=1e-6
+    )
+    assert one["seeds_agreeing"] == (np.sign(differences) == np.sign(differences.mean())).sum()
+    alone = settings_along(along[along["seed"] == 0])
+    kept = along[(along["seed"] == 0) & (along["setting"] == "alpha=1")]
+    np.testing.assert_allclose(
+        alone.loc[alone["setting"] == "alpha=1", "difference_low"], kept["difference_low"], atol=1e-12
+    )

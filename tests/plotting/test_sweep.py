@@ -9,14 +9,17 @@ import pandas as pd
 from matplotlib.colors import same_color
 
 from rewardshape.analysis import (
+    compare_along,
     compare_at_equal,
     difference_curves,
     displacement_curve,
     displacement_summary,
+    settings_along,
 )
 from rewardshape.plotting.style import alpha_color
 from rewardshape.plotting.sweep import (
     equal_margin,
+    plot_along,
     plot_at_equal,
     plot_difference,
     plot_fallen_at_equal,
@@ -131,3 +134,18 @@ def test_runs_without_alpha_are_told_apart_by_name(write, tmp_path):
         (folder / "run.json").write_text(json.dumps(stated))
     _, ax = plot_sweep(displacement_curve(read_trace(tmp_path)))
     assert {text.get_text() for text in ax.texts} - {""} == {"dpo", "simpo"}
+
+
+def test_settings_are_drawn_along_the_margin_each_to_where_it_got(sweep, line):
+    rows = settings_along(compare_along(sweep, "logp_margin", baseline="alpha=0", points=7))
+    ax = plot_along(rows)
+    assert ax.get_xlabel() == "margin gained (nats per token)"
+    for label, setting in (("α = 1", "alpha=1"), ("α = 0", "alpha=0")):
+        mine = rows[rows["setting"] == setting].dropna(subset="difference")
+        np.testing.assert_array_equal(line(ax, label).get_xdata(), mine["value"])
+        np.testing.assert_array_equal(line(ax, label).get_ydata(), mine["difference"])
+    alone = settings_along(compare_along(sweep, "step", points=7))
+    ax = plot_along(alone)
+    mine = alone[alone["setting"] == "alpha=1"]
+    np.testing.assert_array_equal(line(ax, "α = 1").get_ydata(), mine["chosen_change"])
+    assert "since step 0" in ax.get_ylabel()

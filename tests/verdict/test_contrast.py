@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -79,3 +81,25 @@ def test_a_run_that_gained_no_margin_does_not_decide_where_the_others_are_compar
     found = Tables(read_trace(tmp_path)).contrast
     assert found.left_out == {"alpha=1": "its margin gained too little"}
     assert found.value == pytest.approx(0.9 * 10 * 0.05, rel=0.02)
+
+
+def test_a_setting_that_collapsed_is_not_recommended_for_what_it_was_before(write_run, tmp_path):
+    """α = 1 keeps chosen highest while its margin grows, and then loses the margin and the pairs' order."""
+    write(write_run, tmp_path / "alpha=0", 0.0, 0.03)
+    write(write_run, tmp_path / "alpha=0.25", 0.25, 0.02)
+    folder = write(write_run, tmp_path / "alpha=1", 1.0, 0.005)
+    assert Tables(read_trace(tmp_path)).contrast.best == "alpha=1"
+    at, pace = np.arange(11)[:, None], np.random.default_rng(3).uniform(0.8, 1.2, PAIRS)
+    gain = np.where(at < 9, 0.05 * at, -0.4)
+    sums = {
+        "chosen": -20 - 10 * (0.005 * at + (at >= 9)) * pace,
+        "rejected": -20 - 10 * (0.005 * at + gain) * pace,
+    }
+    sums["chosen"][9:] -= 5
+    stated = {"name": "alphapo", "parameters": {"alpha": 1.0, "beta": 2.5, "gamma": 0.5}}
+    shutil.rmtree(folder)
+    write_run(folder, sums, num_tokens=TOKENS, objective=stated, run={"seed": 0})
+    found = Tables(read_trace(tmp_path))
+    assert found.verdicts["alpha=1"].word == "collapsed"
+    assert found.contrast.left_out == {"alpha=1": "it is collapsed"}
+    assert found.contrast.best == "alpha=0.25"

@@ -146,3 +146,41 @@ def test_learning_is_told_of_the_rows_that_the_word_is_from(make):
         assert ("training batches" in evidence.basis) == (step == 10)
         assert evidence.evaluated
         assert evidence.learning.loss.last == pytest.approx(loss)
+
+
+def at_beta_zero(split, logps, **more):
+    """Rewards of 0 and a loss of ln 2 beside log-probabilities."""
+    rows = len(logps)
+    series = {
+        "logp_chosen": logps,
+        "logp_rejected": np.array(logps) - 20,
+        "reward_chosen": 0.0,
+        "reward_rejected": 0.0,
+    }
+    table = pd.DataFrame(
+        {"split": split, "step": 10 * np.arange(1, rows + 1), "loss": np.log(2), "margin": 0.0}
+    )
+    return Log("made", "made", table.assign(**series), settings=more)
+
+
+def test_beta_of_zero_is_named_where_the_text_states_it_and_where_a_fixed_set_shows_it():
+    stated = judge(at_beta_zero("train", [-100.0, -140.0, -90.0, -120.0], beta=0.0))
+    shown = judge(at_beta_zero("eval", [-100.0, -104.0, -109.0]))
+    for verdict in (stated, shown):
+        assert verdict.word == "not training"
+        assert "β is 0" in verdict.sentence
+        assert verdict.advice[0].startswith("Set β above 0")
+        assert verdict.to_dict()["beta"] == 0
+    frozen = judge(
+        at_beta_zero("train", [-100.0, -140.0, -90.0, -120.0])
+    )  # of batches it may be frozen weights
+    assert frozen.word == "not training"
+    assert "trainable" in frozen.advice[0]
+
+
+def test_beta_of_zero_beside_another_loss_is_judged_by_log_probabilities():
+    log = at_beta_zero("eval", [-100.0, -104.0, -109.0, -113.0])
+    log.table["loss"] = [2.0, 1.7, 1.5, 1.4]  # a likelihood term that still teaches
+    verdict = judge(log)
+    assert (verdict.word, verdict.unit) == ("displaced", "nats")
+    assert verdict.to_dict()["change"] == -13

@@ -92,3 +92,16 @@ def test_unpaired_examples_break_no_identity_of_pairs():
     table = pd.DataFrame({"loss": [9.0], "reward_chosen": [0.0], "reward_rejected": [0.0], "kl": [0.1]})
     assert sanity_checks(table, reference_free=False, beta=None) == []
     assert not loss_is_logistic(table)
+
+
+def test_another_loss_is_not_put_beside_ln_2():
+    """The identity-preference loss of real runs is a square of nats; a hinge or a KTO loss is known by its name."""
+    ipo = pd.DataFrame(
+        {"loss": [16.4, 13.6], "reward_chosen": [-0.22, -0.47], "reward_rejected": [-0.37, -0.7]}
+    )
+    ipo["margin"] = ipo["reward_chosen"] - ipo["reward_rejected"]
+    assert not loss_is_logistic(ipo)
+    dpo = ipo.assign(loss=[0.84, 0.71], reward_chosen=[-2.5, -1.6], reward_rejected=[-3.0, -2.4])
+    assert loss_is_logistic(dpo)
+    assert loss_is_logistic(dpo, "sigmoid")
+    assert not loss_is_logistic(dpo, "hinge")
