@@ -31,7 +31,6 @@ from rewardshape.verdict.sentences import story
 from rewardshape.verdict.thresholds import LATE_SHARE
 from rewardshape.verdict.words import Word
 
-
 # A setting with such a run is not recommended, however high its chosen responses stood on the way there.
 NO_EXAMPLE = (Word.BROKEN, Word.COLLAPSED, Word.NOT_TRAINING)
 
