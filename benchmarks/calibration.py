@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from rewardshape.analysis.overoptimization import drop_p_value
+from rewardshape.analysis.overoptimization import drop_p_value, resampled_weights
 from rewardshape.analysis.pairs import DESCRIPTORS, falling_pairs
 from rewardshape.analysis.panels import Panel
 from rewardshape.analysis.resampling import MAX_ROWS, mean_interval, resampled_means
@@ -231,11 +231,13 @@ def gold_fell(truth: str, steps: int, prompts: int) -> Callable[[Rng, int], np.n
         "flat": 0 * d, "linear": 0.1 * d, "saturating": 0.15 * (1 - np.exp(-3 * d)),
         "peak .3 at √KL .8": 0.3 * (2 * d / 0.8 - (d / 0.8) ** 2),
     }  # fmt: skip
+    weights = resampled_weights(prompts)
 
     def drawn(rng: Rng) -> tuple[float]:
         scatter = 0.2 * rng.normal(size=prompts) + 0.4 * rng.normal(size=(steps, prompts))
         gold = curves[truth][:, None] + scatter
-        return (drop_p_value(np.vstack([gold.mean(axis=1), resampled_means(gold)])) <= 0.05,)
+        means = np.vstack([gold.mean(axis=1), weights @ gold.T / (prompts - 1)])
+        return (drop_p_value(means, prompts) <= 0.05,)
 
     return each(drawn)
 

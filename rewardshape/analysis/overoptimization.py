@@ -96,7 +96,7 @@ def gold_curve(trace: Trace) -> pd.DataFrame:
 def _curve(trace: Trace, run: Run) -> pd.DataFrame:
     samples = _samples_of(trace, run)
     everyone = np.ones(samples.counts.shape[1])
-    weights = _resampled_weights(samples)
+    weights = resampled_weights(samples.counts.shape[1])
     kl = samples.means("kl", everyone)
     curve: dict[str, Any] = {
         **run_label(run),
@@ -153,13 +153,14 @@ def _fits(trace: Trace, run: Run) -> list[dict[str, Any]]:
             f"{MIN_STEPS}: sample more often (--sample-every)"
         )
     everyone = np.ones((1, samples.counts.shape[1]))
-    weights = np.concatenate([everyone, _resampled_weights(samples)])
+    weights = np.concatenate([everyone, resampled_weights(samples.counts.shape[1])])
     kl, gold, proxy = (samples.means(name, weights) for name in ("kl", "gold", "proxy"))
+    chance = drop_p_value(gold, samples.counts.shape[1])
     rows = [
         {
             **run_label(run),
             "form": form,
-            **_turn(form, samples.steps, kl, gold, proxy, _covariance(samples)),
+            **_turn(form, samples.steps, kl, gold, proxy, _covariance(samples), chance),
         }
         for form in FORMS
     ]
@@ -168,7 +169,13 @@ def _fits(trace: Trace, run: Run) -> list[dict[str, Any]]:
 
 
 def _turn(
-    form: str, steps: np.ndarray, kl: np.ndarray, gold: np.ndarray, proxy: np.ndarray, covariance: np.ndarray
+    form: str,
+    steps: np.ndarray,
+    kl: np.ndarray,
+    gold: np.ndarray,
+    proxy: np.ndarray,
+    covariance: np.ndarray,
+    chance: float,
 ) -> dict[str, Any]:
     """One form fitted to the data (row 0 of each array) and to its resamples (the other rows)."""
     coefficients, distance, chi_squared = _fit(form, kl, gold, covariance)
@@ -193,7 +200,7 @@ def _turn(
             values[1:], [0.025, 0.975], axis=0, method="nearest"
         )  # never averages infinities
         row |= {name: values[0], f"{name}_low": low, f"{name}_high": high}
-    row["drop_p_value"] = drop_p_value(gold)
+    row["drop_p_value"] = chance
     inside = peak[0] < end[0] and row["gold_drop_low"] > 0 and np.isfinite(row["peak_sqrt_kl_high"])
     row["peaks"] = bool(inside and row["drop_p_value"] <= 1 - CONFIDENCE)
     row["aic"] = chi_squared[0] + 2 * 3
@@ -347,7 +354,7 @@ def _peak(form: str, coefficients: np.ndarray) -> np.ndarray:
     return np.where(ratio - 1 > _FURTHEST, np.inf, np.exp(np.minimum(ratio - 1, _FURTHEST)))
 
 
-def drop_p_value(gold: np.ndarray) -> float:
+def drop_p_value(gold: np.ndarray, num_units: int) -> float:
     """Chance of so large a drop from some earlier step to the last, if gold nowhere stood higher than there.
 
     The largest t-statistic of (gold at a step − gold at the end) over all steps, against the same in every resample
@@ -357,7 +364,10 @@ def drop_p_value(gold: np.ndarray) -> float:
     Parameters
     ----------
     gold : array, shape (1 + resamples, steps)
-        Mean gold reward: row 0 as measured, the others of resampled prompts.
+        Mean gold reward: row 0 as measured, the others of resampled prompts (`resampled_weights`).
+    num_units : int
+        How many prompts were resampled: the errors are estimated from them, and the t-statistics share their degrees of
+        freedom.
     """
     drops = gold[:, :-1] - gold[:, -1:]
     error = drops[1:].std(axis=0, ddof=1)
@@ -366,6 +376,7 @@ def drop_p_value(gold: np.ndarray) -> float:
         return 0.0 if (drops[0] > 0).any() else 1.0
     found = (drops[0, known] / error[known]).max()
     null = ((drops[1:, known] - drops[0, known]) / error[known]).max(axis=1)
+    null /= np.sqrt(np.random.default_rng(0).chisquare(num_units - 1, len(null)) / (num_units - 1))
     return float((1 + (null >= found).sum()) / (1 + len(null)))
 
 
@@ -461,12 +472,11 @@ def _samples_of(trace: Trace, run: Run) -> Samples:
     return Samples(wide.index.to_numpy(), wide["one"].to_numpy(), sums)
 
 
-def _resampled_weights(samples: Samples) -> np.ndarray:
+def resampled_weights(num_units: int) -> np.ndarray:
     """How often each unit is drawn in every resample, (resamples, units).
 
     One unit fewer than there are is drawn, which gives resampled means the variance of an unbiased estimate.
     """
-    num_units = samples.counts.shape[1]
     if num_units < 2:
         raise InputError("one sample per step: no interval can be given; sample more prompts")
     equal = np.full(num_units, 1 / num_units)
