@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -183,6 +184,12 @@ def pair_correlations(pairs: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     )
 
 
+@lru_cache(maxsize=4)
+def _shuffles(count: int, seed: int) -> np.ndarray:
+    """Orders of so many things, (shuffles, things)."""
+    return np.random.default_rng(seed).permuted(np.tile(np.arange(count), (SHUFFLES, 1)), axis=1)
+
+
 def falling_pairs(pairs: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     """Which descriptors go with the change of the chosen response beyond chance, taken together.
 
@@ -210,8 +217,7 @@ def falling_pairs(pairs: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
         return pd.DataFrame(columns=["descriptor", "rho", "p_value", "told"])
     ranks = stats.zscore(stats.rankdata(table[known].to_numpy(float), axis=0), axis=0)
     change = stats.zscore(stats.rankdata(table["chosen_change"].to_numpy(float)))
-    shuffled = np.random.default_rng(seed).permuted(np.tile(change, (SHUFFLES, 1)), axis=1)
-    largest = np.abs(shuffled @ ranks).max(axis=1) / len(table)
+    largest = np.abs(change[_shuffles(len(table), seed)] @ ranks).max(axis=1) / len(table)
     rho = change @ ranks / len(table)
     p_value = (1 + (largest[:, None] >= np.abs(rho) - 1e-12).sum(axis=0)) / (1 + SHUFFLES)
     found = pd.DataFrame({"descriptor": known, "rho": rho, "p_value": p_value, "told": p_value <= 0.05})

@@ -77,11 +77,12 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Onset:
-    """The step by which the fall had begun, with its 95 % interval."""
+    """The step by which the fall had begun, with its 95 % interval; `whole_run`: that is nearly all of the run."""
 
     step: Step
     low: Step
     high: Step
+    whole_run: bool = False
 
 
 class Course(NamedTuple):

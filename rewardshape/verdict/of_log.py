@@ -53,6 +53,8 @@ def evidence_of_log(log: Log, *, beta: float | None = None) -> Evidence:
     beta : float, optional
         β where the user knows it; else it is recovered from a fixed evaluation set, or taken from the log's text.
     """
+    nonfinite, lacking = _one_sided(log.nonfinite)
+    log = replace(log, nonfinite=nonfinite)
     evaluated, trained = log.split("eval"), log.split("train")
     reference, source = find_reference(evaluated, trained, beta, log.settings)
     per_token = log.settings.get("per_token", is_per_token(pd.concat([evaluated, trained])))
@@ -78,7 +80,7 @@ def evidence_of_log(log: Log, *, beta: float | None = None) -> Evidence:
         nonfinite_series=tuple(sorted({SERIES.get(name, name) for name in log.nonfinite["series"]})),
         missing=_missing(log),
         evaluated=bool(len(evaluated)),
-        facts=_facts(evaluated, reference, elsewhere),
+        facts=(*_facts(evaluated, elsewhere), *lacking),
         checks=(*_checks(evaluated, trained, reference), *log.notes),
         cannot_tell=_cannot_tell(signal, reference, evaluated, held),
         progress=log.table,
@@ -285,6 +287,29 @@ def _grows(table: pd.DataFrame, column: str, sign: int = 1) -> bool:
 
 # --- what is wrong with the log ----------------------------------------------------------------------------------
 
+SIDES = {
+    "chosen": {"reward_chosen", "logp_chosen", "logits/chosen", "margin"},
+    "rejected": {"reward_rejected", "logp_rejected", "logits/rejected", "margin"},
+}
+
+
+def _one_sided(nonfinite: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """What is not finite without the rows of batches that held no good or no bad examples, and those in words.
+
+    A batch of unpaired examples (KTO) may lack one kind: then the means of that kind are 0/0, and nothing else is.
+    """
+    rows = nonfinite.groupby(["split", "step"])["series"].agg(set)
+    lacking = {side: rows.index[[row <= SIDES[side] and row != {"margin"} for row in rows]] for side in SIDES}
+    told = [
+        f"{len(steps)} row{'s' if len(steps) > 1 else ''} held no {side} examples, so their means were not finite"
+        for side, steps in lacking.items()
+        if len(steps)
+    ]
+    taken = lacking["chosen"].union(lacking["rejected"])
+    places = pd.MultiIndex.from_frame(nonfinite[["split", "step"]])
+    return nonfinite[~places.isin(taken)], told
+
+
 CORE = ("loss", "reward_chosen", "reward_rejected", "margin", "logp_chosen", "logp_rejected")
 
 
@@ -341,9 +366,7 @@ def _missing(log: Log) -> tuple[str, ...]:
     return missing if len(log.split("eval")) else (*missing, "evaluation rows")
 
 
-def _facts(
-    evaluated: pd.DataFrame, reference: Reference, elsewhere: tuple[float, float] | None
-) -> tuple[str, ...]:
+def _facts(evaluated: pd.DataFrame, elsewhere: tuple[float, float] | None) -> tuple[str, ...]:
     facts = []
     if elsewhere is not None:
         facts.append(

@@ -39,7 +39,7 @@ from rewardshape.verdict.evidence import (
     Onset,
 )
 from rewardshape.verdict.recovery import Reference
-from rewardshape.verdict.rows import smallest_seen
+from rewardshape.verdict.rows import MOST_OF_RUN, smallest_seen
 from rewardshape.verdict.thresholds import (
     CARRIED_LEAST_LOSS,
     CARRIED_LOSS,
@@ -215,10 +215,12 @@ def _onset(change: np.ndarray, steps: np.ndarray, prompts: np.ndarray) -> Onset 
         return None
     place = _begun(mean[None])[0]
     if len(np.unique(prompts)) < MIN_PROMPTS:
-        return Onset(*(int(steps[row]) for row in (place, place, place)))
+        step = int(steps[place])
+        return Onset(step, step, step)
     drawn = resampled_means(change, prompts)
     low, high = np.quantile(_begun(drawn[drawn[:, -1] < 0]), [0.025, 0.975], method="nearest")
-    return Onset(*(int(steps[int(row)]) for row in (place, min(low, place), max(high, place))))
+    first, last = int(steps[int(min(low, place))]), int(steps[int(max(high, place))])
+    return Onset(int(steps[place]), first, last, last - first > MOST_OF_RUN * (steps[-1] - steps[0]))
 
 
 def _begun(curves: np.ndarray) -> np.ndarray:

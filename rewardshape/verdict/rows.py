@@ -32,6 +32,7 @@ MAX_CORRELATION = 0.97
 SAFE = 1.5
 FEWEST_TO_TURN = 5
 SLOWING = 3.0
+MOST_OF_RUN = 0.8  # an onset that may lie anywhere in so much of the run is not told
 MAX_FITTED = 400  # means of rows that a fall is fitted to
 MAX_KNOTS = 40  # places at which a fall may begin or end, in the search for its onset
 
@@ -141,7 +142,8 @@ def onset_of_rows(steps: np.ndarray, values: np.ndarray, noise: Noise) -> Onset 
     onset, low, high = np.interp(place, np.arange(rows), steps)
     if (steps == steps.round()).all():  # outwards to whole steps, where steps are whole
         onset, low, high = round(onset), math.floor(low), math.ceil(high)
-    return Onset(as_step(onset), as_step(low), as_step(high))
+    whole_run = bool(high - low > MOST_OF_RUN * (steps[-1] - steps[0]))
+    return Onset(as_step(onset), as_step(low), as_step(high), whole_run)
 
 
 def _fitted_falls(values: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:

@@ -6,7 +6,7 @@ import math
 
 from rewardshape.analysis.resampling import MIN_PROMPTS
 from rewardshape.numbers import number, signed
-from rewardshape.verdict.evidence import Change, Course, Evidence
+from rewardshape.verdict.evidence import Change, Course, Evidence, Onset
 from rewardshape.verdict.thresholds import GAVE_BACK
 from rewardshape.verdict.words import Word
 
@@ -167,10 +167,7 @@ def _fall(word: Word, evidence: Evidence) -> list[str]:
         and chosen is not None
         and (chosen.value < 0 or word is Word.RECOVERED)
     ):
-        between = f" (95 % interval {onset.low:g} to {onset.high:g})" if onset.low < onset.high else ""
-        if evidence.exact and onset.low < onset.high:
-            between = f" (after {onset.low:g})"
-        lines.append(f"the fall had begun by {evidence.counts} {onset.step:g}{between}")
+        lines.append(_begun(onset, evidence))
     if word in (Word.DISPLACED, Word.SATURATED, Word.COLLAPSED) and lowest is not None and chosen is not None:
         deeper = lowest.value < min(chosen.value, 0) - max(evidence.smallest, 2 * (chosen.error or 0))
         if deeper and lowest.step != chosen.step:
@@ -179,6 +176,17 @@ def _fall(word: Word, evidence: Evidence) -> list[str]:
                 f"{lowest.step:g}"
             )
     return lines
+
+
+def _begun(onset: Onset, evidence: Evidence) -> str:
+    """When the fall began."""
+    span = f"95 % interval {onset.low:g} to {onset.high:g}"
+    if onset.whole_run:
+        return f"when the fall began cannot be told ({evidence.counts} {onset.step:g}, {span})"
+    known = f"the fall had begun by {evidence.counts} {onset.step:g}"
+    if onset.low == onset.high:
+        return known
+    return f"{known} (after {onset.low:g})" if evidence.exact else f"{known} ({span})"
 
 
 def _rise(evidence: Evidence) -> list[str]:
@@ -200,8 +208,8 @@ def _rejected(evidence: Evidence) -> list[str]:
         return []
     gap = chosen.value - rejected.value
     return [
-        f"rejected ended {_above_or_below(rejected.value, evidence)}, so chosen minus rejected "
-        f"{'grew' if gap >= 0 else 'shrank'} by {amount(gap)}"
+        f"rejected ended {_above_or_below(rejected.value, evidence)}, so chosen minus rejected is {amount(gap)} "
+        f"{'larger' if gap >= 0 else 'smaller'} than there"
     ]
 
 

@@ -184,3 +184,23 @@ def test_beta_of_zero_beside_another_loss_is_judged_by_log_probabilities():
     verdict = judge(log)
     assert (verdict.word, verdict.unit) == ("displaced", "nats")
     assert verdict.to_dict()["change"] == -13
+
+
+def test_batches_without_good_or_bad_examples_are_counted_and_no_fault(tmp_path):
+    """Unpaired examples (KTO): a batch of one kind has no mean of the other."""
+    lines = []
+    for i in range(40):
+        chosen, rejected = ("nan", -0.1 * i) if i % 8 == 3 else (-0.05 * i, "nan" if i % 8 == 5 else -0.1 * i)
+        lines.append(
+            f"{{'loss': {0.5 - i / 200}, 'rewards/chosen': {chosen}, 'rewards/rejected': {rejected}, 'kl': {0.1 * i}, "
+            f"'logits/chosen': {chosen}, 'epoch': {i / 40}}}"
+        )
+    path = tmp_path / "kto.log"
+    path.write_text("\n".join(lines))
+    verdict = judge(path)
+    assert verdict.word == "displaced"
+    said = verdict.to_dict()
+    assert "5 rows held no chosen examples, so their means were not finite." in said["story"]
+    assert "5 rows held no rejected examples, so their means were not finite." in said["story"]
+    assert said["nonfinite_steps"] == []
+    assert not any("float16" in line for line in said["advice"])

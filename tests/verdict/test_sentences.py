@@ -99,9 +99,13 @@ def test_the_story_dates_the_fall_names_the_deepest_point_and_takes_the_margin_f
     assert lines[0] == "The fall had begun by step 20 (95 % interval 10 to 30)."
     assert lines[1] == "The deepest point is 5 nats below, at step 60."
     assert lines[2] == (
-        "Rejected ended 9 nats below the reference, so chosen minus rejected grew by 5.86."
+        "Rejected ended 9 nats below the reference, so chosen minus rejected is 5.86 larger than there."
     )  # 9 − 3.14
     assert not any("had begun" in line for line in story(Word.NOT_DISPLACED, FELL))
+    anywhere = dataclasses.replace(FELL, onset=Onset(20, 1, 100, whole_run=True))
+    assert story(Word.DISPLACED, anywhere)[0] == (
+        "When the fall began cannot be told (step 20, 95 % interval 1 to 100)."
+    )
 
 
 @pytest.mark.parametrize(
