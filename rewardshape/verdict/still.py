@@ -23,7 +23,8 @@ from rewardshape.verdict.thresholds import (
 
 def stands_still(rows: pd.DataFrame, trained: pd.DataFrame, beta: float | None = None) -> str | None:
     """Why nothing is trained, or None."""
-    if beta == 0 and not any(_moved(table, "loss") for table in (rows, trained)):
+    losses = [table["loss"].dropna() for table in (rows, trained) if has(table, "loss")]
+    if beta == 0 and all(np.ptp(series) < STILL_LOSS for series in losses):
         return "β is 0, so rewards are 0 and the loss is the same whatever the log-probabilities do"
     moved = any(
         _moved(table, column) for table in (rows, trained) for column in ("margin", "reward_chosen", "loss")
