@@ -23,8 +23,8 @@ from rewardshape.verdict.thresholds import (
 
 def stands_still(rows: pd.DataFrame, trained: pd.DataFrame, beta: float | None = None) -> str | None:
     """Why nothing is trained, or None."""
-    losses = [table["loss"].dropna() for table in (rows, trained) if has(table, "loss")]
-    if beta == 0 and all(np.ptp(series) < STILL_LOSS for series in losses):
+    every = [table["loss"].dropna() for table in (rows, trained) if has(table, "loss")]
+    if beta == 0 and all(np.ptp(losses) < STILL_LOSS for losses in every):
         return "β is 0, so rewards are 0 and the loss is the same whatever the log-probabilities do"
     moved = any(
         _moved(table, column) for table in (rows, trained) for column in ("margin", "reward_chosen", "loss")
