@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -46,18 +46,31 @@ def make_folder(settings: Settings) -> Path:
             )
         _make(folder, exist_ok=True)
         return folder
+    for folder in _free_folders(settings):
+        try:
+            _make(folder, exist_ok=False)
+        except FileExistsError:  # another process was quicker
+            continue
+        return folder
+    raise InputError("runs: full of runs of this name; give --output")
+
+
+def folder_to_make(settings: Settings) -> Path:
+    """The folder that `make_folder` would make now."""
+    return (
+        Path(settings.output.output) if settings.output.output is not None else next(_free_folders(settings))
+    )
+
+
+def _free_folders(settings: Settings) -> Iterator[Path]:
+    """Names below runs/ that nothing has."""
     name = Path(settings.checkpoint).name if settings.checkpoint else "embedded"
     if settings.training.what_if:
         name += "-what-if"
     for number in range(1, 100_000):
         folder = Path("runs") / (name if number == 1 else f"{name}-{number}")
         if not folder.exists():
-            try:
-                _make(folder, exist_ok=False)
-            except FileExistsError:  # another process was quicker
-                continue
-            return folder
-    raise InputError("runs: full of runs of this name; give --output")
+            yield folder
 
 
 def _make(folder: Path, *, exist_ok: bool) -> None:

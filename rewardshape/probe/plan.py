@@ -362,7 +362,7 @@ def text(run: PlannedRun, inputs: Inputs, found: dict[str, Memory]) -> str:
     lines += [
         "",
         f"{device}, {total / GB:.1f} GB: "
-        + (f"{', '.join(suited)} fit" if suited else "nothing fits; fewer --micro-batch-size, shorter texts"),
+        + (f"{'; '.join(suited)} fit" if suited else "nothing fits; fewer --micro-batch-size, shorter texts"),
     ]
     if run.settings.probing.sample_every and not model.lora_rank:
         lines.append(f"--sample-every keeps a second copy of the weights: {asked.weights / GB:.3f} GB more")

@@ -31,6 +31,7 @@ from rewardshape.probe.measure.logprobs import Reader, choose_reader
 from rewardshape.probe.measure.probe_set import ProbeSet
 from rewardshape.probe.measure.responses import check_scores
 from rewardshape.probe.measure.sampling import Sampler
+from rewardshape.probe.outline import outline
 from rewardshape.probe.policy import check_optimizer, load_policy
 from rewardshape.probe.process import set_up
 from rewardshape.probe.progress import Progress, changes_shown
@@ -151,7 +152,8 @@ def dry_run(settings: Settings) -> str:
         described = plan.describe(grid.runs[0], grid.model, inputs)
         if settings.output.json:
             return described
-        return "\n".join([*inputs.notes, *as_tokens(inputs.train[0], inputs.tokenizer), "", described])
+        pair = as_tokens(inputs.train[0], inputs.tokenizer)
+        return "\n".join([*inputs.notes, *pair, "", *outline(grid, inputs), "", described])
 
 
 def run_all(

@@ -1,0 +1,96 @@
+"""What a command would do, in a few lines: its runs, its folder, and about how long it takes (``--dry-run``)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from rewardshape.data import EncodedPair
+from rewardshape.probe.distributed import here
+from rewardshape.probe.grid import Grid, PlannedRun
+from rewardshape.probe.inputs import Inputs
+from rewardshape.probe.manifest import folder_to_make
+from rewardshape.probe.measure.probe_set import num_tokens
+from rewardshape.probe.policy import DTYPES
+from rewardshape.probe.training import TrainingOrder
+
+SHOWN = 12  # runs that are named
+MEASURED = 0.3  # seconds for which products of matrices are timed
+EFFICIENCY = (
+    0.5  # of a product of matrices: what a whole step reaches; the rest is everything that is no product
+)
+
+
+def outline(grid: Grid, inputs: Inputs) -> list[str]:
+    """The lines: runs, pairs, folder, time."""
+    names = [planned.name for planned in grid.runs if planned.name]
+    more = f", and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    runs = (
+        f"{len(names)} runs: {', '.join(names[:SHOWN])}{more}"
+        if names
+        else f"1 run: {grid.runs[0].objective.name}"
+    )
+    resumed = grid.settings.output.resume
+    lines = [
+        runs,
+        f"{len(inputs.train):,} pairs to train on, {len(inputs.probe):,} probe pairs",
+        f"output: {folder_to_make(grid.settings)}{' (resumed)' if resumed else ''}",
+    ]
+    work = sum(operations(planned, grid.model.config, grid.model.parameters, inputs) for planned in grid.runs)
+    seconds = work / (EFFICIENCY * speed(grid.runs[0], grid.model.config) * here().processes)
+    probing = grid.runs[0].settings.probing
+    asked = (probing.geometry_every, probing.sample_every, probing.destination_every, probing.influence_every)
+    beside = ", and more for what is measured beside the probe set" if any(asked) else ""
+    return [*lines, f"time: about {told(seconds)}, from operations counted and products timed here{beside}"]
+
+
+def operations(run: PlannedRun, config: Any, parameters: int, inputs: Inputs) -> float:
+    """Floating-point operations of a run: its steps and its measurements of the probe set.
+
+    Two for each weight and token forwards, four backwards (two where only adapters are trained), two again where
+    activations are computed twice; the output projection at the tokens of responses alone. Attention's own products are
+    left out: at 1,000 tokens they are a few per cent.
+    """
+    settings = run.settings
+    order = TrainingOrder(
+        inputs.train,
+        steps=settings.training.steps,
+        batch_size=run.decided.batch_size,
+        seed=settings.training.seed,
+    )
+    passes = (2.0 if settings.model.lora_rank else 3.0) + bool(settings.model.gradient_checkpointing)
+    measured = settings.training.steps // settings.probing.probe_every + 1
+    trained = passes * forward([item.pair for item in order], config, parameters)
+    return trained + measured * forward(inputs.probe, config, parameters)
+
+
+def forward(pairs: Sequence[EncodedPair], config: Any, parameters: int) -> float:
+    """Operations of one forward pass over the pairs, every prompt once."""
+    text = config.get_text_config()
+    head = text.vocab_size * text.hidden_size
+    body = parameters - head * (1 if getattr(config, "tie_word_embeddings", False) else 2)
+    responses = sum(len(ids) for pair in pairs for ids in pair.responses.values())
+    return 2.0 * (body * num_tokens(*pairs) + head * responses)
+
+
+def speed(run: PlannedRun, config: Any) -> float:
+    """Operations a second of a product of matrices of the model's width, in the precision of the run, here."""
+    device, width = here().device, config.get_text_config().hidden_size
+    precision = run.settings.model.precision
+    dtype = torch.bfloat16 if precision == "mixed" else DTYPES[precision]
+    tokens, weights = torch.randn(1024, width, device=device), torch.randn(width, 4 * width, device=device)
+    tokens, weights = tokens.to(dtype), weights.to(dtype)
+    began, count = time.perf_counter(), 0
+    while (spent := time.perf_counter() - began) < MEASURED or count < 2:
+        (tokens @ weights).sum().item()  # the sum waits for the device
+        count += 1
+    return 2.0 * tokens.numel() * 4 * width * count / spent
+
+
+def told(seconds: float) -> str:
+    """A time that claims no more than it knows."""
+    return "a minute" if seconds < 90 else tqdm.format_interval(60 * round(seconds / 60))
