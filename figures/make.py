@@ -30,8 +30,8 @@ class Source:
 STORIES = "python -m rewardshape.probe ../shared/checkpoints/stories260K --data ../shared/data/"
 SOURCES = {
     "embedded": Source(
-        "python -m rewardshape.probe --output figures/runs/embedded --sample-every 15 --samples 128 --best-of 8 "
-        "--geometry-every 15 --probe-every 3",
+        "python -m rewardshape.probe --output figures/runs/embedded --sample-every 10 --samples 128 --best-of 8 "
+        "--geometry-every 30 --probe-every 3",
         (
             "sweep",
             "trajectories",

@@ -208,7 +208,8 @@ def decide(settings: Settings, model: ModelFacts, processes: int) -> Decided:
     published: Mapping[str, Any] = (
         preset(settings.objective.preset).training if settings.objective.preset else {}
     )
-    batch_size = training.batch_size or published.get("batch_size", BATCH_SIZE)
+    usual = BATCH_SIZE if settings.checkpoint else embedded.DEFAULTS["batch_size"]
+    batch_size = training.batch_size or published.get("batch_size", usual)
     prompt, response = token_limits(
         data.max_prompt_tokens, data.max_response_tokens, context_length(model.config)
     )

@@ -42,9 +42,10 @@ __all__ = [
 # α = 0: half of the pairs stand below their target.
 DEFAULTS: dict[str, Any] = {
     "alpha": (-0.5, 0.0, 0.25, 1.0),
-    "beta": 10.0,
-    "gamma": 0.6,
+    "beta": 2.5,
+    "gamma": 0.2,
     "learning_rate": 3e-4,
+    "batch_size": 32,
 }
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from rewardshape.data.embedded.world import read_reply, read_request
 
-BIAS = 0.03  # reward per word
+BIAS = 0.05  # reward per word
 NOISE = 0.15  # temperature of the labels, in units of reward
 COSTS = {"unwanted": 0.25, "repeated": 0.25, "misdirected": 0.25, "garbled": 0.25, "courtesy": 0.15}
 

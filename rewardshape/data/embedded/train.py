@@ -165,7 +165,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4500, help="training steps")
     parser.add_argument("--batch-size", type=int, default=64, help="texts per step")
     parser.add_argument("--peak-rate", type=float, default=2e-3, help="largest learning rate")
-    parser.add_argument("--pairs", type=int, default=1000)
+    parser.add_argument("--pairs", type=int, default=3000)
     parser.add_argument("--model-seed", type=int, default=0, help="of the model and the texts it learns from")
     parser.add_argument("--answers-seed", type=int, default=0, help="of the pairs' requests and answers")
     parser.add_argument("--labels-seed", type=int, default=0, help="of the annotator")
