@@ -92,6 +92,7 @@ def test_without_a_checkpoint_the_embedded_task_sweeps_over_alpha():
     grid, own = plan_runs(Settings()), embedded.DEFAULTS
     assert [run.swept for run in grid.runs] == [{"alpha": alpha} for alpha in own["alpha"]]
     assert grid.settings.training.learning_rate == own["learning_rate"]
+    assert {run.decided.batch_size for run in grid.runs} == {own["batch_size"]} != {16}
     assert {run.objective.parameters["gamma"] for run in grid.runs} == {own["gamma"]}
 
 
