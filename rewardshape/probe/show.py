@@ -29,11 +29,12 @@ COLUMNS = {
     "rejected_change": "rejected [nats/token]",
     "share_fallen": "chosen fell",
     "accuracy": "accuracy",
+    "at_target": "at target",
     "onset": "fall began",
     "gold": "gold reward",
 }
 CHANGES = ("chosen_change", "rejected_change")
-PERCENT = ("share_fallen", "accuracy")
+PERCENT = ("share_fallen", "accuracy", "at_target")
 AXES: dict[Axis, str] = {  # along which the runs of a sweep are compared
     "logp_margin": "where the margin has grown by (nats per token)",
     "kl": "where the KL to the reference is (nats per response)",

@@ -81,6 +81,7 @@ def test_one_table_with_units_in_its_head_and_no_column_without_a_number(sweep, 
     said = capsys.readouterr().out
     [head] = [text for text in said.splitlines() if text.split()[:1] == ["run"]]  # one table of runs
     assert head.count("[nats/token]") == 2
+    assert "at target" in head  # the share of the pairs that the loss lets go
     assert "nan" not in said
     assert "gold" not in said  # nothing was sampled
     row, cells = (text for text in said.splitlines() if text.split()[:1] == ["alpha=1"])
