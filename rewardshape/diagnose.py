@@ -35,6 +35,7 @@ def report(verdict: Verdict) -> str:
         f"{verdict.name}  ({evidence.form}: {evidence.rows})",
         textwrap.fill(f"{verdict.word.upper()}: {verdict.sentence}", WIDTH + 4),
         _part("What happened", story(verdict.word, evidence)),
+        _part("Where it is heading", [evidence.ahead] if evidence.ahead else []),
         _part("How sure", how_sure(verdict.word, verdict.how_sure, evidence)),
         _part("Found", _found(verdict)),
         _part("Check", list(evidence.checks)),

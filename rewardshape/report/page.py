@@ -19,7 +19,6 @@ from markupsafe import Markup
 
 import rewardshape
 from rewardshape.analysis.destination import moved_tokens
-from rewardshape.analysis.forecast import forecast_end
 from rewardshape.analysis.influence import pair_influence
 from rewardshape.analysis.pairs import DESCRIPTORS
 from rewardshape.numbers import GREEK, interval, number, shortest, signed
@@ -99,7 +98,7 @@ def render(trace: Trace, *, live: bool = False) -> str:
         facts=_facts(trace),
         damage=trace.damage,
         unfinished=_unfinished(trace),
-        forecast=_forecast(trace),
+        forecast=_forecast(tables),
         findings=findings(trace, tables),
         verdicts=_verdicts(tables),
         tiles=_tiles(tables) if len(trace.runs) == 1 else [],
@@ -174,22 +173,13 @@ def _unfinished(trace: Trace) -> list[str]:
     return lines
 
 
-def _forecast(trace: Trace) -> str:
+def _forecast(tables: Tables) -> str:
     """Where the runs that go on are heading, as far as that can be told."""
-    running = [run for run in trace.runs if run.manifest.get("status") == "running"]
-    if not running:
-        return ""
-    found = forecast_end(trace)
     lines = []
-    for run in running:
-        rows = found[(found["run"] == run.name) & (found["quantity"] == "chosen")]
-        for row in rows.to_dict("records"):
-            which = f"{run.label}: " if len(trace.runs) > 1 else ""
-            between = f"{signed(row['low'])} to {signed(row['high'])}"
-            lines.append(
-                f"{which}at step {row['last_step']} the chosen responses are expected at {signed(row['forecast'])} nats"
-                f" per token from where they began ({between})."
-            )
+    for run in tables.trace.runs:
+        if ahead := tables.verdicts[run.name].evidence.ahead:
+            one = len(tables.trace.runs) == 1
+            lines.append(f"{ahead[0].upper()}{ahead[1:]}." if one else f"{run.label}: {ahead}.")
     return " ".join(lines)
 
 

@@ -221,6 +221,8 @@ class Evidence:
         For drawing: step, chosen, smooth, rejected, above the baseline.
     progress : DataFrame
         For drawing: split, step, loss, margin.
+    ahead : str
+        Where a run that is still going is expected to end.
     """
 
     name: str
@@ -259,6 +261,7 @@ class Evidence:
     facts: tuple[str, ...] = ()
     checks: tuple[str, ...] = ()
     cannot_tell: tuple[str, ...] = ()
+    ahead: str = ""
     curve: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
     progress: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
 

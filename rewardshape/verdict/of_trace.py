@@ -27,6 +27,7 @@ from rewardshape.analysis.resampling import (
 )
 from rewardshape.theory import Objective
 from rewardshape.trace import Trace
+from rewardshape.verdict.ahead import where_it_goes
 from rewardshape.verdict.evidence import (
     Baseline,
     Broken,
@@ -101,6 +102,7 @@ def _evidence(trace: Trace, chosen: Panel, rejected: Panel) -> Evidence:
         beta_source="stated in the manifest",
         missing=(),
         facts=_facts(chosen),
+        ahead=where_it_goes(trace, run),
         cannot_tell=_cannot_tell(trace, run.name),
         tried=tried_beside(run.folder),
         curve=_curve(chosen, rejected),
