@@ -51,4 +51,4 @@ def test_the_kept_svg_is_what_the_command_draws(tmp_path):
 def test_kept_runs_stay_small():
     runs = FIGURES / "runs"
     size = sum(path.stat().st_size for kind in ("json", "jsonl", "csv") for path in runs.rglob(f"*.{kind}"))
-    assert size < 6_000_000
+    assert size < 12_000_000  # training batches of 32 and two temperatures
