@@ -117,9 +117,8 @@ def test_a_committed_run_on_on_policy_pairs_bears_the_identity_out():
     The two divergences differ at third order, so the identity is asked for while they are below 2 nats.
     """
     table = decompose(read_trace(RUNS / "embedded")).dropna(subset=["kl"]).query("step > 0 and kl < 2")
-    assert len(table) >= 24
-    covered = (table.excess_low <= 0) & (table.excess_high >= 0)
-    assert covered.mean() > 0.9
+    assert table["run"].nunique() == 4  # step 30 of each: later ones are further away
+    assert ((table.excess_low <= 0) & (table.excess_high >= 0)).all()
     assert -table.common.sum() / table.kl.sum() == pytest.approx(1, abs=0.1)
     assert table.common.min() < -1.5
     assert np.allclose(table.chosen, table.common + table.margin_part)
