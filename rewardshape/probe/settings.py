@@ -120,7 +120,10 @@ class TrainingSettings:
 
     steps: int = _setting(150, "optimiser steps", "N", axis=True)
     batch_size: int | None = _setting(
-        None, "pairs per optimiser step, over all devices; default 16, of the embedded task 32", "N", axis=True
+        None,
+        "pairs per optimiser step, over all devices; default 16, of the embedded task 32",
+        "N",
+        axis=True,
     )
     micro_batch_size: int | None = _setting(
         None, "pairs per forward pass and device; default: the whole batch", "N", axis=True
