@@ -13,6 +13,7 @@ COMMANDS = {
         "rewardshape.diagnose",
         "say what happened in a run, from its folder or another trainer's log",
     ),
+    "judgements": ("rewardshape.judgements", "let people judge the answers of a run, then and now"),
     "report": ("rewardshape.report.command", "write the page of a run again, also while it goes on"),
     "figures": ("rewardshape.figures.command", "draw all figures, of the theory and of your own runs"),
 }
@@ -30,6 +31,7 @@ examples
   rewardshape probe ./my-model --data pairs.jsonl --alpha 0 0.25    your checkpoint and pairs
   rewardshape measure ./base out/checkpoint-* --data pairs.jsonl    checkpoints that you have already
   rewardshape diagnose trainer_state.json                           a run you have already
+  rewardshape judgements runs/my-model answers.csv                  answers for people to judge; read back when filled
   rewardshape report runs/my-model --watch                          its page, written again while it runs
   rewardshape figures --runs runs/my-model                          its pictures, drawn again
   rewardshape COMMAND --help                                        every flag, with examples
@@ -41,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help"):
         print(
-            HELP.format(commands="\n".join(f"  {name:<10}{text}" for name, (_, text) in COMMANDS.items())),
+            HELP.format(commands="\n".join(f"  {name:<12}{text}" for name, (_, text) in COMMANDS.items())),
             end="",
         )
         return 0

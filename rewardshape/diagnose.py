@@ -39,6 +39,7 @@ def report(verdict: Verdict) -> str:
         _part("How sure", how_sure(verdict.word, verdict.how_sure, evidence)),
         _part("Found", _found(verdict)),
         _part("Check", list(evidence.checks)),
+        _part("Answers", verdict.answers),
         _part("Cannot tell", list(evidence.cannot_tell)),
         _part("What to try", verdict.advice),
     ]

@@ -32,6 +32,13 @@ from rewardshape.errors import InputError
 from rewardshape.trace import Run, Trace
 
 Harm = Literal["lost to worse answers", "lost to equally good ones", "answers got better", "cannot tell"]
+PLAINLY: dict[Harm, str] = {
+    "lost to worse answers": "worse",
+    "lost to equally good ones": "equally good",
+    "answers got better": "better",
+    "cannot tell": "cannot tell",
+}
+CHANCE = "4 to 7 in 100"  # runs whose answers are as good as before are called worse or better: docs/calibration.md
 EQUIVALENCE = 0.1  # of win rate: answers that win between 40 % and 60 % are called equally good
 
 
@@ -50,6 +57,8 @@ class Judgement:
     num_prompts : int
     step, first_step : int
         What was compared with what.
+    temperature : float
+        At which both were sampled; 0 is greedy.
     """
 
     word: Harm
@@ -60,12 +69,26 @@ class Judgement:
     num_prompts: int
     step: int
     first_step: int
+    temperature: float = POLICY
 
     @property
     def sentence(self) -> str:
-        """One line for page and terminal."""
-        rate = f"{self.win_rate:.0%} of comparisons won (95 % interval {self.low:.0%} to {self.high:.0%}"
-        return f"{self.word}: step {self.step} against step {self.first_step}, {rate}, {self.num_prompts} prompts)"
+        """One line for page and terminal, of a run whose chosen responses lost probability."""
+        return self.told(lost=True)
+
+    def told(self, *, lost: bool) -> str:
+        """The same; where nothing was lost, answers are only worse, better or equally good."""
+        how = f"answers at T = {self.temperature:g}" if self.temperature else "greedy answers"
+        steps = f"step {self.step} against step {self.first_step}, {self.num_prompts} prompts"
+        if not np.isfinite([self.low, self.high]).all():
+            return f"{how}: {self.word} with {steps}"
+        controlled = self.length_controlled
+        alike = f"; at equal length {controlled:.0%}" if np.isfinite(controlled) else ""
+        rate = f"won {self.win_rate:.0%} (95 % interval {self.low:.0%} to {self.high:.0%}{alike})"
+        word = self.word if lost else PLAINLY[self.word]
+        if self.word == "cannot tell":
+            word = f"cannot tell with {self.num_prompts} prompts"
+        return f"{how}: {word}; {rate}, {steps}"
 
 
 def judge_generations(trace: Trace) -> pd.DataFrame:
@@ -82,15 +105,26 @@ def judge_generations(trace: Trace) -> pd.DataFrame:
     InputError
         If the trace holds no samples with a gold reward.
     """
-    rows = []
-    for run, temperature in product(_judged(trace), temperatures(trace)):
+    return pd.DataFrame(
+        [
+            {**run_label(run), **vars(found), "sentence": found.sentence}
+            for run in _judged(trace)
+            for found in judgements_of(trace, run)
+        ]
+    )
+
+
+def judgements_of(trace: Trace, run: Run) -> list[Judgement]:
+    """One run's last answers against those of its first sampled step, a judgement a temperature; none without gold."""
+    found = []
+    for temperature in temperatures(trace):
         samples = samples_of(trace, run, temperature=temperature)
-        if len(samples):
-            steps = sorted(samples["step"].unique())
-            found = against(*(samples[samples["step"] == step] for step in (steps[0], steps[-1])))
-            at = {"temperature": temperature}
-            rows.append({**run_label(run), **at, **vars(found), "sentence": found.sentence})
-    return pd.DataFrame(rows)
+        if samples.empty or "gold" not in samples or samples["gold"].isna().any():
+            continue
+        first, last = samples["step"].min(), samples["step"].max()
+        if first < last:
+            found.append(against(*(samples[samples["step"] == step] for step in (first, last))))
+    return found
 
 
 def against(first: pd.DataFrame, last: pd.DataFrame) -> Judgement:
@@ -101,18 +135,43 @@ def against(first: pd.DataFrame, last: pd.DataFrame) -> Judgement:
     first, last : DataFrame
         Rows of ``trace.samples`` of one step each: prompt_id, gold, num_tokens.
     """
-    rates, outcomes, lengths = _comparisons(first, last)
-    mean = float(rates.mean()) if len(rates) else np.nan
+    return judgement_of(
+        *_comparisons(first, last),
+        step=int(last["step"].iloc[0]),
+        first_step=int(first["step"].iloc[0]),
+        temperature=float(last["temperature"].iloc[0]) if "temperature" in last else POLICY,
+    )
+
+
+def judgement_of(
+    rates: np.ndarray,
+    outcomes: np.ndarray,
+    length_difference: np.ndarray,
+    *,
+    step: int,
+    first_step: int,
+    temperature: float,
+) -> Judgement:
+    """A judgement from comparisons, whoever made them.
+
+    Parameters
+    ----------
+    rates : array, shape (prompts,)
+        Share of its comparisons that each prompt's answers of now win.
+    outcomes, length_difference : array, shape (comparisons,)
+        As `length_controlled_win_rate` takes them.
+    """
     low, high = _rate_interval(rates)
     return Judgement(
         word=_word(low, high, len(rates)),
-        win_rate=mean,
+        win_rate=float(rates.mean()) if len(rates) else np.nan,
         low=low,
         high=high,
-        length_controlled=length_controlled_win_rate(outcomes, lengths),
+        length_controlled=length_controlled_win_rate(outcomes, length_difference),
         num_prompts=len(rates),
-        step=int(last["step"].iloc[0]),
-        first_step=int(first["step"].iloc[0]),
+        step=step,
+        first_step=first_step,
+        temperature=temperature,
     )
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from rewardshape.data import (
 from rewardshape.errors import InputError, printable
 from rewardshape.probe.grid import PlannedRun
 from rewardshape.probe.policy import load_tokenizer, vocabulary_size
+from rewardshape.trace.folder import write_whole
 
 SHOWN_TOKENS = 24  # of the prompt and of each response, under --dry-run
 
@@ -111,6 +114,25 @@ class Inputs:
 def _embedded(seed: int) -> Any:
     """The pairs of the embedded task: the shipped file, or those of another seed's model and annotator."""
     return embedded.pairs(seed=seed) if seed else [embedded.pairs_path()]
+
+
+def prompts_to_sample(planned: PlannedRun, inputs: Inputs) -> list[EncodedPair]:
+    """Prompts that are not trained on: the embedded task's held-out ones, else the probe set's, each once."""
+    if planned.settings.checkpoint is None:
+        prompts = [
+            EncodedPair(f"held-out:{number}", inputs.tokenizer(prompt)["input_ids"], {})
+            for number, prompt in enumerate(embedded.prompts(seed=planned.settings.training.seed), 1)
+        ]
+    else:
+        prompts = list({tuple(pair.prompt_ids): pair for pair in inputs.probe}.values())
+    return prompts[: planned.settings.probing.samples]
+
+
+def write_prompts(file: Path, prompts: Sequence[EncodedPair], tokenizer: Any) -> None:
+    """The texts of the prompts that are sampled, for those who judge the answers."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    rows = ({"prompt_id": pair.pair_id, "prompt": tokenizer.decode(pair.prompt_ids)} for pair in prompts)
+    write_whole(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def probe_texts(pairs: Sequence[EncodedPair], tokenizer: Any) -> list[dict[str, Any]]:

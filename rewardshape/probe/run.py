@@ -14,7 +14,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, set_seed
 
-from rewardshape.data import EncodedPair, embedded
+from rewardshape.data import embedded
 from rewardshape.errors import InputError
 from rewardshape.probe import manifest, plan
 from rewardshape.probe.beginning import Beginning, beginnings_of
@@ -22,7 +22,7 @@ from rewardshape.probe.checkpoints import step_of
 from rewardshape.probe.distributed import here, is_sharded, join, on_main
 from rewardshape.probe.dropped import dropped_pairs
 from rewardshape.probe.grid import Grid, PlannedRun, plan_runs
-from rewardshape.probe.inputs import Inputs, as_tokens
+from rewardshape.probe.inputs import Inputs, as_tokens, prompts_to_sample, write_prompts
 from rewardshape.probe.live import live_page
 from rewardshape.probe.lock import locked
 from rewardshape.probe.measure.geometry import Geometry
@@ -412,6 +412,11 @@ def samples_of(
         temperatures=probing.sample_temperatures,
     )
     several = -(-probing.samples // len(sampler.prompts))
+    on_main(
+        lambda: write_prompts(
+            RunFolder(shared.home / planned.name).prompts, sampler.prompts, inputs.tokenizer
+        )
+    )
 
     def samples(step: int) -> dict[str, list[Any]]:
         policy = trainer.accelerator.unwrap_model(trainer.model)
@@ -419,15 +424,3 @@ def samples_of(
         return sampler.measure(policy, step, per_prompt=several, at_one=at_one)
 
     return samples
-
-
-def prompts_to_sample(planned: PlannedRun, inputs: Inputs) -> list[EncodedPair]:
-    """Prompts that are not trained on: the embedded task's held-out ones, else the probe set's, each once."""
-    if planned.settings.checkpoint is None:
-        prompts = [
-            EncodedPair(f"held-out:{number}", inputs.tokenizer(prompt)["input_ids"], {})
-            for number, prompt in enumerate(embedded.prompts(seed=planned.settings.training.seed), 1)
-        ]
-    else:
-        prompts = list({tuple(pair.prompt_ids): pair for pair in inputs.probe}.values())
-    return prompts[: planned.settings.probing.samples]

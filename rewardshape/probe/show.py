@@ -108,7 +108,7 @@ def show(trace: Trace, compared: list[pd.DataFrame], settings: Settings) -> None
     steps, pairs = int(summary["step"].max()), int(summary["num_pairs"].max())
     print(f"after {steps} steps: change since step 0 on {pairs} probe pairs, 95 % intervals over pairs\n")
     print(text_table(summary, "run"))
-    for line in diverged(trace):
+    for line in [*diverged(trace), *_answers(summary)]:
         print(line)
     for rows in compared:
         for line in along(settings_along(rows), baseline_setting(trace)):
@@ -116,6 +116,16 @@ def show(trace: Trace, compared: list[pd.DataFrame], settings: Settings) -> None
     if tried is not None:
         print(f"\n{what_if_heading(tried)}\n\n{what_if_text(tried)}")
     print(f"\nreport: {RunFolder(trace.folder).report}\ntrace and figures: {trace.folder}")
+
+
+def _answers(summary: pd.DataFrame) -> list[str]:
+    """Whether each run's answers got worse."""
+    several = len(summary) > 1
+    return [
+        f"{row['run']}: {line}" if several else line
+        for row in summary.to_dict("records")
+        for line in row["answers"]
+    ]
 
 
 def what_if_heading(tried: pd.DataFrame) -> str:
@@ -173,6 +183,7 @@ def ends(trace: Trace) -> pd.DataFrame:
     mine = [verdicts[run] for run in summary["run"]]
     summary["word"] = [str(verdict.word) for verdict in mine]
     summary["onset"] = [verdict.onset_step for verdict in mine]
+    summary["answers"] = [verdict.answers for verdict in mine]
     for verdict, row in zip(mine, summary.index, strict=True):
         if verdict.interval is not None:
             summary.loc[row, ["chosen_change_low", "chosen_change_high"]] = verdict.interval

@@ -19,6 +19,7 @@ from markupsafe import Markup
 
 import rewardshape
 from rewardshape.analysis.destination import moved_tokens
+from rewardshape.analysis.generations import CHANCE
 from rewardshape.analysis.influence import pair_influence
 from rewardshape.analysis.pairs import DESCRIPTORS
 from rewardshape.numbers import GREEK, interval, number, shortest, signed
@@ -107,6 +108,7 @@ def render(trace: Trace, *, live: bool = False) -> str:
         num_pairs=tables.summary["num_pairs"].max(),
         worst=worst,
         worst_note=_worst_note(tables),
+        chance=CHANCE,
         samples=_first_samples(tables, samples),
         scale=number(scale, 2) if scale else "",
         moved=_moved(tables),
@@ -194,6 +196,7 @@ def _verdicts(tables: Tables) -> list[dict[str, Any]]:
             "word": str(tables.verdicts[run.name].word),
             "sentence": tables.verdicts[run.name].sentence,
             "how_sure": tables.verdicts[run.name].how_sure,
+            "answers": tables.verdicts[run.name].answers,
         }
         for run in tables.trace.runs
     ]

@@ -58,6 +58,11 @@ class RunFolder:
         return self.path / "probe_set.jsonl"
 
     @property
+    def prompts(self) -> Path:
+        """The texts of the prompts that were sampled."""
+        return self.path / "prompts.jsonl"
+
+    @property
     def checkpoints(self) -> Path:
         """One folder per checkpoint kept."""
         return self.path / "checkpoints"

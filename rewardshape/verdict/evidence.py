@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 
+from rewardshape.analysis.generations import Judgement
 from rewardshape.analysis.resampling import MIN_PROMPTS
 from rewardshape.verdict.recovery import Reference
 from rewardshape.verdict.thresholds import MATTERS, SMALLEST
@@ -215,6 +216,8 @@ class Evidence:
         Whether a fixed set was measured along the run.
     matters, smallest : float
         The fall that matters, and the smallest that gets a word, in `unit`.
+    answers : tuple of Judgement
+        Of the sampled answers against those of step 0, where they have a gold reward: one a temperature.
     tried : tuple of Tried
         What changes did in a what-if beside the run.
     curve : DataFrame
@@ -243,6 +246,7 @@ class Evidence:
     onset: Onset | None = None
     smallest_fall: float | None = None
     evaluated: bool = True
+    answers: tuple[Judgement, ...] = ()
     tried: tuple[Tried, ...] = ()
     matters: float = MATTERS["nats"]
     smallest: float = SMALLEST["nats"]

@@ -92,6 +92,11 @@ class Verdict:
         )
 
     @property
+    def answers(self) -> list[str]:
+        """Whether the sampled answers got worse, a line a temperature; empty without samples and gold."""
+        return [one.told(lost=fell(self.evidence)) for one in self.evidence.answers]
+
+    @property
     def onset_step(self) -> Step | None:
         """The step by which the fall had begun, where a fall is part of the word."""
         return self.evidence.onset.step if self.word.falls and self.evidence.onset else None
@@ -176,6 +181,10 @@ class Verdict:
                 "final": {name: course.last for name, course in courses.items() if course is not None},
                 "reasons": list(self.reasons),
                 "story": sentences.story(self.word, found),
+                "answers": [
+                    {**vars(one), "sentence": line}
+                    for one, line in zip(found.answers, self.answers, strict=True)
+                ],
                 "cannot_tell": list(found.cannot_tell),
                 "checks": list(found.checks),
                 "advice": self.advice,

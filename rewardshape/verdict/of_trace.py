@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from rewardshape.analysis.generations import judgements_of
 from rewardshape.analysis.panels import (
     Panel,
     chosen_and_rejected,
@@ -104,6 +105,7 @@ def _evidence(trace: Trace, chosen: Panel, rejected: Panel) -> Evidence:
         facts=_facts(chosen),
         ahead=where_it_goes(trace, run),
         cannot_tell=_cannot_tell(trace, run.name),
+        answers=tuple(judgements_of(trace, run)),
         tried=tried_beside(run.folder),
         curve=_curve(chosen, rejected),
         progress=_progress(chosen, losses, _margins(goal, chosen, rejected), steps),
@@ -356,9 +358,15 @@ def _facts(chosen: Panel) -> tuple[str, ...]:
 
 
 def _cannot_tell(trace: Trace, run: str) -> tuple[str, ...]:
-    sampled = not trace.samples.empty and (trace.samples["run"] == run).any()
+    mine = trace.samples[trace.samples["run"] == run] if len(trace.samples) else trace.samples
     unknown = ["how another seed of this run would have ended: that takes --seeds"]
-    return tuple(unknown if sampled else [*unknown, "whether answers got worse: that takes --sample-every"])
+    if mine.empty:
+        unknown.append("whether answers got worse: that takes --sample-every")
+    elif "gold" not in mine or mine["gold"].isna().any():
+        unknown.append(
+            "whether answers got worse: that takes --gold or --gold-model, or people (rewardshape judgements)"
+        )
+    return tuple(unknown)
 
 
 def _curve(chosen: Panel, rejected: Panel) -> pd.DataFrame:

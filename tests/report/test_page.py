@@ -283,3 +283,34 @@ def test_sweeps_over_seeds_judge_over_seeds(write, tmp_path, page_of):
     text = page.text.split("{", 1)[0] + page.text
     assert "over 3 seeds" in text
     assert "Thin lines: single seeds." in text
+
+
+def test_whether_answers_got_worse_stands_beside_the_verdict(write_run, tmp_path):
+    """The line of the page is that of the verdict, with its false alarms; without gold there is none."""
+    from rewardshape import judge, read_trace
+    from rewardshape.report import write_report
+
+    rng = np.random.default_rng(0)
+    sums = {name: np.linspace(-10, -12, 3)[:, None] - np.arange(12) for name in ("chosen", "rejected")}
+    tokens = {name: np.full(12, 10) for name in sums}
+    for graded in (True, False):
+        samples = {
+            step: {
+                "prompt_id": [f"p{i}" for i in range(40)],
+                "text": ["a"] * 40,
+                "num_tokens": [4] * 40,
+                "logp_sum": [-3.0] * 40,
+                "ref_logp_sum": [-3.0] * 40,
+                "gold": (rng.normal(size=40) - step).tolist() if graded else [None] * 40,
+            }
+            for step in (0, 2)
+        }
+        folder = write_run(tmp_path / f"run-{graded}", sums, num_tokens=tokens, samples=samples)
+        page = write_report(folder).read_text(encoding="utf-8")
+        lines = judge(read_trace(folder)).answers
+        assert len(lines) == graded
+        assert page.count('class="answers"') == graded
+        if graded:
+            assert "lost to worse answers" in lines[0]
+            assert lines[0][1:] in page
+            assert "4 to 7 in 100" in page
