@@ -29,7 +29,7 @@ FLOORS = [
     {"verdict", "figures"},
     {"report"},
     {"notebook"},
-    {"probe", "diagnose"},
+    {"probe", "diagnose", "judgements"},
     {"integrations"},
     {"measure", "__main__"},
 ]
