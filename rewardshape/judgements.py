@@ -169,11 +169,19 @@ Let people judge whether the answers of a run got worse. The first call writes a
 an order that it does not give away; people write 1, 2, or 0 for neither into its last
 column; the second call reads it back."""
 
+EPILOG = """\
+examples
+  %(prog)s runs/my-model answers.csv     writes the file, where there is none
+  %(prog)s runs/my-model answers.csv     reads it once its column "better" is filled"""
+
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m rewardshape.judgements") -> int:
     """Write the file where there is none, else read it; exit status 0, or 2 with one ``error:`` line."""
     parser = argparse.ArgumentParser(
-        prog=prog, description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=prog,
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="a run folder, or the folder of several")
     parser.add_argument("file", type=Path, metavar="FILE", help="CSV; written where there is none, else read")
