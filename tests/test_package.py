@@ -370,7 +370,7 @@ def test_an_unknown_command_is_one_line_and_status_2(capsys: pytest.CaptureFixtu
     assert console.main(["prob"]) == 2
     assert (
         capsys.readouterr().err
-        == "error: no command 'prob'; there are probe, measure, diagnose, report, figures\n"
+        == "error: no command 'prob'; there are probe, measure, diagnose, judgements, report, figures\n"
     )
 
 
