@@ -59,8 +59,20 @@ def pytest_make_collect_report():
 
 
 @pytest.fixture(scope="session")
+def inputs() -> Path:
+    """Checkpoints and preference data of others that lie in the repository: see its README."""
+    return Path(__file__).resolve().parent / "inputs"
+
+
+@pytest.fixture(scope="session")
+def real_log() -> Callable[[str], Path]:
+    """A training log of other people's runs that lies in the repository, by its file's name."""
+    return lambda name: Path(__file__).resolve().parent / "logs" / "files" / name
+
+
+@pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of shared checkpoints, data, logs and reference values, beside the project."""
+    """The folder beside the project with what may not lie in it: whole data sets, logs whose licence is not stated."""
     folder = Path(__file__).resolve().parents[2] / "shared"
     if not folder.is_dir():
         pytest.skip("the shared folder of checkpoints, data and logs is not beside the project")

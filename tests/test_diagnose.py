@@ -166,8 +166,8 @@ def test_a_sweep_folder_gets_a_verdict_per_run(tmp_path, capsys):
     assert found == {"alpha=0": "not displaced", "alpha=0.25": "displaced"}
 
 
-def test_every_real_log_gives_a_report_and_a_figure(shared, tmp_path, capsys):
-    logs = [path for path in (shared / "logs").iterdir() if path.name != "README.md"]
+def test_every_real_log_gives_a_report_and_a_figure(real_log, tmp_path, capsys):
+    logs = [path for path in real_log("").iterdir() if path.name != "README.md"]
     assert main([*map(str, logs), "--output", str(tmp_path)]) == 0
     assert len(list(tmp_path.glob("*.png"))) == len(logs)
     assert "nan" not in capsys.readouterr().out.lower().replace("nan or infin", "")

@@ -300,14 +300,30 @@ SHARED_PAIRS = {  # counted in the README beside the files: blank and identical 
 }
 
 
+KEPT_PAIRS = {  # as tests/inputs/README.md counts them
+    "llms_from_scratch_polite": (40, {"identical responses": 1}),
+    "llama_factory_dpo_en_demo": (40, {}),
+    "learning_dynamics_helpful_probe": (15, {"empty response": 1}),
+    "persona_openness": (60, {}),
+}
+
+
+@pytest.mark.parametrize("name", KEPT_PAIRS)
+def test_kept_files_are_read_as_their_readme_counts_them(inputs, name):
+    _is_read_whole(inputs / "data" / f"{name}.jsonl", *KEPT_PAIRS[name])
+
+
 @pytest.mark.parametrize("name", SHARED_PAIRS)
 def test_shared_files_are_read_as_their_readme_counts_them(shared, name):
-    rows, dropped = SHARED_PAIRS[name]
-    pairs, report = read_preferences(shared / "data" / f"{name}.jsonl")
+    _is_read_whole(shared / "data" / f"{name}.jsonl", *SHARED_PAIRS[name])
+
+
+def _is_read_whole(file, rows, dropped):
+    pairs, report = read_preferences(file)
     assert report.rows == rows
     assert {reason: len(ids) for reason, ids in report.dropped.items()} == dropped
-    lines = (shared / "data" / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
-    for pair in pairs[:: len(pairs) // 20]:
+    lines = file.read_text(encoding="utf-8").splitlines()
+    for pair in pairs[:: -(-len(pairs) // 20)]:
         source = json.loads(lines[int(pair.pair_id.rpartition(":")[2]) - 1])
         assert (pair.prompt, *pair.responses.values()) == (
             source["prompt"],
@@ -316,18 +332,18 @@ def test_shared_files_are_read_as_their_readme_counts_them(shared, name):
         )
 
 
-def test_probe_columns_of_learning_dynamics_become_responses(shared):
+def test_probe_columns_of_learning_dynamics_become_responses(inputs):
     names = ["chosen_selfr", "reject_gptsemantic", "irr_hum", "random_permute"]
     pairs, report = read_preferences(
-        shared / "data" / "learning_dynamics_helpful_probe.jsonl", extra_responses=names
+        inputs / "data" / "learning_dynamics_helpful_probe.jsonl", extra_responses=names
     )
-    assert report.pairs == 499
+    assert report.pairs == 14
     assert all(list(pair.responses) == ["chosen", "rejected", *names] for pair in pairs)
 
 
-def test_transcripts_of_hh_part_where_the_shared_file_parted_them(shared, tmp_path):
-    """The shared file was made from whole transcripts; joining its fields gives them back."""
-    pairs, _ = read_preferences(shared / "data" / "hh_rlhf_harmless_base_test.jsonl")
+def test_transcripts_of_hh_part_where_the_file_parted_them(inputs, tmp_path):
+    """The file was made from whole transcripts of HH; joining its fields gives them back."""
+    pairs, _ = read_preferences(inputs / "data" / "learning_dynamics_helpful_probe.jsonl")
     rows = [{name: pair.prompt + text for name, text in pair.responses.items()} for pair in pairs]
     again, report = read_preferences(write_jsonl(tmp_path / "whole.jsonl", rows))
     assert [(pair.prompt, pair.responses) for pair in again] == [
@@ -336,8 +352,8 @@ def test_transcripts_of_hh_part_where_the_shared_file_parted_them(shared, tmp_pa
     assert report.dropped == {}
 
 
-def test_messages_of_llama_factory_part_where_the_shared_file_parted_them(shared, tmp_path):
-    pairs, _ = read_preferences(shared / "data" / "llama_factory_dpo_en_demo.jsonl")
+def test_messages_of_llama_factory_part_where_the_file_parted_them(inputs, tmp_path):
+    pairs, _ = read_preferences(inputs / "data" / "llama_factory_dpo_en_demo.jsonl")
     rows = [{name: pair.prompt + text for name, text in pair.responses.items()} for pair in pairs]
     again, _ = read_preferences(write_jsonl(tmp_path / "whole.jsonl", rows))
     assert [(pair.prompt, pair.responses) for pair in again] == [

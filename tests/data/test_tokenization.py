@@ -54,8 +54,8 @@ BOS, EOS, TURN = (BUILT["plain"].convert_tokens_to_ids(token) for token in ("<s>
 
 
 @pytest.fixture(scope="session", params=["stories260K", "babyllama105"])
-def real_tokenizer(shared, request):
-    return AutoTokenizer.from_pretrained(shared / "checkpoints" / request.param)
+def real_tokenizer(inputs, request):
+    return AutoTokenizer.from_pretrained(inputs / "checkpoints" / request.param)
 
 
 def pair(prompt, chosen, rejected, **further):
@@ -127,14 +127,12 @@ def test_real_tokenizers_split_the_joined_text(real_tokenizer, prompt, chosen, r
     "name",
     [
         "llms_from_scratch_polite",
-        "hh_rlhf_harmless_base_test",
         "learning_dynamics_helpful_probe",
         "persona_openness",
     ],
 )
-def test_shared_data_keeps_the_joined_tokens(shared, real_tokenizer, name):
-    pairs, _ = read_preferences(shared / "data" / f"{name}.jsonl")
-    pairs = pairs[::7]
+def test_real_data_keeps_the_joined_tokens(inputs, real_tokenizer, name):
+    pairs, _ = read_preferences(inputs / "data" / f"{name}.jsonl")
     encoded, report = encode_pairs(pairs, real_tokenizer, max_prompt_tokens=None, max_response_tokens=None)
     assert report.pairs_in == len(pairs) == report.pairs
     assert (report.prompt_tokens_lost, report.response_tokens_lost) == (0, 0)
@@ -156,8 +154,8 @@ def test_a_merge_across_the_boundary_ends_the_prompt_before_it():
     assert "1 prompt cut short by a merge" in report.summary()
 
 
-def test_the_leading_space_of_a_response_belongs_to_its_first_token(shared):
-    tokenizer = AutoTokenizer.from_pretrained(shared / "checkpoints" / "stories260K")
+def test_the_leading_space_of_a_response_belongs_to_its_first_token(inputs):
+    tokenizer = AutoTokenizer.from_pretrained(inputs / "checkpoints" / "stories260K")
     encoded, _ = encode_one(tokenizer, "Do you like it?", " Yes", " No")
     assert tokenizer.convert_ids_to_tokens(encoded.responses["chosen"])[0].startswith("▁")
     alone = tokenizer(" Yes")["input_ids"]
@@ -235,8 +233,8 @@ def test_a_truncated_response_keeps_its_start_and_has_no_end_token():
     assert report.summary() == "1 pair tokenised; 1 response truncated, 3 tokens lost"
 
 
-def test_pairs_that_truncation_or_unknown_letters_make_equal_are_dropped(shared):
-    tokenizer = AutoTokenizer.from_pretrained(shared / "checkpoints" / "babyllama105")
+def test_pairs_that_truncation_or_unknown_letters_make_equal_are_dropped(inputs):
+    tokenizer = AutoTokenizer.from_pretrained(inputs / "checkpoints" / "babyllama105")
     pairs = [
         Pair("a:1", "Say it", {"chosen": " the same and on", "rejected": " the same and off"}),
         Pair("a:2", "Say it", {"chosen": " 日", "rejected": " 本"}),
@@ -345,9 +343,8 @@ def test_messages_that_a_template_refuses_stop_or_are_skipped():
     assert "\n" not in str(caught.value)
 
 
-def test_a_shared_chat_file_is_encoded_as_its_template_says(shared, real_tokenizer):
-    pairs, _ = read_preferences(shared / "data" / "llama_factory_dpo_en_demo.jsonl")
-    pairs = pairs[:40]
+def test_a_real_chat_file_is_encoded_as_its_template_says(inputs, real_tokenizer):
+    pairs, _ = read_preferences(inputs / "data" / "llama_factory_dpo_en_demo.jsonl")
     encoded, report = encode_pairs(
         pairs, real_tokenizer, max_prompt_tokens=None, max_response_tokens=None, chat_template=CHAT
     )
@@ -474,10 +471,10 @@ def test_texts_far_over_the_limits_keep_the_tokens_they_would_have(name):
     assert found.responses == {response: ids[:40] for response, ids in whole.responses.items()}
 
 
-def test_50_megabytes_are_tokenised_in_seconds(shared):
+def test_50_megabytes_are_tokenised_in_seconds(inputs):
     import time
 
-    tokenizer = AutoTokenizer.from_pretrained(shared / "checkpoints" / "stories260K")
+    tokenizer = AutoTokenizer.from_pretrained(inputs / "checkpoints" / "stories260K")
     start = time.process_time()
     encode_one(
         tokenizer,
@@ -504,7 +501,7 @@ def test_texts_beside_a_chat_template_are_counted():
 
 
 @pytest.mark.parametrize("kind", ["texts", "chats"])
-def test_tokens_are_those_of_trl(shared, tmp_path, kind):
+def test_tokens_are_those_of_trl(inputs, tmp_path, kind):
     """TRL's DPOTrainer prepares the same rows to the same prompt, chosen and rejected tokens."""
     datasets = pytest.importorskip("datasets")
     trl = pytest.importorskip("trl")
@@ -512,7 +509,7 @@ def test_tokens_are_those_of_trl(shared, tmp_path, kind):
 
     tokenizer = byte_level(before=["<s>"], pad_token="</s>", chat_template=CHAT)
     name = {"texts": "persona_openness", "chats": "llama_factory_dpo_en_demo"}[kind]
-    pairs, _ = read_preferences(shared / "data" / f"{name}.jsonl")
+    pairs, _ = read_preferences(inputs / "data" / f"{name}.jsonl")
     pairs = pairs[:30]
     rows = [{"prompt": pair.prompt, **pair.responses} for pair in pairs]
     config = LlamaConfig(

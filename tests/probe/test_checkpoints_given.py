@@ -199,9 +199,9 @@ def write_gguf(file: Path, model, tokenizer) -> None:
     writer.close()
 
 
-def test_a_gguf_file_is_read_into_ordinary_weights(shared, tmp_path):
+def test_a_gguf_file_is_read_into_ordinary_weights(inputs, tmp_path):
     pytest.importorskip("gguf")
-    source = shared / "checkpoints" / "stories260K"
+    source = inputs / "checkpoints" / "stories260K"
     model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
     file = tmp_path / "model.gguf"
     write_gguf(file, model, AutoTokenizer.from_pretrained(source))
@@ -215,9 +215,9 @@ def test_a_gguf_file_is_read_into_ordinary_weights(shared, tmp_path):
     torch.testing.assert_close(logits(again), logits(model), atol=1e-4, rtol=0)
 
 
-def test_a_gguf_file_is_trained_and_saved_as_safetensors(shared, tmp_path):
+def test_a_gguf_file_is_trained_and_saved_as_safetensors(inputs, tmp_path):
     pytest.importorskip("gguf")
-    source = shared / "checkpoints" / "stories260K"
+    source = inputs / "checkpoints" / "stories260K"
     write_gguf(
         tmp_path / "model.gguf",
         AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32),

@@ -23,9 +23,9 @@ READINGS = {
 
 
 @pytest.mark.parametrize("file", READINGS)
-def test_a_real_log_is_judged_as_it_reads(shared, file):
+def test_a_real_log_is_judged_as_it_reads(real_log, file):
     word, depth, beta, reference, onset = READINGS[file]
-    (log,) = read_logs(shared / "logs" / file)
+    (log,) = read_logs(real_log(file))
     verdict = judge(log)
     assert verdict.word == word
     assert verdict.to_dict()["depth_nats"] == pytest.approx(depth, rel=0.02)
@@ -63,8 +63,8 @@ def test_a_small_fall_and_a_saturated_run_in_one_card_are_told_apart(shared):
     assert geitje.to_dict()["depth_nats"] == pytest.approx(21.43, abs=0.01)
 
 
-def test_a_margin_alone_leaves_displacement_open_and_its_unit_is_seen(shared):
-    (log,) = read_logs(shared / "logs" / "dpo-from-scratch-gpt2-355m.train.log")
+def test_a_margin_alone_leaves_displacement_open_and_its_unit_is_seen(real_log):
+    (log,) = read_logs(real_log("dpo-from-scratch-gpt2-355m.train.log"))
     verdict = judge(log)
     assert verdict.word == "undetermined"
     assert {"rewards/chosen", "logps/chosen"} <= set(verdict.evidence.missing)
@@ -73,8 +73,8 @@ def test_a_margin_alone_leaves_displacement_open_and_its_unit_is_seen(shared):
     assert effective_scale(log.split("eval")) == pytest.approx(0.1, abs=0.015)
 
 
-def test_a_rise_and_fall_is_said_and_the_peak_named_best(shared):
-    (log,) = read_logs(shared / "logs" / "learning-dynamics-pythia410m.prob_train_metrics.json")
+def test_a_rise_and_fall_is_said_and_the_peak_named_best(real_log):
+    (log,) = read_logs(real_log("learning-dynamics-pythia410m.prob_train_metrics.json"))
     verdict = judge(log)
     assert verdict.evidence.highest.step == verdict.best_step == 25
     assert "row 25" in verdict.advice[0]

@@ -11,7 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from rewardshape.data import EncodedPair
+from rewardshape.data import EncodedPair, embedded
 from rewardshape.errors import InputError
 from rewardshape.probe.measure.logprobs import (
     PlainReader,
@@ -143,9 +143,9 @@ def test_sum_is_minus_the_loss_transformers_gives_for_that_response_alone(archit
     torch.testing.assert_close(logp_sum, torch.stack(alone), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("checkpoint", ["stories260K", "babyllama105"])
-def test_trained_checkpoints_give_the_same_by_both_readers_and_by_their_own_loss(shared, checkpoint):
-    folder = shared / "checkpoints" / checkpoint
+@pytest.mark.parametrize("checkpoint", ["stories260K", "embedded"])
+def test_trained_checkpoints_give_the_same_by_both_readers_and_by_their_own_loss(inputs, checkpoint):
+    folder = embedded.checkpoint_path() if checkpoint == "embedded" else inputs / "checkpoints" / checkpoint
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
     texts = [
