@@ -6,9 +6,11 @@ import ast
 import importlib
 import inspect
 import os
+import pkgutil
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -87,6 +89,44 @@ def test_a_type_checker_knows_every_public_name(tmp_path: Path):
 
 def public(package: str) -> list[str]:
     return [name for name in importlib.import_module(package).__all__ if not name.startswith("__")]
+
+
+# --- said what they are -------------------------------------------------------------------------------------------
+
+
+def members(kind: type) -> Iterator[tuple[str, object]]:
+    """The public functions and properties that a class itself defines, without what dataclasses hold in fields."""
+    for name, member in vars(kind).items():
+        function = getattr(member, "__func__", getattr(member, "func", getattr(member, "fget", member)))
+        if not name.startswith("_") and inspect.isfunction(function) and function.__name__ == name:
+            yield name, member
+
+
+def test_every_public_name_says_what_it_is():
+    """Every function, class, method and property of every module; what overrides a method may leave it to that one."""
+    for package in ("torch", "trl"):
+        pytest.importorskip(package)
+    silent = []
+    for module in map(importlib.import_module, modules()):
+        own = [
+            thing
+            for name, thing in vars(module).items()
+            if is_shown(thing) and thing.__module__ == module.__name__ and not name.startswith("_")
+        ]
+        silent += [thing.__qualname__ for thing in own if not inspect.getdoc(thing)]
+        silent += [
+            f"{kind.__qualname__}.{name}"
+            for kind in own
+            if inspect.isclass(kind)
+            for name, member in members(kind)
+            if not inspect.getdoc(member) and not inspect.getdoc(getattr(kind, name))
+        ]
+    assert silent == []
+
+
+def modules() -> list[str]:
+    walked = pkgutil.walk_packages(rewardshape.__path__, "rewardshape.")
+    return [found.name for found in walked if not found.name.endswith("__main__")]
 
 
 # --- in the reference ---------------------------------------------------------------------------------------------

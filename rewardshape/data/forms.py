@@ -95,6 +95,7 @@ class Cells:
         return text
 
     def names(self) -> str:
+        """What the row has, for an error."""
         return f"the row has {', '.join(map(str, self.given)) or 'no field'}"
 
 
@@ -126,6 +127,7 @@ class Form:
     reads: Callable[[Cells], Parts]
 
     def recognises(self, cells: Cells) -> bool:
+        """Whether a row is of this form."""
         return all(cells.row.get(name) is not None for name in self.columns)
 
 

@@ -50,6 +50,7 @@ class ReadReport:
 
     @property
     def rows(self) -> int:
+        """Rows of all sources together."""
         return sum(self.sources.values())
 
     def count(self, reading: Reading) -> None:
@@ -239,4 +240,5 @@ def bad_row_parts(bad_rows: list[str]) -> list[str]:
 
 
 def dropped_dict(dropped: dict[str, list[str]]) -> dict[str, Any]:
+    """For JSON: of every reason how many pairs were dropped, and the first ten."""
     return {reason: {"count": len(ids), "first": ids[:10]} for reason, ids in dropped.items()}

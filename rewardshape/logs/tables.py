@@ -32,6 +32,7 @@ class Table:
 
     @property
     def decimal_comma(self) -> bool:
+        """Whether its numbers are written 0,5 and none 0.5."""
         cells = [cell for row in self.rows for cell in row]
         return any(map(_DECIMAL_COMMA.match, cells)) and not any(
             re.match(r"^[-+−]?\d+\.\d+$", c) for c in cells

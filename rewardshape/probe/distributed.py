@@ -58,6 +58,7 @@ def join() -> None:
 
 
 def alone() -> bool:
+    """Whether this process was launched without others."""
     return int(os.environ.get("WORLD_SIZE", "1")) == 1
 
 

@@ -370,6 +370,7 @@ def text(run: PlannedRun, inputs: Inputs, found: dict[str, Memory]) -> str:
 
 
 def fits(plan: Memory, total: float) -> bool:
+    """Whether a plan leaves the room on a device that fragments and kernels take."""
     return plan.peak <= ROOM * total
 
 

@@ -260,6 +260,7 @@ def checked(shared: Shared) -> tuple[list[str], dict[str, Path]]:
 
 
 def manifest_now(planned: PlannedRun, shared: Shared) -> dict[str, Any]:
+    """What ``run.json`` says when this run begins."""
     return manifest.manifest_of(
         planned,
         home=shared.home,
@@ -379,6 +380,7 @@ def optimizer_notes(grid: Grid) -> list[str]:
 
 
 def sampled(planned: PlannedRun) -> bool:
+    """Whether responses are sampled along a run."""
     return planned.settings.probing.sample_every is not None
 
 

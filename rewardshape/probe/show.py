@@ -106,7 +106,7 @@ def show(trace: Trace, compared: list[pd.DataFrame], settings: Settings) -> None
     if settings.output.quiet:
         return
     steps, pairs = int(summary["step"].max()), int(summary["num_pairs"].max())
-    print(f"after {steps} steps: change since step 0 on {pairs} probe pairs, 95 % intervals over pairs\n")
+    print(f"after {steps} steps: change since step 0 on {pairs} probe pairs, 95 % intervals over prompts\n")
     print(text_table(summary, "run"))
     for line in [*diverged(trace), *_answers(summary)]:
         print(line)

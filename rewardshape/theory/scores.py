@@ -61,5 +61,6 @@ class Score:
 
     @property
     def formula(self) -> str:
+        """As the tables of objectives write it."""
         ratio = "log π/π_ref" if self.reference else "log π"
         return f"({ratio})/|y|" if self.per_token and self.reference else f"{ratio}{'/|y|' * self.per_token}"

@@ -115,6 +115,7 @@ class TraceWriter:
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
+        """Close the files; what was appended is on the disk already."""
         self._file.close()
         self._timing.close()
 

@@ -67,14 +67,17 @@ class Tables:
 
     @cached_property
     def curve(self) -> pd.DataFrame:
+        """`displacement_curve` of the trace."""
         return displacement_curve(self.trace)
 
     @cached_property
     def margins(self) -> pd.DataFrame:
+        """`margin_curve` of the trace."""
         return margin_curve(self.trace)
 
     @cached_property
     def summary(self) -> pd.DataFrame:
+        """`displacement_summary` of the trace."""
         return summarise(self.curve, self.margins, self.phases)
 
     @cached_property
@@ -84,10 +87,12 @@ class Tables:
 
     @cached_property
     def phases(self) -> pd.DataFrame:
+        """`displacement_phases` of the trace."""
         return displacement_phases(self.trace)
 
     @cached_property
     def pairs(self) -> pd.DataFrame:
+        """`pairs_table` of the trace."""
         return pairs_table(self.trace)
 
     @cached_property

@@ -158,6 +158,7 @@ def _reads_back(tokenizer: PreTrainedTokenizerFast, texts: tuple[str, ...]) -> b
 
 
 def main() -> None:
+    """Write the model and the pairs that the package carries."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
         "--output", type=Path, default=Path(__file__).parent, help="folder for model/ and pairs.jsonl"

@@ -90,6 +90,7 @@ class Geometry(TrainerCallback):
         self._update: list[dict[str, float]] = []  # of every pair, what the update at hand does to it
 
     def due(self, step: int) -> bool:
+        """Whether it is measured after this update: every so many steps, and after the last."""
         return step % self.every == 0 or step >= self.trainer.state.max_steps
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:

@@ -88,9 +88,13 @@ class Reader(Protocol):
 
     name: str
 
-    def collate(self, pairs: Sequence[EncodedPair]) -> Batch: ...
+    def collate(self, pairs: Sequence[EncodedPair]) -> Batch:
+        """Encoded pairs as one batch."""
+        ...
 
-    def logps(self, model: torch.nn.Module, batch: Batch) -> ResponseLogps: ...
+    def logps(self, model: torch.nn.Module, batch: Batch) -> ResponseLogps:
+        """Log-probabilities of a batch that this reader collated."""
+        ...
 
 
 class PlainReader:

@@ -61,11 +61,13 @@ class Listwise(Objective):
         return 1.0 if self.normalized else _FIRST_TWO
 
     def compute_list_loss(self, xp: Any, s: Array, labels: Array) -> Array:
+        """Loss of each list, over the last axis; `labels` are the gains of its responses."""
         z = self.beta * (s[..., :, None] - s[..., None, :])
         lambdas = self._lambdas(xp, detached(s), labels)
         return xp.sum(lambdas * _logistic(xp, z), axis=(-2, -1))
 
     def compute_list_weights(self, xp: Any, s: Array, labels: Array) -> Array:
+        """−∂L/∂s of every response of each list."""
         z = self.beta * (s[..., :, None] - s[..., None, :])
         pulls = self._lambdas(xp, detached(s), labels) * sigmoid(xp, -z) * self.beta
         return xp.sum(pulls, axis=-1) - xp.sum(pulls, axis=-2)

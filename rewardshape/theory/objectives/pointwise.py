@@ -34,6 +34,7 @@ class Pointwise(Objective):
         return constant(xp, self.beta, s_w) * self.shape.compute_difference(xp, s_w, s_l)
 
     def compute_shifts(self, xp: Any, s_w: Array, s_l: Array) -> Pair:
+        """What is taken from the two rewards before the link: nothing."""
         return 0.0, 0.0
 
     def compute_loss(self, xp: Any, s_w: Array, s_l: Array) -> Array:
@@ -86,6 +87,7 @@ class RewardShift(Pointwise):
     coupled: ClassVar[bool] = True
 
     def compute_shifts(self, xp: Any, s_w: Array, s_l: Array) -> Pair:
+        """The mean reward of the batch, chosen and rejected alike, from both."""
         shift = 0.5 * constant(xp, self.beta, s_w) * (xp.mean(s_w) + xp.mean(s_l))
         return shift, shift
 
@@ -97,6 +99,7 @@ class FixedShift(Pointwise):
     shift: float = 0.0
 
     def compute_shifts(self, xp: Any, s_w: Array, s_l: Array) -> Pair:
+        """The same constant from both."""
         return self.shift, self.shift
 
 
@@ -109,6 +112,7 @@ class DivergenceShift(Pointwise):
     coupled: ClassVar[bool] = True
 
     def compute_shifts(self, xp: Any, s_w: Array, s_l: Array) -> Pair:
+        """From each the other side's estimate of the divergence, β times its mean score where that is positive."""
         kl_w, kl_l = (positive_part(xp, xp.mean(s)) for s in (s_w, s_l))
         beta = constant(xp, self.beta, s_w)
         return beta * kl_l, beta * kl_w
