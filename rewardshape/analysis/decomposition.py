@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from rewardshape.analysis.panels import chosen_and_rejected, probe_panels, run_label
-from rewardshape.analysis.resampling import mean_interval, percentile_interval, resampled_means
+from rewardshape.analysis.resampling import mean_interval, percentile_interval, resampled_means, with_interval
 from rewardshape.analysis.samples import samples_of
 from rewardshape.errors import InputError
 from rewardshape.trace import Run, Trace
@@ -71,7 +71,7 @@ def decompose(trace: Trace, *, own: str | None = None, seed: int = 0) -> pd.Data
         }
         columns: dict[str, Any] = {"step": chosen.steps, "num_pairs": len(chosen.pair_ids)}
         for name, values in parts.items():
-            columns |= _with_interval(name, values.mean(1), *mean_interval(values, seed=seed))
+            columns |= with_interval(name, values.mean(1), *mean_interval(values, seed=seed))
         if own is None:
             known = _by_samples(trace, chosen.run, chosen.steps, parts["common"], seed)
         else:
@@ -81,20 +81,18 @@ def decompose(trace: Trace, *, own: str | None = None, seed: int = 0) -> pd.Data
     return pd.concat(tables, ignore_index=True)
 
 
-def _by_own(trace: Trace, run: Run, own: str, common: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+def _by_own(trace: Trace, run: Run, own: str, common: np.ndarray, seed: int) -> dict[str, Any]:
     """KL(π₀‖π) as what the policy's own responses lost, and the excess, pair by pair."""
     found = [panel for panel in probe_panels(trace) if panel.run.name == run.name and panel.response == own]
     if not found:
         raise InputError(f"{run.folder}: no probe response is called {own!r}")
     lost = -found[0].change(per_token=False)
-    return _with_interval("kl", lost.mean(1), *mean_interval(lost, seed=seed)) | _with_interval(
+    return with_interval("kl", lost.mean(1), *mean_interval(lost, seed=seed)) | with_interval(
         "excess", (common + lost).mean(1), *mean_interval(common + lost, seed=seed)
     )
 
 
-def _by_samples(
-    trace: Trace, run: Run, steps: np.ndarray, common: np.ndarray, seed: int
-) -> dict[str, np.ndarray]:
+def _by_samples(trace: Trace, run: Run, steps: np.ndarray, common: np.ndarray, seed: int) -> dict[str, Any]:
     """KL(π‖π₀) and the excess at every step, NaN where nothing was sampled."""
     of_pairs = resampled_means(common, seed=seed)
     kl, low, high, excess_low, excess_high = (np.full(len(steps), np.nan) for _ in range(5))
@@ -104,7 +102,7 @@ def _by_samples(
             kl[at] = by_prompt.mean()
             low[at], high[at] = percentile_interval(of_samples)
             excess_low[at], excess_high[at] = percentile_interval(of_pairs[:, at] + of_samples)
-    return _with_interval("kl", kl, low, high) | _with_interval(
+    return with_interval("kl", kl, low, high) | with_interval(
         "excess", common.mean(1) + kl, excess_low, excess_high
     )
 
@@ -116,7 +114,3 @@ def _sampled_divergences(trace: Trace, run: Run) -> list[tuple[int, np.ndarray]]
         return []
     means = rows["kl"].dropna().groupby([rows["step"], rows["prompt_id"]]).mean()
     return [(int(str(step)), part.to_numpy(float)) for step, part in means.groupby(level=0)]
-
-
-def _with_interval(name: str, mean: np.ndarray, low: np.ndarray, high: np.ndarray) -> dict[str, np.ndarray]:
-    return {name: mean, f"{name}_low": low, f"{name}_high": high}

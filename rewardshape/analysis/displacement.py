@@ -23,7 +23,7 @@ from rewardshape.analysis.panels import (
     run_objective,
     score_gaps,
 )
-from rewardshape.analysis.resampling import mean_interval, share_interval
+from rewardshape.analysis.resampling import mean_interval, share_interval, with_interval
 from rewardshape.trace import Trace
 
 
@@ -72,21 +72,20 @@ def _panel_curve(panel: Panel, seed: int) -> pd.DataFrame:
         "response": panel.response,
         "num_pairs": num_pairs,
         "logp_sum": panel.sums["logp_sum"].mean(axis=1),
-        **_with_interval("logp_sum_change", panel.change(per_token=False), panel.prompt_ids, seed),
+        **_change("logp_sum_change", panel.change(per_token=False), panel.prompt_ids, seed),
     }
     for name in panel.sums:
         kind = name.removesuffix("_sum").removesuffix("_logp")
         curve[f"{kind}_mean"] = (panel.sums[name] / panel.num_tokens).mean(axis=1)
-        curve |= _with_interval(f"{kind}_mean_change", panel.change(name), panel.prompt_ids, seed)
+        curve |= _change(f"{kind}_mean_change", panel.change(name), panel.prompt_ids, seed)
     fallen = panel.change() < 0
     low, high = share_interval(fallen, panel.prompt_ids)
     curve |= {"share_fallen": fallen.mean(axis=1), "share_fallen_low": low, "share_fallen_high": high}
     return pd.DataFrame(curve)
 
 
-def _with_interval(name: str, values: np.ndarray, prompts: np.ndarray, seed: int) -> dict[str, np.ndarray]:
-    low, high = mean_interval(values, prompts, seed=seed)
-    return {name: values.mean(axis=1), f"{name}_low": low, f"{name}_high": high}
+def _change(name: str, values: np.ndarray, prompts: np.ndarray, seed: int) -> dict[str, Any]:
+    return with_interval(name, values.mean(axis=1), *mean_interval(values, prompts, seed=seed))
 
 
 def margin_curve(trace: Trace, *, seed: int = 0) -> pd.DataFrame:
@@ -117,8 +116,8 @@ def margin_curve(trace: Trace, *, seed: int = 0) -> pd.DataFrame:
             **run_label(chosen.run),
             "step": chosen.steps,
             "num_pairs": len(chosen.pair_ids),
-            **_with_interval("margin", margins, chosen.prompt_ids, seed),
-            **_with_interval("logp_margin", logp_margins(chosen, rejected), chosen.prompt_ids, seed),
+            **_change("margin", margins, chosen.prompt_ids, seed),
+            **_change("logp_margin", logp_margins(chosen, rejected), chosen.prompt_ids, seed),
             "accuracy": higher.mean(axis=1),
             "accuracy_low": low,
             "accuracy_high": high,

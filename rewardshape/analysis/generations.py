@@ -26,7 +26,7 @@ import pandas as pd
 from scipy import optimize, special, stats
 
 from rewardshape.analysis.panels import run_label
-from rewardshape.analysis.resampling import CONFIDENCE, MIN_TESTED
+from rewardshape.analysis.resampling import CONFIDENCE, MIN_TESTED, mean_interval, with_interval
 from rewardshape.analysis.samples import POLICY, samples_of, temperatures
 from rewardshape.errors import InputError
 from rewardshape.trace import Run, Trace
@@ -331,28 +331,20 @@ def chosen_checkpoint(trace: Trace, *, temperature: float = POLICY, seed: int = 
         choosing, judging = means.iloc[drawn[: len(drawn) // 2]], means.iloc[drawn[len(drawn) // 2 :]]
         step: Any = choosing.mean().idxmax()
         gains = (judging[step] - judging[judging.columns[0]]).to_numpy(float)
-        low, high = _mean_interval(gains)
+        gain = gains.mean() if len(gains) else np.nan
+        low, high = (float(ends[0]) for ends in mean_interval(gains[None]))
         rows.append(
             {
                 **run_label(run),
                 "step": int(step),
                 "gold": judging[step].mean(),
                 "gold_start": judging[judging.columns[0]].mean(),
-                "gain": gains.mean() if len(gains) else np.nan,
-                "gain_low": low,
-                "gain_high": high,
+                **with_interval("gain", gain, low, high),
                 "gold_of_choice": choosing[step].mean(),
                 "num_prompts": len(judging),
             }
         )
     return pd.DataFrame(rows)
-
-
-def _mean_interval(values: np.ndarray) -> tuple[float, float]:
-    if len(values) < 2:
-        return np.nan, np.nan
-    half = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return float(values.mean() - half), float(values.mean() + half)
 
 
 def _judged(trace: Trace) -> list[Run]:

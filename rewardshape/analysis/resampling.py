@@ -123,6 +123,13 @@ def percentile_interval(resampled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return low, high
 
 
+def with_interval(
+    name: str, mean: np.ndarray | float, low: np.ndarray | float, high: np.ndarray | float
+) -> dict[str, np.ndarray | float]:
+    """A mean and its interval as columns of a table: ``name``, ``name_low``, ``name_high``."""
+    return {name: mean, f"{name}_low": low, f"{name}_high": high}
+
+
 def mean_interval(
     values: np.ndarray, prompts: np.ndarray | None = None, *, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:

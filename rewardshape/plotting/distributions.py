@@ -10,7 +10,7 @@ from scipy import stats
 
 from rewardshape.numbers import number
 from rewardshape.plotting.axes import axis, require_one_run, styled, zero_line
-from rewardshape.plotting.style import NEUTRAL, RESPONSE_COLORS, plain
+from rewardshape.plotting.style import FAINT, NEUTRAL, RESPONSE_COLORS, plain
 from rewardshape.plotting.sweep import by_setting, settings_axis
 
 MOMENTS = {"before": ("--", 0.9), "after": ("-", 1.6)}
@@ -125,7 +125,7 @@ def plot_tokens(moved: pd.DataFrame, ax: Axes | None = None, *, response: str = 
     require_one_run(moved)
     rows = moved[moved["response"] == response].sort_values("change", kind="stable")
     places = np.arange(len(rows))
-    ax.barh(places, rows["change"], color=[NEUTRAL if change > 0 else "#B8BCC0" for change in rows["change"]])
+    ax.barh(places, rows["change"], color=[NEUTRAL if change > 0 else FAINT for change in rows["change"]])
     ax.set_yticks(places, [plain(f"“{token}”".replace("\n", "↵")) for token in rows["token"]])
     ax.axvline(0, color="black", linewidth=0.7)
     ax.set_xlabel(f"probability gained at the positions\nof {response} (tokens, whole probe set)")

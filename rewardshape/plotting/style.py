@@ -13,6 +13,7 @@ from matplotlib.colors import to_hex
 CHOSEN = "#0072B2"  # blue and vermilion of the Okabe-Ito palette: told apart by the colour-blind and in grey
 REJECTED = "#D55E00"  # these two for the two responses of a pair, and for nothing else
 NEUTRAL = "#5F6368"
+FAINT = "#B8BCC0"  # the other half of what is neutral: before, less
 GOLD = "#009E73"  # bluish green and purple of the same palette: gold reward, and the implicit one of the objective
 PROXY = "#CC79A7"
 RESPONSE_COLORS = {"chosen": CHOSEN, "rejected": REJECTED}

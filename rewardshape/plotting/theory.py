@@ -11,7 +11,7 @@ from matplotlib.colors import LogNorm, SymLogNorm
 
 from rewardshape.numbers import parameter, shortest
 from rewardshape.plotting.axes import axis, styled
-from rewardshape.plotting.style import NEUTRAL, alpha_color, looks, ordered_colors
+from rewardshape.plotting.style import FAINT, NEUTRAL, alpha_color, looks, ordered_colors
 
 OTHER_SHAPES = {"Jensen-Shannon": "--", "χ² mixed": "-.", "log-odds": ":"}
 LOGP = "log-probability per token, s (nats)"
@@ -303,7 +303,7 @@ def plot_squeezing(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """A distribution before and after one of its tokens was pushed down, from `squeezing`."""
     ax = axis(ax)
     places = np.arange(len(table))
-    ax.bar(places - 0.2, table["before"], 0.38, color="#B8BCC0", label="before")
+    ax.bar(places - 0.2, table["before"], 0.38, color=FAINT, label="before")
     ax.bar(places + 0.2, table["after"], 0.38, color=NEUTRAL, label="after")
     pushed = int(np.flatnonzero(table["pushed"])[0])
     at = (pushed, float(table["before"].iloc[pushed]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rewardshape.analysis.resampling import MIN_PROMPTS
 from rewardshape.logs.names import SERIES
 from rewardshape.verdict.evidence import Evidence
+from rewardshape.verdict.thresholds import TIES
 from rewardshape.verdict.words import Word
 
 
@@ -63,7 +64,7 @@ def _single_pairs(evidence: Evidence) -> list[str]:
 
 
 def _truncation(evidence: Evidence) -> list[str]:
-    if not evidence.learning.ties or evidence.learning.ties <= 0.05:
+    if not evidence.learning.ties or evidence.learning.ties <= TIES:
         return []
     return [
         "Count the pairs whose two responses are the same after truncation, and raise max_length or drop them."

@@ -34,6 +34,7 @@ from rewardshape.verdict.thresholds import (
     REGAINED,
     SATURATED,
     SATURATED_ACCURACY,
+    TIES,
 )
 from rewardshape.verdict.words import Word
 
@@ -360,7 +361,7 @@ def saturated(evidence: Evidence) -> bool:
 def lost_preference(evidence: Evidence) -> bool:
     """Whether a preference that was there is gone: accuracy or margin stood higher once and end at chance or below."""
     accuracy, gap = evidence.learning.accuracy, evidence.learning.gap
-    if evidence.learning.ties and evidence.learning.ties > 0.05:
+    if evidence.learning.ties and evidence.learning.ties > TIES:
         return False
     if accuracy is not None:
         fallen = accuracy.highest - accuracy.last >= LOST_ACCURACY and accuracy.highest > CHANCE

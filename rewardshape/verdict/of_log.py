@@ -32,6 +32,7 @@ from rewardshape.verdict.thresholds import (
     CHANCE,
     CHANCE_LIKELY,
     MATTERS,
+    ONSET_SHARE,
     SATURATED_ACCURACY,
     SATURATED_MARGIN,
     SMALLEST,
@@ -181,7 +182,7 @@ def _onset(signal: Signal, noise: Noise, lowest: int) -> Onset | None:
     stop = len(values) if values[-1] < 0 else lowest + 1
     if values[stop - 1] >= 0:
         return None
-    reached = values[:stop] <= 0.05 * values[stop - 1]
+    reached = values[:stop] <= ONSET_SHARE * values[stop - 1]
     first = stop - int(np.argmin(reached[::-1])) if not reached.all() else 0
     before = steps[first - 1] if first else (0.0 if signal.known_zero else steps[0])
     return Onset(

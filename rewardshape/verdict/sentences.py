@@ -7,7 +7,7 @@ import math
 from rewardshape.analysis.resampling import MIN_PROMPTS
 from rewardshape.numbers import number, signed
 from rewardshape.verdict.evidence import Change, Course, Evidence, Onset
-from rewardshape.verdict.thresholds import GAVE_BACK
+from rewardshape.verdict.thresholds import GAVE_BACK, TIES
 from rewardshape.verdict.words import Word
 
 
@@ -250,7 +250,7 @@ def _carried(evidence: Evidence) -> list[str]:
 
 def _ties(evidence: Evidence) -> list[str]:
     ties = evidence.learning.ties
-    if not ties or ties <= 0.05:
+    if not ties or ties <= TIES:
         return []
     return [
         f"up to {ties:.0%} of the pairs seem to be ties: accuracy counts chosen above rejected, and is no better than "

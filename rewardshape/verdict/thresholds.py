@@ -32,6 +32,8 @@ SATURATED_MARGIN, SATURATED_ACCURACY = 5.0, 0.97
 CHANCE = 0.52
 # A preference collapses if it was there: accuracy once stood this far above where it ends.
 LOST_ACCURACY = 0.05
+# Pairs that may be ties before they, and not a lost preference, explain an accuracy at chance.
+TIES = 0.05
 # A loss that varies by less than a thousandth and rewards below a thousandth: rounding, not training.
 STILL_LOSS, STILL_REWARD = 1e-3, 1e-3
 STILL_SHARE = (

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import matplotlib.pyplot as plt
 import pytest
 
 from rewardshape.figures import PICTURES, THEORY, draw_figures
@@ -15,13 +16,17 @@ from rewardshape.figures import PICTURES, THEORY, draw_figures
 FIGURES = Path(__file__).resolve().parents[2] / "figures"
 
 
-@pytest.fixture(scope="module")
-def make() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_figures", FIGURES / "make.py")
+def loaded(file: Path, name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, file)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def make() -> ModuleType:
+    return loaded(FIGURES / "make.py", "make_figures")
 
 
 def test_every_kept_figure_is_known_and_has_a_caption(make):
@@ -46,6 +51,22 @@ def test_the_kept_svg_is_what_the_command_draws(tmp_path):
     for name, runs in (("reward_shapes", None), ("trajectories", FIGURES / "runs" / "embedded")):
         svg, _ = draw_figures([name], runs=runs, output=tmp_path).files
         assert svg.read_text() == (FIGURES / f"{name}.svg").read_text()
+
+
+def test_the_figures_of_the_guide_are_drawn_from_real_logs(shared, tmp_path):
+    """One file each, as they lie beside the guide; the four losses of one table by their own names."""
+    guide = FIGURES.parent / "docs" / "figures"
+    module = loaded(guide / "real_logs.py", "real_logs")
+    drawn = module.main(shared / "logs", tmp_path)
+    assert {path.name for path in drawn} == {path.name for path in guide.glob("*.png")}
+    _, axes = plt.subplots(1, 2)
+    module.units_differ(shared / "logs", axes)
+    assert [text.get_text() for text in axes[1].get_legend().get_texts()] == [
+        "sigmoid",
+        "kto pair",
+        "ipo",
+        "hinge",
+    ]
 
 
 def test_kept_runs_stay_small():

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from rewardshape.errors import InputError
 from rewardshape.theory._check import nearest, number
 from rewardshape.theory.links import Linear, Link, Logistic, NoisyLabels, Smoothed
 from rewardshape.theory.objectives.base import Objective, Sum
+from rewardshape.theory.objectives.declaration import plain
 from rewardshape.theory.objectives.pairwise import LOGISTIC, PLAIN, Pairwise
 from rewardshape.theory.objectives.pointwise import Pointwise
 from rewardshape.theory.parts import check_link, check_shape, part_of, spelled
@@ -91,15 +90,9 @@ def compose(
     gamma = number("gamma", ratio * beta if gamma is None else gamma)
     noise = number("label_smoothing", label_smoothing, least=0, below=0.5)
     weight = number("sft", sft, least=0)
-    parameters = {
-        "score": score,
-        "beta": _plain(beta),
-        "shape": spelled(shape),
-        "link": spelled(link),
-        "gamma": _plain(gamma),
-        "label_smoothing": noise,
-        "sft": weight,
-    }
+    shapes = {"shape": spelled(shape), "link": spelled(link)}
+    numbers = {"beta": beta, "gamma": gamma, "label_smoothing": noise, "sft": weight}
+    parameters = {"score": score, **shapes, **plain(numbers)}
     named: dict[str, Any] = {"name": COMPOSED, "parameters": parameters}
     preference = Pairwise(scorer, shape, _noisy(link, noise), beta, gamma, **named)
     if not weight:
@@ -112,7 +105,3 @@ def _noisy(link: Link, noise: float) -> Link:
     if not noise:
         return link
     return Smoothed(1 - noise, noise) if isinstance(link, Logistic) else NoisyLabels(link, noise)
-
-
-def _plain(value: Any) -> Any:
-    return value.tolist() if isinstance(value, np.ndarray) else value
