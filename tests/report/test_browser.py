@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import re
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from rewardshape.report import page
 from rewardshape.report.page import write_report
 from rewardshape.theory import Alpha, objective
 from rewardshape.theory.dynamics import Gram, integrated_path
-from rewardshape.trace import read_trace
+from rewardshape.trace import RunFolder, read_trace
 
 SET = "const s = document.querySelector('{}'); s.value = '{}'; s.dispatchEvent(new Event('{}'));"
+CONTRAST = Path(__file__).with_name("contrast.js").read_text(encoding="utf-8").partition("\n")[2]
 ROWS = "[...document.querySelectorAll('#pairs tbody tr[data-pair]')]"
 
 
@@ -106,6 +109,42 @@ def test_a_live_page_keeps_the_readers_place(tab, sweep):
     tab.run("sessionStorage.clear()")
 
 
+@pytest.mark.timeout(180)
+def test_a_page_of_a_run_that_goes_on_refreshes_itself_but_not_under_the_readers_hands(
+    tab, write, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(page, "REFRESH", 1)
+    folder = write(tmp_path / "run")
+    whole = (folder / "trace.jsonl").read_text().splitlines(keepends=True)
+    RunFolder(folder).set_status("running")
+
+    def recorded(count):  # the head and this many steps
+        (folder / "trace.jsonl").write_text("".join(whole[: count + 1]))
+        return write_report(folder, live=True)
+
+    tab.open(recorded(11))
+    assert "as of step 10." in tab.run("document.body.innerText")
+    tab.run("document.querySelector('#tools details').open = true")
+    tab.run("document.querySelector('.controls input').value = 1")
+    tab.run("document.querySelector('.controls input').dispatchEvent(new Event('input'))")
+    tab.run("document.querySelector('.filters input').focus(); window.same = true")
+    recorded(16)
+    time.sleep(2.5)
+    assert tab.run("window.same")  # the reader is typing
+    tab.run("document.querySelector('.slider input').focus()")
+    tab.wait("window.same === undefined && document.body.innerText.includes('as of step 15.')")
+    assert tab.run("document.querySelector('#tools details').open")
+    assert tab.run("document.querySelector('.controls input').value") == "1"
+    assert tab.run("document.activeElement.matches('.slider input')")
+    RunFolder(folder).set_status("done")
+    recorded(31)
+    tab.wait("!document.body.innerText.includes('as of step')")
+    tab.run("window.same = true")
+    time.sleep(2.5)
+    assert tab.run("window.same")  # the run has ended: the page rests
+    tab.run("sessionStorage.clear()")
+
+
 def test_hostile_data_runs_nothing_and_is_shown_as_text(tab, write, tmp_path, bad_text):
     tab.open(write_report(write(tmp_path / "run", hostile=True)))
     tab.run("document.querySelector('#pairs tbody button').click()")
@@ -124,6 +163,65 @@ def test_a_script_that_is_not_the_pages_own_is_refused(tab, sweep):
     tab.open(file)
     assert tab.run("document.title") != "owned"
     assert any("Content Security Policy" in line for line in tab.complaints())
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_every_text_stands_out_in_both_themes(tab, sweep, dark):
+    tab.open(write_report(sweep), dark=dark)
+    tab.run("document.querySelector('#pairs tbody button').click()")
+    tab.run("document.querySelectorAll('details').forEach(one => { one.open = true; })")
+    assert tab.run(f"({CONTRAST})('body *')") == []
+
+
+def test_the_keyboard_alone_reaches_all_that_a_mouse_does(tab, sweep):
+    tab.open(write_report(sweep))
+
+    def tab_to(selector):
+        for _ in range(60):
+            tab.key("Tab")
+            if tab.run(f"document.activeElement.matches({selector!r})"):
+                return
+        raise AssertionError(f"never reached: {selector}")
+
+    tab_to("[data-chip='2']")
+    tab.key("Enter")
+    assert tab.run("document.activeElement.getAttribute('aria-pressed')") == "true"
+    tab_to(".slider input")
+    tab.key("ArrowLeft")
+    assert tab.run("document.querySelector('#step').textContent") == "29"
+    tab_to("figure[data-chart]")
+    tab.key("ArrowLeft")
+    assert tab.run("document.activeElement.querySelector('.tip').innerText").startswith("step 28")
+    tab_to("svg.portrait")
+    before = tab.run("document.querySelector('.stage .said').textContent")
+    tab.key("ArrowLeft")
+    assert tab.run("document.querySelector('.stage .said').textContent") != before
+    tab_to("#pairs tbody button")
+    tab.key("Enter")
+    tab_to(".detail .tokens")
+    tab.key("ArrowRight")
+    assert "now (p = " in tab.run("document.querySelector('.detail .said').textContent")
+
+
+def test_everything_that_can_be_operated_has_a_name(tab, sweep):
+    tab.open(write_report(sweep))
+    tab.run("document.querySelector('#pairs tbody button').click()")
+    nodes = tab.ask("Accessibility.getFullAXTree")["nodes"]
+    roles = {"button", "slider", "combobox", "searchbox", "link", "application", "image"}
+    found = [node for node in nodes if node.get("role", {}).get("value") in roles and not node["ignored"]]
+    assert {node["role"]["value"] for node in found} >= {"button", "slider", "combobox", "searchbox", "image"}
+    assert [node for node in found if not node.get("name", {}).get("value", "").strip()] == []
+
+
+def test_a_finger_finds_the_log_prob_of_a_token(tab, write, tmp_path):
+    tab.open(write_report(write(tmp_path / "run")), width=390, height=844)
+    tab.ask("Emulation.setTouchEmulationEnabled", enabled=True)
+    tab.run("document.querySelector('#pairs tbody button').click()")
+    x, y = tab.center(".detail .tokens b")
+    tab.ask("Input.dispatchTouchEvent", type="touchStart", touchPoints=[{"x": x, "y": y}])
+    tab.ask("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+    tab.wait("document.querySelector('.detail .said').textContent.startsWith('“Yes”')")
+    tab.ask("Emulation.setTouchEmulationEnabled", enabled=False)
 
 
 @pytest.mark.parametrize("width", [360, 390, 700, 1000, 1200, 1600])
