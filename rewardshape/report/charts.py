@@ -126,7 +126,9 @@ class Drawer:
         svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>c{self.count}-", svg)
         svg = re.sub(r"#[0-9a-f]{6}\b", self._variable, svg)
         svg = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font-size: \1", svg)
-        svg = re.sub(r"(\d+\.\d\d)\d+", r"\1", svg)
+        svg = re.sub(
+            r"<[^>]*>", lambda tag: re.sub(r"(\d+\.\d\d)\d+", r"\1", tag[0]), svg
+        )  # places, not labels
         label = Markup('<svg role="img" aria-label="{}" stroke-linejoin="round"').format(caption)
         return Markup(
             re.sub(r'^<svg([^>]*?) width="[^"]*"|^<svg', str(label).replace("\\", ""), svg, count=1)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 import rewardshape
 from rewardshape.analysis.destination import moved_tokens
@@ -85,6 +86,7 @@ def render(trace: Trace, *, live: bool = False) -> str:
     charts = pictures(tables, Drawer(trace.runs, palette))
     worst, scale = worst_pairs(tables)
     samples = then_and_now(trace)
+    found = findings(trace, tables)
     script = Markup(_template("portrait.js") + _template("report.js"))
     environment = Environment(
         loader=PackageLoader("rewardshape"),
@@ -100,7 +102,8 @@ def render(trace: Trace, *, live: bool = False) -> str:
         damage=trace.damage,
         unfinished=_unfinished(trace),
         forecast=_forecast(tables),
-        findings=findings(trace, tables),
+        findings=found,
+        advice=[_flags(line) for line in found.advice],
         verdicts=_verdicts(tables),
         tiles=_tiles(tables) if len(trace.runs) == 1 else [],
         figures=charts,
@@ -126,6 +129,11 @@ def render(trace: Trace, *, live: bool = False) -> str:
         data=Markup(as_json(script_data(tables, charts, samples, scale))),
         version=rewardshape.__version__,
     )
+
+
+def _flags(line: str) -> Markup:
+    """A line of advice, its flags as code, which no line break parts."""
+    return Markup(re.sub(r"--[a-z][a-z-]*", r"<code>\g<0></code>", str(escape(printable(line)))))
 
 
 def _template(name: str) -> str:

@@ -137,9 +137,12 @@ def _along(tables: Tables, drawer: Drawer) -> Iterator[Chart]:
         seeds = int(settings["num_seeds"].max())
         caption = (
             f"At equal {what}: how far the chosen responses of each setting stand above those of {base}, pair by pair, "
-            f"each setting to where it got. Band: 95 % interval over {f'{seeds} seeds' if seeds > 1 else 'prompts'}."
+            "each setting to where it got."
         )
-        yield drawer.draw(partial(sweep.plot_along, settings), caption, "still")
+        paired = settings["difference_low" if "difference" in settings else "chosen_change_low"]
+        if paired.notna().any():
+            caption += f" Band: 95 % interval over {f'{seeds} seeds' if seeds > 1 else 'prompts'}."
+        yield _named(drawer.draw(partial(sweep.plot_along, settings), caption, "path"), f"at equal {what}")
 
 
 def _has_bands(curve: pd.DataFrame) -> bool:

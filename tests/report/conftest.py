@@ -176,7 +176,7 @@ def browser(profile: Path) -> Iterator[Tab]:
         process.stderr.close()
 
 
-PAIRS, STEPS = 24, 31
+PAIRS, STEPS = 36, 31
 HOSTILE = (
     """<script>document.title='owned'</script>"><img src=x onerror="document.title='owned'">"""
     "</style>&amp;{{ 7*7 }}"

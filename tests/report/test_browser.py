@@ -70,7 +70,7 @@ def test_the_slider_moves_a_mark_in_every_panel_and_the_changes_of_the_pairs(tab
 def test_pairs_sort_filter_search_and_open_by_keyboard(tab, write, tmp_path):
     tab.open(write_report(write(tmp_path / "run")))
     numbers = f"{ROWS}.map(r => Number(r.cells[1].innerText.replace('−', '-')))"
-    assert len(tab.run(numbers)) == 24
+    assert len(tab.run(numbers)) == 36
     assert tab.run(numbers) == sorted(tab.run(numbers))
     tab.click('[data-column="change"] button')
     assert tab.run(numbers) == sorted(tab.run(numbers), reverse=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,8 +28,6 @@ def test_thinning_keeps_ends_and_extremes(size, bins, seed):
 
 def test_places_under_the_pointer_are_where_the_lines_are(sweep):
     """The first point of a line, put through the chart's own box and limits, is where the SVG begins that line."""
-    import re
-
     trace = read_trace(sweep)
     chart = next(
         c
@@ -56,3 +56,19 @@ def test_colours_of_alpha_keep_their_order_on_a_dark_page(sweep):
         ]
         assert light == sorted(light)
     assert min(light) > 80
+
+
+def test_labels_of_ticks_keep_all_their_digits(sweep):
+    """Places in the SVG are shortened, what is written there is not: 0.005 is no 0.00."""
+    trace = read_trace(sweep)
+
+    def draw(ax):
+        ax.plot([0, 1, 2], [0.0, 0.005, 0.0125])
+        ax.set_yticks([0.0, 0.005, 0.0125])
+
+    svg = str(Drawer(trace.runs, Palette.of(trace.runs)).draw(draw, "three ticks").svg)
+    texts = re.findall(r"<text[^>]*>([^<]*)</text>", svg)
+    assert {"0.0000", "0.0050", "0.0125"} <= set(texts)
+    places = " ".join(re.findall(r' d="([^"]*)"', svg))
+    assert places
+    assert not re.search(r"\d\.\d{3}", places)

@@ -314,3 +314,9 @@ def test_whether_answers_got_worse_stands_beside_the_verdict(write_run, tmp_path
             assert "lost to worse answers" in lines[0]
             assert lines[0][1:] in page
             assert "4 to 7 in 100" in page
+
+
+def test_flags_in_advice_are_code_and_everything_else_is_text():
+    from rewardshape.report.page import _flags
+
+    assert _flags("repeat it: --seeds 5, <b>") == "repeat it: <code>--seeds</code> 5, &lt;b&gt;"

@@ -24,7 +24,7 @@ def test_shades_are_ordered_and_signed():
 def test_course_of_every_pair_is_its_change_since_step_0(sweep):
     trace = read_trace(sweep)
     data = pair_data(Tables(trace))
-    assert [len(run["pairs"]) for run in data["runs"]] == [24, 24, 24]
+    assert [len(run["pairs"]) for run in data["runs"]] == [36, 36, 36]
     for run, shown in zip(trace.runs, data["runs"], strict=True):
         rows = trace.run(run.name).responses.query("split == 'probe' and response == 'rejected'")
         wide = rows.pivot(index="step", columns="pair_id", values="logp_sum") / 8

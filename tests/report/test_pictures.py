@@ -61,7 +61,7 @@ def test_a_run_has_the_pictures_that_its_trace_has_the_numbers_for(write, tmp_pa
 
 def test_a_sweep_has_both_responses_on_one_scale_and_its_equal_margin_in_words(sweep):
     charts = drawn(sweep)
-    assert names_of(charts) == ["difference", "chosen", "rejected", "path", "accuracy"]
+    assert names_of(charts) == ["difference", "chosen", "rejected", "path", "accuracy", "at equal margin"]
     of = {chart.data.get("name"): chart for chart in charts}
     assert of["chosen"].data["y"] == of["rejected"].data["y"]
     assert [line["name"] for line in of["path"].data["lines"]] == ["α = −0.5", "α = 0", "α = 0.25"]
