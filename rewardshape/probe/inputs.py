@@ -96,6 +96,11 @@ class Inputs:
             seed=run.settings.training.seed,
             in_training=probing.probe_in_training,
         )
+        if (batch := run.decided.batch_size) > len(self.train):
+            raise InputError(
+                f"--batch-size {batch}: there are {len(self.train):,} pairs to train on, and a batch holds none twice; "
+                "give a smaller one"
+            )
         left_out = 0 if probing.probe_in_training else len(self.pairs) - len(self.train) - len(self.probe)
         kept = f"{len(self.train):,} pairs to train on, {len(self.probe):,} probe pairs"
         if left_out:

@@ -10,6 +10,7 @@ Outside it lie the CUDA context (about 0.5 GB) and what the allocator loses to f
 
 from __future__ import annotations
 
+import itertools
 import json
 import weakref
 from collections.abc import Sequence
@@ -17,7 +18,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -26,6 +26,7 @@ from transformers import AutoModelForCausalLM, Trainer
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from rewardshape.data import EncodedPair
+from rewardshape.errors import InputError
 from rewardshape.probe.distributed import here, is_sharded
 from rewardshape.probe.grid import ModelFacts, PlannedRun, plan_run
 from rewardshape.probe.inputs import Inputs
@@ -33,10 +34,13 @@ from rewardshape.probe.measure import projection, shared_prefix
 from rewardshape.probe.measure.logprobs import Batch, SharedPrefixReader
 from rewardshape.probe.measure.probe_set import TOKENS_PER_BATCH, group_by_tokens, num_tokens
 from rewardshape.probe.policy import DTYPES, TORCHAO, made_ready
+from rewardshape.probe.room import at_most, device_memory, process_memory
 from rewardshape.probe.training import TrainingOrder, training_arguments
 
 DEPTHS = (2, 4)  # layers gone through in place of a deeper model's; even, for layers that alternate
+SURELY = 0.25  # share of the memory below which a bound needs no closer look
 ROOM = 0.92  # share of a device's memory a plan may fill: the rest is context and fragmentation
+LOOKED_AT = 100_000  # places in the order of training; a run without end has no last micro-batch
 CARDS = (24, 40, 80)  # GB, the columns of the table
 GB = 1e9
 
@@ -73,6 +77,8 @@ class Memory:
         Activations while the probe set is measured, without gradients.
     log_probs : int
         Buffers for one tile of the vocabulary.
+    process : int
+        What this process holds of the device already: libraries and data, on a GPU nothing.
     """
 
     parameters: int
@@ -85,12 +91,13 @@ class Memory:
     gradients_then: int
     measuring: int
     log_probs: int
+    process: int = 0
 
     @property
     def peak(self) -> int:
         """The most that is alive at once: in the backward pass, in the update, or measuring."""
         step = max(self.gradients_then + self.activations, self.measuring) + self.log_probs
-        return self.weights + self.optimizer + max(step, self.gradients)
+        return self.process + self.weights + self.optimizer + max(step, self.gradients)
 
 
 def memory(
@@ -122,7 +129,11 @@ def memory(
         found = {name: round(high[name] + further * (high[name] - low[name])) for name in high}
     responses = [ids for pair in train for ids in pair.responses.values()]
     tile = tile_bytes(config, run, sum(map(len, responses)), device)
-    return Memory(**found, log_probs=tile - tile_bytes(config, run, sum(map(len, responses)), "cpu"))
+    return Memory(
+        **found,
+        process=process_memory(),
+        log_probs=tile - tile_bytes(config, run, sum(map(len, responses)), "cpu"),
+    )
 
 
 def tile_bytes(config: Any, run: PlannedRun, rows: int, device: str) -> int:
@@ -285,7 +296,7 @@ def largest_batches(run: PlannedRun, inputs: Inputs) -> tuple[list[EncodedPair],
     order = TrainingOrder(
         inputs.train, steps=training.steps, batch_size=run.decided.batch_size, seed=training.seed
     )
-    pairs = [item.pair for item in order]
+    pairs = [item.pair for item in itertools.islice(order, -(-LOOKED_AT // size) * size)]
     micro = [pairs[start : start + size] for start in range(0, len(pairs), size)]
     groups = group_by_tokens(inputs.probe, TOKENS_PER_BATCH)
     return max(micro, key=lambda pairs: num_tokens(*pairs)), max(
@@ -326,12 +337,33 @@ def plans(run: PlannedRun, model: ModelFacts, inputs: Inputs) -> dict[str, Memor
     return found
 
 
-def device_memory() -> tuple[str, int]:
-    """The device of this process and its memory in bytes."""
-    device = here().device
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device), torch.cuda.get_device_properties(device).total_memory
-    return f"this machine ({device.type})", psutil.virtual_memory().total
+def require_room(runs: Sequence[PlannedRun], model: ModelFacts, inputs: Inputs) -> None:
+    """Refuse a run that the device has not the memory for, before anything is loaded.
+
+    Where a bound far above the need is far below the memory, nothing is gone through.
+
+    Raises
+    ------
+    InputError
+        With both numbers.
+    """
+    device, total = device_memory()
+    share = total if here().device.type == "cuda" else total / here().processes
+    seen = set()
+    for run in runs:
+        key = repr((run.settings.model, run.decided.micro_batch_size, run.decided.optimizer))
+        if key in seen:
+            continue
+        seen.add(key)
+        train, probe = largest_batches(run, inputs)
+        if max(at_most(model.config, model.parameters, pairs) for pairs in (train, probe)) < SURELY * share:
+            continue
+        need = sharded(memory(model.config, run, train, probe, here().device.type), run).peak
+        if need > share:
+            raise InputError(
+                f"{device}: {share / GB:.1f} GB, and the run needs about {need / GB:.1f}; --dry-run says what fits; a "
+                "smaller --micro-batch-size, --gradient-checkpointing or --lora-rank needs less"
+            )
 
 
 def text(run: PlannedRun, inputs: Inputs, found: dict[str, Memory]) -> str:
@@ -340,7 +372,7 @@ def text(run: PlannedRun, inputs: Inputs, found: dict[str, Memory]) -> str:
     train, probe = largest_batches(run, inputs)
     asked = found["as asked"]
     device, total = device_memory()
-    names = ("weights", "gradients", "optimizer", "activations", "log_probs", "peak")
+    names = ("process", "weights", "gradients", "optimizer", "activations", "log_probs", "peak")
     lines = [
         f"{asked.parameters:,} parameters, {asked.trainable:,} of them trained",
         f"{run.settings.training.steps} steps of {decided.batch_size} pairs on {here().processes} process(es), "

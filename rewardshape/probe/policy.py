@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+import re
+import warnings
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -23,7 +25,7 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import transformers
@@ -33,12 +35,13 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.training_args import OptimizerNames
 
 from rewardshape.data.sources import is_hub_id
-from rewardshape.errors import InputError
+from rewardshape.errors import InputError, printable
 from rewardshape.probe.settings import LORA_RATE, ModelSettings
 
 STOCHASTIC = "adamw_torch_8bit"
 TORCHAO = ("adamw_torch_4bit", STOCHASTIC)
 ADAPTER_FILE = "adapter_config.json"
+OTHER_MODEL = "the weights are of another model than the configuration; save both anew with save_pretrained"
 DTYPES = {"float32": torch.float32, "mixed": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -191,6 +194,7 @@ def _loaded(checkpoint: str, settings: ModelSettings) -> Any:
                 use_safetensors=None if settings.allow_pickle or parts.gguf else True,
                 trust_remote_code=settings.trust_remote_code,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # said below, with their names
                 **_gguf(checkpoint, parts),
             )
     except InputError:
@@ -198,16 +202,53 @@ def _loaded(checkpoint: str, settings: ModelSettings) -> Any:
     except Exception as error:
         raise _unusable(checkpoint, "weights", error) from error
     model, loaded = loading
-    if loaded["missing_keys"]:
-        missing = sorted(loaded["missing_keys"])
-        raise InputError(
-            f"{checkpoint}: {len(missing)} weights are missing from the checkpoint, the first is {missing[0]}; "
-            "training would start from noise"
-        )
+    _check_loaded(checkpoint, model, loaded)
     model.config._name_or_path = checkpoint
     if parts.gguf:
         _dequantized(model)
     return _merged(model, checkpoint, settings) if parts.adapter else model
+
+
+def _check_loaded(checkpoint: str, model: Any, loaded: Mapping[str, Any]) -> None:
+    """Refuse weights that are not those of the model that the configuration describes, or no numbers."""
+
+    def refuse(what: str, first: object, then: str) -> NoReturn:
+        raise InputError(f"{checkpoint}: {what}, the first is {first}; {then}")
+
+    if mismatched := sorted(map(str, loaded["mismatched_keys"])):
+        refuse(
+            f"{len(mismatched)} weights have another shape than config.json says", mismatched[0], OTHER_MODEL
+        )
+    if missing := sorted(loaded["missing_keys"]):
+        refuse(
+            f"{len(missing)} weights are missing from the checkpoint",
+            missing[0],
+            "training would start from noise",
+        )
+    alike = {_any_layer(name) for name, _ in model.named_parameters()}
+    unused = sorted(loaded["unexpected_keys"])
+    if deeper := [name for name in unused if _any_layer(name) in alike]:
+        refuse(f"config.json says nothing of {len(deeper)} weights of further layers", deeper[0], OTHER_MODEL)
+    if unused:
+        warnings.warn(
+            f"{checkpoint}: {len(unused)} weights are no part of the language model and are left out, the first is "
+            f"{printable(unused[0])}",
+            stacklevel=2,
+        )
+    broken = [
+        name for name, w in model.named_parameters() if w.is_floating_point() and not bool(w.isfinite().all())
+    ]
+    if broken:
+        refuse(
+            f"{len(broken)} weights hold NaN or infinity",
+            broken[0],
+            "the checkpoint is of a run that diverged",
+        )
+
+
+def _any_layer(name: str) -> str:
+    """The name of a weight without the number of its layer."""
+    return re.sub(r"\.\d+\.", ".#.", name)
 
 
 def _dequantized(model: Any) -> None:
@@ -388,6 +429,7 @@ def _unusable(checkpoint: str, part: str, error: Exception) -> InputError:
             else "there is no *.safetensors file in it"
         )
     else:
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        reason = f"transformers {transformers.__version__} says: {first_line}"
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        said = " ".join(lines[: 2 if lines[0].endswith(":") else 1])
+        reason = f"transformers {transformers.__version__} says: {said}"
     return InputError(f"{checkpoint}: cannot load the {part}: {reason}")

@@ -168,6 +168,11 @@ class Recorder(TrainerCallback):
             geometry, overlaps = due.geometry.measure()
             metrics |= overlaps
         means = {} if probe is None else due.probe.means(probe)
+        if not all(map(math.isfinite, means.values())):
+            raise Diverged(
+                f"step {step}: the log-probabilities of the probe set are not finite after its update; the trace is "
+                "kept up to the step before; lower --learning-rate"
+            )
         now = time.perf_counter()
         if self._writer is not None:
             self._writer.append(

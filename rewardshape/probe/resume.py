@@ -19,7 +19,7 @@ from rewardshape.probe.checkpoints import newest_whole, numbered_checkpoints, st
 from rewardshape.probe.settings import CHANGEABLE, SETTINGS, flag
 from rewardshape.probe.stopping import is_settled
 from rewardshape.trace.folder import RunFolder
-from rewardshape.trace.records import MEND, lines_of, parsed, read_records, rewind
+from rewardshape.trace.records import MEND, lines_of, parsed, read_records, refuse, rewind
 
 NO_OTHER_RUN = CHANGEABLE | {"micro_batch_size"}  # which another number of devices decides anew
 ROUNDING = ("versions", "device")
@@ -142,6 +142,8 @@ def check_record(file: Path, step: int, rows: Mapping[str, Sequence[Any]]) -> No
             raise InputError(f"{file}:1: its probe set is another one than these data make; start a new run")
     reached = -1
     for record in records:
+        if reached < 0 < record.step:
+            refuse(f"{file}:{record.number}: found step {record.step} where step 0 belongs")
         if (reached := record.step) >= step:
             break
     if reached != step:
@@ -173,6 +175,8 @@ def mend_record(files: RunFolder) -> list[str]:
     if "format" in (parsed(first) or {}):
         _, records = read_records(files.trace, damage.append)
         for record in records:
+            if last < 0 < record.step:
+                damage.append(f"{files.trace}:{record.number}: found step {record.step} where step 0 belongs")
             if damage:
                 break
             last = record.step

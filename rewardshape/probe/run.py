@@ -121,6 +121,7 @@ def run(
         grid = replace(plan_runs(settings, checkpoint), in_memory=in_memory)
         notes = optimizer_notes(grid)
         inputs = Inputs(grid.runs[0], grid.runs[0].checkpoint, data)
+        plan.require_room(grid.runs, grid.model, inputs)
         output = settings.output
         quiet = output.quiet or output.json or not here().is_main
         with Progress(sum(planned.settings.training.steps for planned in grid.runs), quiet=quiet) as progress:

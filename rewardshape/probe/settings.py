@@ -27,6 +27,8 @@ TRACKERS = ("none", "tensorboard", "wandb", "trackio")
 LORA_RATE = 10  # adapters learn at this multiple of the rate that suits the weights
 PRECISIONS = ("float32", "mixed", "bfloat16")
 ATTENTIONS = ("sdpa", "eager", "flash_attention_2", "flex_attention")
+LARGEST_COUNT = 10**15  # of anything: what is larger is a slip of the hand, and no number of a machine
+LARGEST = {"samples": 1_000_000, "best_of": 10_000, "lora_rank": 65_536}
 LARGEST_SEED = 2**32 - 1  # numpy knows none beyond
 
 
@@ -52,6 +54,9 @@ def _require_positive(settings: Any, *names: str) -> None:
     for name in names:
         value = getattr(settings, name)
         _require(value is None or (math.isfinite(value) and value > 0), name, value, "positive")
+        if isinstance(value, int):
+            most = LARGEST.get(name, LARGEST_COUNT)
+            _require(value <= most, name, value, f"at most {most:,}")
 
 
 def flag(name: str) -> str:

@@ -73,25 +73,40 @@ class TrainingOrder(Sequence[Item]):
         seed: int,
         without: Iterable[str] = (),
     ):
-        places, gone = steps * batch_size, set(without)
-        kept = np.array([pair.pair_id not in gone for pair in pairs])
-        rng = np.random.default_rng(seed)
-        epochs = [rng.permutation(len(pairs)) for _ in range(math.ceil(places / kept.sum()))]
-        order = np.concatenate(epochs)
-        self._order = order[kept[order]][:places]
+        gone = set(without)
         self._pairs = [only_pair(pair) for pair in pairs]
+        self._kept = np.array([pair.pair_id not in gone for pair in pairs])
+        self._per_epoch = int(self._kept.sum())
+        self._length = steps * batch_size
+        self._seed = seed
+        self._begin()
+
+    def _begin(self) -> None:
+        self._rng = np.random.default_rng(self._seed)
+        self._epoch, self._order = -1, np.array([], dtype=int)
+
+    def _of_epoch(self, number: int) -> np.ndarray:
+        """The places of an epoch; only one is held, however many there are to come."""
+        if number < self._epoch:
+            self._begin()
+        while self._epoch < number:
+            drawn = self._rng.permutation(len(self._pairs))
+            self._epoch, self._order = self._epoch + 1, drawn[self._kept[drawn]]
+        return self._order
 
     def __len__(self) -> int:
-        return len(self._order)
+        return self._length
 
     def pairs(self) -> list[EncodedPair]:
         """Every pair that is trained on, once, in the order in which they first come."""
-        return [self._pairs[place] for place in dict.fromkeys(self._order.tolist())]
+        return [self._pairs[place] for place in self._of_epoch(0)[: self._length].tolist()]
 
     def __getitem__(self, position: Any) -> Any:
         if isinstance(position, slice):
             return [self[place] for place in range(*position.indices(len(self)))]
-        return Item(position, self._pairs[self._order[position]])
+        place = range(self._length)[position]
+        epoch, within = divmod(place, self._per_epoch)
+        return Item(place, self._pairs[self._of_epoch(epoch)[within]])
 
 
 def training_arguments(run: PlannedRun, folder: Path) -> TrainingArguments:

@@ -130,7 +130,7 @@ def _steps(file: Path, lines: Iterator[tuple[int, str]], size: int, damaged: Dam
         except ValueError as problem:
             damaged(f"{file}:{number}: {problem}")
             continue
-        if "train" in record.tables and record.step > last + 1:  # the batches of every step are recorded
+        if "train" in record.tables and -1 < last < record.step - 1:  # the batches of every step are recorded
             damaged(f"{file}:{number}: found step {record.step} where step {last + 1} belongs")
         last = record.step
         yield record

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from rewardshape.probe.__main__ import main
+from rewardshape.probe.policy import load_policy
+from rewardshape.probe.settings import ModelSettings
 
 GOOD = {
     "prompt": "Please bring eggs to the mill.\n",
@@ -32,7 +37,7 @@ def error(capsys, tmp_path, monkeypatch):
     def run(*words: str) -> str:
         before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
         capsys.readouterr()  # what the test itself had said
-        assert main(["--quiet", "--steps", "2", "--probe-pairs", "1", *words]) == 2
+        assert main(["--quiet", "--steps", "2", "--probe-pairs", "1", "--batch-size=1", *words]) == 2
         out, err = capsys.readouterr()
         lines = [line for line in err.splitlines() if line.strip()]
         assert out == ""
@@ -87,6 +92,14 @@ def test_a_bad_row_is_named_by_file_line_and_field(error, checkpoint, tmp_path, 
         (["--resume", "--output", "absent"], "absent"),
         (["--parameter", "epsilon"], "NAME=VALUE"),
         (["--probe-pairs", "500"], "--probe-pairs 500"),
+        (["--batch-size", "100000"], "pairs to train on, and a batch holds none twice"),
+        (["--steps", str(10**30)], "at most 1,000,000,000,000,000"),
+        (["--sample-every", "1", "--samples", str(10**12)], "--samples 1000000000000: must be at most"),
+        (["--lora-rank", str(10**9)], "--lora-rank 1000000000: must be at most"),
+        (["--seed", "-1"], "--seed -1: must be from 0"),
+        (["--seed", str(2**32)], "--seed 4294967296: must be from 0"),
+        (["--sample-every", "1", "--gold", "os:path"], "--gold os:path: no function, but module"),
+        (["--objective", "os:path"], "os:path"),
     ],
 )
 def test_a_bad_flag_is_named(error, checkpoint, tmp_path, flags, said):
@@ -145,19 +158,67 @@ def test_a_pickled_checkpoint_is_refused_unless_asked_for(error, checkpoint, tmp
     assert main([str(folder), "--data", data, *flags]) == 0
 
 
-def test_a_checkpoint_with_missing_weights_is_not_filled_with_noise(error, checkpoint, tmp_path):
-    from safetensors.torch import load_file, save_file
+def harmed(weights: dict[str, torch.Tensor], config: dict[str, Any], how: str) -> str:
+    """Harm a checkpoint in memory; what its error must name."""
+    name = next(name for name in weights if "layers.1" in name and "down_proj" in name)
+    if how == "a weight is missing":
+        del weights[name]
+    elif how == "fewer layers than weights":
+        config["num_hidden_layers"] = 1
+        name = "layers.1.input_layernorm"
+    elif how == "a weight of another shape":
+        weights[name] = weights[name][:, :-1].contiguous()
+        name = (
+            f"{tuple(weights[name].shape)} where {(len(weights[name]), weights[name].shape[1] + 1)} belongs"
+        )
+    elif how == "NaN":
+        weights[name][0, 0] = float("nan")
+    elif how == "infinity":
+        weights[name][-1, -1] = float("inf")
+    elif how == "a configuration that cannot be":
+        config["num_attention_heads"] = 7
+        name = "not a multiple of the number of attention heads"
+    return name
 
-    folder = tmp_path / "partial"
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "a weight is missing",
+        "fewer layers than weights",
+        "a weight of another shape",
+        "NaN",
+        "infinity",
+        "a configuration that cannot be",
+    ],
+)
+def test_weights_that_are_not_the_models_are_refused_by_name(error, checkpoint, tmp_path, how):
+    folder = tmp_path / "harmed"
     folder.mkdir()
     for file in Path(checkpoint).iterdir():
         if file.name.endswith(".json"):
             (folder / file.name).write_bytes(file.read_bytes())
     weights = load_file(Path(checkpoint) / "model.safetensors")
-    removed = next(name for name in weights if "layers.0" in name)
-    del weights[removed]
+    config = json.loads((folder / "config.json").read_text())
+    named = harmed(weights, config, how)
+    (folder / "config.json").write_text(json.dumps(config))
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    assert removed in error(str(folder), "--data", write(tmp_path / "data.jsonl", *GOOD_ROWS))
+    said = error(str(folder), "--data", write(tmp_path / "data.jsonl", *GOOD_ROWS))
+    assert named in said
+    assert str(folder) in said
+
+
+def test_weights_that_are_no_part_of_the_model_are_a_warning(checkpoint, tmp_path):
+    folder = tmp_path / "with-a-head"
+    shutil.copytree(checkpoint, folder)
+    weights = load_file(folder / "model.safetensors")
+    save_file(
+        {**weights, "score.weight": torch.zeros(1, 96)},
+        folder / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+    with pytest.warns(UserWarning, match=r"1 weights are no part of the language model.*score\.weight"):
+        load_policy(str(folder), ModelSettings())
 
 
 def test_a_prompt_that_leaves_no_response_is_reported(error, checkpoint, tmp_path):

@@ -26,9 +26,14 @@ def gold_function(name: str) -> Gold:
     if "" not in sys.path:  # taken out again when the run ends
         sys.path.insert(0, "")
     try:
-        return getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"--gold {name}: {error}") from error
+        found = getattr(importlib.import_module(module_name), function_name)
+    except Exception as error:  # whatever somebody's module raises while it is imported
+        raise InputError(f"--gold {name}: {error or type(error).__name__}") from error
+    if not callable(found):
+        raise InputError(
+            f"--gold {name}: no function, but {type(found).__name__}; it takes a prompt and a response"
+        )
+    return found
 
 
 def gold_model(checkpoint: str, settings: ModelSettings, device: torch.device) -> Gold:

@@ -1,0 +1,50 @@
+"""The memory there is, and a bound of what a run needs that costs nothing to reckon."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from rewardshape.data import EncodedPair
+from rewardshape.probe.distributed import here
+from rewardshape.probe.measure.probe_set import num_tokens
+
+LIMITS = (  # of a container's memory: of control groups in their second version, and in their first
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
+
+
+def device_memory(limits: Sequence[Path] = LIMITS) -> tuple[str, int]:
+    """The device of this process and its memory in bytes: of a machine what its container may use of it."""
+    device = here().device
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device), torch.cuda.get_device_properties(device).total_memory
+    given = [int(text) for file in limits if file.is_file() and (text := file.read_text().strip()).isdigit()]
+    return f"this machine ({device.type})", min([psutil.virtual_memory().total, *given])
+
+
+def process_memory() -> int:
+    """Bytes of the device that this process holds already: of a machine libraries and data, of a GPU none."""
+    return 0 if here().device.type == "cuda" else psutil.Process().memory_info().rss
+
+
+def at_most(config: Any, parameters: int, pairs: Sequence[EncodedPair]) -> float:
+    """Bytes that a run of any precision stays below, from the size of the model and of its largest batch.
+
+    Weights, gradients and two moments in float32; a hundred numbers a token, layer and unit of width, where a layer of
+    attention and of a feed-forward network keeps some thirty; attention's products whole; logits twice.
+    """
+    text = config.get_text_config()
+    width = max(getattr(text, name, None) or 0 for name in ("hidden_size", "intermediate_size", "n_inner"))
+    width = max(width, 4 * text.hidden_size)
+    tokens = num_tokens(*pairs)
+    layers, heads = text.num_hidden_layers, getattr(text, "num_attention_heads", None) or 1
+    products = heads * tokens * tokens
+    return 4.0 * (
+        4 * parameters + layers * (25 * tokens * width + 4 * products) + 4 * tokens * text.vocab_size
+    )

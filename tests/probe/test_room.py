@@ -1,0 +1,41 @@
+"""The bound is above every plan, and a run that does not fit is refused before its weights are read."""
+
+from __future__ import annotations
+
+import psutil
+import pytest
+
+from rewardshape.probe import plan
+from rewardshape.probe.plan import memory
+from rewardshape.probe.room import at_most, device_memory, process_memory
+from tests.probe.test_plan import CONFIG, SETTINGS, run_of, some_pairs
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_the_bound_is_above_the_plan(name):
+    pairs = some_pairs(4)
+    found = memory(CONFIG, run_of(name), pairs, pairs, "cpu")
+    assert at_most(CONFIG, found.parameters, pairs) > found.peak - found.process
+
+
+def test_a_container_has_what_it_was_given(tmp_path):
+    given, none = tmp_path / "memory.max", tmp_path / "unlimited"
+    given.write_text("4000000\n")
+    none.write_text("max\n")
+    assert device_memory([given, none, tmp_path / "missing"])[1] == 4_000_000
+    assert device_memory([none])[1] == psutil.virtual_memory().total
+
+
+def test_a_process_holds_what_the_system_says():
+    with open("/proc/self/statm") as file:
+        pages = int(file.read().split()[1])
+    assert process_memory() == pytest.approx(pages * 4096, rel=0.05)
+
+
+def test_a_run_that_does_not_fit_is_refused_before_its_weights_are_read(probe, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(plan, "device_memory", lambda: ("this machine (cpu)", 50_000_000))
+    monkeypatch.setattr("rewardshape.probe.run.load_policy", lambda *_: pytest.fail("loaded"))
+    assert probe(tmp_path / "run") == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: this machine (cpu): 0.1 GB, and the run needs about ")
+    assert not (tmp_path / "run").exists()
