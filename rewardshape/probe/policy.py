@@ -215,10 +215,10 @@ def _check_loaded(checkpoint: str, model: Any, loaded: Mapping[str, Any]) -> Non
     def refuse(what: str, first: object, then: str) -> NoReturn:
         raise InputError(f"{checkpoint}: {what}, the first is {first}; {then}")
 
-    if mismatched := sorted(map(str, loaded["mismatched_keys"])):
-        refuse(
-            f"{len(mismatched)} weights have another shape than config.json says", mismatched[0], OTHER_MODEL
-        )
+    if mismatched := sorted(loaded["mismatched_keys"]):
+        name, shape, due = mismatched[0]
+        first = f"{name}, {tuple(shape)} where {tuple(due)} belongs"
+        refuse(f"{len(mismatched)} weights have another shape than config.json says", first, OTHER_MODEL)
     if missing := sorted(loaded["missing_keys"]):
         refuse(
             f"{len(missing)} weights are missing from the checkpoint",

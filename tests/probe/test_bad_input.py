@@ -76,7 +76,6 @@ def test_a_bad_row_is_named_by_file_line_and_field(error, checkpoint, tmp_path, 
     [
         (["--data", "absent.jsonl"], "absent.jsonl"),
         (["--objective", "dppo", "--beta", "1"], "dpo"),
-        (["--objective", "ld_dpo"], "--objective ld_dpo: needs"),
         (["--objective", "kto", "--batch-size", "4", "--micro-batch-size", "2"], "couples the pairs"),
         (["--beta", "0"], "--beta 0"),
         (["--beta", "nan"], "--beta nan"),
