@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rewardshape.figures import PICTURES, THEORY
+from rewardshape.figures import PICTURES, THEORY, draw_figures
 from rewardshape.figures.command import main
 from rewardshape.figures.papers import PAPERS, table
 from rewardshape.figures.theory_tables import squeezing
@@ -33,6 +33,16 @@ def test_the_command_draws_the_figures_of_a_paper_and_names_the_rest(tmp_path, c
     *files, last = capsys.readouterr().out.splitlines()
     assert {Path(file).stem for file in files} == {"displacement", "ches_vs_displacement"}
     assert last == "left out: tokens_gained (needs destinations (--destination-every))"
+
+
+def test_a_sweep_with_samples_and_geometry_has_the_figures_of_every_paper(tmp_path):
+    """Of the kept sweep all is drawn but what was not measured in it; each paper has at least two of its figures."""
+    drawn = draw_figures(runs=ROOT / "figures" / "runs" / "embedded", output=tmp_path)
+    names = {path.stem for path in drawn.files}
+    assert all("--destination-every" in reason or "differ in" in reason for reason in drawn.left_out.values())
+    for name, paper in PAPERS.items():
+        assert set(paper.names) <= names | drawn.left_out.keys()
+        assert len(set(paper.names) & names) >= min(2, len(paper.names)), name
 
 
 def test_an_unknown_paper_is_refused(capsys):
