@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from rewardshape.data.messages import Message, Text, Unusable, kind, loads, said
+from rewardshape.data.rated import RATINGS, of_next
 from rewardshape.errors import InputError
 
 Row = dict[str, Any]
@@ -385,7 +386,7 @@ def _unpaired(what: str) -> Callable[[Cells], Parts]:
 
 PLAIN = Form("prompt, chosen, rejected", ("chosen", "rejected"), _two("chosen", "rejected"))
 _KTO = _unpaired("unpaired data: one response a row with a label, as for KTO")
-_RATED = _unpaired("unpaired data: one response a row with its ratings")
+_RATED = _unpaired("unpaired data: one response with its ratings, and no next row of the same prompt")
 _SINGLE = _unpaired("one response a row, as for supervised fine-tuning")
 
 FORMS: tuple[Form, ...] = (
@@ -423,14 +424,14 @@ FORMS: tuple[Form, ...] = (
          _either("output_1", "output_2", _numbered("preference", 1, 2))),
     Form("answer_0, answer_1 by score", ("answer_0", "answer_1", "score_0", "score_1"),
          _either("answer_0", "answer_1", _higher("score_0", "score_1"))),
+    *(Form(f"two rows of one prompt, by {rating}", ("prompt", "response", of_next("response"), of_next(rating)),
+           _either("response", of_next("response"), _higher(rating, of_next(rating)))) for rating in RATINGS),
     Form("KTO", ("completion", "label"), _KTO),
     Form("KTO", ("messages", "label"), _KTO),
     Form("KTO", ("messages", "kto_tag"), _KTO),
     Form("KTO", ("conversations", "kto_tag"), _KTO),
     Form("KTO", ("response", "label"), _KTO),
-    Form("ratings", ("prompt", "response", "helpfulness"), _RATED),
-    Form("ratings", ("prompt", "response", "score"), _RATED),
-    Form("ratings", ("prompt", "response", "rating"), _RATED),
+    *(Form("ratings", ("prompt", "response", rating), _RATED) for rating in RATINGS),
     Form("single", ("prompt", "completion"), _SINGLE),
     Form("single", ("prompt", "response"), _SINGLE),
     Form("single", ("instruction", "output"), _SINGLE),

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from rewardshape.data.forms import HOW_TO_NAME, TARGETS, MissingColumn, Row
 from rewardshape.data.messages import Message, Text, Unusable
 from rewardshape.data.prompts import Reading, read_row
+from rewardshape.data.rated import joined
 from rewardshape.data.reports import ReadReport
 from rewardshape.data.sources import Rows, is_hub_id, is_table, labels, read_rows, table_rows
 from rewardshape.errors import InputError, printable
@@ -118,7 +119,8 @@ def read_preferences(
         return read_row(row, extra_responses, columns)
 
     for source in sources:
-        pairs += _pairs(source, understood, report, skip_bad_rows)
+        rows = ((number, row, 1) for number, row in source.rows) if columns else joined(source.rows)
+        pairs += _pairs(source, rows, understood, report, skip_bad_rows)
     report.pairs = len(pairs)
     if not pairs:
         raise InputError(
@@ -152,6 +154,7 @@ def _sources(data: Any) -> list[_Source]:
 
 def _pairs(
     source: _Source,
+    rows: Iterable[tuple[int, Row | InputError, int]],
     understood: Callable[[Row | InputError], Reading],
     report: ReadReport,
     skip_bad_rows: bool,
@@ -159,8 +162,8 @@ def _pairs(
     """The pairs of one source, its other rows counted."""
     report.sources[source.label] = 0
     any_good = False
-    for number, row in source.rows:
-        report.sources[source.label] += 1
+    for number, row, of_rows in rows:
+        report.sources[source.label] += of_rows
         pair_id = f"{source.label}:{number}"
         try:
             reading = understood(row)

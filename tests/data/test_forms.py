@@ -12,6 +12,7 @@ from rewardshape.data import parse_columns, read_preferences
 from rewardshape.data.forms import FORMS
 from rewardshape.data.messages import Unusable
 from rewardshape.data.prompts import read_row
+from rewardshape.data.rated import RATINGS
 from rewardshape.errors import InputError
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "data.md"
@@ -122,9 +123,13 @@ def test_a_row_of_this_form_holds_this_pair(name):
     assert sorted(reading.read + reading.not_read) == sorted(row)
 
 
+NO_PAIRS = ("KTO", "ratings", "single")
+JOINED = [f"two rows of one prompt, by {rating}" for rating in RATINGS]  # tests/data/test_rated.py
+
+
 def test_every_form_of_the_table_has_a_row_here_or_is_no_pair():
     tried = {read_row(row).form for row, _ in ROWS.values()}
-    pairs = [form.name for form in FORMS if form.name not in ("KTO", "ratings", "single")]
+    pairs = [form.name for form in FORMS if form.name not in (*NO_PAIRS, *JOINED)]
     assert set(pairs) == tried | {"response_a, response_b by winner"}  # the same reader as `by label`
 
 
@@ -148,7 +153,6 @@ def test_a_tie_is_dropped_as_one(row):
     [
         ({"prompt": "a", "completion": "b", "label": True}, "unpaired data: .* as for KTO"),
         ({"messages": SKY + YES, "label": False}, "unpaired data: .* as for KTO"),
-        ({"prompt": "a", "response": "b", "helpfulness": 4}, "unpaired data: .* ratings"),
         (
             {"instruction": "a", "input": "", "output": "b"},
             "one response a row, as for supervised fine-tuning",
@@ -311,4 +315,4 @@ def test_the_guide_shows_a_row_of_every_form():
     shown = [json.loads(line) for block in re.findall(r"```json\n(.*?)```", text, re.DOTALL) for line in
              block.splitlines()]  # fmt: skip
     forms = {read_row(row).form for row in shown}
-    assert forms >= {form.name for form in FORMS} - {"KTO", "ratings", "single"}
+    assert forms >= {form.name for form in FORMS} - {*NO_PAIRS, *JOINED}
