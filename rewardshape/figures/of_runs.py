@@ -304,7 +304,8 @@ PICTURES = {
     "win_rate": Picture(
         _kl,
         "What the distance from the reference buys: win rate of the sampled responses against those of step 0, by "
-        "gold reward, over their KL (left; bars: 95 % over prompts; ring: the last step); KL over the steps (right).",
+        "gold reward, over their KL (left; bars: 95 % over prompts; ring: the last step; line: the front, the most "
+        "that any step wins at no more KL); KL over the steps (right).",
         table="samples",
         panel=(win_rates, distributions.plot_win_rate),
     ),

@@ -134,7 +134,10 @@ def plot_tokens(moved: pd.DataFrame, ax: Axes | None = None, *, response: str = 
 
 @styled
 def plot_win_rate(rates: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Win rate of the samples against those of step 0, against the KL they cost, by setting; the last step is ringed.
+    """Win rate of the samples against those of step 0, over the KL that they cost, with each setting's front.
+
+    The front is the most that any of its steps wins at no more KL, step 0 (one half, at no KL) among them; a setting
+    whose front lies higher buys more with the same distance. The last step of each run is ringed.
 
     Parameters
     ----------
@@ -144,33 +147,16 @@ def plot_win_rate(rates: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax = axis(ax)
     ax.axhline(0.5, color=NEUTRAL, linewidth=0.7, linestyle=":", zorder=0)
     for setting in by_setting(rates):
-        for number_of, (_, rows) in enumerate(setting.rows.groupby("run", sort=False)):
-            rows = rows.sort_values("step")
-            label = setting.label if number_of == 0 else "_"
-            ax.plot(
-                rows["kl"],
-                rows["win_rate"],
-                "o-",
-                color=setting.color,
-                markersize=2.5,
-                linewidth=0.9,
-                label=label,
-            )
-            ax.vlines(
-                rows["kl"],
-                rows["win_rate_low"],
-                rows["win_rate_high"],
-                color=setting.color,
-                linewidth=0.5,
-                alpha=0.5,
-            )
-            ax.plot(
-                rows["kl"].iloc[-1:],
-                rows["win_rate"].iloc[-1:],
-                "o",
-                color=setting.color,
-                markerfacecolor="white",
-            )
+        color, rows = setting.color, setting.rows.sort_values("kl")
+        ax.plot(rows["kl"], rows["win_rate"], "o", color=color, markersize=2.5, alpha=0.6, label="_steps")
+        ax.vlines(
+            rows["kl"], rows["win_rate_low"], rows["win_rate_high"], color=color, linewidth=0.5, alpha=0.4
+        )
+        reach = np.concatenate([[0.0], rows["kl"].to_numpy(float)])
+        front = np.maximum.accumulate(np.concatenate([[0.5], rows["win_rate"].to_numpy(float)]))
+        ax.step(reach, front, where="post", color=color, linewidth=1.2, label=setting.label)
+        last = rows.sort_values("step").groupby("run", sort=False).tail(1)
+        ax.plot(last["kl"], last["win_rate"], "o", color=color, markerfacecolor="white", label="_last")
     ax.set(xlabel="KL to the reference (nats per response)", ylabel="win rate against step 0")
     ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     ax.legend(loc="best")

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.colors import same_color
 from scipy import stats
 
 from rewardshape.analysis.distributions import pair_levels, win_rates
+from rewardshape.analysis.samples import samples_of
 from rewardshape.errors import InputError
 from rewardshape.plotting.distributions import (
     plot_cosine,
@@ -86,7 +88,7 @@ def test_length_names_the_rank_correlation(one):
 def test_win_rate_counts_ties_half_against_step_0(sweep):
     rates = win_rates(sweep)
     run = sweep.runs[0].name
-    samples = sweep.samples[sweep.samples["run"] == run]
+    samples = samples_of(sweep).query("run == @run")  # of one temperature
     last = samples["step"].max()
     won = []
     for prompt in samples["prompt_id"].unique():
@@ -96,7 +98,19 @@ def test_win_rate_counts_ties_half_against_step_0(sweep):
     found = rates[(rates["run"] == run) & (rates["step"] == last)].iloc[0]
     assert found["win_rate"] == pytest.approx(np.mean(won))
     ax = plot_win_rate(rates)
-    assert found["win_rate"] in line(ax, "α = −0.5").get_ydata()
+    assert found["win_rate"] in np.concatenate([one.get_ydata() for one in ax.get_lines()])
+
+
+def test_the_front_is_the_most_that_is_won_at_no_more_kl(line):
+    rates = pd.DataFrame(
+        {"run": "r", "setting": "alpha=0", "alpha": 0.0, "step": [5, 10, 15, 20], "kl": [1.0, 3.0, 2.0, 4.0],
+         "win_rate": [0.6, 0.55, 0.7, 0.4]}
+    ).assign(win_rate_low=0.3, win_rate_high=0.8)  # fmt: skip
+    front = line(plot_win_rate(rates), "α = 0")
+    np.testing.assert_allclose(front.get_xdata(), [0, 1, 2, 3, 4])
+    np.testing.assert_allclose(front.get_ydata(), [0.5, 0.6, 0.7, 0.7, 0.7])
+    losing = rates.assign(win_rate=[0.4, 0.3, 0.2, 0.1])
+    np.testing.assert_allclose(line(plot_win_rate(losing), "α = 0").get_ydata(), 0.5)  # step 0 itself
 
 
 def test_win_rate_needs_gold(one):
