@@ -1,8 +1,9 @@
-"""How a number is written for people: one format for terminal, page and figure."""
+"""How a number is written: one format for people on terminal, page and figure, one for JSON."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 GREEK = {"alpha": "α", "beta": "β", "gamma": "γ"}
@@ -81,3 +82,29 @@ def parameter(name: str, value: object) -> str:
     """
     text = shortest(value) if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
     return f"{GREEK.get(name, name.replace('_', ' '))} = {text}"
+
+
+def as_json(value: Any, digits: int | None = None) -> Any:
+    """A value as JSON has it: no NaN or infinity, which become null, nothing of numpy or torch, text as keys.
+
+    Parameters
+    ----------
+    value : object
+        Numbers and texts, in mappings, lists, arrays or tensors.
+    digits : int, optional
+        How many significant digits a fraction keeps; all of them if none are given.
+
+    Examples
+    --------
+    >>> as_json({"a": (1.23456, float("nan"), 2)}, digits=3)
+    {'a': [1.23, None, 2]}
+    """
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return None
+        return float(value) if digits is None else float(f"{value:.{digits}g}")
+    if isinstance(value, Mapping):
+        return {str(key): as_json(item, digits) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_json(item, digits) for item in value]
+    return as_json(value.tolist(), digits) if hasattr(value, "tolist") else value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewardshape.numbers import interval, number, parameter, percents, shortest, signed
+from rewardshape.numbers import as_json, interval, number, parameter, percents, shortest, signed
 
 
 @given(st.floats(-1e6, 1e6), st.integers(0, 6))
@@ -41,3 +42,15 @@ def test_two_shares_that_look_alike_are_one():
 )
 def test_a_parameter_is_shown_with_its_name(name, value, shown):
     assert parameter(name, value) == shown
+
+
+def test_json_holds_no_number_of_numpy_none_that_is_not_finite_and_as_many_digits_as_asked():
+    value = {
+        1: np.float32(0.1),
+        "a": np.array([[1.5, np.inf], [-np.inf, np.nan]]),
+        "b": (np.bool_(True), np.int64(3)),
+    }
+    found = json.loads(json.dumps(as_json(value, digits=4), allow_nan=False))
+    assert found == {"1": 0.1, "a": [[1.5, None], [None, None]], "b": [True, 3]}
+    assert as_json(np.float64(1 / 3)) == 1 / 3
+    assert type(as_json(np.float64(1 / 3))) is float

@@ -28,34 +28,24 @@ are in nats, summed over the response tokens (the end token included where one w
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rewardshape.numbers import as_json
 from rewardshape.trace.folder import RunFolder
 
 FORMAT = 1
+DIGITS = 10  # significant, of every number: more than float32 holds
 
 Table = Mapping[str, Sequence[Any]]
 
 
-def _plain(value: Any) -> Any:
-    """JSON has no NaN or infinity: they become null. Numbers keep ten digits, more than float32 holds."""
-    if isinstance(value, float):
-        return float(f"{value:.10g}") if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if hasattr(value, "tolist"):  # numpy arrays and scalars, torch tensors
-        return _plain(value.tolist())
-    return value
-
-
 def _line(record: Mapping[str, Any]) -> str:
-    return json.dumps(_plain(record), ensure_ascii=False, separators=(",", ":"), allow_nan=False) + "\n"
+    return (
+        json.dumps(as_json(record, DIGITS), ensure_ascii=False, separators=(",", ":"), allow_nan=False) + "\n"
+    )
 
 
 class TraceWriter:

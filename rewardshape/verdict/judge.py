@@ -8,17 +8,15 @@ Every threshold is a constant of `rewardshape.verdict.thresholds`, with its reas
 from __future__ import annotations
 
 import html
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from rewardshape.errors import InputError
 from rewardshape.logs.log import Log
 from rewardshape.logs.read import read_logs
+from rewardshape.numbers import as_json
 from rewardshape.trace import Run, RunFolder, Trace, read_trace
 from rewardshape.verdict import sentences
 from rewardshape.verdict.advice import advice_for
@@ -137,7 +135,7 @@ class Verdict:
         depth = None if chosen is None else -chosen.value
         in_nats = found.unit in ("nats", "nats per token")
         courses = {"loss": learning.loss, "margin": learning.margin, "accuracy": learning.accuracy}
-        plain: dict[str, Any] = _plain(
+        plain: dict[str, Any] = as_json(
             {
                 "name": self.name,
                 "form": found.form,
@@ -368,13 +366,3 @@ def lost_preference(evidence: Evidence) -> bool:
         kept = gap is not None and gap.last > 0 and gap.last >= 0.5 * gap.highest
         return accuracy.last <= CHANCE and fallen and not kept
     return gap is not None and gap.last <= 0 < gap.highest - LOST_ACCURACY
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -19,6 +19,7 @@ from rewardshape.probe.command import parse
 from rewardshape.probe.policy import load_config, load_policy, load_tokenizer, parts_of
 from rewardshape.probe.run import run
 from rewardshape.probe.settings import ModelSettings
+from rewardshape.trace import read_probe_set
 from tests.probe.measure.test_logprobs import SMALL
 
 TEXT = torch.arange(3, 40)[None]
@@ -266,6 +267,31 @@ def test_classes_without_sdpa_load_by_default(name, tmp_path):
     config = AutoConfig.for_model(name, **SMALL | extra | {"num_experts_per_tok": 2, "state_size": 8})
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / name)
     assert torch.isfinite(logits(load_policy(str(tmp_path / name), ModelSettings()))).all()
+
+
+def test_the_preset_of_gemma_2_runs_by_its_command(checkpoint, pairs_file, tmp_path):
+    """The whole command on a tiny model of that class, whose softcapped attention no other implementation has."""
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    torch.manual_seed(0)
+    config = AutoConfig.for_model("gemma2", **SMALL | {"vocab_size": len(tokenizer), "head_dim": 8})
+    model = AutoModelForCausalLM.from_config(config)
+    for part in (model, tokenizer):
+        part.save_pretrained(tmp_path / "gemma")
+    sizes = ["--steps", "1", "--batch-size", "4", "--probe-pairs", "4", "--quiet"]
+    preset = ["--preset", "alphapo/gemma-2-9b-instruct"]
+    flags = ["--data", pairs_file, "--output", str(tmp_path / "out"), *preset, *sizes]
+    assert main([str(tmp_path / "gemma"), *flags]) == 0
+    trace = read_trace(tmp_path / "out")
+    assert trace.settings["objective"]["parameters"] == {"alpha": 0.1, "beta": 10.0, "gamma": 5.0}
+    assert trace.settings["run"]["learning_rate"] == 8e-7
+    pair = read_probe_set(tmp_path / "out")[0]
+    row = trace.responses.query("step == 0 and pair_id == @pair['pair_id'] and response == 'chosen'").iloc[0]
+    prompt = tokenizer(pair["prompt"])["input_ids"]
+    ids = torch.tensor([[*tokenizer(pair["prompt"] + pair["responses"]["chosen"])["input_ids"]]])
+    with torch.no_grad():
+        logps = model.eval()(ids).logits[0].log_softmax(-1)
+    expected = sum(logps[place - 1, ids[0, place]].item() for place in range(len(prompt), ids.shape[1]))
+    assert row["logp_sum"] == pytest.approx(expected, abs=1e-3)
 
 
 # --- what cannot be measured ---
