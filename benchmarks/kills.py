@@ -30,13 +30,18 @@ from typing import Any
 
 import psutil
 import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
 
-from rewardshape.data import embedded
+from rewardshape import objective
+from rewardshape.data import embedded, encode_pairs, read_preferences
 from rewardshape.errors import InputError
+from rewardshape.integrations.callback import ProbeCallback
+from rewardshape.measure import measure
+from rewardshape.measure import parse as parse_measure
 from rewardshape.probe.command import parse
 from rewardshape.probe.run import run
+from rewardshape.probe.settings import Settings
 
-BEGUN = "command.json"  # from here on a run is resumed, before it is started again
 PAIRS = 40  # of the embedded ones: a reference is measured on every pair
 SMALL = [
     *("--batch-size", "4", "--probe-pairs", "4", "--learning-rate", "1e-3", "--steps", "12"),
@@ -46,10 +51,11 @@ SMALL = [
 
 @dataclass(frozen=True)
 class Kind:
-    """A command that is killed: what starts it in a folder, what goes on with it, and the records it writes."""
+    """A command that is killed: what starts it in a folder, what goes on with it, and from what file there on."""
 
     start: Callable[[Path], object]
     resume: Callable[[Path], object]
+    begun: str
 
 
 def _probe(*flags: str) -> Kind:
@@ -58,13 +64,65 @@ def _probe(*flags: str) -> Kind:
         checkpoint = str(embedded.checkpoint_path())
         return run(parse([checkpoint, "--data", str(pairs), "--output", str(folder), *SMALL, *flags]))
 
-    return Kind(start, lambda folder: run(parse(["--resume", "--output", str(folder), "--quiet"])))
+    return Kind(
+        start, lambda folder: run(parse(["--resume", "--output", str(folder), "--quiet"])), "command.json"
+    )
+
+
+def _measure() -> Kind:
+    def measured(folder: Path, *flags: str) -> object:
+        row = sorted((folder.parent / "row").glob("checkpoint-*"), key=lambda path: int(path.name[11:]))
+        words = [
+            str(embedded.checkpoint_path()),
+            *map(str, row),
+            "--data",
+            str(folder.parent / "pairs.jsonl"),
+        ]
+        return measure(
+            parse_measure([*words, "--probe-pairs", "8", "--quiet", "--output", str(folder), *flags])
+        )
+
+    return Kind(measured, lambda folder: measured(folder, "--resume"), "run.json")
+
+
+def _callback() -> Kind:
+    """Somebody else's loop: transformers' trainer, whose own checkpoints are taken where they are whole."""
+
+    def train(folder: Path) -> object:
+        tokenizer = AutoTokenizer.from_pretrained(embedded.checkpoint_path())
+        pairs, _ = read_preferences(folder.parent / "pairs.jsonl")
+        encoded, _ = encode_pairs(pairs, tokenizer, max_prompt_tokens=128, max_response_tokens=128)
+        texts = [pair.prompt_ids + pair.responses["chosen"] for pair in encoded]
+        trainer = Trainer(
+            model=AutoModelForCausalLM.from_pretrained(embedded.checkpoint_path()),
+            args=TrainingArguments(
+                output_dir=str(folder),
+                max_steps=12,
+                per_device_train_batch_size=1,
+                learning_rate=1e-3,
+                logging_steps=1,
+                save_steps=2,
+                report_to=[],
+                disable_tqdm=True,
+                use_cpu=True,
+            ),
+            train_dataset=[{"input_ids": ids, "labels": ids} for ids in texts],
+            processing_class=tokenizer,
+            callbacks=[ProbeCallback(encoded[:6], objective("simpo", beta=2.0, gamma=1.0), quiet=True)],
+        )
+        whole = [path for path in folder.glob("checkpoint-*") if (path / "trainer_state.json").is_file()]
+        newest = max(whole, key=lambda path: int(path.name[11:]), default=None)
+        return trainer.train(resume_from_checkpoint=str(newest) if newest else None)
+
+    return Kind(train, train, "checkpoint-*/trainer_state.json")
 
 
 KINDS = {
     "probe, DPO with its reference": _probe("--objective", "dpo", "--beta", "0.1"),
     "probe, samples and geometry": _probe("--sample-every", "6", "--samples", "6", "--geometry-every", "8"),
     "sweep of two α": _probe("--alpha", "0", "0.25"),
+    "measure, six checkpoints": _measure(),
+    "callback in transformers' trainer": _callback(),
 }
 
 
@@ -114,6 +172,15 @@ def prepared(output: Path) -> None:
     output.mkdir(parents=True, exist_ok=True)
     lines = embedded.pairs_path().read_text(encoding="utf-8").splitlines(keepends=True)
     (output / "pairs.jsonl").write_text("".join(lines[:PAIRS]), encoding="utf-8")
+    if not (output / "row").is_dir():
+        made = KINDS["probe, DPO with its reference"]
+        folder, _ = unbroken(output, 0, made)
+        shutil.rmtree(output / "row-run", ignore_errors=True)
+        started = json.loads((folder / "command.json").read_text())["settings"]
+        settings = Settings.from_dict(started).replace(output=str(output / "row-run"), keep_checkpoints=6)
+        if os.waitpid(forked(lambda _: run(settings), folder), 0)[1]:
+            raise SystemExit(f"{output}: the row of checkpoints could not be made")
+        os.replace(output / "row-run" / "checkpoints", output / "row")
 
 
 def unbroken(output: Path, number: int, kind: Kind) -> tuple[Path, float]:
@@ -137,8 +204,8 @@ def kills(output: Path, wanted: int) -> None:
     prepared(output)
     log = output / "kills.jsonl"
     while sum("moment" in row for row in logged(log)) < wanted:
-        number = sum("moment" not in row for row in logged(log)) % len(KINDS)
-        name, kind = list(KINDS.items())[number]
+        killed = Counter(row["kind"] for row in logged(log) if "moment" in row)
+        number, (name, kind) = min(enumerate(KINDS.items()), key=lambda item: killed[item[1][0]])
         rows = campaign(output / "broken", *unbroken(output, number, kind), kind)
         with open(log, "a", encoding="utf-8") as file:
             file.writelines(json.dumps({"kind": name, **row}) + "\n" for row in rows)
@@ -165,7 +232,7 @@ def campaign(broken: Path, whole: Path, busy: float, kind: Kind) -> list[dict[st
             good = all(kept(content, expected[name]) for name, content in found.items())
             lines = sum(content.count(b"\n") for content in found.values())
             rows.append({"moment": round(moment, 3), "lines": lines, "outcome": "kept" if good else "LOST"})
-            begun = (broken / BEGUN).is_file()
+            begun = any(broken.glob(kind.begun))
             if not begun:
                 shutil.rmtree(broken, ignore_errors=True)
             continue
@@ -186,7 +253,7 @@ def starts(output: Path, wanted: int) -> None:
     while sum(said.values()) - said["runs that were whole"] < wanted:
         shutil.rmtree(live, ignore_errors=True)
         first = forked(kind.start, live)
-        while not (live / BEGUN).is_file():
+        while not any(live.glob(kind.begun)):
             time.sleep(0.01)
         status = None
         while status is None:
