@@ -110,8 +110,10 @@ def _callback() -> Kind:
             processing_class=tokenizer,
             callbacks=[ProbeCallback(encoded[:6], objective("simpo", beta=2.0, gamma=1.0), quiet=True)],
         )
-        whole = [path for path in folder.glob("checkpoint-*") if (path / "trainer_state.json").is_file()]
-        newest = max(whole, key=lambda path: int(path.name[11:]), default=None)
+        whole = [file.parent for file in folder.glob("checkpoint-*/trainer_state.json")]
+        # From a checkpoint of the last step transformers would train one step more.
+        unfinished = [path for path in whole if int(path.name[11:]) < 12]
+        newest = max(unfinished, key=lambda path: int(path.name[11:]), default=None)
         return trainer.train(resume_from_checkpoint=str(newest) if newest else None)
 
     return Kind(train, train, "checkpoint-*/trainer_state.json")

@@ -6,6 +6,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from rewardshape.errors import in_any_encoding
+
 COMMANDS = {
     "probe": ("rewardshape.probe.__main__", "train on preference pairs and log every step"),
     "measure": ("rewardshape.measure", "make a run's trace of saved checkpoints, of any trainer"),
@@ -40,6 +42,7 @@ examples
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Hand over to the command named first."""
+    in_any_encoding()
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help"):
         print(

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rewardshape.errors import InputError
+from rewardshape.errors import InputError, in_any_encoding, printable
 from rewardshape.verdict.judge import Verdict, judge_all
 from rewardshape.verdict.sentences import how_sure, story
 
@@ -100,7 +100,7 @@ def save_figure(verdicts: Sequence[Verdict], file: Path) -> Path:
     import matplotlib.pyplot as plt
 
     from rewardshape.plotting.diagnosis import plot_fall, plot_progress
-    from rewardshape.plotting.style import style
+    from rewardshape.plotting.style import plain, style
 
     with style():
         figure, axes = plt.subplots(
@@ -119,7 +119,7 @@ def save_figure(verdicts: Sequence[Verdict], file: Path) -> Path:
                 )  # fmt: skip
             plot_progress(evidence.progress, progress, best=verdict.best_step, steps=evidence.counts)
             title = f"{_short(evidence.part or verdict.name)}: {verdict.word}"
-            fall.set_title(title, loc="left", fontsize="small")
+            fall.set_title(plain(title), loc="left", fontsize="small")
         file.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(file, dpi=150)
         plt.close(figure)
@@ -174,6 +174,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m rewardshape.d
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_arguments(parser)
+    in_any_encoding()
     arguments = parser.parse_args(argv)
     found: list[dict[str, Any]] = []
     status = 0
@@ -189,7 +190,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m rewardshape.d
             verdicts = list(judge_all(path, beta=arguments.beta, columns=columns).values())
             file = save_figure(verdicts, _figure_file(Path(path), arguments.output))
         except (InputError, OSError) as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {printable(error)}", file=sys.stderr)
             status = 2
             continue
         found += [{**verdict.to_dict(), "figure": str(file)} for verdict in verdicts]

@@ -19,7 +19,7 @@ import numpy as np
 
 from rewardshape.analysis.generations import Judgement, judgement_of
 from rewardshape.analysis.samples import samples_of, temperatures
-from rewardshape.errors import InputError
+from rewardshape.errors import InputError, in_any_encoding
 from rewardshape.trace import Run, Trace, read_trace
 from rewardshape.trace.folder import RunFolder
 from rewardshape.trace.records import lines_of, parsed
@@ -185,6 +185,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m rewardshape.j
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="a run folder, or the folder of several")
     parser.add_argument("file", type=Path, metavar="FILE", help="CSV; written where there is none, else read")
+    in_any_encoding()
     arguments = parser.parse_args(argv)
     try:
         trace = read_trace(arguments.folder)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from rewardshape.errors import InputError, printable
@@ -20,3 +24,16 @@ def test_an_error_is_one_line_without_a_control_character(hostile):
 def test_ordinary_text_is_left_as_it_is():
     text = "β = 0.1 – ‘quoted’, 日本語, é…"
     assert printable(text) == text
+
+
+@pytest.mark.parametrize(
+    "words", [["rewardshape", "--help"], ["rewardshape.probe", "--help"], ["rewardshape.figures", "--help"]]
+)
+def test_a_terminal_without_greek_letters_shows_a_question_mark_in_their_place(words):
+    """A forced ASCII locale: neither Python's UTF-8 mode nor its locale coercion helps."""
+    environment = {**os.environ, "LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    environment.pop("PYTHONIOENCODING", None)
+    done = subprocess.run([sys.executable, "-m", *words], capture_output=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.isascii()
+    assert b"?" in done.stdout

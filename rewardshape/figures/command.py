@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from rewardshape.errors import InputError
+from rewardshape.errors import InputError, in_any_encoding, printable
 from rewardshape.figures.of_runs import PICTURES, draw, save
 from rewardshape.figures.of_theory import THEORY
 from rewardshape.figures.papers import PAPERS
@@ -62,16 +62,17 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m rewardshape.f
     layout.add_argument("--hue", metavar="VALUE", help="colours; default alpha, where the runs differ in it")
     layout.add_argument("--col", metavar="VALUE", help="a panel for each, side by side")
     layout.add_argument("--row", metavar="VALUE", help="a panel for each, one below the other")
+    in_any_encoding()
     arguments = parser.parse_args(argv)
     by = {name: getattr(arguments, name) for name in ("hue", "col", "row")}
     try:
         names, output = arguments.names, arguments.output
         drawn = draw_figures(names, runs=arguments.runs, output=output, paper=arguments.paper, **by)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (InputError, OSError) as error:
+        print(f"error: {printable(error)}", file=sys.stderr)
         return 2
     for path in drawn.files:
-        print(path)
+        print(printable(path))
     if drawn.left_out:
         print(f"left out: {_reasons(drawn.left_out)}")
     return 0

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from rewardshape.errors import InputError, needing
+from rewardshape.errors import InputError, in_any_encoding, needing
 from rewardshape.probe.command import PROGRAM, parse
 from rewardshape.probe.process import Ended, quiet_imports, signals_raise
 
@@ -34,6 +34,7 @@ def main(argv: Sequence[str] | None = None, prog: str = PROGRAM) -> int:
 
 def guarded(act: Callable[[], int], when_stopped: Callable[[], str]) -> int:
     """The exit status of `act`; what ends it before its time is said in one line."""
+    in_any_encoding()
     try:
         with signals_raise():
             return act()

@@ -19,7 +19,7 @@ from os import PathLike, fspath
 from typing import Any, get_args, get_origin, get_type_hints
 
 from rewardshape.data import parse_columns, parse_template_arguments
-from rewardshape.errors import InputError
+from rewardshape.errors import InputError, printable
 from rewardshape.probe.drops import CRITERIA, Drop
 
 SCHEDULES = ("constant", "linear", "cosine", "constant_with_warmup")
@@ -325,6 +325,13 @@ class OutputSettings:
 
     def __post_init__(self) -> None:
         _require_positive(self, "checkpoint_every", "keep_checkpoints")
+        if self.output is not None:
+            _require(
+                self.output.encode("utf-8", "ignore").decode() == self.output,
+                "output",
+                printable(self.output),
+                "a name in UTF-8",
+            )
         if self.resume and self.output is None:
             raise InputError("--resume: say which run with --output DIR")
         if self.repair and not self.resume:

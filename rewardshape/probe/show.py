@@ -14,7 +14,7 @@ from rewardshape.analysis import compare_along, displacement_summary, settings_a
 from rewardshape.analysis.comparison import baseline_setting
 from rewardshape.analysis.equal import Axis
 from rewardshape.analysis.what_if import read_what_if, what_if_table
-from rewardshape.errors import InputError
+from rewardshape.errors import InputError, printable
 from rewardshape.figures.of_runs import draw_all
 from rewardshape.numbers import interval, number, signed
 from rewardshape.probe.settings import Settings
@@ -115,7 +115,9 @@ def show(trace: Trace, compared: list[pd.DataFrame], settings: Settings) -> None
             print(line)
     if tried is not None:
         print(f"\n{what_if_heading(tried)}\n\n{what_if_text(tried)}")
-    print(f"\nreport: {RunFolder(trace.folder).report}\ntrace and figures: {trace.folder}")
+    print(
+        f"\nreport: {printable(RunFolder(trace.folder).report)}\ntrace and figures: {printable(trace.folder)}"
+    )
 
 
 def _answers(summary: pd.DataFrame) -> list[str]:

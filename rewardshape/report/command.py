@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from rewardshape.errors import InputError
+from rewardshape.errors import InputError, in_any_encoding, printable
 from rewardshape.report.page import unfinished, write_report
 from rewardshape.trace import RunFolder, read_trace
 
@@ -32,10 +32,11 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m rewardshape.r
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="a run folder, or the folder of several")
     parser.add_argument("--watch", action="store_true", help="write it again while a run goes on")
+    in_any_encoding()
     arguments = parser.parse_args(argv)
     try:
         written = watch(arguments.folder) if arguments.watch else iter([write_report(arguments.folder)])
-        print(next(written), flush=True)
+        print(printable(next(written)), flush=True)
         for _ in written:
             pass
     except InputError as error:

@@ -174,7 +174,7 @@ def _read_tables(run: Run, damaged: Damaged) -> dict[str, pd.DataFrame]:
                 stacks[name].add(part, step=record.step)
         if record.tokens:
             _add_tokens(tokens, record, probe_set)
-    step_rows = pd.DataFrame(steps)
+    step_rows = pd.DataFrame(steps, columns=None if steps else ["step"])
     if len(step_rows):
         step_rows["seconds"] = step_rows["step"].map(_seconds(files.timing))
     measured = responses.frame()

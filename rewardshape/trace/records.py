@@ -28,6 +28,11 @@ NEEDED = {
     "probe_set": ("pair_id", "response", "num_tokens"),
     "train": ("pair_id", "response", "logp_sum", "num_tokens"),
     "probe": ("logp_sum",),
+    "geometry": ("pair_id",),
+    "samples": ("prompt_id",),
+    "destination": ("pair_id", "response"),
+    "destination_tokens": ("pair_id", "response", "token"),
+    "influence": ("pair_id", "influence"),
 }
 MEND = (
     "the record was damaged; put back a copy, or `rewardshape probe --resume --repair` makes it whole and `rewardshape "

@@ -93,11 +93,11 @@ def runs_of(folders: Sequence[Path], manifests: Sequence[Mapping[str, Any]]) -> 
     seeds = [manifest.get("run", {}).get("seed") for manifest in manifests]
     told = [(repr(mine), seed) for mine, seed in zip(values, seeds, strict=True)]
     if len(set(told)) < len(told):  # manifests that do not tell the runs apart: only their folders do
-        values = [{"run": folder.resolve().name} for folder in folders]
+        values = [{"run": _name(folder)} for folder in folders]
     texts = [", ".join(_text(name, value) for name, value in mine.items()) for mine in values]
     return [
         Run(
-            name=folder.resolve().name,
+            name=_name(folder),
             setting=text,
             values=mine,
             alpha=_alpha(setting),
@@ -110,6 +110,11 @@ def runs_of(folders: Sequence[Path], manifests: Sequence[Mapping[str, Any]]) -> 
             folders, manifests, settings, values, texts, seeds, strict=True
         )
     ]
+
+
+def _name(folder: Path) -> str:
+    """The name of a run's folder; bytes of it that are no UTF-8 are escaped, so that every table holds it."""
+    return folder.resolve().name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _setting(manifest: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
+from rewardshape import diagnose
 from rewardshape.errors import InputError
+from rewardshape.figures import command as figures
+from rewardshape.report import command as report
 from rewardshape.trace import TraceWriter, read_trace
+
+SIMPO = {"name": "simpo", "parameters": {"beta": 2.0, "gamma": 1.0}}
 
 
 def test_what_is_written_is_read_back(tmp_path, record):
@@ -91,3 +97,24 @@ def test_another_format_is_refused_in_one_line(tmp_path, content):
 def test_a_folder_without_a_trace_is_named(tmp_path):
     with pytest.raises(InputError, match=r"no trace\.jsonl"):
         read_trace(tmp_path)
+
+
+def test_a_record_that_has_only_begun_has_no_steps_yet(tmp_path, probe_set):
+    TraceWriter(tmp_path, probe_set).close()
+    trace = read_trace(tmp_path)
+    assert trace.steps["step"].tolist() == []
+    assert trace.responses.columns[:2].tolist() == ["run", "step"]
+
+
+@pytest.mark.parametrize("name", [b"x\xff", b"$\\frac{$", b"=1+1", b"esc\x1b]0;a\x07", b"\xf0\x9f\x92\xa9"])
+def test_a_folder_of_any_name_is_read_judged_reported_and_drawn(tmp_path, record, capsys, name):
+    folder = tmp_path / os.fsdecode(name)
+    record(folder, 5)
+    manifest = {"status": "done", "run": {"seed": 0}, "objective": SIMPO}
+    (folder / "run.json").write_text(json.dumps(manifest))
+    assert read_trace(folder).runs[0].name.encode("utf-8").decode("utf-8")
+    assert report.main([str(folder)]) == 0
+    assert diagnose.main([str(folder), "--output", str(tmp_path)]) == 0
+    assert figures.main(["trajectories", "--runs", str(folder), "--output", str(tmp_path / "figures")]) == 0
+    said = capsys.readouterr()
+    assert not {"\x1b", "\x07"} & set(said.out + said.err)
