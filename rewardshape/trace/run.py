@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rewardshape.errors import printable
 from rewardshape.numbers import parameter
 
 # What a manifest's ``run`` part says that does not make it another setting: how an objective was given (its parameters
@@ -113,8 +114,8 @@ def runs_of(folders: Sequence[Path], manifests: Sequence[Mapping[str, Any]]) -> 
 
 
 def _name(folder: Path) -> str:
-    """The name of a run's folder; bytes of it that are no UTF-8 are escaped, so that every table holds it."""
-    return folder.resolve().name.encode("utf-8", "backslashreplace").decode("utf-8")
+    """The name of a run's folder as every table and terminal holds it: what is no text in it is escaped."""
+    return printable(folder.resolve().name)
 
 
 def _setting(manifest: Mapping[str, Any]) -> dict[str, Any]:
