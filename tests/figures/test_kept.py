@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 import pytest
 
 from rewardshape.figures import PICTURES, THEORY, draw_figures
+from rewardshape.plotting.style import CHOSEN, REJECTED
 
 FIGURES = Path(__file__).resolve().parents[2] / "figures"
 
@@ -67,6 +68,44 @@ def test_the_figures_of_the_guide_are_drawn_from_real_logs(shared, tmp_path):
         "ipo",
         "hinge",
     ]
+
+
+def captions() -> dict[str, str]:
+    every = {name: figure.caption for name, figure in {**THEORY, **PICTURES}.items()}
+    return {name: caption for name, caption in every.items() if (FIGURES / f"{name}.svg").is_file()}
+
+
+MARKS = {  # what a caption may name, and what the SVG then has
+    r"[Dd]ashe[ds]|[Dd]otted": "stroke-dasharray",
+    r"[Bb]ands?\b": "opacity: 0.",
+    r"\b[Rr]ings?\b": "fill: #ffffff",
+}
+
+
+@pytest.mark.parametrize("name", captions())
+def test_what_a_caption_names_is_drawn(name):
+    svg = (FIGURES / f"{name}.svg").read_text(encoding="utf-8")
+    for named, drawn in MARKS.items():
+        if re.search(named, captions()[name]):
+            assert re.search(drawn, svg), (named, name)
+
+
+@pytest.mark.parametrize("name", captions())
+def test_the_colours_of_chosen_and_rejected_are_used_for_nothing_else(name):
+    svg = (FIGURES / f"{name}.svg").read_text(encoding="utf-8").lower()
+    of_settings = {
+        "gold",
+        "gold_sweep",
+        "win_rate",
+        "quantiles",
+        "cosine",
+        "trajectories",
+        "overlap_map",
+        "grid",
+    }
+    if name in {*THEORY, *of_settings}:
+        assert CHOSEN.lower() not in svg
+        assert REJECTED.lower() not in svg
 
 
 def test_kept_runs_stay_small():
