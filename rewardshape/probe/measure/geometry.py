@@ -2,12 +2,13 @@
 
 Everything is about the objective's own score s of a response: log-probability in nats, summed or per token, less the
 reference's where there is one, as `objective.score` has it. Gradients are over the trainable parameters (the adapters
-alone with LoRA). A pair costs two backward passes by the reader that the run trains with.
+alone with LoRA), taken layer by layer from one backward pass over all pairs (`layers`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import chain, zip_longest
 from typing import Any, NamedTuple
 
@@ -20,22 +21,24 @@ from transformers import TrainerCallback
 from rewardshape.data import EncodedPair
 from rewardshape.errors import InputError
 from rewardshape.probe.distributed import gather
-from rewardshape.probe.measure.logprobs import Batch, ResponseLogps, on_device
-from rewardshape.probe.measure.probe_set import PAIR, only_pair
+from rewardshape.probe.measure.layers import Layers, Tensors
+from rewardshape.probe.measure.logprobs import on_device
+from rewardshape.probe.measure.probe_set import PAIR, group_by_tokens
+from rewardshape.probe.measure.sampling import evaluating
 from rewardshape.probe.training import PairTrainer
 from rewardshape.theory import Responses
 
 OVERLAPS = ("ww", "wl", "ll")
-Tensors = list[Float[Tensor, "..."]]  # one per trainable parameter
+TOKENS = 2048  # read at once: bounds the memory of their activations
 
 
-class PairGeometry(NamedTuple):
-    """One pair at one state of the policy; arrays and lists hold chosen, then rejected."""
+class OfPair(NamedTuple):
+    """One pair at one state of the policy; arrays hold chosen, then rejected."""
 
     logp_sum: Float64[np.ndarray, "2"]
-    num_tokens: Float64[np.ndarray, "2"]
     score: Float64[np.ndarray, "2"]
-    gradients: tuple[Tensors, Tensors]
+    gram: Float64[np.ndarray, "3"]
+    along: Float64[np.ndarray, "2 directions"]
     ches: float
     ches_normalised: float
 
@@ -82,9 +85,7 @@ class Geometry(TrainerCallback):
         self.trainer = trainer
         self.every = every
         self.pairs = list(pairs)[trainer.args.process_index :: trainer.args.world_size]
-        self._batches = [
-            on_device(trainer.reader.collate([only_pair(pair)]), trainer.args.device) for pair in self.pairs
-        ]
+        self._layers: Layers | None = None  # of the model as it is when first measured
         self._before: Tensors = []
         self._learning_rate = 0.0
         self._update: list[dict[str, float]] = []  # of every pair, what the update at hand does to it
@@ -102,23 +103,31 @@ class Geometry(TrainerCallback):
         if not self.due(state.global_step + 1):
             return
         parameters = self._parameters()
-        after = _copies(parameters)
-        update = [new - old for new, old in zip(after, self._before, strict=True)]
-        descent = [-self._learning_rate * gradient for gradient in _batch_gradient(parameters)]
-        _assign(parameters, self._before)
+        gradients = _batch_gradient(parameters)
+        _exchange(parameters, self._before)  # what was kept is now what the update has made
+        after, rate = self._before, self._learning_rate
+
+        def update(number: int) -> Tensor:
+            return after[number] - parameters[number].detach()
+
+        def descent(number: int) -> Tensor:
+            return -rate * gradients[number]
+
         self._update = [
             {
                 f"{name}_{side}": value
-                for side, gradient, score in zip(PAIR, pair.gradients, pair.score, strict=True)
+                for i, side in enumerate(PAIR)
                 for name, value in (
-                    ("predicted", inner(gradient, update)),
-                    ("descent", inner(gradient, descent)),
-                    ("moved", -score),  # the score after the update is added when the step is recorded
+                    *zip(("predicted", "descent"), pair.along[i].tolist(), strict=True),
+                    (
+                        "moved",
+                        -pair.score[i],
+                    ),  # the score after the update is added when the step is recorded
                 )
             }
-            for pair in self._measured()
+            for pair in self._measured(directions=(update, descent))
         ]
-        _assign(parameters, after)
+        _exchange(parameters, after)
         self._before = []
 
     def measure(self) -> tuple[dict[str, list[Any]], dict[str, float]]:
@@ -127,21 +136,17 @@ class Geometry(TrainerCallback):
         totals = [[torch.zeros_like(weight, dtype=_wide(weight)) for weight in parameters] for _ in PAIR]
         own = np.zeros(len(OVERLAPS))
         mine: list[dict[str, Any]] = []
-        for i, pair in enumerate(self._measured()):
-            own_overlaps = overlaps(*pair.gradients)
+        for i, pair in enumerate(self._measured(totals=(totals[0], totals[1]))):
             row: dict[str, Any] = {"pair_id": self.pairs[i].pair_id}
-            row |= {
-                f"gram_{name}": value for name, value in zip(OVERLAPS, own_overlaps.tolist(), strict=True)
-            }
+            row |= {f"gram_{name}": value for name, value in zip(OVERLAPS, pair.gram.tolist(), strict=True)}
             row |= {"ches": pair.ches, "ches_normalised": pair.ches_normalised}
             if self._update:
                 row |= self._update[i]
                 for side, score in zip(PAIR, pair.score, strict=True):
                     row[f"moved_{side}"] += score
-            mine.append(row | {"logp_sum": pair.logp_sum, "num_tokens": pair.num_tokens})
-            own += own_overlaps
-            for total, gradient in zip(totals, pair.gradients, strict=True):
-                torch._foreach_add_(total, gradient)
+            num_tokens = [len(self.pairs[i].responses[side]) for side in PAIR]
+            mine.append(row | {"logp_sum": pair.logp_sum, "num_tokens": np.array(num_tokens, dtype=float)})
+            own += pair.gram
         self._update = []
         dealt = gather(mine)
         rows = [row for row in chain.from_iterable(zip_longest(*dealt)) if row is not None]
@@ -172,52 +177,41 @@ class Geometry(TrainerCallback):
             f"weight_{side}": np.asarray(weight).tolist() for side, weight in zip(PAIR, weights, strict=True)
         }
 
-    def _measured(self) -> Iterator[PairGeometry]:
-        """The pairs of this process, one pair's gradients at a time."""
-        parameters = self._parameters()
-        for pair, batch in zip(self.pairs, self._batches, strict=True):
-            yield self._geometry(pair, batch, parameters)
-
-    def _geometry(self, pair: EncodedPair, batch: Batch, parameters: Tensors) -> PairGeometry:
-        reference = self.trainer.reference
-        with torch.enable_grad():
-            logps, hidden = self._forward(batch)
-            logp_sum = logps.logp_sum
-            num_tokens = logp_sum.new_tensor(logps.lengths)
-            ref = (
-                None if reference is None else logp_sum.new_tensor([reference[pair.pair_id][r] for r in PAIR])
-            )
-            score = self.trainer.objective.score(logp_sum, num_tokens, ref)
-            chosen, rejected = (
-                list(torch.autograd.grad(one, parameters, retain_graph=True, materialize_grads=True))
-                for one in score.unbind()
-            )
-        similarity, normalised = ches(*hidden.split(logps.lengths))
-        return PairGeometry(
-            logp_sum=_numpy(logp_sum),
-            num_tokens=_numpy(num_tokens),
-            score=_numpy(score),
-            gradients=(chosen, rejected),
-            ches=similarity,
-            ches_normalised=normalised,
-        )
-
-    def _forward(self, batch: Batch) -> tuple[ResponseLogps, Float[Tensor, "tokens width"]]:
-        """Log-probs, and the hidden states that predict each response token."""
+    def _measured(self, **asked: Any) -> list[OfPair]:
+        """The pairs of this process, in their order."""
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
-        seen: list[Float[Tensor, "tokens width"]] = []
+        if self._layers is None:
+            self._layers = Layers(model, self._parameters())
+        with evaluating(model):
+            found = {place: one for group in self._groups() for place, one in self._of_group(group, asked)}
+        return [found[place] for place in range(len(self.pairs))]
 
-        def see(_: torch.nn.Module, args: tuple[Float[Tensor, "texts rows width"]]) -> None:
-            seen.append(args[0].detach().flatten(0, 1)[batch["predicting"]])
+    def _groups(self) -> list[list[int]]:
+        assert self._layers is not None
+        if self._layers.one_by_one:
+            return [[place] for place in range(len(self.pairs))]
+        return group_by_tokens(self.pairs, TOKENS)
 
-        # Registered before the reader's own hook, which hands the head no rows.
-        hook = model.get_output_embeddings().register_forward_pre_hook(see)
-        try:
-            logps = self.trainer.score(batch, model)
-        finally:
-            hook.remove()
-        [hidden] = seen
-        return logps, hidden
+    def _of_group(self, group: Sequence[int], asked: dict[str, Any]) -> list[tuple[int, OfPair]]:
+        layers = self._layers
+        assert layers is not None
+        trainer, pairs = self.trainer, [self.pairs[place] for place in group]
+        texts = [replace(pair, responses={side: pair.responses[side]}) for pair in pairs for side in PAIR]
+        batch = on_device(trainer.reader.collate(texts), trainer.args.device)
+
+        def scores(logp_sum: Tensor, num_tokens: Tensor) -> Tensor:
+            ref = trainer.reference
+            known = None if ref is None else [ref[pair.pair_id][side] for pair in pairs for side in PAIR]
+            return trainer.objective.score(
+                logp_sum, num_tokens, None if known is None else logp_sum.new_tensor(known)
+            )
+
+        found = layers.products(batch, lambda its: trainer.score(its, layers.model), scores, **asked)
+        ways = [ches(*found.hidden[2 * i : 2 * i + 2]) for i in range(len(group))]
+        return [
+            (place, OfPair(found.logp_sum[i], found.score[i], found.gram[i], found.along[i], *ways[i]))
+            for i, place in enumerate(group)
+        ]
 
     def _parameters(self) -> Tensors:
         model: Any = self.trainer.model
@@ -271,15 +265,14 @@ def _wide(values: Float[Tensor, "..."]) -> torch.dtype:
     return torch.promote_types(values.dtype, torch.float32)
 
 
-def _numpy(values: Float[Tensor, "*shape"]) -> Float64[np.ndarray, "*shape"]:
-    return values.detach().double().cpu().numpy()
-
-
 def _copies(parameters: Tensors) -> Tensors:
     return [weight.detach().clone() for weight in parameters]
 
 
-def _assign(parameters: Tensors, values: Tensors) -> None:
+def _exchange(parameters: Tensors, values: Tensors) -> None:
+    """Put the values into the parameters and what was there into the values: one copy, not two."""
     with torch.no_grad():
-        for weight, value in zip(parameters, values, strict=True):
+        for number, (weight, value) in enumerate(zip(parameters, values, strict=True)):
+            kept = weight.detach().clone()
             weight.copy_(value)
+            values[number] = kept
