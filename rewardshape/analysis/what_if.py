@@ -55,8 +55,9 @@ def what_if_table(trace: Trace) -> pd.DataFrame:
     DataFrame
         One row per intervention: ``intervention``, ``against``, ``flags`` (how to ask for it), ``matched`` (whether it
         is set against as many pairs dropped at random), ``steps``, ``num_seeds`` (in both), ``margin_gain`` (at which
-        chosen is compared: nats per token); ``chosen`` (nats per token: how much higher the probe set's chosen
-        responses stand at equal margin), ``gold`` (reward at the last step) and ``accuracy`` (share of probe pairs in
+        chosen is compared: nats per token, one a seed, here their mean); ``chosen`` (nats per token: how much higher
+        the probe set's chosen responses stand at equal margin), ``gold`` (reward at the last step) and ``accuracy``
+        (share of probe pairs in
         order at the last step), differences to the intervention it is set against, each with ``…_low`` and ``…_high``
         (module docstring; with one seed over pairs alone). NaN where not measured, or where a run gained less than half
         the margin of the run as it is.
@@ -120,11 +121,12 @@ def _outcomes(
     panels = {place[c.run.name]: (c, r) for c, r in chosen_and_rejected(trace) if c.run.name in place}
     gains = {key: _gain(chosen, rejected) for key, (chosen, rejected) in panels.items()}
     base = next(iter(runs))
-    enough = LEAST_GAIN * min(
-        (gain.max() for (name, _), gain in gains.items() if name == base), default=np.nan
-    )
-    far = {key: gain for key, gain in gains.items() if gain.max() >= enough and gain.max() > 0}
-    value = WITHIN_REACH * min((gain.max() for gain in far.values()), default=np.nan)
+    most = {key: float(gain.max()) for key, gain in gains.items()}
+    far = {
+        key for key in gains if most[key] > 0 and most[key] >= LEAST_GAIN * most.get((base, key[1]), np.inf)
+    }
+    seeds = {seed for _, seed in far}
+    value = {seed: WITHIN_REACH * min(most[key] for key in far if key[1] == seed) for seed in seeds}
     found: dict[str, dict[tuple[str, Any], Outcome]] = {measure: {} for measure in MEASURES}
     named = _prompts(trace)
     for key, (chosen, rejected) in panels.items():
@@ -133,13 +135,14 @@ def _outcomes(
         found["accuracy"][key] = Outcome(pd.Series((gaps > 0).astype(float), index=chosen.pair_ids), prompts)
         if key in far:
             there = at_place(
-                chosen.change().T, np.repeat(first_place(gains[key][None], value), len(chosen.pair_ids))
+                chosen.change().T,
+                np.repeat(first_place(gains[key][None], value[key[1]]), len(chosen.pair_ids)),
             )
             found["chosen"][key] = Outcome(pd.Series(there, index=chosen.pair_ids), prompts)
         gold = _gold(trace, chosen.run)
         if gold is not None:
             found["gold"][key] = Outcome(gold, pd.Series(gold.index, index=gold.index))
-    return found, float(value)
+    return found, float(np.mean(list(value.values()))) if value else np.nan
 
 
 def _prompts(trace: Trace) -> pd.Series:

@@ -151,7 +151,13 @@ def what_if_text(tried: pd.DataFrame) -> str:
                 f"{signed(row[name])} ({interval(row, name)})" if pd.notna(row[name]) else "–"
                 for row in tried.to_dict("records")
             ]
-    return shown.to_string(index=False)
+    short = tried["chosen"].isna().any()
+    note = (
+        "\n–: gained less than half the margin of the run as it is, or none; try more --steps"
+        if short
+        else ""
+    )
+    return shown.to_string(index=False) + note
 
 
 def along(settings: pd.DataFrame, baseline: str) -> list[str]:
