@@ -85,10 +85,10 @@ def write(write_run, tmp_path):
 
     def one(seeds=(0, 1), against=True):
         rng = np.random.default_rng(0)
-        tokens = {"chosen": np.full(20, 10), "rejected": np.full(20, 10)}
+        tokens = {"chosen": np.full(40, 10), "rejected": np.full(40, 10)}
         for name, fall, other in (("as-it-is", -0.3, ""), ("add_nll=0.1", -0.2, "as-it-is")):
             for seed in seeds:
-                noise = rng.normal(0, 0.01, 20)
+                noise = rng.normal(0, 0.01, 40)
                 ways = np.linspace(0, 1, 5)[:, None]
                 chosen = 10 * (-1 + ways * (fall + noise))
                 rejected = 10 * (-1 + ways * (fall - 0.5 + noise))
@@ -143,7 +143,7 @@ def test_with_one_seed_the_interval_is_students_over_pairs(write):
         )
         there[run.manifest["what_if"]["name"]] = 0.9 * (wide.loc[4] - wide.loc[0])
     difference = there["add_nll=0.1"] - there["as-it-is"]
-    low, high = stats.t.interval(0.95, 19, loc=difference.mean(), scale=stats.sem(difference))
+    low, high = stats.t.interval(0.95, 39, loc=difference.mean(), scale=stats.sem(difference))
     assert (row["chosen_low"], row["chosen_high"]) == pytest.approx((low, high))
 
 

@@ -70,7 +70,7 @@ def test_every_intervention_has_every_seed_and_a_name_of_its_own(checkpoint, pai
 @pytest.fixture(scope="module")
 def what_if(probe, tmp_path_factory):
     folder = tmp_path_factory.mktemp("what-if") / "runs"
-    assert probe(folder, "--what-if", "--drop", "length=0.3", "--steps", "12") == 0
+    assert probe(folder, "--what-if", "--drop", "length=0.3", "--steps", "12", "--probe-pairs", "40") == 0
     return folder
 
 

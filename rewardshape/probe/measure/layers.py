@@ -287,8 +287,8 @@ class _Pass:
             def at(value: Tensor, name: str = name) -> Any:
                 return torch.func.functional_call(module, {name: value}, (given,))
 
-            # How each feature of the output moves with its own weight: a norm mixes no features through its weights.
-            slope = torch.func.jvp(at, (weight.detach(),), (torch.ones_like(weight),))[1]
+            # How each feature of the output moves with its own weight: a norm's output is affine in its weights.
+            slope = at(torch.ones_like(weight)) - at(torch.zeros_like(weight))
             self._vector(weight, (gradient * _wide(slope)).reshape(self.positions, -1, len(weight)).sum(1))
 
     def _vector(self, weight: Tensor, per_position: Tensor) -> None:

@@ -16,8 +16,8 @@ from transformers import AutoModelForCausalLM
 from rewardshape import objective, read_trace
 from rewardshape.probe.__main__ import main
 from rewardshape.probe.measure.geometry import ches
-from rewardshape.trace.format import rewind
 from rewardshape.trace.read import read_probe_set
+from rewardshape.trace.records import rewind
 from tests.probe.test_run import plain_logp, texts, token_ids
 
 Probe = Callable[..., int]
