@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rewardshape.analysis.panels import run_label
+from rewardshape.analysis.panels import chosen_and_rejected, run_label
 from rewardshape.analysis.resampling import mean_interval
 from rewardshape.errors import InputError
 from rewardshape.trace import Trace
@@ -35,7 +35,7 @@ def destination_curve(trace: Trace, *, seed: int = 0) -> pd.DataFrame:
     DataFrame
         One row per run, step, response and group (`GROUPS`): ``run``, ``setting``, ``alpha``, ``seed``, ``step``,
         ``response``, ``group``, ``num_pairs``; ``mass``: mean over pairs of what the group gained (tokens), with
-        ``…_low`` and ``…_high`` over pairs; ``share``: of all mass that moved; ``moved``: that mass, and ``own``: the
+        ``…_low`` and ``…_high`` over prompts; ``share``: of all mass that moved; ``moved``: that mass, and ``own``: the
         net change of the responses' own tokens (both means over pairs, tokens).
 
     Raises
@@ -46,11 +46,17 @@ def destination_curve(trace: Trace, *, seed: int = 0) -> pd.DataFrame:
     if trace.destination.empty:
         raise InputError(f"{trace.folder}: no destinations; run the probe with --destination-every K")
     rows: list[dict[str, Any]] = []
+    prompts = {
+        (chosen.run.name, pair): prompt
+        for chosen, _ in chosen_and_rejected(trace)
+        for pair, prompt in zip(chosen.pair_ids, chosen.prompt_ids, strict=True)
+    }
     for run in trace.runs:
         mine = trace.destination[trace.destination["run"] == run.name]
         for (step, response), table in mine.groupby(["step", "response"], sort=False):
             masses = table[list(_COLUMNS.values())].to_numpy(float).T
-            low, high = mean_interval(masses, seed=seed)
+            of_prompts = np.array([prompts[run.name, pair] for pair in table["pair_id"]])
+            low, high = mean_interval(masses, of_prompts, seed=seed)
             total = masses.sum()
             for i, group in enumerate(GROUPS):
                 rows.append(

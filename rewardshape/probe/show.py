@@ -111,7 +111,7 @@ def show(trace: Trace, compared: list[pd.DataFrame], settings: Settings) -> None
     for line in [*diverged(trace), *_answers(summary)]:
         print(line)
     for rows in compared:
-        for line in along(settings_along(rows), baseline_setting(trace)):
+        for line in along(settings_along(rows), trace):
             print(line)
     if tried is not None:
         print(f"\n{what_if_heading(tried)}\n\n{what_if_text(tried)}")
@@ -160,22 +160,24 @@ def what_if_text(tried: pd.DataFrame) -> str:
     return shown.to_string(index=False) + note
 
 
-def along(settings: pd.DataFrame, baseline: str) -> list[str]:
+def along(settings: pd.DataFrame, trace: Trace) -> list[str]:
     """How far the chosen responses of each setting stand above the baseline's, at a few values of an axis."""
-    others = settings[settings["setting"] != baseline]
+    labels = {run.setting: run.setting_label for run in trace.runs}
+    others = settings[settings["setting"] != baseline_setting(trace)]
     if "difference" not in others or others["difference"].isna().all():
         return []
     known = np.sort(others.loc[others["difference"].notna() & (others["value"] > 0), "value"].unique())
     shown = known[np.unique(np.linspace(0, len(known) - 1, SHOWN + 1).round().astype(int))[1:]]
     seeds = int(others["num_seeds"].max())
     over = f"over {seeds} seeds, and how many agree on the sign" if seeds > 1 else "over prompts"
-    table = pd.DataFrame({"setting": others["setting"].unique()}).set_index("setting")
+    names = others["setting"].unique()
+    table = pd.DataFrame({"setting": [labels[name] for name in names]})
     for value in shown:
-        at = others[others["value"] == value].set_index("setting")
-        cells = {str(name): _cell(row) for name, row in zip(at.index, at.to_dict("records"), strict=True)}
-        table[f"{value:.3g}"] = [cells.get(str(name), "–") for name in table.index]
-    title = f"chosen above {baseline}'s [nats/token, 95 % intervals {over}] {AXES[settings['axis'].iloc[0]]}"
-    return ["", title, "", table.reset_index().to_string(index=False)]
+        at = others[others["value"] == value]
+        cells = {row["setting"]: _cell(row) for row in at.to_dict("records")}
+        table[f"{value:.3g}"] = [cells.get(name, "–") for name in names]
+    title = f"chosen above that of {labels[baseline_setting(trace)]} [nats/token, 95 % intervals {over}]"
+    return ["", f"{title} {AXES[settings['axis'].iloc[0]]}", "", table.to_string(index=False)]
 
 
 def _cell(row: dict[Any, Any]) -> str:

@@ -157,6 +157,8 @@ def _earlier_stop(tables: Tables) -> list[str]:
 
 def _in_common(tables: Tables) -> list[str]:
     """What falling pairs have in common, where it is beyond chance over all descriptors together."""
+    if tables.summary["chosen_change"].min() >= 0:  # in no run did they fall
+        return []
     pairs = tables.pairs[tables.pairs["run"] == tables.deepest]
     found = falling_pairs(pairs).query("told")
     if found.empty:

@@ -140,7 +140,7 @@ def story(word: Word, evidence: Evidence) -> list[str]:
         return [_sentence(line) for line in [*_progress(evidence), *evidence.facts]]
     lines = [
         *_fall(word, evidence),
-        *_rise(evidence),
+        *_rise(word, evidence),
         *_rejected(evidence),
         *_progress(evidence),
         *evidence.facts,
@@ -189,7 +189,7 @@ def _begun(onset: Onset, evidence: Evidence) -> str:
     return f"{known} (after {onset.low:g})" if evidence.exact else f"{known} ({span})"
 
 
-def _rise(evidence: Evidence) -> list[str]:
+def _rise(word: Word, evidence: Evidence) -> list[str]:
     highest, lost = evidence.highest, evidence.given_back
     if highest is None or lost is None or highest.value < evidence.smallest or highest.chance > 0.025:
         return []
@@ -199,6 +199,8 @@ def _rise(evidence: Evidence) -> list[str]:
     when = f"at {evidence.counts} {highest.step:g}"
     if -lost.value <= highest.value:
         return [f"chosen had {peak} {when}, and lost {amount(lost.value)} of it since"]
+    if not word.falls:
+        return [f"chosen had {peak} {when}, and stands {amount(lost.value)} lower at the end"]
     return [f"before it fell, chosen had {peak} {when}"]
 
 

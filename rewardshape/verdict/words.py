@@ -90,4 +90,4 @@ class Word(StrEnum):
         "bfloat16 and clip the gradient.",
         "Start again from a checkpoint before that step: what came after it has no use.",
     )
-    UNDETERMINED = ("undetermined", "it cannot be told from what was logged", False)
+    UNDETERMINED = ("undetermined", "it cannot be told from what was measured", False)

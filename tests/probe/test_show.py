@@ -84,7 +84,8 @@ def test_one_table_with_units_in_its_head_and_no_column_without_a_number(sweep, 
     assert "at target" in head  # the share of the pairs that the loss lets go
     assert "nan" not in said
     assert "gold" not in said  # nothing was sampled
-    row, cells = (text for text in said.splitlines() if text.split()[:1] == ["alpha=1"])
+    [row] = [text for text in said.splitlines() if text.split()[:1] == ["alpha=1"]]
+    [cells] = [text for text in said.splitlines() if text.split()[:3] == ["α", "=", "1"]]
     assert "+0.100 [" in row  # what it moved
     assert "where the margin has grown by (nats per token)" in said
     [values] = [text.split()[1:] for text in said.splitlines() if text.split()[:1] == ["setting"]]
