@@ -169,14 +169,15 @@ def along(settings: pd.DataFrame, trace: Trace) -> list[str]:
     known = np.sort(others.loc[others["difference"].notna() & (others["value"] > 0), "value"].unique())
     shown = known[np.unique(np.linspace(0, len(known) - 1, SHOWN + 1).round().astype(int))[1:]]
     seeds = int(others["num_seeds"].max())
-    over = f"over {seeds} seeds, and how many agree on the sign" if seeds > 1 else "over prompts"
+    over = ", 95 % intervals over prompts" if others["difference_low"].notna().any() else ""
+    over = f", 95 % intervals over {seeds} seeds, and how many agree on the sign" if seeds > 1 else over
     names = others["setting"].unique()
     table = pd.DataFrame({"setting": [labels[name] for name in names]})
     for value in shown:
         at = others[others["value"] == value]
         cells = {row["setting"]: _cell(row) for row in at.to_dict("records")}
         table[f"{value:.3g}"] = [cells.get(name, "–") for name in names]
-    title = f"chosen above that of {labels[baseline_setting(trace)]} [nats/token, 95 % intervals {over}]"
+    title = f"chosen above that of {labels[baseline_setting(trace)]} [nats/token{over}]"
     return ["", f"{title} {AXES[settings['axis'].iloc[0]]}", "", table.to_string(index=False)]
 
 
