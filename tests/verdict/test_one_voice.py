@@ -16,7 +16,7 @@ from rewardshape.probe.show import ends, text_table
 from rewardshape.report import write_report
 
 COMMITTED = Path(__file__).parents[2] / "figures" / "runs"
-PAIRS = 24
+PAIRS = 40
 TOKENS = {"chosen": np.full(PAIRS, 10), "rejected": np.full(PAIRS, 12)}
 
 
