@@ -21,7 +21,7 @@ from scipy import stats
 
 from rewardshape.analysis.equal import WITHIN_REACH, at_place, first_place
 from rewardshape.analysis.panels import Panel, chosen_and_rejected, logp_margins, run_objective, score_gaps
-from rewardshape.analysis.resampling import CONFIDENCE, MIN_PROMPTS, mean_error
+from rewardshape.analysis.resampling import CONFIDENCE, MIN_TESTED, mean_error
 from rewardshape.analysis.samples import samples_of
 from rewardshape.errors import InputError
 from rewardshape.trace import Run, Trace
@@ -179,7 +179,7 @@ def _effect(
         [outcomes[name, seed].prompts[one.index] for seed, one in zip(seeds, by_seed, strict=True)]
     )
     mean, count = float(each.mean()), prompts.nunique()
-    if count < MIN_PROMPTS:
+    if count < MIN_TESTED:
         return mean, np.nan, np.nan
     error = mean_error(each.to_numpy(float)[None], pd.factorize(prompts)[0])[0]
     variance, freedom = float(error**2), float(count - 1)

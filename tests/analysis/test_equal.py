@@ -16,7 +16,7 @@ def sweep(write_run, tmp_path):
     """α = 0 gains 0.04 nats per token a step and falls by 0.02; α = 1 gains 0.02 and falls by 0.015."""
     rows = {
         step: {
-            "prompt_id": [0, 1],
+            "prompt_id": ["a", "b"],
             "logp_sum": [-5.0, -6.0],
             "ref_logp_sum": [-5.0 - kl, -6.0 - kl],
             "gold": [kl, 1],
@@ -131,7 +131,7 @@ def test_the_kl_that_is_set_equal_is_the_same_in_every_row(write_run, tmp_path, 
         for step in (0, 3, 7, 11, 20):
             kl = scale * 0.1 * step * (1 + 0.2 * rng.normal(size=12))
             rows[step] = {
-                "prompt_id": list(range(12)), "logp_sum": [-5.0] * 12, "ref_logp_sum": (-5.0 - kl).tolist(),
+                "prompt_id": list("abcdefghijkl"), "logp_sum": [-5.0] * 12, "ref_logp_sum": (-5.0 - kl).tolist(),
                 "gold": [0.5] * 12,
             }  # fmt: skip
         write_line(write_run, tmp_path / f"alpha={alpha:g}", -0.02, -0.06, alpha=alpha, samples=rows)

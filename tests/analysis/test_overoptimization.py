@@ -54,7 +54,7 @@ def draw_samples(
     return pd.DataFrame(
         {
             "step": np.repeat(10 * np.arange(num_steps), num_prompts),
-            "prompt_id": np.tile(np.arange(num_prompts), num_steps),
+            "prompt_id": np.tile([f"prompt {i}" for i in range(num_prompts)], num_steps),
             "logp_sum": logp_sum.ravel(),
             "ref_logp_sum": (logp_sum - log_ratio).ravel(),
             "num_tokens": 25,
@@ -169,7 +169,7 @@ def test_the_curve_holds_kl_gold_and_implicit_reward_of_the_samples(trace_of, rn
 
 def test_several_samples_of_few_prompts_are_resampled_one_by_one(trace_of, rng):
     samples = draw_samples(rng, noise=0.2)
-    samples["prompt_id"] %= 4
+    samples["prompt_id"] = [f"prompt {i % 4}" for i in range(len(samples))]
     fit = turning_points(trace_of(samples)).iloc[0]
     assert fit["peak_sqrt_kl_low"] < fit["peak_sqrt_kl"] < fit["peak_sqrt_kl_high"]
 

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from rewardshape.trace import read_trace
 
-PAIRS, STEPS = 12, 6
+PAIRS, STEPS = 40, 6
 TOKENS = {name: np.full(PAIRS, 8) for name in ("chosen", "rejected", "rephrased", "shuffled")}
 
 

@@ -17,7 +17,7 @@ from rewardshape.errors import InputError
 from rewardshape.plotting.displacement import plot_descriptor, plot_displacement, plot_responses
 from rewardshape.plotting.style import CHOSEN, REJECTED
 
-PAIRS = 12
+PAIRS = 40
 
 
 def test_run_shows_levels_with_the_interval_of_their_change(run, line):
