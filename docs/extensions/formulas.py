@@ -19,7 +19,7 @@ INLINE = re.compile(r":math:`([^`]+)`")
 EQUATIONS = "\\begin{aligned}%s\\end{aligned}"
 
 CODE = re.compile(
-    r"^( *)(```|~~~).*?^\1\2[^\n]*$|``.+?``|`[^`\n]+`|\]\([^)]*\)|<[^>]+>", re.MULTILINE | re.DOTALL
+    r"^( *)(```|~~~).*?^\1\2[^\n]*$|``.+?``|`[^`\n]+`|\]\([^)]*\)|<[A-Za-z/!][^>]*>", re.MULTILINE | re.DOTALL
 )
 DISPLAYED = re.compile(r"\$\$(.+?)\$\$", re.DOTALL)
 IN_LINE = re.compile(r"(?<![\\$\w])\$([^$\n]+)\$(?![\w$])")
