@@ -1,10 +1,9 @@
 """What the geometry of probe pairs costs: processor time and memory, in units of one pass forward and backward.
 
-    python benchmarks/geometry.py CHECKPOINT PAIRS.jsonl [--pairs 16]
+    python benchmarks/geometry.py CHECKPOINT PAIRS.jsonl [--count 16]
 
 The unit reads the same tokens as training does, with the gradient of every weight. Beside it stand the products at
-step 0 (with the sums over all pairs), the products along an update, and what two estimates are off by: the products of
-the last layer alone, and of all layers in a random subspace.
+step 0 (with the sums over all pairs), the products along an update, and what the last layer alone would say.
 """
 
 from __future__ import annotations
@@ -40,7 +39,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkpoint")
     parser.add_argument("pairs")
-    parser.add_argument("--count", type=int, default=16)
+    parser.add_argument("--count", type=int, default=16, help="pairs")
+    parser.add_argument("--times", type=int, default=2, help="each is timed so often, and the best counts")
     options = parser.parse_args()
     tokenizer = AutoTokenizer.from_pretrained(options.checkpoint)
     read, _ = read_preferences([options.pairs])
@@ -64,7 +64,7 @@ def main() -> None:
         (-reader.logps(model, whole).logp_sum.mean()).backward()
 
     unit()
-    passes = min(seconds(unit) for _ in range(3))
+    passes = min(seconds(unit) for _ in range(options.times))
     base = peak()
     print(
         f"one pass forward and backward: {passes:.1f} s; peak {base:.2f} GB, weights and one gradient among it"
@@ -79,18 +79,18 @@ def main() -> None:
     gradients = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in weights]
     along = min(
         seconds(lambda: products(directions=(lambda k: gradients[k], lambda k: weights[k].detach())))
-        for _ in range(2)
+        for _ in range(options.times)
     )
     print(f"products along two directions: {along:.1f} s, {along / passes:.2f} ×; peak {peak():.2f} GB")
     model.zero_grad()
     gradients.clear()
     totals = tuple([torch.zeros_like(weight) for weight in weights] for _ in range(2))
     found = []
-    whole_time = min(seconds(lambda: found.append(products(totals=totals))) for _ in range(2))
+    whole_time = min(seconds(lambda: found.append(products(totals=totals))) for _ in range(options.times))
     print(
         f"products and sums over pairs: {whole_time:.1f} s, {whole_time / passes:.2f} ×; peak {peak():.2f} GB"
     )
-    own = min(seconds(products) for _ in range(2))
+    own = min(seconds(products) for _ in range(options.times))
     print(f"products alone: {own:.1f} s, {own / passes:.2f} ×")
     exact = found[0].gram
     last = Layers(model, [model.get_output_embeddings().weight])

@@ -44,7 +44,7 @@ def code_cells(path: Path) -> list[nbformat.NotebookNode]:
 
 
 def test_there_is_one_notebook_for_each_question():
-    assert [name.partition("_")[0] for name in NAMES] == ["1", "2", "3", "4", "5"]
+    assert [name.partition("_")[0] for name in NAMES] == ["1", "2", "3", "4", "5", "6"]
     questions = [read(path).cells[0].source.splitlines()[0] for path in NOTEBOOKS]
     assert all(re.fullmatch(r"# .*\?", question) for question in questions)
 

@@ -6,19 +6,22 @@ as the weights are after the update.
 
 from __future__ import annotations
 
+import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 from transformers import PreTrainedModel, TrainerCallback
 
+from rewardshape.data import EncodedPair
 from rewardshape.errors import InputError
 from rewardshape.probe.distributed import gather, here
-from rewardshape.probe.inputs import Inputs
+from rewardshape.probe.inputs import Inputs, probe_texts
 from rewardshape.probe.measure.destination import Destination, Tables
 from rewardshape.probe.measure.geometry import Geometry
 from rewardshape.probe.measure.influence import chosen_gradient, influences, preconditioned
@@ -26,9 +29,12 @@ from rewardshape.probe.measure.probe_set import PAIR, ProbeSet, ReferenceLogps
 from rewardshape.probe.stopping import Diverged, Stop
 from rewardshape.probe.training import PairTrainer, StepNumbers, TrainingOrder
 from rewardshape.trace import TraceWriter
-from rewardshape.trace.folder import RunFolder
+from rewardshape.trace.folder import RunFolder, write_whole
+from rewardshape.trace.records import lines_of, parsed
 
 OnStep = Callable[[int, dict[str, float], dict[str, float]], None]
+
+KEPT_TEXTS = 50  # of the training pairs that push chosen down most, at every measurement
 
 
 @dataclass(frozen=True)
@@ -234,9 +240,14 @@ def destination_of(
 
 
 def influence_of(
-    trainer: PairTrainer, policy: PreTrainedModel, probe: ProbeSet, order: TrainingOrder
+    trainer: PairTrainer,
+    policy: PreTrainedModel,
+    probe: ProbeSet,
+    order: TrainingOrder,
+    inputs: Inputs,
+    files: RunFolder,
 ) -> Callable[[], dict[str, list[Any]]]:
-    """What the record asks for when the influence of the pairs is due."""
+    """What the record asks for when the influence of the pairs is due; `files` keeps the texts of the strongest."""
     if here().processes > 1:
         raise InputError("--influence-every: takes whole gradients; run it on one process")
     pairs = order.pairs()
@@ -250,6 +261,17 @@ def influence_of(
         found = influences(
             weights, direction, gradient, train, trainer.score, trainer.objective, trainer.reference
         )
+        lowest = [pairs[place] for place in np.argsort(found, kind="stable")[:KEPT_TEXTS]]
+        keep_texts(files.pushing, lowest, inputs.tokenizer)
         return {"pair_id": [pair.pair_id for pair in pairs], "influence": found.tolist()}
 
     return influence
+
+
+def keep_texts(file: Path, pairs: Sequence[EncodedPair], tokenizer: Any) -> None:
+    """Add the texts of pairs to those that a file has already."""
+    lines = [line for _, line in lines_of(file)] if file.is_file() else []
+    known = {row["pair_id"] for line in lines if (row := parsed(line)) is not None}
+    new = [pair for pair in pairs if pair.pair_id not in known]
+    lines += [json.dumps(row, ensure_ascii=False) + "\n" for row in probe_texts(new, tokenizer)]
+    write_whole(file, "".join(lines))

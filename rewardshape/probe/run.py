@@ -322,7 +322,9 @@ def train(planned: PlannedRun, policy: PreTrainedModel, shared: Shared, stop: St
         geometry=Geometry(trainer, inputs.probe, every=every) if every else None,
         destination=destination_of(trainer, policy, probe, inputs) if probing.destination_every else None,
         destination_every=probing.destination_every or 1,
-        influence=influence_of(trainer, policy, probe, order) if probing.influence_every else None,
+        influence=influence_of(trainer, policy, probe, order, inputs, RunFolder(folder))
+        if probing.influence_every
+        else None,
         influence_every=probing.influence_every or 1,
     )
     checkpoint = on_main(lambda: begin_or_rewind(planned, shared))

@@ -26,7 +26,7 @@ from rewardshape.analysis.pairs import DESCRIPTORS
 from rewardshape.numbers import GREEK, interval, number, shortest, signed
 from rewardshape.report.charts import Drawer, Palette
 from rewardshape.report.data import as_json, printable, script_data
-from rewardshape.report.pairs import worst_pairs
+from rewardshape.report.pairs import pair_text, read_texts, worst_pairs
 from rewardshape.report.pictures import pictures
 from rewardshape.report.samples import SHOWN, then_and_now
 from rewardshape.trace import RunFolder, Trace, read_trace, write_whole
@@ -340,8 +340,15 @@ def _influence(tables: Tables) -> dict[str, Any] | None:
     rows = (
         found[(found["run"] == tables.deepest) & (found["influence"] < 0)].head(MAX_ROWS).to_dict("records")
     )
+    [run] = [run for run in tables.trace.runs if run.name == tables.deepest]
+    texts = read_texts(RunFolder(run.folder).pushing)
     shown = [
-        {"pair_id": str(r["pair_id"]), "visits": r["visits"], "influence": signed(r["influence"], 4)}
+        {
+            "pair_id": str(r["pair_id"]),
+            "visits": r["visits"],
+            "influence": signed(r["influence"], 4),
+            "text": pair_text(texts.get(str(r["pair_id"]))),
+        }
         for r in rows
     ]
     return {"label": tables.labels[tables.deepest], "rows": shown}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from rewardshape.analysis.panels import chosen_and_rejected
 from rewardshape.numbers import signed
 from rewardshape.report.charts import keep
 from rewardshape.trace import Run, Trace, read_probe_set
+from rewardshape.trace.records import lines_of, parsed
 from rewardshape.verdict.findings import Tables
 
 MAX_PAIRS = 5  # shown without a script
@@ -241,3 +243,17 @@ def _by_pair(logps: Changes, place: dict[str, int]) -> dict[int, list[list[int]]
         ]
         for pair in pairs
     }
+
+
+def read_texts(file: Path) -> dict[str, dict[str, Any]]:
+    """The texts of pairs that a run kept, by pair id; empty where it kept none."""
+    rows = [parsed(line) for _, line in lines_of(file)] if file.is_file() else []
+    return {str(row["pair_id"]): row for row in rows if row and "pair_id" in row}
+
+
+def pair_text(text: dict[str, Any] | None) -> dict[str, str] | None:
+    """Prompt, chosen and rejected of a pair, cut to what a page holds."""
+    if text is None:
+        return None
+    cut = {name: str(said)[:MAX_PROMPT] for name, said in text.get("responses", {}).items()}
+    return {"prompt": prompt_end(text), "chosen": cut.get("chosen", ""), "rejected": cut.get("rejected", "")}

@@ -93,6 +93,11 @@ class RunFolder:
         return self.path / "reference.json"
 
     @property
+    def pushing(self) -> Path:
+        """Texts of the training pairs that pushed chosen down most, where influence is measured."""
+        return self.path / "pushing_pairs.jsonl"
+
+    @property
     def dropped(self) -> Path:
         """Of a run with ``--drop``: the criterion, and the ids of the pairs that were left out."""
         return self.path / "dropped.json"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from html import unescape
 
 import numpy as np
 import pytest
@@ -78,3 +80,16 @@ def test_a_resumed_run_measures_against_the_same_start(whole, tmp_path):
     RunFolder(output).set_status("running")
     assert main(["--resume", "--output", str(output), "--quiet"]) == 0
     assert (output / "trace.jsonl").read_bytes() == (whole / "trace.jsonl").read_bytes()
+
+
+def test_the_page_shows_the_texts_of_the_pairs_that_pushed_down_most(whole):
+    """Every training pair on the page opens to its own prompt and responses, as the model reads them."""
+    lines = RunFolder(whole).pushing.read_text(encoding="utf-8").splitlines()
+    kept = {row["pair_id"]: row for row in map(json.loads, lines)}
+    lowest = read_trace(whole).influence.query("step == 6").nsmallest(5, "influence")["pair_id"]
+    assert set(lowest) <= set(kept)
+    page = unescape(RunFolder(whole).report.read_text(encoding="utf-8"))
+    most = pair_influence(read_trace(whole)).iloc[0]["pair_id"]
+    for name in ("chosen", "rejected"):
+        assert f"<b>{name}</b> {kept[most]['responses'][name]}" in page
+    assert f"<summary><bdi>{most}</bdi></summary>" in page

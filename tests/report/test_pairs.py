@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
-from rewardshape.report.pairs import pair_data, shade, worst_pairs
+from rewardshape.report.pairs import pair_data, pair_text, read_texts, shade, worst_pairs
 from rewardshape.trace import read_trace
 from rewardshape.verdict.findings import Tables
 
@@ -62,3 +64,14 @@ def test_worst_pairs_are_those_that_fell_most(write, tmp_path):
 
 def test_no_pair_fell_no_pair_is_shown_as_fallen(write, tmp_path):
     assert worst_pairs(Tables(read_trace(write(tmp_path / "run", fall=-0.2)))) == ([], 0.0)
+
+
+def test_texts_of_pairs_are_read_cut_and_absent_where_none_were_kept(tmp_path):
+    file = tmp_path / "pushing.jsonl"
+    assert read_texts(file) == {}
+    kept = {"pair_id": "a:1", "prompt": "p" * 5000, "responses": {"chosen": "<b>yes</b>", "rejected": "no"}}
+    file.write_text(json.dumps(kept) + "\n", encoding="utf-8")
+    text = pair_text(read_texts(file)["a:1"])
+    assert (text["chosen"], text["rejected"]) == ("<b>yes</b>", "no")
+    assert len(text["prompt"]) < 1300
+    assert pair_text(None) is None
