@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from accelerate.utils import extract_model_from_parallel
 
+from rewardshape.probe.resume import fingerprint_of
+
 
 def inner_of(model: torch.nn.Module) -> Any:
     """The model inside the wrappers of distributed training and of torch.compile; adapters stay on it."""
@@ -37,6 +39,16 @@ def has_adapters(model: torch.nn.Module) -> bool:
 def is_in_shards(model: torch.nn.Module) -> bool:
     """Whether no process holds the weights as a whole."""
     return any(hasattr(weight, "device_mesh") or hasattr(weight, "ds_id") for weight in model.parameters())
+
+
+def fingerprint(model: torch.nn.Module) -> str | None:
+    """`fingerprint_of` the weights; None where they are in shards, or held in few bits by a class of their own."""
+    if is_in_shards(model):
+        return None
+    try:
+        return fingerprint_of(model)
+    except (NotImplementedError, RuntimeError, KeyError):
+        return None
 
 
 @contextlib.contextmanager

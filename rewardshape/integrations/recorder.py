@@ -26,6 +26,7 @@ import rewardshape
 from rewardshape.errors import InputError
 from rewardshape.integrations.models import (
     evaluating,
+    fingerprint,
     has_adapters,
     inner_of,
     is_in_shards,
@@ -40,7 +41,6 @@ from rewardshape.probe.measure.logprobs import choose_reader
 from rewardshape.probe.measure.probe_set import PAIR, Measurement, ProbeSet, num_tokens
 from rewardshape.probe.measure.sampling import Sampler
 from rewardshape.probe.reference import untouched_model
-from rewardshape.probe.resume import fingerprint_of
 from rewardshape.probe.training import call_inside
 from rewardshape.theory import Objective, Responses
 from rewardshape.trace import RunFolder, TraceWriter, write_json
@@ -419,7 +419,7 @@ class Recorder:
             "objective": self._objective(),
             "model": {
                 "checkpoint": inner.config._name_or_path,
-                "fingerprint": None if is_in_shards(inner) else fingerprint_of(inner),
+                "fingerprint": fingerprint(inner),
                 "architecture": inner.config.architectures,
                 "parameters": sum(weight.numel() for weight in inner.parameters()),
                 "special_tokens": manifest.special_tokens(self.tokenizer),

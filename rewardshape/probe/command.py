@@ -1,4 +1,11 @@
-"""The command line: words to settings and back, and the help. Made from `rewardshape.probe.settings`, line by line."""
+"""The command line: words to settings and back, and the help. Made from `rewardshape.probe.settings`, line by line.
+
+On argparse, and not on HfArgumentParser, jsonargparse or tyro: here a setting of one value or of several is one field
+(`--alpha 0 0.25` is a sweep), the manifest leads back to the very command, a mistake is one line with the nearest flag,
+and `--help` needs neither torch nor transformers. HfArgumentParser comes with transformers and takes no list in the
+place of a number; jsonargparse and tyro would want every setting declared as a union of a number and a list, and have
+errors of several lines. What would be left for a library is what argparse does.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +28,7 @@ from rewardshape.trace.folder import RunFolder
 PROGRAM = "python -m rewardshape.probe"
 OF_THE_OUTPUT = {
     "output",
+    "jobs",
     "resume",
     "repair",
     "quiet",

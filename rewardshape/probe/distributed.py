@@ -48,6 +48,15 @@ def is_sharded() -> bool:
     return bool(parse_flag_from_env("ACCELERATE_USE_FSDP"))
 
 
+def refuse_deepspeed() -> None:
+    """`InputError` where a launcher asks for DeepSpeed, which the probe does not train under."""
+    if parse_flag_from_env("ACCELERATE_USE_DEEPSPEED"):
+        raise InputError(
+            "DeepSpeed: the probe shards with FSDP2 (accelerate launch --use_fsdp --fsdp_version 2); in a trainer "
+            "under DeepSpeed, measure with rewardshape.ProbeCallback"
+        )
+
+
 def join() -> None:
     """Meet the processes that torchrun or accelerate started beside this one; alone, nothing happens."""
     if alone():

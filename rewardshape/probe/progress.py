@@ -66,8 +66,12 @@ class Progress:
         self._last_step = time.monotonic()
         self._show({"": doing}, due=True)
 
-    def step(self, values: Mapping[str, Any], *, tokens: int) -> None:
-        """One more step done; `values` are shown as they are, `tokens` it processed become tokens per second."""
+    def step(self, values: Mapping[str, Any], *, tokens: int, name: str = "") -> None:
+        """One more step done; `values` are shown as they are, `tokens` it processed become tokens per second.
+
+        Of several runs at a time, `name` says of which.
+        """
+        self._name = name or self._name
         self._done += 1
         self._fresh += 1
         now = time.monotonic()

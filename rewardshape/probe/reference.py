@@ -59,6 +59,10 @@ class Reference:
             on_main(lambda: write_whole(self.file, json.dumps({**self._kept(), **logps})))
         return self._logps
 
+    def is_kept(self) -> bool:
+        """Whether nobody has to measure it any more."""
+        return self._logps is not None or self._kept().keys() >= {pair.pair_id for pair in self.pairs}
+
     def _kept(self) -> ReferenceLogps:
         if not self.file.is_file():
             return {}

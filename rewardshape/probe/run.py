@@ -7,30 +7,30 @@ for all of them the reader, for those of one seed the pairs, their split and the
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel, set_seed
 
-from rewardshape.data import embedded
 from rewardshape.errors import InputError
 from rewardshape.probe import manifest, plan
 from rewardshape.probe.beginning import Beginning, beginnings_of
 from rewardshape.probe.checkpoints import step_of
-from rewardshape.probe.distributed import here, is_sharded, join, on_main
+from rewardshape.probe.distributed import here, is_sharded, join, on_main, refuse_deepspeed
 from rewardshape.probe.dropped import dropped_pairs
-from rewardshape.probe.grid import Grid, PlannedRun, plan_runs
-from rewardshape.probe.inputs import Inputs, as_tokens, prompts_to_sample, write_prompts
+from rewardshape.probe.grid import Grid, PlannedRun, build_objective, plan_runs
+from rewardshape.probe.inputs import Inputs, as_tokens
+from rewardshape.probe.jobs import in_processes
 from rewardshape.probe.live import live_page
 from rewardshape.probe.lock import locked
 from rewardshape.probe.measure.geometry import Geometry
-from rewardshape.probe.measure.gold import Gold, gold_function, gold_model
+from rewardshape.probe.measure.gold import Gold
 from rewardshape.probe.measure.logprobs import Reader, choose_reader
 from rewardshape.probe.measure.probe_set import ProbeSet
 from rewardshape.probe.measure.responses import check_scores
-from rewardshape.probe.measure.sampling import Sampler
 from rewardshape.probe.outline import outline
 from rewardshape.probe.policy import check_optimizer, load_policy
 from rewardshape.probe.process import set_up
@@ -38,6 +38,7 @@ from rewardshape.probe.progress import Progress, changes_shown
 from rewardshape.probe.recorder import Measures, Recorder, destination_of, influence_of
 from rewardshape.probe.reference import untouched_model
 from rewardshape.probe.resume import at_step_0, fingerprint_of, going_on, mend
+from rewardshape.probe.samples import gold_of, sampled, samples_of
 from rewardshape.probe.settings import Settings
 from rewardshape.probe.stopping import (
     Diverged,
@@ -116,6 +117,7 @@ def run(
     objects = {"checkpoint": checkpoint, "data": data}
     in_memory = tuple(name for name, given in objects.items() if given is not None)
     _require_objects(settings, in_memory)
+    refuse_deepspeed()
     with set_up():
         join()
         grid = replace(plan_runs(settings, checkpoint), in_memory=in_memory)
@@ -175,16 +177,18 @@ def run_all(
             names = [planned.name for planned in grid.runs]
             for line in on_main(lambda: mend(resumed, names)) if output.repair else ():
                 progress.say(line)
-        for planned in grid.runs:
-            if resumed is not None and on_main(lambda: is_settled(RunFolder(resumed / planned.name))):  # noqa: B023
-                progress.skip(planned.settings.training.steps)
-                continue
+        left = list(unsettled(grid, resumed, progress))
+        for planned in left:
             policy = fresh_policy(planned)
             if shared is None:  # nothing is written before the checkpoint has shown that it can be used
                 shared = replace(
                     begin(grid, inputs, gold, policy, planned, progress, held), by_force=by_force
                 )
                 on_folder(shared.home)
+                if output.jobs > 1 and len(left) > 1:
+                    del policy
+                    run_together(left, shared)
+                    break
             try:
                 run_one(planned, policy, shared)
             except Diverged as error:  # a result of the sweep like any other
@@ -193,6 +197,62 @@ def run_all(
                 progress.say(f"{planned.name}: {error}")
             del policy  # before the next one is loaded
     return Path(str(resumed)) if shared is None else shared.home
+
+
+def unsettled(grid: Grid, resumed: Path | None, progress: Progress) -> Iterator[PlannedRun]:
+    """The runs that something is left to do for; the steps of the others count as done."""
+    for planned in grid.runs:
+        if resumed is not None and on_main(lambda: is_settled(RunFolder(resumed / planned.name))):  # noqa: B023
+            progress.skip(planned.settings.training.steps)
+        else:
+            yield planned
+
+
+def run_together(left: Sequence[PlannedRun], shared: Shared) -> None:
+    """The runs, several at a time, each in a process of its own."""
+    if here().processes > 1:
+        raise InputError("--jobs: starts its own processes; leave the launcher out, or --jobs")
+    jobs, progress = shared.grid.settings.output.jobs, shared.progress
+    needs_reference = {planned.name for planned in left if planned.objective.needs_reference}
+
+    def measures_reference(planned: PlannedRun) -> bool:
+        return planned.name in needs_reference and not shared.of(planned).reference.is_kept()
+
+    def may_begin(planned: PlannedRun, running: Sequence[PlannedRun]) -> bool:
+        """Not while another measures a reference: this one needs it, or would write beside it."""
+        return not measures_reference(planned) or not any(map(measures_reference, running))
+
+    def handed(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
+        """An objective may be of a user's own code: each process makes it again."""
+        return [replace(planned, objective=None) for planned in runs]  # type: ignore[arg-type]
+
+    grid = replace(shared.grid, runs=handed(shared.grid.runs))
+    common = replace(shared, grid=grid, gold=None, progress=None, by_force=None)  # type: ignore[arg-type]
+    with stop_on_signal() as stop:
+        ended = in_processes(
+            run_apart, common, handed(left), jobs=jobs, may_begin=may_begin, progress=progress, stop=stop
+        )
+    if stop.is_set():
+        raise Interrupted(stop.signal_number, shared.home)
+    for planned, how in ended:
+        if how.kind == "diverged":
+            progress.say(f"{planned.name}: {how.reason}")
+        elif how.kind == "refused":
+            raise InputError(f"{planned.name}: {how.reason}")
+        elif how.kind == "failed":
+            raise RuntimeError(f"{planned.name}: {how.reason}")
+
+
+def run_apart(common: Shared, run: PlannedRun, progress: Progress) -> None:
+    """One run in a process of its own."""
+    planned = replace(run, objective=build_objective(run.settings.objective))
+    shared = replace(
+        common,
+        gold=gold_of(common.grid),
+        progress=progress,
+        by_force=lambda number: os._exit(128 + number),
+    )
+    run_one(planned, fresh_policy(planned), shared)
 
 
 def fresh_policy(planned: PlannedRun) -> PreTrainedModel:
@@ -317,7 +377,7 @@ def train(planned: PlannedRun, policy: PreTrainedModel, shared: Shared, stop: St
     measures = Measures(
         probe,
         probing.probe_every,
-        samples=samples_of(trainer, planned, shared, untouched) if untouched else None,
+        samples=samples_of(trainer, planned, inputs, shared.gold, untouched, folder) if untouched else None,
         sample_every=probing.sample_every or 1,
         geometry=Geometry(trainer, inputs.probe, every=every) if every else None,
         destination=destination_of(trainer, policy, probe, inputs) if probing.destination_every else None,
@@ -359,8 +419,10 @@ def train(planned: PlannedRun, policy: PreTrainedModel, shared: Shared, stop: St
 
 def counted(planned: PlannedRun, grid: Grid) -> str:
     """The run for the progress line: which one of how many."""
-    name = planned.name or planned.objective.name
-    return f"{name} ({grid.runs.index(planned) + 1}/{len(grid.runs)})" if len(grid.runs) > 1 else name
+    if len(grid.runs) == 1:
+        return planned.name or planned.objective.name
+    names = [run.name for run in grid.runs]
+    return f"{planned.name} ({names.index(planned.name) + 1}/{len(names)})"
 
 
 def begin_or_rewind(planned: PlannedRun, shared: Shared) -> Path | None:
@@ -377,55 +439,3 @@ def optimizer_notes(grid: Grid) -> list[str]:
     """What is worth saying about the optimisers; `InputError` where one cannot be had."""
     notes = [check_optimizer(planned.decided.optimizer, planned.settings.model) for planned in grid.runs]
     return [note for note in dict.fromkeys(notes) if note]
-
-
-# --- samples ----------------------------------------------------------------------------------------------------
-
-
-def sampled(planned: PlannedRun) -> bool:
-    """Whether responses are sampled along a run."""
-    return planned.settings.probing.sample_every is not None
-
-
-def gold_of(grid: Grid) -> Gold | None:
-    """The gold reward that was asked for; the embedded task has its own."""
-    probing = grid.settings.probing
-    if probing.gold_model:
-        return gold_model(probing.gold_model, grid.settings.model, here().device)
-    if probing.gold:
-        return gold_function(probing.gold)
-    return embedded.gold if grid.settings.checkpoint is None else None
-
-
-def samples_of(
-    trainer: PairTrainer, planned: PlannedRun, shared: Shared, untouched: Any
-) -> Callable[[int], dict[str, list[Any]]]:
-    """What the record asks for when samples are due."""
-    if trainer.is_fsdp_enabled:
-        raise InputError(
-            "--sample-every: a sharded model (FSDP) cannot sample; run it under DDP or on one process"
-        )
-    probing, inputs = planned.settings.probing, shared.of(planned).inputs
-    sampler = Sampler(
-        prompts_to_sample(planned, inputs),
-        inputs.tokenizer,
-        shared.reader,
-        reference=untouched,
-        gold=shared.gold,
-        max_tokens=planned.decided.max_response_tokens,
-        seed=planned.settings.training.seed,
-        temperatures=probing.sample_temperatures,
-    )
-    several = -(-probing.samples // len(sampler.prompts))
-    on_main(
-        lambda: write_prompts(
-            RunFolder(shared.home / planned.name).prompts, sampler.prompts, inputs.tokenizer
-        )
-    )
-
-    def samples(step: int) -> dict[str, list[Any]]:
-        policy = trainer.accelerator.unwrap_model(trainer.model)
-        at_one = probing.best_of if step == 0 else several
-        return sampler.measure(policy, step, per_prompt=several, at_one=at_one)
-
-    return samples

@@ -317,6 +317,11 @@ class OutputSettings:
         None, "steps between checkpoints; default a fifth of --steps", "K"
     )
     keep_checkpoints: int = _setting(1, "how many of the newest checkpoints stay", "N")
+    jobs: int = _setting(
+        1,
+        "run so many runs of a sweep at a time, each in a process of its own, with one GPU each in turn",
+        "N",
+    )
     report_to: str = _setting("none", "also send every step to a tracker", choices=TRACKERS)
     live: bool = _setting(False, "write report.html while the run goes on; opened once, it refreshes itself")
     quiet: bool = _setting(False, "no progress, no table")
@@ -324,7 +329,7 @@ class OutputSettings:
     dry_run: bool = _setting(False, "print the plan and stop")
 
     def __post_init__(self) -> None:
-        _require_positive(self, "checkpoint_every", "keep_checkpoints")
+        _require_positive(self, "checkpoint_every", "keep_checkpoints", "jobs")
         if self.output is not None:
             _require(
                 self.output.encode("utf-8", "ignore").decode() == self.output,
@@ -340,8 +345,8 @@ class OutputSettings:
 
 # A resumed run may change these; everything else would make it another run.
 CHANGEABLE = {
-    "probe_every", "checkpoint_every", "keep_checkpoints", "live", "quiet", "json", "dry_run", "resume", "repair",
-    "output",
+    "probe_every", "checkpoint_every", "keep_checkpoints", "jobs", "live", "quiet", "json", "dry_run", "resume",
+    "repair", "output",
 }  # fmt: skip
 
 

@@ -19,8 +19,8 @@ NOT_A_SETTING = {
     "seed", "seeds", "what_if",
     "probe_pairs", "probe_every", "probe_in_training", "probe_responses", "geometry_every",
     "destination_every", "influence_every", "sample_every", "sample_temperatures", "samples", "best_of", "gold",
-    "gold_model", "output", "resume", "repair", "checkpoint_every", "keep_checkpoints", "report_to", "live", "quiet",
-    "json", "dry_run",
+    "gold_model", "output", "resume", "repair", "checkpoint_every", "keep_checkpoints", "jobs", "report_to", "live",
+    "quiet", "json", "dry_run",
 }  # fmt: skip
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import torch
 from peft import LoraConfig, get_peft_model
 
-from rewardshape import Recorder, objective
+from rewardshape import Recorder, objective, read_trace
 from rewardshape.integrations.models import has_adapters, inner_of, is_in_shards, kind_of
 
 DPO = objective("dpo", beta=0.1)
@@ -36,3 +37,22 @@ def test_wrappers_are_seen_through_and_adapters_stay(model):
     assert inner_of(adapted) is adapted
     assert has_adapters(adapted)
     assert kind_of(adapted) == kind == "llama of width 96 with 138 tokens"
+
+
+def test_adapters_on_weights_of_eight_bits_are_measured_as_they_stand(
+    model, tokenizer, rows, plain_logps, tmp_path
+):
+    from torchao.quantization import Int8WeightOnlyConfig, quantize_
+
+    quantize_(model.model, Int8WeightOnlyConfig())
+    adapted = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj", "v_proj"]))
+    for name, weight in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.05)
+    with Recorder(adapted, tokenizer, rows[:3], DPO, tmp_path / "run") as recorder:
+        recorder.measure(0)
+    found = read_trace(tmp_path / "run")
+    np.testing.assert_allclose(
+        found.responses["logp_sum"], plain_logps(adapted, tokenizer, rows[:3]), atol=2e-3
+    )
+    assert found.settings["model"]["fingerprint"] is None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -230,3 +231,49 @@ def test_both_processes_end_with_the_same_weights(one, two):
     a, b = (load_file(run / "checkpoints" / "checkpoint-4" / "model.safetensors") for run in (one, two))
     assert a.keys() == b.keys()
     assert max((a[name] - b[name]).abs().max().item() for name in a) < 1e-5
+
+
+# --- accelerate's launcher, with the words of docs/scaling.md ---------------------------------------------------------
+
+
+def as_typed(mark: str) -> list[str]:
+    """The launcher's words of the line in the guide that has `mark`, for two processes."""
+    guide = Path(__file__).resolve().parents[2] / "docs" / "scaling.md"
+    lines = guide.read_text(encoding="utf-8").replace("\\\n", " ").splitlines()
+    [line] = [line for line in lines if line.startswith("accelerate launch") and mark in line]
+    words = shlex.split(line)
+    words = words[: words.index("-m")]
+    words[words.index("--num_processes") + 1] = "2"
+    return [str(Path(sys.executable).with_name(words[0])), *words[1:]]
+
+
+def accelerated(mark: str, *program: str) -> subprocess.CompletedProcess[str]:
+    words = [*as_typed(mark), *program]
+    return subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=400)
+
+
+def test_accelerate_launches_two_processes_that_record_what_one_records(task, one, tmp_path):
+    done = accelerated(
+        "--multi_gpu", "-m", "rewardshape.probe", *task, "--output", str(tmp_path / "run"), "--quiet"
+    )
+    assert done.returncode == 0, done.stderr
+    assert_same_record(tmp_path / "run", one)
+    assert read_trace(tmp_path / "run").settings["device"]["processes"] == 2
+
+
+def test_accelerate_launches_a_sharded_model(task, one, tmp_path):
+    program = tmp_path / "sharded.py"
+    program.write_text(SHARDED)
+    done = accelerated("--use_fsdp", str(program), *task, "--output", str(tmp_path / "run"), "--quiet")
+    assert done.returncode == 0, done.stderr
+    newest, _ = newest_whole(tmp_path / "run" / "checkpoints")
+    assert len(list((newest / "pytorch_model_fsdp_0").glob("*.distcp"))) == 2  # sharded it was
+    assert_same_record(tmp_path / "run", one)
+
+
+def test_a_process_that_fails_under_accelerate_ends_all_with_one_line_and_status_1(task, tmp_path):
+    words = [*task, "--output", str(tmp_path / "run"), "--batch-size", "6", "--micro-batch-size", "2"]
+    done = accelerated("--multi_gpu", "-m", "rewardshape.probe", *words)
+    assert done.returncode == 1
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert errors == ["error: --batch-size 6: must be a multiple of 2 processes × --micro-batch-size 2"]

@@ -1,0 +1,142 @@
+"""Several runs at a time record what they record one after the other, are seen on one line, and stop together."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rewardshape import InputError, read_trace
+from rewardshape.probe.command import parse
+from rewardshape.probe.jobs import Ended, Relay, in_processes, list_of_gpus, outcome
+from rewardshape.probe.progress import Progress
+from rewardshape.probe.stopping import Diverged, Stop
+
+SWEEP = ["--objective", "dpo", "--beta", "0.1", "0.3", "0.5"]
+SMALL = ["--steps", "3", "--batch-size", "4", "--probe-pairs", "6", "--learning-rate", "1e-3"]
+
+
+def command(checkpoint: str, pairs_file: str, output: Path, *flags: str) -> list[str]:
+    words = [checkpoint, "--data", pairs_file, "--output", str(output), *SWEEP, *SMALL, *flags]
+    return [sys.executable, "-m", "rewardshape.probe", *words]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def test_two_at_a_time_write_the_very_records_of_one_after_the_other(probe, checkpoint, pairs_file, tmp_path):
+    assert probe(tmp_path / "alone", *SWEEP, *SMALL) == 0
+    done = subprocess.run(
+        command(checkpoint, pairs_file, tmp_path / "two", "--jobs", "2"),
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stderr
+    for name in ("beta=0.1", "beta=0.3", "beta=0.5"):
+        a, b = ((tmp_path / folder / name / "trace.jsonl").read_bytes() for folder in ("alone", "two"))
+        assert a == b
+        assert read_trace(tmp_path / "two" / name).settings["status"] == "done"
+    assert (tmp_path / "two" / "reference.json").read_bytes() == (
+        tmp_path / "alone" / "reference.json"
+    ).read_bytes()
+    assert (tmp_path / "two" / "report.html").is_file()
+    assert "(3/3)" in done.stderr
+    assert done.stderr.count("pairs tokenised") == 1  # read once, for all
+    assert "Traceback" not in done.stderr
+
+
+def test_stopped_together_and_gone_on_with(probe, checkpoint, pairs_file, tmp_path):
+    flags = ["--steps", "300", "--checkpoint-every", "300", "--jobs", "2"]
+    words = command(checkpoint, pairs_file, tmp_path / "run", *flags)
+    process = subprocess.Popen(
+        words, env=environment(), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
+    traces = [tmp_path / "run" / name / "trace.jsonl" for name in ("beta=0.1", "beta=0.3")]
+    deadline = time.monotonic() + 400
+    while time.monotonic() < deadline and process.poll() is None:
+        if all(file.is_file() and file.read_bytes().count(b"\n") >= 3 for file in traces):
+            break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 143, said
+    assert said.count("--resume --output") == 1
+    for file in traces:
+        assert read_trace(file.parent).settings["status"] == "interrupted"
+        step = read_trace(file.parent).steps["step"].max()
+        assert (file.parent / "checkpoints" / f"checkpoint-{step}").is_dir()
+
+
+def test_a_launcher_and_jobs_are_refused_together(monkeypatch):
+    with pytest.raises(InputError, match="must be positive"):
+        parse(["--jobs", "0"])
+
+
+# --- the parts, with a work of their own ------------------------------------------------------------------------------
+
+
+def triple(common, run, progress):  # what `in_processes` is given: it is imported by name in each process
+    progress.begin(run, "working")
+    progress.step({"step": run}, tokens=1)
+    if run == "bad":
+        raise InputError("no good")
+    if run == "dead":
+        os.kill(os.getpid(), signal.SIGKILL)
+    (common / run).write_text(os.environ["OMP_NUM_THREADS"])
+
+
+def told(runs: list[str], folder: Path, **more) -> list[tuple[str, Ended]]:
+    with Progress(len(runs), quiet=True) as progress:
+        return in_processes(
+            triple,
+            folder,
+            runs,
+            jobs=2,
+            may_begin=lambda run, running: True,
+            progress=progress,
+            stop=Stop(),
+            **more,
+        )
+
+
+def test_every_run_is_done_once_and_a_failure_stops_the_rest(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    monkeypatch.setattr(triple, "__module__", "test_jobs")
+    monkeypatch.setitem(sys.modules, "test_jobs", sys.modules[__name__])
+    ended = told(["a", "b", "c"], tmp_path)
+    assert sorted((run, how.kind) for run, how in ended) == [("a", "done"), ("b", "done"), ("c", "done")]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a", "b", "c"]
+    ended = told(["bad", "dead", "d", "e"], tmp_path)
+    kinds = {run: how.kind for run, how in ended}
+    assert kinds["bad"] == "refused"
+    assert "e" not in kinds  # nothing begins after it
+
+
+def test_how_it_ended_is_a_record():
+    def fails(error: BaseException) -> None:
+        raise error
+
+    assert outcome(lambda: None) == Ended("done")
+    assert outcome(lambda: fails(Diverged("step 3"))) == Ended("diverged", "step 3")
+    assert outcome(lambda: fails(InputError("full"))) == Ended("refused", "full")
+    assert "ZeroDivisionError" in outcome(lambda: fails(ZeroDivisionError("x"))).reason
+
+
+def test_a_process_whose_starter_is_gone_asks_itself_to_stop(monkeypatch):
+    class Gone:
+        def send(self, message: object) -> None:
+            raise BrokenPipeError
+
+    asked: list[int] = []
+    monkeypatch.setattr(os, "kill", lambda process, number: asked.append(number))
+    Relay(Gone()).say("hello")  # type: ignore[arg-type]
+    assert asked == [signal.SIGTERM]
+    assert isinstance(list_of_gpus(), list)
