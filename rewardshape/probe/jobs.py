@@ -119,7 +119,8 @@ class Shift:
             place = next((i for i, run in enumerate(self.waiting) if self.may_begin(run, self.running)), None)
             if place is not None:
                 worker.run, worker.idle = self.waiting.pop(place), False
-                worker.connection.send(worker.run)
+                with contextlib.suppress(OSError):  # it is gone, which is heard next
+                    worker.connection.send(worker.run)
 
     def hear(self, progress: Progress) -> None:
         """Show what the processes say, and note which runs have ended."""
@@ -128,7 +129,7 @@ class Shift:
             worker = by_connection[connection]  # type: ignore[index]
             try:
                 message = worker.connection.recv()
-            except EOFError:
+            except (EOFError, OSError):  # it was killed
                 worker.process.join()
                 message = Ended("failed", f"its process ended with status {worker.process.exitcode}")
             if isinstance(message, Ended):

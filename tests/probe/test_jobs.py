@@ -75,7 +75,7 @@ def test_stopped_together_and_gone_on_with(probe, checkpoint, pairs_file, tmp_pa
         assert (file.parent / "checkpoints" / f"checkpoint-{step}").is_dir()
 
 
-def test_a_launcher_and_jobs_are_refused_together(monkeypatch):
+def test_no_jobs_at_all_are_refused():
     with pytest.raises(InputError, match="must be positive"):
         parse(["--jobs", "0"])
 
