@@ -164,9 +164,11 @@ def along(settings: pd.DataFrame, trace: Trace) -> list[str]:
     """How far the chosen responses of each setting stand above the baseline's, at a few values of an axis."""
     labels = {run.setting: run.setting_label for run in trace.runs}
     others = settings[settings["setting"] != baseline_setting(trace)]
-    if "difference" not in others or others["difference"].isna().all():
+    if "difference" not in others:
         return []
     known = np.sort(others.loc[others["difference"].notna() & (others["value"] > 0), "value"].unique())
+    if not len(known):  # no run has come further than its start
+        return []
     shown = known[np.unique(np.linspace(0, len(known) - 1, SHOWN + 1).round().astype(int))[1:]]
     seeds = int(others["num_seeds"].max())
     over = ", 95 % intervals over prompts" if others["difference_low"].notna().any() else ""

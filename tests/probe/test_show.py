@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from rewardshape.analysis.comparison import settings_along
 from rewardshape.probe.settings import Settings
-from rewardshape.probe.show import comparisons, diverged, ends, show, text_table, write_results
+from rewardshape.probe.show import along, comparisons, diverged, ends, show, text_table, write_results
 from rewardshape.trace import Trace, read_trace
 from rewardshape.verdict import judge_all
 
@@ -125,3 +126,10 @@ def test_what_cannot_be_made_is_a_line_and_the_rest_is_made(sweep, monkeypatch):
     written = pd.read_csv(sweep.folder / "comparison.csv")
     np.testing.assert_allclose(written["chosen_change"], pd.concat(results.compared)["chosen_change"])
     assert (sweep.folder / "report.html").is_file()
+
+
+def test_runs_that_came_no_further_than_their_start_are_not_compared_along_anything(sweep):
+    [rows] = comparisons(sweep)
+    settings = settings_along(rows)
+    assert along(settings, sweep)
+    assert along(settings.assign(value=0.0), sweep) == []
