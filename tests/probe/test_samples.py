@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from rewardshape.data import embedded
@@ -13,16 +11,8 @@ from rewardshape.probe.inputs import Inputs, prompts_to_sample
 from rewardshape.probe.samples import gold_of, sampled
 
 
-def test_prompts_of_ones_own_checkpoint_are_those_of_the_probe_set_each_once(checkpoint, tmp_path: Path):
-    import json
-
-    rows = [
-        {"prompt": f"say {number // 2}\n", "chosen": "yes", "rejected": f"no {number}"}
-        for number in range(24)
-    ]
-    file = tmp_path / "pairs.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    grid = plan_runs(parse([checkpoint, "--data", str(file), "--probe-pairs", "10", "--sample-every", "2"]))
+def test_prompts_of_ones_own_checkpoint_are_those_of_the_probe_set_each_once(checkpoint, pairs_file):
+    grid = plan_runs(parse([checkpoint, "--data", pairs_file, "--probe-pairs", "10", "--sample-every", "2"]))
     [planned] = grid.runs
     inputs = Inputs(planned, checkpoint)
     prompts = [tuple(pair.prompt_ids) for pair in prompts_to_sample(planned, inputs)]
