@@ -88,7 +88,8 @@ function phasePortrait(root, start, paths) {
     const moved = last[0] - state.w, met = margin(...last) >= -1e-6;
     said.textContent = `From ${minus(state.w, 2)} and ${minus(state.l, 2)}: the chosen response ${moved < 0 ? "falls" : "rises"} by ` +
       `${Math.abs(moved).toFixed(2)} nats per token ${met ? "until the margin is met" : "and the margin is not met within this picture"}. ` +
-      `At the start w_w/w_l is ${Math.exp(-state.alpha * (state.w - state.l)).toFixed(2)}, against an overlap b/a of ${minus(state.b, 2)}.`;
+      `At the start the chosen response is pulled ${Math.exp(-state.alpha * (state.w - state.l)).toFixed(2)} times as hard as the rejected one ` +
+      `is pushed, against an overlap b/a of ${minus(state.b, 2)}.`;
   }
   function place(event) {
     const box = svg.getBoundingClientRect();

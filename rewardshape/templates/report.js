@@ -250,7 +250,7 @@
     if (gained) holder.append(make("p", { class: "quiet" }, "At the positions of the chosen response most was gained by ", ...gained.flatMap(([token, change], i) =>
       [i ? ", " : "", make("b", {}, `\u201c${token}\u201d`), ` ${signed(change)}`]), " (probability, summed over positions)."));
     const geometry = data.geometry?.[state.run]?.[row.pair];
-    if (geometry) holder.append(make("p", { class: "quiet" }, `At the first step measured: overlap b/a ${show(geometry[0])}, weight ratio w_w/w_l ${show(geometry[1])}: a step on this pair alone ${geometry[0] > geometry[1] ? "lowers" : "raises"} its chosen response.`));
+    if (geometry) holder.append(make("p", { class: "quiet" }, `At the first step measured: overlap b/a ${show(geometry[0])}, weight of chosen over that of rejected ${show(geometry[1])}: a step on this pair alone ${geometry[0] > geometry[1] ? "lowers" : "raises"} its chosen response.`));
     return holder;
   }
   function response(name, tokens, more, now, then) {
