@@ -260,7 +260,7 @@ def _geometry(tables: Tables, drawer: Drawer) -> Iterator[Chart]:
             yield _named(
                 drawer.draw(
                     lambda ax: cause.plot_condition(condition, ax),
-                    "Why pairs move: b/a over the ratio of the weights, of the median pair. Above 1 (dotted), a step on "
+                    "Why pairs move: b/a over the ratio of weights, of the median pair. Above 1 (dotted), a step on "
                     "that pair alone lowers its chosen response.",
                 ),
                 "overlap over weight ratio",
