@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from rewardshape.analysis import displacement_summary
 from rewardshape.analysis.panels import settings_table
 from rewardshape.errors import InputError
 from rewardshape.plotting.facets import facets
@@ -72,9 +72,15 @@ def one_run(trace: Trace) -> Trace:
     """The run to show where a figure shows one: of several, the α nearest to 0.25."""
     if len(trace.runs) == 1:
         return trace
-    summary = displacement_summary(trace)
-    nearest = int((summary["alpha"] - 0.25).abs().fillna(np.inf).to_numpy().argmin())
-    return trace.run(str(summary["run"].iloc[nearest]))
+    if trace not in _SHOWN:
+        measured = set(trace.responses["run"])
+        runs = [run for run in trace.runs if run.name in measured] or trace.runs
+        away = np.nan_to_num([abs(run.alpha - 0.25) for run in runs], nan=np.inf)
+        _SHOWN[trace] = trace.run(runs[int(away.argmin())].name)
+    return _SHOWN[trace]
+
+
+_SHOWN: WeakKeyDictionary[Trace, Trace] = WeakKeyDictionary()  # cut out once for all figures of a trace
 
 
 def varied_values(trace: Trace) -> list[str]:
