@@ -170,11 +170,12 @@ def kept(found: bytes, whole: bytes) -> bool:
     return whole.startswith(found[: found.rfind(b"\n") + 1])
 
 
-def prepared(output: Path) -> None:
+def prepared(output: Path, row: bool = True) -> None:
+    """The pairs, and the row of checkpoints that is measured."""
     output.mkdir(parents=True, exist_ok=True)
     lines = embedded.pairs_path().read_text(encoding="utf-8").splitlines(keepends=True)
     (output / "pairs.jsonl").write_text("".join(lines[:PAIRS]), encoding="utf-8")
-    if not (output / "row").is_dir():
+    if row and not (output / "row").is_dir():
         made = KINDS["probe, DPO with its reference"]
         folder, _ = unbroken(output, 0, made)
         shutil.rmtree(output / "row-run", ignore_errors=True)
@@ -247,7 +248,7 @@ def campaign(broken: Path, whole: Path, busy: float, kind: Kind) -> list[dict[st
 
 def starts(output: Path, wanted: int) -> None:
     """Second processes in the folder of a live run, resumed or started anew, one after the other."""
-    prepared(output)
+    prepared(output, row=False)
     kind = next(iter(KINDS.values()))
     whole, _ = unbroken(output, 0, kind)
     said: Counter[str] = Counter()
