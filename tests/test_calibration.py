@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import sys
 from pathlib import Path
 
@@ -27,7 +28,7 @@ FALSE_ALARMS = {
     "pairs that are … fell deeper | no relation | 64 pairs": (100, 0.05),
     "gold peaks | saturating | 11 steps × 128 prompts": (40, 0.05),
     "best against worst | over 5 seeds | 6 settings": (100, 0.05),
-    "best against worst | over 64 pairs | 6 settings": (40, 0.05),
+    "best against worst | over 64 pairs | 6 settings": (200, 0.05),
 }
 SEEN = {
     "power: displaced (batches) | white, sd .3, falls 0.2 | 400 rows": (40, 0.9),
@@ -36,9 +37,9 @@ SEEN = {
     "power: pairs that are … fell deeper | ρ = 0.5 | 64 pairs": (40, 0.7),
 }
 COVERAGE = {
-    "95 % interval holds | normal | 8 prompts × 1": 200,
-    "95 % interval holds | normal | 64 prompts × 4": 60,
-    "95 % interval holds | skewed (exponential) | 16 prompts × 1": 200,
+    "95 % interval holds | normal | 32 prompts × 1": 400,
+    "95 % interval holds | skewed (log-normal) | 32 prompts × 1": 400,
+    "95 % interval holds | normal | 64 prompts × 4": 400,
     "onset interval holds | white, straight | 400 rows, from 200": 40,
 }
 
@@ -61,6 +62,17 @@ def test_an_interval_holds_the_truth(name):
     simulations = COVERAGE[name]
     held = round(CELLS[name].rates(simulations)[name] * simulations)
     assert stats.binom.ppf(0.001, simulations, 0.93) <= held
+
+
+def test_an_interval_of_few_prompts_is_refused():
+    for size in ("8 prompts × 1", "16 prompts × 1", "16 prompts × 4"):
+        name = f"95 % interval holds | normal | {size}"
+        assert math.isnan(CELLS[name].rates(20)[name])
+
+
+def test_the_onset_is_on_time_in_the_median():
+    name = "onset: median, late by this share of the run | white, slowing | 400 rows, from 200"
+    assert abs(CELLS[name].rates(40)[name]) <= 0.05
 
 
 def test_the_page_holds_what_was_measured():

@@ -9,6 +9,7 @@ from scipy import stats
 from rewardshape.analysis.resampling import (
     LEAST_ERROR,
     MIN_PROMPTS,
+    _skewed,
     draw_pairs,
     drawn_pairs,
     mean_error,
@@ -116,3 +117,15 @@ def test_ranks_and_their_correlation_in_resampled_prompts_are_those_of_scipy(rng
         drawn = np.concatenate([np.flatnonzero(prompts == prompt) for prompt in draw])
         assert rho == pytest.approx(stats.spearmanr(first[drawn], second[drawn]).statistic, abs=1e-12)
         np.testing.assert_allclose(ranks(first, row[None])[0, drawn], stats.rankdata(first[drawn]), atol=1e-9)
+
+
+def test_the_skewed_quantile_solves_hall_s_cubic(rng):
+    """Where the transformed statistic equals the quantile, with the skewness of scipy."""
+    values = rng.lognormal(size=(4, 40))
+    a = stats.skew(values, axis=1) / np.sqrt(40)
+    for quantile in (-2.0, 2.0):
+        found = _skewed(values, None, quantile)
+        np.testing.assert_allclose(
+            found + a * found**2 / 3 + a**2 * found**3 / 27 + a / 6, quantile, atol=1e-9
+        )
+    assert _skewed(np.array([[-1.0, 0.0, 1.0, 0.0]]), None, 2.0) == pytest.approx(2.0)
