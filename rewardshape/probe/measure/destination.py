@@ -1,8 +1,9 @@
 """Where the probability went: at each position of a probe response, which tokens gained what others lost since step 0.
 
 The distribution over the whole vocabulary at a position is a matrix product of its last hidden state. So the hidden
-states and the output projection of the untouched model are kept (they are small), both distributions are made again in
-pieces when wanted, compared and forgotten: exact, for one forward pass, the one that measures the probe set anyway.
+states and the output projection of the untouched model are kept (they are small), and as many of its probabilities as
+256 MB hold; the others are made again in pieces when wanted, compared and forgotten: exact, for one forward pass, the
+one that measures the probe set anyway.
 
 **Units.** Probability mass, summed over the positions of a response: 1 is one whole token's worth. At a position the
 mass that moved is Σ_v max(π_t(v) − π_0(v), 0), the total variation distance; what gained is split into five groups
@@ -47,6 +48,7 @@ GROUPS = ("end", "other", "greedy", "near")
 NEAR = 10
 WIDTHS = [1, 1, 1, NEAR]  # tokens of each group at a position
 TOP = 5
+KEPT_ELEMENTS = 2**26  # probabilities of step 0 that are kept, 256 MB; what is beyond is projected again
 
 
 class Positions(NamedTuple):
@@ -94,6 +96,7 @@ def compare(
     heads: tuple[Head, Head],
     asked: Positions,
     columns: Int64[Tensor, "positions group_tokens"],
+    kept: Float[Tensor, "positions vocabulary"] | None = None,
 ) -> Moved:
     """Compare the predictions of two states of a model, position by position.
 
@@ -107,6 +110,8 @@ def compare(
         Of which positions.
     columns
         The tokens of `GROUPS` at each position, `WIDTHS` of each; −1 where there is none.
+    kept
+        The probabilities of before, where they are at hand.
     """
     num_responses = int(asked.response[-1]) + 1
     vocabulary = heads[0].weight.shape[0]
@@ -116,7 +121,7 @@ def compare(
     by_token = before.hidden.new_zeros(num_responses, vocabulary, dtype=wide)
     for chunk in chunks(len(asked.targets), vocabulary, before.hidden.device):
         targets, where = asked.targets[chunk], asked.response[chunk]
-        first = logps_of(heads[0], before, chunk, targets).exp_()
+        first = logps_of(heads[0], before, chunk, targets).exp_() if kept is None else kept[chunk]
         change = logps_of(heads[1], after, chunk, targets).exp_().sub_(first)
         by_token.index_add_(0, where, change)
         own_change = change.gather(1, targets[:, None]).squeeze(1)
@@ -189,6 +194,7 @@ class Destination:
         ]
         self._before: list[Seen] = []
         self._head: Head | None = None
+        self._kept: list[Float[Tensor, "_ vocabulary"] | None] = []
         self._columns: list[Int64[Tensor, "_ group_tokens"]] = []
         self._found: list[tuple[int, dict[str, Any], list[dict[str, Any]]]] = []
 
@@ -208,12 +214,15 @@ class Destination:
             weight=head.weight.detach().clone(),
             bias=None if head.bias is None else head.bias.detach().clone(),
         )
-        self._before, greedy = [], []
+        self._before, self._kept, greedy, room = [], [], [], KEPT_ELEMENTS
         with torch.no_grad():
             for asked, batch in zip(self._asked, self.probe.batches, strict=True):
                 seen = see(model, score, batch)[1].at(asked.rows)
                 self._check(seen, asked)
                 self._before.append(seen)
+                size = len(asked.targets) * len(head.weight)
+                self._kept.append(self._probabilities(seen, asked) if size <= room else None)
+                room -= size if size <= room else 0
                 pieces = chunks(len(asked.targets), len(head.weight), seen.hidden.device)
                 greedy.append(
                     torch.cat([self._head.logits(seen.hidden[chunk]).argmax(-1) for chunk in pieces])
@@ -227,6 +236,12 @@ class Destination:
             torch.cat([torch.stack([torch.full_like(taken, end), asked.others, taken], 1), alike], 1)
             for asked, taken, alike in zip(self._asked, greedy, near, strict=True)
         ]
+
+    def _probabilities(self, seen: Seen, asked: Positions) -> Float[Tensor, "positions vocabulary"]:
+        assert self._head is not None
+        vocabulary = len(self._head.weight)
+        pieces = chunks(len(asked.targets), vocabulary, seen.hidden.device)
+        return torch.cat([logps_of(self._head, seen, piece, asked.targets[piece]).exp_() for piece in pieces])
 
     def _check(self, seen: Seen, asked: Positions) -> None:
         assert self._head is not None
@@ -249,7 +264,9 @@ class Destination:
             asked = self._asked[number]
             logps, seen = see(model, score, batch)
             seen = seen.at(asked.rows)
-            moved = compare(self._before[number], seen, (head, head_of(model)), asked, self._columns[number])
+            heads = head, head_of(model)
+            kept = self._kept[number]
+            moved = compare(self._before[number], seen, heads, asked, self._columns[number], kept)
             self._found += self._rows(self.probe.groups[number], moved)
             return logps
 

@@ -205,3 +205,14 @@ def test_a_model_whose_output_is_something_else_is_refused():
         Destination(probe, end_token=END, decode=str).begin(
             model, lambda batch: PlainReader().logps(model, batch)
         )
+
+
+def test_what_does_not_fit_is_projected_again_to_the_same_masses(monkeypatch):
+    """With room for all probabilities of step 0, for some batches, and for none: bit for bit."""
+    before = tiny_model()
+    monkeypatch.setattr("rewardshape.probe.measure.probe_set.TOKENS_PER_BATCH", 12)  # several batches
+    found = []
+    for room in (2**26, 8 * VOCABULARY, 0):
+        monkeypatch.setattr("rewardshape.probe.measure.destination.KEPT_ELEMENTS", room)
+        found.append(followed(before, nudged(before))[1:])
+    assert found[0] == found[1] == found[2]
