@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from rewardshape.analysis.displacement import margin_curve
 from rewardshape.analysis.generations import against
 from rewardshape.analysis.panels import chosen_and_rejected, run_label
 from rewardshape.analysis.samples import samples_of
@@ -60,7 +62,9 @@ def win_rates(trace: Trace) -> pd.DataFrame:
     -------
     DataFrame
         One row per run and later step that drew samples: ``run``, ``setting``, ``alpha``, ``seed``, ``step``, ``kl``
-        (nats per response), ``win_rate`` (ties count half) with ``…_low`` and ``…_high``, 95 % over prompts.
+        (nats per response), ``win_rate`` (ties count half) with ``…_low`` and ``…_high``, 95 % over prompts;
+        ``accuracy`` (share of probe pairs in order at that step: discriminating, where the win rate is generating);
+        ``on_front``: whether no other row, of any setting, wins as often for less KL or more often for as much.
 
     Raises
     ------
@@ -89,4 +93,20 @@ def win_rates(trace: Trace) -> pd.DataFrame:
             )
     if not rows:
         raise InputError("needs samples of at least two steps (--sample-every)")
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows).merge(
+        margin_curve(trace)[["run", "step", "accuracy"]], on=["run", "step"], how="left"
+    )
+    return table.assign(on_front=on_front(table["kl"].to_numpy(float), table["win_rate"].to_numpy(float)))
+
+
+def on_front(cost: np.ndarray, gain: np.ndarray) -> np.ndarray:
+    """Which points no other beats: costs no more and gains no less, and one of them strictly.
+
+    Examples
+    --------
+    >>> on_front(np.array([1.0, 2.0, 2.0]), np.array([0.5, 0.4, 0.7])).tolist()
+    [True, False, True]
+    """
+    cheaper, better = cost[None] - cost[:, None], gain[None] - gain[:, None]
+    beaten = (cheaper <= 0) & (better >= 0) & ((cheaper < 0) | (better > 0))
+    return np.asarray(~beaten.any(axis=1))

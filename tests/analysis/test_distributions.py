@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rewardshape.analysis.distributions import pair_levels, win_rates
+from rewardshape.analysis.displacement import margin_curve
+from rewardshape.analysis.distributions import on_front, pair_levels, win_rates
 from rewardshape.errors import InputError
 from rewardshape.trace import read_trace
 
@@ -54,6 +55,22 @@ def test_win_rates_are_those_counted_by_hand_with_ties_as_halves(write_run, tmp_
     assert rates.index.tolist() == [5, 9]
     np.testing.assert_allclose(rates["win_rate"], [(1 + 0.5 + 0 + 1) / 4, 0.0])
     np.testing.assert_allclose(rates["kl"], [0.5, 2.0])
+    assert rates["on_front"].tolist() == [True, False]  # the second costs more and wins less
+    curve = margin_curve(read_trace(tmp_path / "run")).set_index("step")["accuracy"]
+    np.testing.assert_allclose(rates["accuracy"], curve.reindex(rates.index))
+
+
+def test_the_front_is_what_no_other_point_beats(rng):
+    """Against every pair of points, one by one."""
+    cost, gain = rng.integers(0, 6, 40).astype(float), rng.integers(0, 6, 40).astype(float)
+    expected = [
+        not any(
+            c <= cost[i] and g >= gain[i] and (c < cost[i] or g > gain[i])
+            for c, g in zip(cost, gain, strict=True)
+        )
+        for i in range(40)
+    ]
+    assert on_front(cost, gain).tolist() == expected
 
 
 @pytest.mark.parametrize(
