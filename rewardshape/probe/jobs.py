@@ -59,16 +59,20 @@ class Relay:
         self._name = ""
 
     def say(self, text: str) -> None:
+        """A line of its own, above the newest."""
         self._tell("say", text)
 
     def skip(self, steps: int) -> None:
+        """Steps that an earlier start of the same run has done."""
         self._tell("skip", steps)
 
     def begin(self, name: str, doing: str) -> None:
+        """A run begins in this process."""
         self._name = name
         self._tell("begin", name, doing)
 
     def step(self, values: Mapping[str, Any], *, tokens: int) -> None:
+        """One more step of it is done."""
         self._tell("step", self._name, dict(values), tokens)
 
     def _tell(self, *message: Any) -> None:
@@ -109,6 +113,7 @@ class Shift:
 
     @property
     def running(self) -> list[Any]:
+        """The runs in hand."""
         return [worker.run for worker in self.workers if not worker.idle]
 
     def hand_out(self) -> None:
