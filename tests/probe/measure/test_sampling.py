@@ -44,7 +44,7 @@ def test_step_zero_has_no_divergence_and_later_steps_have(sampled):
     samples = read_trace(sampled).samples
     kl = (samples["logp_sum"] - samples["ref_logp_sum"]).groupby(samples["step"])
     np.testing.assert_allclose(kl.get_group(0), 0, atol=1e-4)
-    assert (kl.get_group(4).abs() > 1e-3).all()
+    assert kl.get_group(4).abs().mean() > 0.05  # a single one may lie at 0
     by_step = samples[samples["temperature"] == 1.0].groupby("step")["kl_sum"]
     np.testing.assert_allclose(by_step.get_group(0), 0, atol=1e-4)
     assert (by_step.get_group(4) > 0).all()  # position by position a divergence is never negative
