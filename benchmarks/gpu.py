@@ -29,12 +29,13 @@ from rewardshape.data import EncodedPair
 from rewardshape.probe.grid import ModelFacts, PlannedRun, plan_run
 from rewardshape.probe.measure.logprobs import SharedPrefixReader
 from rewardshape.probe.measure.probe_set import TOKENS_PER_BATCH, ProbeSet, group_by_tokens, num_tokens
+from rewardshape.probe.order import TrainingOrder
 from rewardshape.probe.plan import memory
 from rewardshape.probe.policy import DTYPES, made_ready
 from rewardshape.probe.process import set_up
 from rewardshape.probe.recorder import Measures, Recorder
 from rewardshape.probe.settings import Settings
-from rewardshape.probe.training import PairTrainer, TrainingOrder, training_arguments
+from rewardshape.probe.training import PairTrainer, training_arguments
 from rewardshape.theory import objective
 
 STEPS = 6  # the first two warm up

@@ -43,9 +43,26 @@ Written by `python docs/extensions/objectives_page.py > docs/objectives.md`; a t
 _PARAMETERS = """
 ## Parameters, and whom we follow
 
-"TRL" is the default or the paper index of TRL's DPOTrainer; "ours": no source states a value; "not
-verified": the source was not read. A target margin `gamma` may be given as `gamma_beta_ratio`: TRL's
+"TRL" is the default or the paper index of TRL's DPOTrainer; "ours": no source that could be read states
+a value. A target margin `gamma` may be given as `gamma_beta_ratio`: TRL's
 `simpo_gamma` is γ itself, so AlphaPO's γ/β = 0.1 at β = 2.5 is `simpo_gamma=0.25` there.
+"""
+
+_LEFT_OUT = """
+## What is left out, and why
+
+* SparsePO (arXiv:2410.05102): its masks come from the activations of every layer of the reference, or from
+  a model of their own that is trained along; neither is a function of what is measured here.
+* DOVE (arXiv:2404.00530; authors' custom_dove_trainer.py): DPO on log-ratios of prompt and response
+  together. For two responses to one prompt the prompt's part cancels and it is `dpo`; pairs of two prompts
+  have no place in a preference pair.
+* D²O (arXiv:2403.03419): only its abstract and other people's code could be read. With one response of the
+  model's own in the place of the chosen one, that code's loss is `dpo_shift`.
+* SPO with its degree term (arXiv:2409.17791) and gradient-gated DPO (arXiv:2605.02626): only their abstracts
+  could be read, and these hold no formula.
+* DisentangledPO's calibration (arXiv:2604.18239) rescales the two weights to a running ratio of gradient norms,
+  which a loss does not know; the band itself is `rewardshape.theory.disentanglement_band`, and
+  `--geometry-every` measures what it needs.
 """
 
 _ALIASED = """
@@ -79,7 +96,7 @@ def markdown() -> str:
         *(f"* `{declared.name}`: {declared.note}" for declared in ZOO if declared.note),
         "",
     ]
-    parts += [_ALIASED, _table(["name elsewhere", "here"], _aliases())]
+    parts += [_LEFT_OUT, _ALIASED, _table(["name elsewhere", "here"], _aliases())]
     return "\n".join([*parts, _WRITTEN])
 
 

@@ -22,6 +22,7 @@ from rewardshape.probe.policy import (
     load_config,
 )
 from rewardshape.probe.settings import (
+    BY_MARGIN,
     LORA_RATE,
     SETTINGS,
     ModelSettings,
@@ -303,6 +304,20 @@ def with_task(settings: Settings) -> Settings:
     if given.gamma_beta_ratio is not None:
         del own["gamma"]
     return settings.replace(**{name: value for name, value in own.items() if getattr(given, name) is None})
+
+
+def scores_asked_by(grid: Grid) -> list[str]:
+    """The flags of a command's runs that need an annotator's scores."""
+    asked = [
+        flag
+        for run in grid.runs
+        for flag, needed in (
+            (f"--objective {run.objective.name}", "label" in run.objective.needs),
+            (f"--order {BY_MARGIN}", run.settings.training.order == BY_MARGIN),
+        )
+        if needed
+    ]
+    return list(dict.fromkeys(asked))
 
 
 def build_objective(settings: ObjectiveSettings) -> Objective:

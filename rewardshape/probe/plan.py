@@ -33,9 +33,10 @@ from rewardshape.probe.inputs import Inputs
 from rewardshape.probe.measure import projection, shared_prefix
 from rewardshape.probe.measure.logprobs import Batch, SharedPrefixReader
 from rewardshape.probe.measure.probe_set import TOKENS_PER_BATCH, group_by_tokens, num_tokens
+from rewardshape.probe.order import TrainingOrder
 from rewardshape.probe.policy import DTYPES, TORCHAO, made_ready
 from rewardshape.probe.room import at_most, device_memory, process_memory
-from rewardshape.probe.training import TrainingOrder, training_arguments
+from rewardshape.probe.training import training_arguments
 
 DEPTHS = (2, 4)  # layers gone through in place of a deeper model's; even, for layers that alternate
 SURELY = 0.25  # share of the memory below which a bound needs no closer look
@@ -294,7 +295,11 @@ def largest_batches(run: PlannedRun, inputs: Inputs) -> tuple[list[EncodedPair],
     """The micro-batch and the batch of the probe set that have the most tokens."""
     training, size = run.settings.training, run.decided.micro_batch_size
     order = TrainingOrder(
-        inputs.train, steps=training.steps, batch_size=run.decided.batch_size, seed=training.seed
+        inputs.train,
+        steps=training.steps,
+        batch_size=run.decided.batch_size,
+        seed=training.seed,
+        order=training.order,
     )
     pairs = [item.pair for item in itertools.islice(order, -(-LOOKED_AT // size) * size)]
     micro = [pairs[start : start + size] for start in range(0, len(pairs), size)]

@@ -26,8 +26,9 @@ from rewardshape.probe.measure.destination import Destination, Tables
 from rewardshape.probe.measure.geometry import Geometry
 from rewardshape.probe.measure.influence import chosen_gradient, influences, preconditioned
 from rewardshape.probe.measure.probe_set import PAIR, ProbeSet, ReferenceLogps
+from rewardshape.probe.order import TrainingOrder
 from rewardshape.probe.stopping import Diverged, Stop
-from rewardshape.probe.training import PairTrainer, StepNumbers, TrainingOrder
+from rewardshape.probe.training import PairTrainer, StepNumbers
 from rewardshape.trace import TraceWriter
 from rewardshape.trace.folder import RunFolder, write_whole
 from rewardshape.trace.records import lines_of, parsed

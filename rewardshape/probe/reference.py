@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import extract_model_from_parallel
 from jaxtyping import Float
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, TrainerCallback
 
 from rewardshape.data import EncodedPair
 from rewardshape.errors import InputError
@@ -31,6 +33,7 @@ from rewardshape.probe.measure.probe_set import (
 )
 from rewardshape.probe.measure.projection import Head, NoLinearHead, head_of
 from rewardshape.probe.policy import untouched
+from rewardshape.theory import MovingReference
 from rewardshape.trace.folder import write_whole
 
 
@@ -71,6 +74,7 @@ class Reference:
 
 
 ByResponse = dict[tuple[str, str], Tensor]
+FOLLOWING = "reference.safetensors"  # of a checkpoint
 NORMALIZED_AT_ONCE = 2**24  # logits
 
 
@@ -164,6 +168,56 @@ def _frozen_head(model: Any) -> Head:
         raise InputError(f"--objective: compares whole predictions, and of this model {error}") from error
     bias = None if head.bias is None else head.bias.detach().clone()
     return head._replace(weight=head.weight.detach().clone(), bias=bias)
+
+
+class FollowingReference(TrainerCallback):
+    """A reference that follows the policy, weight by weight, as a `MovingReference` says; kept in every checkpoint.
+
+    Parameters
+    ----------
+    untouched : causal language model of transformers
+        As it is before training.
+    objective : MovingReference
+
+    Attributes
+    ----------
+    model
+        The reference as it stands.
+    """
+
+    def __init__(self, untouched: PreTrainedModel, objective: MovingReference):
+        if is_sharded():
+            raise InputError(
+                f"--objective {objective.name}: a sharded model (FSDP) has no copy that could follow it; run it under "
+                "DDP or on one process"
+            )
+        self.objective = objective
+        self.model = copy.deepcopy(untouched).eval()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step % self.objective.every == 0:
+            policy = extract_model_from_parallel(kwargs["model"])
+            trained = {name: weight for name, weight in policy.named_parameters() if weight.requires_grad}
+            with torch.no_grad():
+                for name, weight in self._weights().items():
+                    weight.lerp_(trained[name].to(weight.dtype), self.objective.mixing)
+
+    def save(self, checkpoint: Path) -> None:
+        """Write its weights into the folder of a checkpoint."""
+        save_file(
+            {name: weight.contiguous() for name, weight in self._weights().items()}, checkpoint / FOLLOWING
+        )
+
+    def load(self, checkpoint: Path) -> None:
+        """Go on with the weights that `save` wrote."""
+        kept = load_file(checkpoint / FOLLOWING)
+        with torch.no_grad():
+            for name, weight in self._weights().items():
+                weight.copy_(kept[name])
+
+    def _weights(self) -> dict[str, Tensor]:
+        """The weights that are trained; the others are the policy's own."""
+        return {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
 
 
 def untouched_model(

@@ -21,7 +21,7 @@ from rewardshape.probe.beginning import Beginning, beginnings_of
 from rewardshape.probe.checkpoints import step_of
 from rewardshape.probe.distributed import here, is_sharded, join, on_main, refuse_deepspeed
 from rewardshape.probe.dropped import dropped_pairs
-from rewardshape.probe.grid import Grid, PlannedRun, build_objective, plan_runs
+from rewardshape.probe.grid import Grid, PlannedRun, build_objective, plan_runs, scores_asked_by
 from rewardshape.probe.inputs import Inputs, as_tokens
 from rewardshape.probe.jobs import in_processes
 from rewardshape.probe.live import live_page
@@ -30,7 +30,8 @@ from rewardshape.probe.measure.geometry import Geometry
 from rewardshape.probe.measure.gold import Gold
 from rewardshape.probe.measure.logprobs import Reader, choose_reader
 from rewardshape.probe.measure.probe_set import ProbeSet
-from rewardshape.probe.measure.responses import check_scores
+from rewardshape.probe.measure.responses import scores
+from rewardshape.probe.order import TrainingOrder
 from rewardshape.probe.outline import outline
 from rewardshape.probe.policy import check_optimizer, load_policy
 from rewardshape.probe.process import set_up
@@ -49,7 +50,7 @@ from rewardshape.probe.stopping import (
     is_settled,
     stop_on_signal,
 )
-from rewardshape.probe.training import PairTrainer, TrainingOrder, training_arguments
+from rewardshape.probe.training import PairTrainer, training_arguments
 from rewardshape.trace import Trace, read_trace
 from rewardshape.trace.folder import RunFolder
 from rewardshape.trace.records import rewind
@@ -275,7 +276,8 @@ def begin(
 
     A resumed command is first asked whether it goes on with what it began with.
     """
-    check_scores([run.objective for run in grid.runs], inputs.train)
+    for asked_by in scores_asked_by(grid):
+        scores(asked_by, inputs.train)  # refused here, before anything is written
     reader, note = on_main(lambda: choose_reader(policy, [*inputs.train, *inputs.probe]))
     if note:
         progress.say(note)
@@ -359,6 +361,7 @@ def train(planned: PlannedRun, policy: PreTrainedModel, shared: Shared, stop: St
         steps=settings.training.steps,
         batch_size=decided.batch_size,
         seed=settings.training.seed,
+        order=settings.training.order,
         without=dropped_pairs(RunFolder(folder).dropped, planned, policy, shared.of(planned), shared.reader),
     )
     trainer = PairTrainer(

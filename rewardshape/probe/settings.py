@@ -22,6 +22,8 @@ from rewardshape.data import parse_columns, parse_template_arguments
 from rewardshape.errors import InputError, printable
 from rewardshape.probe.drops import CRITERIA, Drop
 
+SHUFFLED, BY_MARGIN, BY_LENGTH = "shuffled", "margin", "length"
+ORDERS = (SHUFFLED, BY_MARGIN, BY_LENGTH, "given")
 SCHEDULES = ("constant", "linear", "cosine", "constant_with_warmup")
 TRACKERS = ("none", "tensorboard", "wandb", "trackio")
 LORA_RATE = 10  # adapters learn at this multiple of the rate that suits the weights
@@ -149,6 +151,12 @@ class TrainingSettings:
         "any optimiser name of transformers; default adamw_torch_fused, with --precision bfloat16 "
         "adamw_torch_8bit (stochastic rounding)",
         "NAME",
+    )
+    order: str = _setting(
+        SHUFFLED,
+        "order of the pairs: shuffled anew every epoch; margin (of the annotator's scores, largest first); length "
+        "(shortest first); given",
+        choices=ORDERS,
     )
     seed: int = _setting(
         0,

@@ -27,12 +27,13 @@ from rewardshape.errors import InputError
 from rewardshape.probe.checkpoints import ASIDE, checkpoint_name, keep_whole
 from rewardshape.probe.distributed import gather, gather_attempts, here
 from rewardshape.probe.grid import PlannedRun
-from rewardshape.probe.measure.logprobs import Batch, Reader, ResponseLogps
-from rewardshape.probe.measure.probe_set import PAIR, ReferenceLogps, num_tokens, only_pair
+from rewardshape.probe.measure.logprobs import Batch, Reader, ResponseLogps, by_name
+from rewardshape.probe.measure.probe_set import PAIR, ReferenceLogps, num_tokens
 from rewardshape.probe.measure.responses import draws, scores, sides
+from rewardshape.probe.order import Item
 from rewardshape.probe.policy import TORCHAO
-from rewardshape.probe.reference import ReferenceTokens, reference_tokens
-from rewardshape.theory import Objective, Responses
+from rewardshape.probe.reference import FollowingReference, ReferenceTokens, reference_tokens
+from rewardshape.theory import MovingReference, Objective, Responses
 from rewardshape.trace.folder import RunFolder
 
 
@@ -48,65 +49,6 @@ def _joined(tensors: Iterable[Any], lengths: Any) -> ResponseLogps:
 
 # FSDP looks for tensors in what a forward pass returns, to gather the weights again when gradients reach them.
 register_pytree_node(ResponseLogps, _parted, _joined)
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One place in the order of training: its position and the pair trained there."""
-
-    position: int
-    pair: EncodedPair
-
-
-class TrainingOrder(Sequence[Item]):
-    """The pairs in the order of training: whole epochs, each freshly shuffled, cut at steps × batch size.
-
-    Pairs whose ids are in `without` are passed over, the others keep their order.
-    """
-
-    def __init__(
-        self,
-        pairs: Sequence[EncodedPair],
-        *,
-        steps: int,
-        batch_size: int,
-        seed: int,
-        without: Iterable[str] = (),
-    ):
-        gone = set(without)
-        self._pairs = [only_pair(pair) for pair in pairs]
-        self._kept = np.array([pair.pair_id not in gone for pair in pairs])
-        self._per_epoch = int(self._kept.sum())
-        self._length = steps * batch_size
-        self._seed = seed
-        self._begin()
-
-    def _begin(self) -> None:
-        self._rng = np.random.default_rng(self._seed)
-        self._epoch, self._order = -1, np.array([], dtype=int)
-
-    def _of_epoch(self, number: int) -> np.ndarray:
-        """The places of an epoch; only one is held, however many there are to come."""
-        if number < self._epoch:
-            self._begin()
-        while self._epoch < number:
-            drawn = self._rng.permutation(len(self._pairs))
-            self._epoch, self._order = self._epoch + 1, drawn[self._kept[drawn]]
-        return self._order
-
-    def __len__(self) -> int:
-        return self._length
-
-    def pairs(self) -> list[EncodedPair]:
-        """Every pair that is trained on, once, in the order in which they first come."""
-        return [self._pairs[place] for place in self._of_epoch(0)[: self._length].tolist()]
-
-    def __getitem__(self, position: Any) -> Any:
-        if isinstance(position, slice):
-            return [self[place] for place in range(*position.indices(len(self)))]
-        place = range(self._length)[position]
-        epoch, within = divmod(place, self._per_epoch)
-        return Item(place, self._pairs[self._of_epoch(epoch)[within]])
 
 
 def training_arguments(run: PlannedRun, folder: Path) -> TrainingArguments:
@@ -282,6 +224,7 @@ class PairTrainer(Trainer):
         self.reader = reader
         self.reference: ReferenceLogps | None = None  # set before the first step where the objective needs it
         self.reference_tokens: ReferenceTokens | None = None  # as above
+        self.following: FollowingReference | None = None  # as above
         self.keep_checkpoints = keep_checkpoints
         self.measured: list[StepNumbers] = []  # one entry per micro-batch since the last update
         self.grad_norm = math.nan
@@ -319,7 +262,7 @@ class PairTrainer(Trainer):
         if "token_draws" in needs:
             known["token_draws"] = draws(self.args.seed, batch["positions"], pairs)
         if "label" in needs:
-            known["label"] = scores(self.objective, pairs)
+            known["label"] = scores(f"--objective {self.objective.name}", pairs)
         return batch
 
     def compute_loss(  # type: ignore[override]
@@ -328,8 +271,11 @@ class PairTrainer(Trainer):
         batch = inputs["batch"]
         if self.reference_tokens is not None and self.reference_tokens.head is not None:
             batch = batch | {"reference_head": self.reference_tokens.head}
-        logps = self.score(batch, model)
-        chosen, rejected = sides(logps, inputs["known"])
+        logps, known = self.score(batch, model), inputs["known"]
+        if self.following is not None:
+            with torch.no_grad():
+                known |= {"ref_logp_sum": by_name(PAIR, self.score(batch, self.following.model).logp_sum)}
+        chosen, rejected = sides(logps, known)
         losses = self.objective.pair_loss(chosen, rejected)
         with torch.no_grad():
             margins = self.objective.pair_margin(chosen, rejected)
@@ -350,7 +296,7 @@ class PairTrainer(Trainer):
         return (loss, logps) if return_outputs else loss
 
     def keep_reference(self, untouched: PreTrainedModel, pairs: Sequence[EncodedPair]) -> None:
-        """Read the pairs token by token with the model before it is trained, where the objective needs that."""
+        """Keep of the model before it is trained what the objective needs: what it says of every token, or itself."""
         needs = set(self.objective.needs)
         if needs & {"ref_token_logps", "position_kl"}:
             self.reference_tokens = reference_tokens(
@@ -361,6 +307,9 @@ class PairTrainer(Trainer):
                 untouched,
                 predictions="position_kl" in needs,
             )
+        if isinstance(self.objective, MovingReference):
+            self.following = FollowingReference(untouched, self.objective)
+            self.add_callback(self.following)
 
     def score(self, batch: Batch, model: torch.nn.Module | None = None) -> ResponseLogps:
         """Log-probabilities of a collated batch under the policy as it stands."""
@@ -403,6 +352,11 @@ class PairTrainer(Trainer):
     def floating_point_ops(self, inputs: Any) -> int:
         return 0  # the estimate of transformers does not know our batches
 
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self.following is not None:
+            self.following.load(Path(resume_from_checkpoint))
+
     # --- checkpoints: written aside, then renamed, so that one is whole or absent ---------------------------------
 
     def _get_output_dir(self, trial: Any) -> str:
@@ -415,6 +369,8 @@ class PairTrainer(Trainer):
         def write() -> None:
             try:
                 super(PairTrainer, self)._save_checkpoint(model, trial)
+                if self.following is not None and self.is_world_process_zero():
+                    self.following.save(folder / ASIDE / checkpoint_name(self.state.global_step))
             except (OSError, RuntimeError, SafetensorError) as error:
                 shutil.rmtree(folder / ASIDE, ignore_errors=True)
                 raise InputError(

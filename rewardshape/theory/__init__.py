@@ -57,6 +57,7 @@ from rewardshape.theory.links import (
 )
 from rewardshape.theory.objectives import (
     Listwise,
+    MovingReference,
     Objective,
     Pairwise,
     Pointwise,
@@ -87,6 +88,7 @@ __all__ = [
     "LogOdds",
     "LogRatioModulated",
     "Logistic",
+    "MovingReference",
     "Objective",
     "Pairwise",
     "Pointwise",

@@ -18,6 +18,7 @@ def number(
     above: float | None = None,
     least: float | None = None,
     below: float | None = None,
+    most: float | None = None,
 ) -> Any:
     """A float, or a float64 array, that is finite and within bounds; InputError otherwise."""
     if getattr(value, "requires_grad", False):
@@ -40,6 +41,8 @@ def number(
         raise InputError(f"{name} must be at least {least:g}, got {value!r}")
     if below is not None and not np.all(array < below):
         raise InputError(f"{name} must be less than {below:g}, got {value!r}")
+    if most is not None and not np.all(array <= most):
+        raise InputError(f"{name} must be at most {most:g}, got {value!r}")
     if array.ndim == 0:
         return float(array)
     array = array.copy()

@@ -17,6 +17,7 @@ _ZEPHYR = "alignment-handbook, recipes/zephyr-7b-beta/dpo/config_full.yaml"
 _ALPHA_DPO = "the training_configs of the repository of α-DPO, arXiv:2410.10148"
 _SIMPER = "the training_configs of the repository of SimPER, arXiv:2502.00883"
 _CAL_DPO = "zephyr-selm/dpo_config_full.yaml of the repository of Cal-DPO, arXiv:2412.14516"
+_WPO = "training_configs/mistral-base.yaml of the repository of WPO, arXiv:2406.11827"
 _MPO = "TRL's paper index, of mixed preference optimization, arXiv:2411.10442"
 _RPO = "TRL's paper index, of regularized preference optimization, arXiv:2405.16436"
 _COMMON = {
@@ -111,6 +112,7 @@ PRESETS = {
         _preset("simper", "mistral-7b-base", {}, 3e-7, _SIMPER, **_SHORT),
         _preset("simper", "llama-3-8b-instruct", {}, 1e-6, _SIMPER),
         _preset("cal_dpo", "zephyr-7b-base", {"beta": 0.002}, 5e-7, _CAL_DPO, **_SHORT),
+        _preset("wpo", "mistral-7b-base", {"beta": 0.01}, 5e-7, _WPO, **_SHORT),
         _preset("mpo", "trl", {"beta": 0.1}, None, _MPO),
         _preset("rpo", "regularized", {"beta": 0.01, "likelihood_weight": 0.005}, None, _RPO),
     )

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rewardshape.analysis.displacement import displacement_summary
 from rewardshape.errors import InputError
@@ -17,7 +19,7 @@ from rewardshape.probe.run import run
 from rewardshape.theory import Responses, objective, objective_names
 from rewardshape.trace import RunFolder
 
-MORE_THAN_SUMS = ("ld_dpo", "odpo", "sampo", "tdpo", "wpo")
+MORE_THAN_SUMS = ("ld_dpo", "odpo", "pro", "sampo", "tdpo", "wpo")
 
 
 def words(checkpoint: str, pairs_file: str, name: str, output: object) -> list[str]:
@@ -85,6 +87,46 @@ def test_an_objective_of_labels_says_which_columns_it_lacks(checkpoint, pairs_fi
     with pytest.raises(InputError, match=r"pairs\.jsonl:\d+ has no scores .*--columns chosen_score="):
         run(parse(words(checkpoint, pairs_file, "odpo", tmp_path / "run")))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_reference_follows_the_policy_and_goes_on_where_it_was(checkpoint, pairs_file, tmp_path):
+    """Every step half of the way: what a step records under the reference is what these very weights say."""
+    files = RunFolder(tmp_path / "run")
+    flags = ["--parameter", "mixing=0.5", "every=1", "--steps", "3", "--schedule", "constant"]
+    flags += ["--warmup-ratio", "0", "--checkpoint-every", "1", "--keep-checkpoints", "3"]
+    trace = run(parse([*words(checkpoint, pairs_file, "tr_dpo", files.path), *flags]))
+
+    start = AutoModelForCausalLM.from_pretrained(checkpoint)
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    lines = [json.loads(line) for line in Path(pairs_file).read_text(encoding="utf-8").splitlines()]
+    reference = {name: weight.detach().clone() for name, weight in start.named_parameters()}
+    for step in (1, 2, 3):
+        with torch.no_grad():
+            for name, weight in start.named_parameters():
+                weight.copy_(reference[name])
+        rows = trace.responses.query("split == 'train' and step == @step and response == 'rejected'")
+        for pair_id, recorded in zip(rows["pair_id"], rows["ref_logp_sum"], strict=True):
+            line = lines[int(pair_id.rpartition(":")[2]) - 1]
+            prompt = tokenizer(line["prompt"])["input_ids"]
+            ids = [*tokenizer(line["prompt"] + line["rejected"])["input_ids"], tokenizer.eos_token_id]
+            with torch.no_grad():
+                logps = start(torch.tensor([ids])).logits[0].log_softmax(-1)
+            truth = sum(logps[place - 1, ids[place]].item() for place in range(len(prompt), len(ids)))
+            assert recorded == pytest.approx(truth, abs=2e-3)
+        policy = AutoModelForCausalLM.from_pretrained(files.checkpoints / f"checkpoint-{step}")
+        moved = dict(policy.named_parameters())
+        reference = {name: 0.5 * (weight + moved[name].detach()) for name, weight in reference.items()}
+    first = trace.responses.query("split == 'train' and step == 1")
+    assert not np.allclose(
+        first["logp_sum"], trace.responses.query("split == 'train' and step == 3")["logp_sum"]
+    )
+
+    whole = files.trace.read_bytes()
+    files.set_status("running")
+    for step in (2, 3):
+        shutil.rmtree(files.checkpoints / f"checkpoint-{step}")
+    run(parse(["--resume", "--output", str(files.path), "--quiet"]))
+    assert files.trace.read_bytes() == whole
 
 
 @pytest.mark.parametrize("flag", ["--geometry-every", "--influence-every"])

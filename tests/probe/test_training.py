@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,10 @@ from rewardshape.data import EncodedPair, embedded
 from rewardshape.probe.grid import Grid, plan_runs
 from rewardshape.probe.inputs import Inputs
 from rewardshape.probe.measure.logprobs import SharedPrefixReader
+from rewardshape.probe.order import TrainingOrder
 from rewardshape.probe.policy import load_policy
 from rewardshape.probe.settings import Settings
-from rewardshape.probe.training import PairTrainer, StepNumbers, TrainingOrder, training_arguments
+from rewardshape.probe.training import PairTrainer, StepNumbers, training_arguments
 from rewardshape.trace import TraceWriter
 from tests.probe.test_run import plain_logp
 
@@ -152,28 +152,3 @@ def test_two_numbers_in_each_others_place_are_noticed(
     wrong = swapped(numbers, first, second)
     with pytest.raises(AssertionError):
         assert_true(wrong, grid.runs[0].objective, pairs, logps, reference, tmp_path / "run")
-
-
-def test_training_goes_through_whole_epochs_each_in_an_order_of_its_own(pairs):
-    order = TrainingOrder(pairs, steps=5, batch_size=3, seed=1)
-    assert [item.position for item in order] == list(range(15))
-    ids = [item.pair.pair_id for item in order]
-    assert set(Counter(ids[:6]).values()) == set(Counter(ids[6:12]).values()) == {1}
-    assert ids[:6] != ids[6:12]
-    assert ids == [item.pair.pair_id for item in TrainingOrder(pairs, steps=5, batch_size=3, seed=1)]
-
-
-def test_an_order_without_end_is_made_as_it_is_asked_for():
-    """Every epoch holds every pair once; the order is that of the whole one, from wherever it is asked."""
-    pairs = [EncodedPair(f"a:{i}", [5], {"chosen": [7], "rejected": [9]}) for i in range(7)]
-    endless = TrainingOrder(pairs, steps=10**12, batch_size=16, seed=3)
-    assert len(endless) == 16 * 10**12
-    rng = np.random.default_rng(3)
-    whole = [f"a:{place}" for _ in range(5) for place in rng.permutation(7)]
-    for position in (34, 0, 13, 20, 6):
-        assert endless[position].pair.pair_id == whole[position]
-        assert endless[position].position == position
-    assert [item.pair.pair_id for item in endless[:35]] == whole
-    assert [pair.pair_id for pair in endless.pairs()] == whole[:7]
-    with pytest.raises(IndexError):
-        endless[16 * 10**12]

@@ -14,7 +14,7 @@ from rewardshape.data import EncodedPair
 from rewardshape.errors import InputError
 from rewardshape.probe.measure.logprobs import ResponseLogps, by_name
 from rewardshape.probe.measure.probe_set import PAIR
-from rewardshape.theory import Objective, Responses
+from rewardshape.theory import Responses
 
 
 def sides(
@@ -52,25 +52,18 @@ def draws(
     return by_name(PAIR, pad_sequence(rows, batch_first=True))
 
 
-def check_scores(objectives: Sequence[Objective], pairs: Sequence[EncodedPair]) -> None:
-    """Refuse, before anything is written, pairs without the scores that an objective needs."""
-    for objective in objectives:
-        if "label" in objective.needs:
-            scores(objective, pairs)
-
-
-def scores(objective: Objective, pairs: Sequence[EncodedPair]) -> dict[str, Float[Tensor, "pairs"]]:
-    """The annotator's scores of chosen and rejected."""
+def scores(asked_by: str, pairs: Sequence[EncodedPair]) -> dict[str, Float[Tensor, "pairs"]]:
+    """The annotator's scores of chosen and rejected, which the flag `asked_by` asks for."""
     values: list[float] = []
     for pair in pairs:
         if pair.scores is None:
             raise InputError(
-                f"--objective {objective.name}: {pair.pair_id} has no scores of its responses; name their columns, as "
+                f"{asked_by}: {pair.pair_id} has no scores of its responses; name their columns, as "
                 "--columns chosen_score=… rejected_score=…"
             )
         if not pair.scores[0] > pair.scores[1]:
             raise InputError(
-                f"--objective {objective.name}: {pair.pair_id} has scores {pair.scores[0]:g} and {pair.scores[1]:g}; "
+                f"{asked_by}: {pair.pair_id} has scores {pair.scores[0]:g} and {pair.scores[1]:g}; "
                 "the chosen response's must be the higher one"
             )
         values += pair.scores

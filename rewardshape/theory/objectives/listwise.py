@@ -1,4 +1,4 @@
-"""Beyond pairs: LiPO-λ on a list of K responses."""
+"""Beyond pairs: LiPO-λ and PRO on a list of K responses."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 
 from rewardshape.theory._arrays import Array, Pair, apply, detached, sigmoid, softplus, with_gradient
 from rewardshape.theory.objectives.base import Objective
+from rewardshape.theory.objectives.pairwise import Pairwise
+from rewardshape.theory.scores import Responses
 
 _FIRST_TWO = 1 / math.log(2) - 1 / math.log(3)  # the discount gap of ranks 1 and 2
 
@@ -81,6 +83,64 @@ class Listwise(Objective):
         size = size * xp.abs(discount[..., :, None] - discount[..., None, :])
         better = labels[..., :, None] > labels[..., None, :]
         return xp.where(better, size, 0.0) / (_FIRST_TWO if self.normalized else 1.0)
+
+
+@dataclass(frozen=True)
+class Ranked(Pairwise):
+    r"""PRO: each response of a ranking against all that are worse, at temperatures that are differences of labels.
+
+    .. math:: L = \sum_i \Big[\log\Big(e^{\tau_i s_i} + \sum_{\psi_j < \psi_i} e^{\tau_{ij} s_j}\Big) - \tau_i s_i\Big],
+              \qquad \tau_{ij} = \psi_i - \psi_j, \quad \tau_i = \max_j \tau_{ij}
+
+    Of a pair this is the logistic loss with the difference of the labels for β.
+
+    References
+    ----------
+    PRO, arXiv:2306.17492; authors' process_manager.py.
+    """
+
+    remark: ClassVar[str] = "label_w − label_l for β; of a list, each against all that are worse"
+    two_scores: ClassVar[bool] = False
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The fields of `Responses` that must be given."""
+        return (*super().needs, "label")
+
+    def resolve(self, xp: Any, chosen: Responses, rejected: Responses) -> Objective:
+        better: Array = chosen.label
+        return Pairwise(self.scorer, self.shape, self.link, better - rejected.label)
+
+    def list_loss(self, scores: Array, labels: Array) -> Array:
+        """The loss of each ranking: `scores` and `labels` ψ of shape (..., K), in any order, result (...)."""
+        return apply(self.compute_list_loss, scores, labels, what="the loss", blocks=False)
+
+    def list_weights(self, scores: Array, labels: Array) -> Array:
+        """−∂L/∂s of every response, shape (..., K): positive is pulled up."""
+        return apply(self.compute_list_weights, scores, labels, what="a gradient weight", blocks=False)
+
+    def compute_list_loss(self, xp: Any, s: Array, labels: Array) -> Array:
+        own, others, _, _ = self._exponents(xp, s, labels)
+        top = detached(xp.maximum(own, xp.max(others, axis=-1)))
+        total = xp.exp(own - top) + xp.sum(xp.exp(others - top[..., None]), axis=-1)
+        return xp.sum(top + xp.log(total) - own, axis=-1)
+
+    def compute_list_weights(self, xp: Any, s: Array, labels: Array) -> Array:
+        own, others, largest, temperature = self._exponents(xp, s, labels)
+        top = xp.maximum(own, xp.max(others, axis=-1))
+        share, shares = xp.exp(own - top), xp.exp(others - top[..., None])
+        total = share + xp.sum(shares, axis=-1)
+        pushed = xp.sum(temperature * shares / total[..., None], axis=-2)
+        return largest * (1.0 - share / total) - pushed
+
+    def _exponents(self, xp: Any, s: Array, labels: Array) -> tuple[Array, Array, Array, Array]:
+        """τ_i·s_i; τ_ij·s_j where j is worse than i, −∞ elsewhere; τ_i; τ_ij."""
+        difference = labels[..., :, None] - labels[..., None, :]
+        worse = difference > 0
+        temperature = xp.where(worse, difference, 0.0)
+        largest = xp.max(temperature, axis=-1)
+        others = xp.where(worse, temperature * s[..., None, :], -xp.inf)
+        return largest * s, others, largest, temperature
 
 
 def _logistic(xp: Any, z: Array) -> Array:

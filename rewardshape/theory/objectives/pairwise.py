@@ -342,6 +342,19 @@ class Offset(Pairwise):
 
 
 @dataclass(frozen=True)
+class MovingReference(Pairwise):
+    """TR-DPO: DPO whose reference follows the policy. Every `every` steps it becomes μ·π + (1 − μ)·π_ref, by weights.
+
+    The loss of given log-ratios is DPO's; whoever trains moves the reference.
+    """
+
+    remark: ClassVar[str] = "π_ref ← μ·π + (1 − μ)·π_ref, weight by weight, every so many steps"
+
+    mixing: float = 1.0
+    every: int = 1
+
+
+@dataclass(frozen=True)
 class BatchRobust(Pairwise):
     """Dr. DPO: the batch's loss is −β′·log mean exp(−ℓ/β′), so pairs of a large loss, maybe mislabelled, weigh less.
 

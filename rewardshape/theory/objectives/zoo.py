@@ -1,7 +1,7 @@
 """Every published objective as a declaration: one entry each.
 
 `meaning` says what a parameter is, `whom` the source of its default. "TRL" is the default or the paper index of
-TRL's DPOTrainer; "ours" means that no source states a value, "not verified" that the source named was not read.
+TRL's DPOTrainer; "ours" means that no source that could be read states a value.
 Long because it is a table to look things up in, not to read through.
 """
 
@@ -25,7 +25,7 @@ from rewardshape.theory.links import (
 )
 from rewardshape.theory.objectives.base import Objective, Sum
 from rewardshape.theory.objectives.declaration import Declaration, Parameter, choice, real, switch
-from rewardshape.theory.objectives.listwise import Listwise
+from rewardshape.theory.objectives.listwise import Listwise, Ranked
 from rewardshape.theory.objectives.pairwise import (
     PLAIN,
     AdaptiveBeta,
@@ -34,6 +34,7 @@ from rewardshape.theory.objectives.pairwise import (
     DownSampled,
     LengthDesensitized,
     LengthMargin,
+    MovingReference,
     Offset,
     Pairwise,
     Penalized,
@@ -230,7 +231,7 @@ ZOO: tuple[Declaration, ...] = (
             RATIO, ChiSquared(), Logistic() if clip is None else Clipped(Logistic(), clip), beta
         ),
         {
-            "beta": _beta(0.05, "ours; the paper's experiments could not be read"),
+            "beta": _beta(0.05, "ours"),
             "clip": real(
                 None,
                 "2·R_max of the paper's analysis: beyond it a pair has weight 0; none by default",
@@ -296,8 +297,8 @@ ZOO: tuple[Declaration, ...] = (
             RATIO, ((1.0, Pairwise(RATIO, beta=beta)), (likelihood_weight, _likelihood()))
         ),
         {
-            "beta": _beta(0.1, "TRL; paper not read"),
-            "likelihood_weight": _weight(1.0, "the paper's α, TRL's rpo_alpha", "TRL; paper not read"),
+            "beta": _beta(0.1, "TRL"),
+            "likelihood_weight": _weight(1.0, "the paper's α, TRL's rpo_alpha", "TRL"),
         },
         note="Not Regularized PO, arXiv:2405.16436, which TRL's paper index lists as RPO: likelihood_weight 0.005.",
     ),
@@ -315,7 +316,7 @@ ZOO: tuple[Declaration, ...] = (
         "DiscoPOP, arXiv:2406.08414, eq. 5",
         lambda beta, tau: Pairwise(RATIO, link=LogRatioModulated(tau), beta=beta),
         {
-            "beta": _beta(0.05, "as TRL's tau; not verified"),
+            "beta": _beta(0.05, "ours, TRL's tau"),
             "tau": real(0.05, "temperature τ of the blend", "TRL", above=0),
         },
     ),
@@ -354,7 +355,7 @@ ZOO: tuple[Declaration, ...] = (
         "nca",
         "NCA, arXiv:2402.05369, eq. 13 for pairs",
         lambda beta: Pointwise(RATIO, PLAIN, Smoothed(1.0, 0.5), Logistic(), beta, rejected_weight=0.5),
-        {"beta": _beta(0.01, "the authors' scripts; not verified")},
+        {"beta": _beta(0.01, "NCA, authors' preference_qlora.yaml")},
     ),
     Declaration(
         "exo",
@@ -435,7 +436,7 @@ ZOO: tuple[Declaration, ...] = (
             RATIO, beta=beta, aligned=aligned, clip=None if clip == "none" else clip
         ),
         {
-            "beta": _beta(0.01, "the released WPO recipes; not verified"),
+            "beta": _beta(0.01, "WPO, authors' mistral-base.yaml"),
             "aligned": switch(True, "the paper's sampled alignment", "WPO, authors' run_wpo.py; TRL"),
             "clip": real(
                 1.0,
@@ -464,7 +465,7 @@ ZOO: tuple[Declaration, ...] = (
         "LiPO-λ, arXiv:2402.01878",
         lambda beta, normalized: Listwise(RATIO, beta, normalized),
         {
-            "beta": _beta(0.05, "secondary sources; the paper could not be read"),
+            "beta": _beta(0.05, "ours, as other implementations have it"),
             "normalized": switch(
                 True, "Δ = 1 for two responses with labels 1 and 0, so that the loss is DPO's", "ours"
             ),
@@ -600,6 +601,73 @@ ZOO: tuple[Declaration, ...] = (
                 "expected",
             ),
         },
+    ),
+    Declaration(
+        "pro",
+        "PRO, arXiv:2306.17492; authors' process_manager.py",
+        lambda likelihood_weight: Sum(
+            MEAN, ((1.0, Ranked(MEAN)), (likelihood_weight, _likelihood(per_token=False)))
+        ),
+        {
+            "likelihood_weight": _weight(
+                0.05, "of −log π(y_w|x); the authors' sft_weight", "PRO, authors' train_hh.sh"
+            )
+        },
+        note="On pairs, with the annotator's scores for rewards. `Ranked(…).list_loss` takes rankings of any length, "
+        "where the authors multiply the likelihood term by (K − 1)².",
+    ),
+    Declaration(
+        "tpo",
+        "TPO, arXiv:2405.16681, as TRL's TPOTrainer has it",
+        lambda beta, likelihood_weight: Sum(
+            SUMMED, ((1.0, Pairwise(SUMMED, beta=beta)), (likelihood_weight, _likelihood()))
+        ),
+        {
+            "beta": _beta(0.01, "TRL's TPOConfig"),
+            "likelihood_weight": _weight(
+                1.0, "of the likelihood of the gold response; TRL's tpo_alpha", "TRL's TPOConfig"
+            ),
+        },
+        note="On pairs the chosen response is the gold one too, so this is CPO's loss; TPO has a third one for it.",
+    ),
+    Declaration(
+        "tpo_l",
+        "TPO-L, arXiv:2405.16681, as TRL's TPOTrainer has it",
+        lambda beta, gamma, likelihood_weight: Sum(
+            MEAN, ((1.0, Pairwise(MEAN, beta=beta, gamma=gamma)), (likelihood_weight, _likelihood()))
+        ),
+        {
+            "beta": _beta(0.01, "TRL's TPOConfig"),
+            "gamma": _gamma(50.0, "TRL's TPOConfig, whose tpo_l_gamma is 0.5"),
+            "likelihood_weight": _weight(1.0, "as in tpo", "TRL's TPOConfig"),
+        },
+        note="As `tpo`: SimPO's loss and the likelihood of the chosen response.",
+    ),
+    Declaration(
+        "poft",
+        "PoFT, arXiv:2412.12865, eq. 7 and 8",
+        lambda: Pointwise(MEAN_RATIO, PLAIN, Logistic(), None),
+        note="−log σ of the per-token log-ratio to an *aligned* model, of the chosen response alone: the reference is "
+        "not the policy's own beginning. The probe has no other; give `ref_logp_sum` of one in code. Of several "
+        "aligned models the paper takes the mean, and each divides by its own tokens.",
+    ),
+    Declaration(
+        "tr_dpo",
+        "TR-DPO, arXiv:2404.09656, as TRL's sync_ref_model has it",
+        lambda beta, mixing, every: MovingReference(RATIO, beta=beta, mixing=mixing, every=int(every)),
+        {
+            "beta": _beta(0.1, "TRL"),
+            "mixing": real(
+                0.6,
+                "μ, the share of the policy in the reference from then on; 1 replaces it",
+                "TRL",
+                above=0,
+                most=1,
+            ),
+            "every": real(512, "steps between two moves of the reference", "TRL", least=1),
+        },
+        note="The probe moves the reference and records the log-probs under it with every pair that is trained on; "
+        "margins of the probe set are those against the untouched model. In TRL, `sync_ref_model=True` moves it.",
     ),
     Declaration(
         "squared_po",

@@ -20,8 +20,9 @@ from rewardshape.probe.measure.logprobs import PlainReader, SharedPrefixReader
 from rewardshape.probe.measure.probe_set import reference_logps
 from rewardshape.probe.measure.responses import draws
 from rewardshape.probe.measure.responses import scores as scores_of
+from rewardshape.probe.order import TrainingOrder
 from rewardshape.probe.policy import load_policy
-from rewardshape.probe.training import PairTrainer, TrainingOrder, training_arguments
+from rewardshape.probe.training import PairTrainer, training_arguments
 from rewardshape.theory import objective
 
 READERS = {"plain": PlainReader(), "shared": SharedPrefixReader()}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from rewardshape.theory import objective
+from rewardshape.theory import Responses, objective
 
 
 class TestLipo:
@@ -47,3 +47,41 @@ class TestLipo:
         weights = made.list_weights(s.detach(), labels)
         torch.testing.assert_close(weights, -grad)
         torch.testing.assert_close(weights.sum(-1), torch.zeros(5, dtype=torch.float64), atol=1e-14, rtol=0)
+
+
+class TestPro:
+    def test_rankings_of_any_length_have_the_authors_loss(self, rng):
+        """Stage by stage: the best against all worse ones, then the best of the rest, …, at temperatures of its own."""
+        for length in (2, 3, 5):
+            scores, rewards = (
+                torch.tensor(rng.normal(size=length)),
+                np.sort(rng.normal(size=length))[::-1].copy(),
+            )
+            rewards = torch.tensor(rewards)
+            total = torch.tensor(0.0, dtype=torch.float64)
+            for stage in range(length - 1):
+                negatives = rewards[stage] - rewards[stage + 1 :]
+                positive = negatives.max()
+                denominator = torch.exp(scores[stage] * positive)
+                denominator = denominator + torch.exp(scores[stage + 1 :] * negatives).sum()
+                total = total + torch.log(denominator) - scores[stage] * positive
+            ranked = objective("pro").terms[0][1]
+            assert float(ranked.list_loss(scores, rewards)) == pytest.approx(float(total), rel=1e-12)
+            order = torch.randperm(length, generator=torch.Generator().manual_seed(length))
+            assert float(ranked.list_loss(scores[order], rewards[order])) == pytest.approx(
+                float(total), rel=1e-12
+            )
+
+    def test_weights_are_the_gradient(self, rng):
+        s = torch.tensor(rng.normal(size=(5, 6)), requires_grad=True)
+        labels = torch.tensor(rng.integers(0, 4, (5, 6)).astype(float))
+        ranked = objective("pro").terms[0][1]
+        grad = torch.autograd.grad(ranked.list_loss(s, labels).sum(), s)[0]
+        torch.testing.assert_close(ranked.list_weights(s.detach(), labels), -grad)
+
+    def test_a_ranking_of_two_is_the_pair(self):
+        ranked = objective("pro").terms[0][1]
+        w = Responses(np.array([-4.0]), np.array([4.0]), label=np.array([2.5]))
+        r = Responses(np.array([-9.0]), np.array([3.0]), label=np.array([1.0]))
+        listed = ranked.list_loss(np.array([-3.0, -1.0]), np.array([1.0, 2.5]))
+        assert ranked.pair_loss(w, r)[0] == pytest.approx(float(listed), rel=1e-13)
