@@ -16,8 +16,8 @@ from rewardshape.probe.grid import Grid, PlannedRun
 from rewardshape.probe.inputs import Inputs
 from rewardshape.probe.manifest import folder_to_make
 from rewardshape.probe.measure.probe_set import num_tokens
+from rewardshape.probe.order import TrainingOrder
 from rewardshape.probe.policy import DTYPES
-from rewardshape.probe.training import TrainingOrder
 
 SHOWN = 12  # runs that are named
 MEASURED = 0.3  # seconds for which products of matrices are timed
