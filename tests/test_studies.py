@@ -21,7 +21,7 @@ transformers = pytest.importorskip("transformers")
 def _benchmarks(monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
     yield
-    for name in ("alpha_study", "alpha_tasks", "chat_task", "generations"):
+    for name in ("alpha_study", "alpha_tasks", "chat_task", "generations", "text_scores", "theories"):
         sys.modules.pop(name, None)
 
 
@@ -132,3 +132,16 @@ def test_every_request_has_its_rules_and_no_held_out_one_is_trained_on():
     trained, held = (set(islice(requests(seed, held_out=seed == 1), 500)) for seed in (0, 1))
     assert not trained & held
     assert {len(rules_of(text)) for text in trained | held} == {1, 2}
+
+
+def test_the_four_theories_on_the_kept_runs_are_as_the_page_says():
+    from theories import theories
+
+    from rewardshape.trace import read_trace
+
+    root = Path(__file__).parents[1]
+    page = (root / "docs" / "three-d.md").read_text(encoding="utf-8")
+    table = page[page.index("| α | `identity`") :].splitlines()[2:6]
+    stated = [[float(cell.replace("−", "-")) for cell in line.split("|")[1:-1]] for line in table]
+    found = theories(read_trace(root / "figures" / "runs" / "embedded")).drop(columns="step")
+    np.testing.assert_allclose(found.to_numpy(float), stated, atol=0.0051)

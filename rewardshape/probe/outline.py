@@ -63,6 +63,7 @@ def operations(run: PlannedRun, config: Any, parameters: int, inputs: Inputs) ->
         steps=settings.training.steps,
         batch_size=run.decided.batch_size,
         seed=settings.training.seed,
+        order=settings.training.order,
     )
     passes = (2.0 if settings.model.lora_rank else 3.0) + bool(settings.model.gradient_checkpointing)
     measured = settings.training.steps // settings.probing.probe_every + 1
