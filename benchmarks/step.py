@@ -5,7 +5,8 @@
 
 `time` (seconds of forward, loss, backward and AdamW, interleaved, medians), `memory` (peak above weights and
 optimiser state, one process each), `tokens` (real texts: how many of the processed tokens are needed), `logging`
-(what recording costs), `floor` (FLOP/s against a large matrix product), `denormals` (a saturated loss).
+(what recording costs), `objectives` (those that need more of a pair than two sums, beside DPO), `floor` (FLOP/s
+against a large matrix product), `denormals` (a saturated loss).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -247,6 +249,59 @@ def measure_time(rounds: int) -> None:
     table("Seconds of a step", [*header, *RATIOS], rows)
 
 
+TOKEN_LEVEL = ("dpo", "ld_dpo", "sampo", "wpo", "odpo", "tdpo")
+
+
+def measure_objectives(rounds: int) -> None:
+    """A step of the probe's own trainer with each objective, in turn on one model, against DPO's."""
+    rows = []
+    for shape in (SHAPES[0], Shape(256, 128, 8_000, 512)):
+        model = llama(shape)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True)
+        pairs = [replace(pair, scores=(2.0, 1.0)) for pair in encoded_pairs(shape)]
+        steps = {name: trained(name, model, optimizer, pairs) for name in TOKEN_LEVEL}
+        spent = seconds(steps, rounds)
+        rows.append(
+            [
+                f"{shape}, width {shape.width}",
+                spent["dpo"][1],
+                *(spent[name][1] / spent["dpo"][1] for name in TOKEN_LEVEL[1:]),
+            ]
+        )
+    header = [
+        "prompt, response, vocabulary",
+        "dpo, processor s",
+        *(f"{name} / dpo" for name in TOKEN_LEVEL[1:]),
+    ]
+    table("Objectives that need more than two sums", header, rows)
+
+
+def trained(
+    name: str, model: Any, optimizer: torch.optim.Optimizer, pairs: list[EncodedPair]
+) -> Callable[[], None]:
+    """A whole step of `PairTrainer` on these pairs."""
+    from transformers import TrainingArguments
+
+    from rewardshape.probe.order import TrainingOrder
+    from rewardshape.probe.training import PairTrainer
+
+    arguments = TrainingArguments(output_dir=tempfile.mkdtemp(), use_cpu=True, report_to=[], bf16=False)
+    order = TrainingOrder(pairs, steps=1, batch_size=len(pairs), seed=0)
+    trainer = PairTrainer(
+        model, arguments, order, objective=objective(name), reader=SharedPrefixReader(), keep_checkpoints=1
+    )
+    trainer.reference = {pair.pair_id: dict.fromkeys(pair.responses, -900.0) for pair in pairs}
+    trainer.keep_reference(model, pairs)
+
+    def step() -> None:
+        trainer.measured = []
+        trainer.compute_loss(model, trainer.data_collator(order[:])).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
 def measure_memory() -> None:
     """Peak above weights and optimiser state, each contestant in a process of its own."""
     rows = []
@@ -440,7 +495,7 @@ def saturated_seconds(flush: bool) -> tuple[float, float]:
     return median(plain for plain, _ in spent), median(saturated for _, saturated in spent)
 
 
-TABLES = ("time", "memory", "tokens", "logging", "floor", "denormals")
+TABLES = ("time", "memory", "tokens", "logging", "objectives", "floor", "denormals")
 
 
 def main() -> None:
@@ -470,6 +525,7 @@ def main() -> None:
         "memory": measure_memory,
         "tokens": measure_tokens,
         "logging": partial(measure_logging, arguments.rounds),
+        "objectives": partial(measure_objectives, arguments.rounds),
         "floor": partial(measure_floor, arguments.rounds),
         "denormals": measure_denormals,
     }

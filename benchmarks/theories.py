@@ -1,25 +1,28 @@
-"""What four theories of displacement predict of a run, and what its record says: ``python benchmarks/theories.py RUNS``.
+"""What four theories of displacement predict of a run, and what its record says.
+
+    python benchmarks/theories.py RUNS
 
 RUNS is a run folder with ``--geometry-every`` and ``--sample-every``, of pairs that are samples of the untouched model
 (``figures/runs/embedded``). One row a run:
 
-* `identity` and `chosen`: −KL(π₀‖π) + g/2 and the mean change of chosen, nats per response, at the last sampled step whose
-  divergence is below 2 nats;
+* `identity` and `chosen`: −KL(π₀‖π) + g/2 and the mean change of chosen, nats per response, at the last sampled step
+  whose divergence is below 2 nats;
 * `own`: rank correlation over pairs between the rate w_w·a − w_l·b of each pair's own gradients and the change of its
   chosen response in the following interval: +1 where the two-response flow decides;
 * `rare`: rank correlation between how far the rejected response lies below the chosen one halfway and the later change
   of chosen: −1 where a rare rejected response means unlearning, as 3D-Properties has it;
 * `entropy`: mean change of the predictions' entropy at the chosen responses, nats per token: above 0 where mass is
   dispersed, and where differential information spreads the policy;
-* `spread`: rank correlation between that change and the change of chosen, pair by pair: −1 where spreading is what lowers
-  chosen.
+* `spread`: rank correlation between that change and the change of chosen, pair by pair: −1 where spreading is what
+  lowers chosen.
 
-Rank correlations of 64 pairs are within ±0.25 of each other by chance.
+Rank correlations of 64 pairs are within ±0.25 of 0 by chance.
 """
 
 from __future__ import annotations
 
 import argparse
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +67,7 @@ def own_rates(trace: Trace, chosen: Panel) -> float:
     steps = sorted(table["step"].unique())
     change = pd.DataFrame(chosen.change(), index=chosen.steps, columns=chosen.pair_ids)
     found = []
-    for now, then in zip(steps, steps[1:], strict=False):
+    for now, then in pairwise(steps):
         rows = table[table["step"] == now].set_index("pair_id").loc[chosen.pair_ids]
         rate = rows["weight_chosen"] * rows["gram_ww"] - rows["weight_rejected"] * rows["gram_wl"]
         found.append(correlation(rate.to_numpy(), (change.loc[then] - change.loc[now]).to_numpy()))

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 
 from rewardshape.figures.theory_tables import (
     displacement_by_alpha,
     phase_portrait,
     softmax_against_fixed_gram,
 )
-from rewardshape.plotting.style import style
+from rewardshape.plotting.style import FAINT, ordered_colors, style
 from rewardshape.plotting.theory import plot_displacement_by_alpha, plot_phase_portrait, plot_softmax_paths
 
 HERE = Path(__file__).parent
+SCORES = HERE.parent / "text_scores.csv"
+BREAK_EVEN = {"z = 0": -0.33, "z = 1": -1.03, "z = 2": -1.35, "z = 3": -1.54}  # of docs/theory.md, first row
 
 
 def main() -> None:
@@ -30,6 +35,25 @@ def main() -> None:
         plot_displacement_by_alpha(displacement_by_alpha(), axes[0])
         plot_softmax_paths(softmax_against_fixed_gram(), axes[1])
         figure.savefig(HERE / "displacement.svg", metadata={"Date": None})
+        figure, ax = plt.subplots(figsize=(6.4, 3.4), layout="constrained")
+        plot_text_scores(pd.read_csv(SCORES), ax)
+        figure.savefig(HERE / "text_scores.svg", metadata={"Date": None})
+
+
+def plot_text_scores(table: pd.DataFrame, ax: Axes) -> None:
+    """The share of texts of each kind below every log-probability per token, and where α = 0.25 begins to help."""
+    kinds = table["kind"].unique()
+    for kind, color in zip(kinds, ordered_colors(len(kinds)), strict=True):
+        scores = np.sort(table["score"][table["kind"] == kind])
+        ax.step(
+            scores, np.arange(1, len(scores) + 1) / len(scores), color=color, label=f"{kind} ({len(scores)})"
+        )
+    for name, score in BREAK_EVEN.items():
+        ax.axvline(score, color=FAINT, zorder=0)
+        ax.annotate(name, (score, 0.02), rotation=90, fontsize="x-small", ha="right")
+    ax.set_xlabel("log-probability per token (nats)")
+    ax.set_ylabel("share of texts below")
+    ax.legend(fontsize="small")
 
 
 if __name__ == "__main__":

@@ -45,6 +45,8 @@ _RENAMED = {
     "dpo_label_smoothing": "label_smoothing",
     "discopop_tau": "tau",
     "ld_alpha": "tail",
+    "ref_model_mixup_alpha": "mixing",
+    "ref_model_sync_steps": "every",
     "kto_chosen_weight": "desirable_weight",
     "kto_rejected_weight": "undesirable_weight",
 }
@@ -107,6 +109,8 @@ def _kind_of_dpo(given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         if ours["divergence"] == "alpha":
             ours["alpha"] = 1.0 - float(given.get("f_alpha_divergence_coef", 0.5))
         return "fdpo", ours
+    if given.get("sync_ref_model"):
+        return "tr_dpo", {}
     if given.get("use_weighting"):
         return "wpo", {"clip": "none"}
     if given.get("tail") is not None:

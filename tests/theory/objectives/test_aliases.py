@@ -84,6 +84,8 @@ def test_llama_factory_and_axolotl_configurations(make_batch):
     torch.testing.assert_close(mixed.pair_loss(chosen, rejected), truth.pair_loss(chosen, rejected))
     assert from_config({"rl": "orpo", "beta": 0.3}) == objective("orpo", odds_weight=0.3)
     assert from_config({"rl": "ipo", "rl_beta": 0.3}) == objective("ipo", beta=0.3)
+    moving = {"sync_ref_model": True, "ref_model_mixup_alpha": 0.5, "ref_model_sync_steps": 8, "beta": 0.2}
+    assert from_config(moving) == objective("tr_dpo", beta=0.2, mixing=0.5, every=8)
     assert from_config({"pref_loss": "simpo", "pref_beta": 2.0, "simpo_gamma": 0.5}) == objective(
         "simpo", beta=2.0, gamma=0.5
     )
