@@ -255,7 +255,7 @@ TOKEN_LEVEL = ("dpo", "ld_dpo", "sampo", "wpo", "odpo", "tdpo")
 def measure_objectives(rounds: int) -> None:
     """A step of the probe's own trainer with each objective, in turn on one model, against DPO's."""
     rows = []
-    for shape in (SHAPES[0], Shape(256, 128, 8_000, 512)):
+    for shape in (Shape(64, 32, 8_000), Shape(64, 32, 2_000, 512)):
         model = llama(shape)
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True)
         pairs = [replace(pair, scores=(2.0, 1.0)) for pair in encoded_pairs(shape)]
