@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from pathlib import Path
 
@@ -35,6 +36,23 @@ def test_break_even_scores_of_the_published_settings(row, name):
     options = {key: parameters[key] for key in ("beta", "gamma")}
     scores = break_even_score(parameters["alpha"], NEAR, margin=np.arange(4.0), **options)
     assert stated == pytest.approx(scores, abs=0.005)
+
+
+def test_where_the_chat_models_text_lies():
+    with open(Path(__file__).resolve().parents[2] / "docs" / "text_scores.csv", encoding="utf-8") as file:
+        scores = np.array([float(row["score"]) for row in csv.DictReader(file)])
+    text = re.sub(r"\s+", " ", PAGE)
+    assert f"{len(scores)} answers" in text
+    lowest, highest, middle = (
+        f"{value:.1f}".replace("-", "−") for value in (scores.min(), scores.max(), np.median(scores))
+    )
+    assert f"lie between {lowest} and {highest} nats per token, median {middle}" in text
+    rows = [[float(cell.replace("−", "-")) for cell in line.split("|")[2:-1]] for line in PAGE.splitlines()
+            if line.startswith("|") and any(row in line for row in ROWS)]  # fmt: skip
+    first, every = rows[0], min(min(row) for row in rows)
+    below = [int((scores < score).sum()) for score in (first[1], first[3], every)]
+    assert f"all {below[0]} below the first row's score at z = 1, {below[1]} below the one at z = 3" in text
+    assert f"at z = 3, {below[2]} below every score of the table" in text
 
 
 def test_pull_left_is_as_the_page_says():
