@@ -1,7 +1,8 @@
 """Objectives of one loss for each pair: ℓ(β·φ(s_w) − β·φ(s_l) − γ), and their kin that bend one of these parts.
 
 Where a part depends on the pair or on the batch (a target of its own, a weight), `resolve` gives the plain
-composition that these very pairs have, with an array in the place of a number.
+composition that these very pairs have, with an array in the place of a number. Long because the members of one family
+are read beside each other.
 """
 
 from __future__ import annotations
