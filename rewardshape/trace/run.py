@@ -68,8 +68,9 @@ class Run:
 
     @property
     def label(self) -> str:
-        """The run for people: its setting, and its seed where there are several."""
-        return f"{self.setting_label}, seed {self.seed}" if self.several_seeds else self.setting_label
+        """The run for people: its setting, its seed where there are several, and that it diverged where it did."""
+        label = f"{self.setting_label}, seed {self.seed}" if self.several_seeds else self.setting_label
+        return f"{label} (diverged)" if self.manifest.get("status") == "diverged" else label
 
     def _repr_html_(self) -> str:
         return as_html([self])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 
@@ -98,3 +99,11 @@ def test_a_sweep_in_a_folder_named_like_one_of_its_runs(tmp_path, write):
     assert set(one.responses["run"]) == {"alpha=0"}
     assert one.folder == tmp_path / "alpha=0" / "alpha=0"
     assert one.settings["objective"]["parameters"]["alpha"] == 0.0
+
+
+def test_a_run_that_diverged_says_so_wherever_it_is_named(write, tmp_path):
+    write(tmp_path / "a", alpha=0.0)
+    folder = write(tmp_path / "b", alpha=600.0)
+    manifest = folder / "run.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "status": "diverged"}))
+    assert told(tmp_path) == [("alpha=0", "α = 0"), ("alpha=600", "α = 600 (diverged)")]
