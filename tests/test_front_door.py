@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.util
 import inspect
 import os
 import pkgutil
@@ -30,12 +31,21 @@ INDEXES = ["rewardshape", *(f"rewardshape.{room}" for room in ROOMS)]
 # --- loaded when used ---------------------------------------------------------------------------------------------
 
 
+MEASURING = {"ProbeCallback", "Recorder"}  # what needs torch to be there at all
+
+
 @pytest.mark.parametrize("package", INDEXES)
 def test_every_public_name_loads(package: str):
     module = importlib.import_module(package)
     assert set(module.__all__) <= set(dir(module))
     for name in module.__all__:
-        assert getattr(module, name) is not None
+        if name in MEASURING and importlib.util.find_spec("torch") is None:
+            with pytest.raises(
+                rewardshape.InputError, match=r"rewardshape\[probe\]"
+            ):  # which extra to install
+                getattr(module, name)
+        else:
+            assert getattr(module, name) is not None
     with pytest.raises(AttributeError, match="nothing"):
         module.nothing  # noqa: B018
 
