@@ -155,8 +155,8 @@ def largest_fall(values: np.ndarray) -> tuple[int, int]:
 def run_all(options: argparse.Namespace) -> None:
     folder = supervised(options.model, options.shared, options.output)
     asked = statements(options.shared)
-    for number in range(PROMPTS):
-        for name, (chosen, rejected) in COUPLES.items():
+    for name, (chosen, rejected) in COUPLES.items():
+        for number in range(PROMPTS):
             file = options.output / f"{name.replace(' ', '-')}-{number}.csv"
             if file.is_file():
                 continue
