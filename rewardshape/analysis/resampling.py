@@ -148,8 +148,8 @@ def mean_interval(
 
     Examples
     --------
-    >>> low, high = mean_interval(np.arange(20.0)[None])
-    >>> bool(low[0] < 9.5 < high[0])
+    >>> low, high = mean_interval(np.arange(40.0)[None])
+    >>> bool(low[0] < 19.5 < high[0])
     True
     """
     if num_prompts(values, prompts) < MIN_PROMPTS:

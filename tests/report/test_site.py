@@ -106,7 +106,7 @@ def test_every_figure_of_the_gallery_has_its_picture_and_its_code(site):
 
 def test_the_notebooks_are_pages_with_their_outputs(site):
     names = [path.stem for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
-    assert len(names) == 5
+    assert len(names) == 6
     for name in names:
         page = (site / "notebooks" / f"{name}.html").read_text(encoding="utf-8")
         assert "<img" in page, name

@@ -120,12 +120,14 @@ class Ranked(Pairwise):
         return apply(self.compute_list_weights, scores, labels, what="a gradient weight", blocks=False)
 
     def compute_list_loss(self, xp: Any, s: Array, labels: Array) -> Array:
+        """Loss of each ranking, over the last axis; the larger a label, the better its response."""
         own, others, _, _ = self._exponents(xp, s, labels)
         top = detached(xp.maximum(own, xp.max(others, axis=-1)))
         total = xp.exp(own - top) + xp.sum(xp.exp(others - top[..., None]), axis=-1)
         return xp.sum(top + xp.log(total) - own, axis=-1)
 
     def compute_list_weights(self, xp: Any, s: Array, labels: Array) -> Array:
+        """−∂L/∂s of every response of each ranking."""
         own, others, largest, temperature = self._exponents(xp, s, labels)
         top = xp.maximum(own, xp.max(others, axis=-1))
         share, shares = xp.exp(own - top), xp.exp(others - top[..., None])
