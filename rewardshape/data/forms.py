@@ -48,6 +48,8 @@ class Cells:
         With the named columns in their places.
     read : set of str
         The columns that were taken out so far.
+    within : list of str
+        Parts of a cell, as ``input.seed``, that a form found in it and did not take.
     remarks : list of str
         What was done to the cells that a reader of the report should know.
     """
@@ -56,6 +58,7 @@ class Cells:
         self.given, self.columns = row, columns or {}
         self.row = row
         self.read: set[str] = set()
+        self.within: list[str] = []
         self.remarks: list[str] = []
         for target, name in self.columns.items():
             if name not in row:
@@ -233,6 +236,7 @@ def _openai(cells: Cells) -> Parts:
         raise InputError(f"field 'input' holds {kind(given)} where an object with 'messages' belongs")
     if given.get("tools") and not cells.holds("tools"):
         cells.row = {**cells.row, "tools": given["tools"]}
+    cells.within += [f"input.{name}" for name in given if name not in ("messages", "tools")]
     prompt, _ = said(given["messages"], "input.messages")
     return Parts(prompt, cells.said("preferred_output"), cells.said("non_preferred_output"))
 

@@ -84,7 +84,7 @@ def read_row(row: Row, extra: Sequence[str] = (), columns: Mapping[str, str] | N
     scores = _scores(cells)
     left = cells.not_read()
     read = [name for name in row if name not in left]
-    return Reading(prompt, responses, tools, scores, form.name, read, left, cells.remarks)
+    return Reading(prompt, responses, tools, scores, form.name, read, left + cells.within, cells.remarks)
 
 
 def _scores(cells: Cells) -> tuple[float, float] | None:

@@ -120,7 +120,7 @@ def test_a_row_of_this_form_holds_this_pair(name):
     reading = read_row(row)
     assert reading.prompt == prompt
     assert reading.responses == {"chosen": chosen, "rejected": rejected}
-    assert sorted(reading.read + reading.not_read) == sorted(row)
+    assert sorted(reading.read + [name for name in reading.not_read if "." not in name]) == sorted(row)
 
 
 NO_PAIRS = ("KTO", "ratings", "single")

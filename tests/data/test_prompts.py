@@ -94,3 +94,12 @@ def test_tools_may_be_json_text_or_stand_in_the_input_of_openai():
     openai = {"input": {"messages": SKY, "tools": tools}, "preferred_output": YES, "non_preferred_output": NO}
     for row in ({"prompt": SKY, "tools": json.dumps(tools), "chosen": YES, "rejected": NO}, openai):
         assert read_row(row).tools == tools
+
+
+def test_what_else_stands_in_the_input_of_openai_is_listed():
+    row = {
+        "input": {"messages": SKY, "parallel_tool_calls": True},
+        "preferred_output": YES,
+        "non_preferred_output": NO,
+    }
+    assert read_row(row).not_read == ["input.parallel_tool_calls"]
