@@ -179,19 +179,27 @@ def show_table(output: Path) -> None:
         at = {word: column for column, word in enumerate((*REFUSAL, *ASSENT))}
         for word, column in at.items():
             first, last = runs[:, 0, column], runs[:, -1, column]
+            highest = runs[:, :, column].max(axis=1)
             print(f"  p({word}) {first.mean():.3f} → {last.mean():.3f}, change {_interval(last - first)}")
+            print(
+                f"    highest on the way {highest.mean():.3f}, above its start {_interval(highest - first)}"
+            )
         change = np.log(runs[:, -1] / runs[:, 0])
         fell = (change[:, at[chosen]] < 0).mean()
         print(f"  log p({chosen}) {_interval(change[:, at[chosen]])} nats, fell in {fell:.0%}")
         print(f"  margin {_interval(change[:, at[chosen]] - change[:, at[rejected]])} nats")
         falls = [run[fact["peak"]] - run[fact["bottom"]] for run, fact in zip(runs, facts, strict=True)]
         print(f"  largest fall of p({chosen}) on the way {_interval(np.array(falls)[:, at[chosen]])}")
-        rose = pd.DataFrame([fact["rose"] for fact in facts]).fillna(0.0).mean().nlargest(8)
-        print("  rose meanwhile:", ", ".join(f"{word} {gain:+.3f}" for word, gain in rose.items()))
+        fallen = [fact["rose"] for fact in facts if fact["peak"] < fact["bottom"]]
+        if fallen:
+            rose = pd.DataFrame(fallen).fillna(0.0).mean().nlargest(8)
+            print("  rose meanwhile:", ", ".join(f"{word} {gain:+.3f}" for word, gain in rose.items()))
 
 
 def _interval(values: np.ndarray) -> str:
-    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values) if len(values) > 1 else float("nan")
+    if len(values) < 2:
+        return f"{values.mean():+.3f} [no interval from one prompt]"
+    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
     return f"{values.mean():+.3f} [{values.mean() - half:+.3f}, {values.mean() + half:+.3f}]"
 
 
