@@ -128,30 +128,34 @@ def _answers(model: Path, questions: Path, output: Path, chosen: str, rejected: 
 def _with_own(model: Path, source: Path, output: Path) -> Path:
     """The first pairs of a file, each with a sample of the untouched model at temperature 1, cut as the pairs are."""
     import torch
-    from generations import Prompt, written_by
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from rewardshape.data import encode_pairs, read_preferences
+    from rewardshape.probe.measure.sampling import respond
 
     file = output / "own" / source.name
     if file.is_file():
         return file
     file.parent.mkdir(parents=True, exist_ok=True)
     tokenizer: Any = AutoTokenizer.from_pretrained(model)
-    policy = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
+    policy: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
     pairs = read_preferences(source, skip_bad_rows=True)[0][:ROWS]
     limits = {"max_prompt_tokens": PROMPT_TOKENS, "max_response_tokens": RESPONSE_TOKENS}
     encoded = encode_pairs(pairs, tokenizer, skip_bad_rows=True, **limits)[0]
-    asked = [Prompt(pair.pair_id, "", pair.prompt_ids) for pair in encoded]
-    asked.sort(key=lambda prompt: len(prompt.ids))  # little padding
+    asked = sorted(encoded, key=lambda pair: len(pair.prompt_ids))  # little padding
     written: dict[str, str] = {}
     torch.manual_seed(0)
     for start in range(0, len(asked), 64):
         part = asked[start : start + 64]
-        with torch.no_grad():
-            _, _, answers = written_by(policy, tokenizer, part, 1.0, RESPONSE_TOKENS)
-        for prompt, tokens in zip(part, answers, strict=True):
-            written[prompt.prompt_id] = tokenizer.decode(tokens, skip_special_tokens=True)
+        answers = respond(
+            policy,
+            [pair.prompt_ids for pair in part],
+            temperature=1.0,
+            max_tokens=RESPONSE_TOKENS,
+            end=tokenizer.eos_token_id,
+        )
+        for pair, tokens in zip(part, answers, strict=True):
+            written[pair.pair_id] = tokenizer.decode(tokens, skip_special_tokens=True)
     rows = [
         {"prompt": pair.prompt, **pair.responses, OWN: _as(pair, written[pair.pair_id])}
         for pair in pairs

@@ -22,6 +22,11 @@ import numpy as np
 import pandas as pd
 import torch
 
+from rewardshape.data import EncodedPair
+from rewardshape.probe.measure.along import along, look
+from rewardshape.probe.measure.logprobs import PlainReader
+from rewardshape.probe.measure.sampling import respond
+
 Gold = Callable[[str, str], float]
 TEMPERATURES = (1.0, 0.7, 0.0)
 GRID = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.0)  # of the tempered reference
@@ -63,9 +68,14 @@ def answer(
     rows = []
     for start in range(0, len(asked), ROWS):
         part = asked[start : start + ROWS]
-        ids, mask, answers = written_by(policy, tokenizer, part, temperature, max_tokens)
-        width = max(len(prompt.ids) for prompt in part)
-        divergence = _divergence(policy, reference, ids, mask, width, temperature)
+        answers = respond(
+            policy,
+            [prompt.ids for prompt in part],
+            temperature=temperature,
+            max_tokens=max_tokens,
+            end=tokenizer.eos_token_id,
+        )
+        divergence = _divergence(policy, reference, part, answers, temperature)
         for prompt, tokens, kl in zip(part, answers, divergence, strict=True):
             text = tokenizer.decode(tokens, skip_special_tokens=True)
             rows.append(
@@ -82,59 +92,17 @@ def answer(
     return pd.DataFrame(rows)
 
 
-def written_by(
-    policy: Any, tokenizer: Any, prompts: Sequence[Prompt], temperature: float, max_tokens: int
-) -> tuple[torch.Tensor, torch.Tensor, list[list[int]]]:
-    """Whole sequences, padded on the left; their mask; the tokens of each answer, its end token included."""
-    end, width = tokenizer.eos_token_id, max(len(prompt.ids) for prompt in prompts)
-    ids = torch.full((len(prompts), width), end)
-    mask = torch.zeros_like(ids)
-    for row, prompt in enumerate(prompts):
-        ids[row, width - len(prompt.ids) :] = torch.tensor(prompt.ids)
-        mask[row, width - len(prompt.ids) :] = 1
-    how: dict[str, Any] = (
-        {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-        if temperature
-        else {"do_sample": False}
-    )
-    whole = policy.generate(
-        input_ids=ids,
-        attention_mask=mask,
-        max_new_tokens=max_tokens,
-        pad_token_id=end,
-        eos_token_id=end,
-        **how,
-    )
-    answers = []
-    for row in whole[:, width:].tolist():
-        answers.append(row[: row.index(end) + 1] if end in row else row)
-    lengths = torch.tensor([len(tokens) for tokens in answers])
-    written = torch.arange(whole.shape[1] - width)[None] < lengths[:, None]
-    return whole, torch.cat([mask, written.long()], dim=1), answers
-
-
 def _divergence(
-    policy: Any,
-    reference: Any,
-    ids: torch.Tensor,
-    mask: torch.Tensor,
-    width: int,
-    temperature: float,
+    policy: Any, reference: Any, prompts: Sequence[Prompt], answers: Sequence[list[int]], temperature: float
 ) -> list[float]:
-    """KL of each row, summed over the positions after `width` that the mask holds."""
-    positions = (mask.cumsum(1) - 1).clamp(min=0)
-    found = []
-    for start in range(0, len(ids), 8):  # logits of a large vocabulary fill memory
-        part = slice(start, start + 8)
-        given = {"input_ids": ids[part], "attention_mask": mask[part], "position_ids": positions[part]}
-        before = reference(**given).logits[:, width - 1 : -1].float().log_softmax(-1)
-        written = mask[part, width:]
-        if temperature == 0:
-            each = -before.gather(-1, ids[part, width:, None]).squeeze(-1)
-        else:
-            now = policy(**given).logits[:, width - 1 : -1].float().div(temperature).log_softmax(-1)
-            each = (now.exp() * (now - before)).sum(-1)
-        found += (each * written).sum(1).tolist()
+    """KL of each answer's distributions, summed over its positions."""
+    reader, found = PlainReader(), []
+    for start in range(0, len(prompts), 8):  # hidden states and their predictions fill memory
+        part = zip(prompts[start : start + 8], answers[start : start + 8], strict=True)
+        pairs = [EncodedPair(prompt.prompt_id, prompt.ids, {"sample": ids}) for prompt, ids in part]
+        batch = reader.collate(pairs)
+        now, before = (look(model, reader, batch) for model in (policy, reference))
+        found += [one.kl_sum for one in along(now, before, batch, [temperature] * len(pairs))]
     return found
 
 

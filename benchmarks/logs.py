@@ -7,7 +7,6 @@ progress bar between, an evaluation each hundred records. Read in a process of i
 from __future__ import annotations
 
 import argparse
-import os
 import random
 import subprocess
 import sys
@@ -94,34 +93,13 @@ def _measure(name: str, code: str, path: Path, records: int) -> bool:
     return good
 
 
-def fuzz(examples: int) -> int:
-    """Run the tests' own strategies on many random examples."""
-    tests = Path(__file__).parents[1] / "tests" / "logs" / "test_hostile.py"
-    environment = os.environ | {"REWARDSHAPE_FUZZ": str(examples)}
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-x",
-        "-q",
-        "--timeout=0",
-        "-k",
-        "any_text or damaged",
-        str(tests),
-    ]
-    return subprocess.run(command, env=environment, check=False).returncode
-
-
 def main() -> int:
     """Run what is asked for; 0 where it is within its limits."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--megabytes", type=int, default=MEGABYTES)
-    parser.add_argument("--fuzz", type=int, metavar="N", help="read N random and N damaged texts instead")
     arguments = parser.parse_args()
-    if arguments.fuzz:
-        return fuzz(arguments.fuzz)
     return 0 if measure(arguments.megabytes) else 1
 
 

@@ -27,6 +27,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from rewardshape.data import EncodedPair
 from rewardshape.data.prompts import HH_ANSWER, HH_QUESTION
 from rewardshape.probe.measure.logprobs import SharedPrefixReader
+from rewardshape.probe.measure.sampling import respond
 
 LONGEST, PROMPT = 48, 96
 TEMPERATURES = {"own, T = 1": 1.0, "own, T = 0.7": 0.7}
@@ -88,29 +89,16 @@ def written(read: Reading, shared: Path, count: int) -> Iterator[Text]:
         yield read.text("people", talk[:2], talk[2]["content"], "user")
 
 
-@torch.no_grad()
 def own(read: Reading, model: Any, shared: Path, count: int) -> Iterator[Text]:
     """The model's answers to the opening questions."""
     rows = rows_of(shared / "learning_dynamics_helpful_probe.jsonl")[:count]
-    end = read.tokenizer.eos_token_id
     prompts = [read.before(turns(row["prompt"])[:1], "assistant") for row in rows]
-    width = max(map(len, prompts))
-    padded = torch.tensor([[end] * (width - len(prompt)) + prompt for prompt in prompts])
-    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    end = read.tokenizer.eos_token_id
     for kind, temperature in TEMPERATURES.items():
         torch.manual_seed(0)
-        drawn = model.generate(
-            padded,
-            attention_mask=mask,
-            max_new_tokens=LONGEST,
-            do_sample=True,
-            temperature=temperature,
-            top_k=0,
-            top_p=1.0,
-            pad_token_id=end,
-        )[:, width:].tolist()
+        drawn = respond(model, prompts, temperature=temperature, max_tokens=LONGEST, end=end)
         for prompt, ids in zip(prompts, drawn, strict=True):
-            yield Text(kind, prompt, ids[: ids.index(end) + 1] if end in ids else ids)
+            yield Text(kind, prompt, ids)
 
 
 @torch.no_grad()

@@ -1,31 +1,22 @@
 """Whatever a file holds, it is read or refused in one line, soon, and nothing in it reaches a terminal unescaped.
 
-``REWARDSHAPE_FUZZ=10000 pytest tests/logs/test_hostile.py`` (or ``python benchmarks/logs.py --fuzz 10000``) searches
+``REWARDSHAPE_FUZZ=10000 pytest tests/logs/test_hostile.py`` (or ``python benchmarks/fuzz.py 10000 logs``) searches
 that many examples at random; without it a small fixed set is tried.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import time
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rewardshape.errors import InputError
 from rewardshape.logs import read_logs
-
-EXAMPLES = int(os.environ.get("REWARDSHAPE_FUZZ", "0"))
-FUZZ = settings(
-    max_examples=EXAMPLES or 60,
-    derandomize=not EXAMPLES,
-    deadline=None,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+from tests.fuzzing import FUZZ
 
 KEYS = st.sampled_from(
     ["loss", "eval_loss", "rewards/chosen", "rewards/rejected", "eval_rewards/chosen", "rewards/margins",

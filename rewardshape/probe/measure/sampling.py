@@ -135,7 +135,18 @@ class Sampler:
         seed = (self.seed * place.processes + place.process) * 1_000_003 + step
         with evaluating(policy), torch.random.fork_rng():
             torch.manual_seed(seed)
-            answers = [ids for batch in _batches(asked) for ids in self._answers(policy, batch, temperature)]
+            answers = [
+                ids
+                for batch in _batches(asked)
+                for ids in respond(
+                    policy,
+                    [pair.prompt_ids for pair in batch],
+                    temperature=temperature,
+                    max_tokens=self.max_tokens,
+                    end=self.tokenizer.eos_token_id,
+                    pad=self.tokenizer.pad_token_id,
+                )
+            ]
         return [
             Sampled(pair, ids, temperature, seed, *self._judged(pair, ids))
             for pair, ids in zip(asked, answers, strict=True)
@@ -165,36 +176,55 @@ class Sampler:
         whole = {place: one for part in gather(found) for place, one in part.items()}
         return {name: [getattr(whole[place], name) for place in range(len(rows))] for name in Along._fields}
 
-    def _answers(
-        self, policy: PreTrainedModel, pairs: Sequence[EncodedPair], temperature: float
-    ) -> list[list[int]]:
-        """One response each, ended by the end token unless it ran into the limit."""
-        width = max(len(pair.prompt_ids) for pair in pairs)
-        pad, end = self.tokenizer.pad_token_id, self.tokenizer.eos_token_id
-        pad = end if pad is None else pad
-        input_ids = torch.full((len(pairs), width), pad)
-        mask = torch.zeros_like(input_ids)
-        for row, pair in enumerate(pairs):
-            input_ids[row, width - len(pair.prompt_ids) :] = torch.tensor(pair.prompt_ids)
-            mask[row, width - len(pair.prompt_ids) :] = 1
-        how: dict[str, Any] = (
-            {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-            if temperature
-            else {"do_sample": False}
+
+def respond(
+    policy: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    *,
+    temperature: float,
+    max_tokens: int,
+    end: int,
+    pad: int | None = None,
+) -> list[list[int]]:
+    """Sample one response to each prompt, from the whole distribution.
+
+    Parameters
+    ----------
+    policy : PreTrainedModel
+    prompts : sequence of token ids
+        Read as one batch.
+    temperature : float
+        0 is greedy decoding.
+    max_tokens : int
+        A response ends after so many tokens, or with the end token, which it then holds.
+    end, pad : int
+        Token ids; without a padding token the end token serves.
+    """
+    pad = end if pad is None else pad
+    width = max(map(len, prompts))
+    input_ids = torch.full((len(prompts), width), pad)
+    mask = torch.zeros_like(input_ids)
+    for row, ids in enumerate(prompts):
+        input_ids[row, width - len(ids) :] = torch.tensor(ids)
+        mask[row, width - len(ids) :] = 1
+    how: dict[str, Any] = (
+        {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+        if temperature
+        else {"do_sample": False}
+    )
+    with torch.no_grad(), without_habits(policy):
+        produced = policy.generate(  # type: ignore[operator]
+            input_ids=input_ids.to(policy.device),
+            attention_mask=mask.to(policy.device),
+            generation_config=GenerationConfig(
+                max_new_tokens=max_tokens,
+                eos_token_id=end,
+                pad_token_id=pad,
+                use_cache=True,
+                **how,
+            ),
         )
-        with torch.no_grad(), without_habits(policy):
-            produced = policy.generate(  # type: ignore[operator]
-                input_ids=input_ids.to(policy.device),
-                attention_mask=mask.to(policy.device),
-                generation_config=GenerationConfig(
-                    max_new_tokens=self.max_tokens,
-                    eos_token_id=end,
-                    pad_token_id=pad,
-                    use_cache=True,
-                    **how,
-                ),
-            )
-        return [_until(row, end) for row in produced[:, width:].tolist()]
+    return [_until(row, end) for row in produced[:, width:].tolist()]
 
 
 def _batches(pairs: Sequence[EncodedPair]) -> Iterator[Sequence[EncodedPair]]:

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from rewardshape import read_trace
 from rewardshape.data import EncodedPair
 from rewardshape.probe.measure.logprobs import PlainReader
-from rewardshape.probe.measure.sampling import Sampler
+from rewardshape.probe.measure.sampling import Sampler, respond
 
 Probe = Callable[..., int]
 SAMPLING = ("--sample-every", "2", "--samples", "12", "--best-of", "3")
@@ -142,7 +142,14 @@ def test_finish_reason_and_seed_of_every_sample(checkpoint):
     [seed] = found["seed"].unique()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        again = sampler._answers(model, [prompt] * 200, 1.0)
+        again = respond(
+            model,
+            [prompt.prompt_ids] * 200,
+            temperature=1.0,
+            max_tokens=3,
+            end=end,
+            pad=tokenizer.pad_token_id,
+        )
     assert [len(ids) for ids in again] == found["num_tokens"].tolist()
 
 
