@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rewardshape.errors import InputError, in_any_encoding, printable
+from rewardshape.errors import InputError
+from rewardshape.terminal import answered, parser_of, refused
 from rewardshape.verdict.judge import Verdict, judge_all
 from rewardshape.verdict.sentences import how_sure, story
 
@@ -167,31 +168,23 @@ examples
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m rewardshape.diagnose") -> int:
     """Run the command; 0 when every path was understood, 2 when one was not."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of(prog, DESCRIPTION, EPILOG)
     add_arguments(parser)
-    in_any_encoding()
-    arguments = parser.parse_args(argv)
+    return answered(parser, argv, _main)
+
+
+def _main(arguments: argparse.Namespace) -> int:
     found: list[dict[str, Any]] = []
     status = 0
-    try:
-        columns = _columns(arguments.columns)
-        if arguments.beta is not None and not arguments.beta > 0:
-            raise InputError(f"--beta {arguments.beta:g}: β is positive")
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    columns = _columns(arguments.columns)
+    if arguments.beta is not None and not arguments.beta > 0:
+        raise InputError(f"--beta {arguments.beta:g}: β is positive")
     for path in arguments.paths:
         try:
             verdicts = list(judge_all(path, beta=arguments.beta, columns=columns).values())
             file = save_figure(verdicts, _figure_file(Path(path), arguments.output))
         except (InputError, OSError) as error:
-            print(f"error: {printable(error)}", file=sys.stderr)
-            status = 2
+            status = refused(error)
             continue
         found += [{**verdict.to_dict(), "figure": str(file)} for verdict in verdicts]
         if not arguments.json:

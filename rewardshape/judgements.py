@@ -19,7 +19,8 @@ import numpy as np
 
 from rewardshape.analysis.generations import Judgement, judgement_of
 from rewardshape.analysis.samples import samples_of, temperatures
-from rewardshape.errors import InputError, in_any_encoding
+from rewardshape.errors import InputError
+from rewardshape.terminal import answered, parser_of
 from rewardshape.trace import Run, Trace, read_trace
 from rewardshape.trace.folder import RunFolder
 from rewardshape.trace.records import lines_of, parsed
@@ -177,27 +178,20 @@ examples
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m rewardshape.judgements") -> int:
     """Write the file where there is none, else read it; exit status 0, or 2 with one ``error:`` line."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of(prog, DESCRIPTION, EPILOG)
     parser.add_argument("folder", type=Path, metavar="DIR", help="a run folder, or the folder of several")
     parser.add_argument("file", type=Path, metavar="FILE", help="CSV; written where there is none, else read")
-    in_any_encoding()
-    arguments = parser.parse_args(argv)
-    try:
-        trace = read_trace(arguments.folder)
-        if not arguments.file.exists():
-            print(f"{arguments.file}: {write_judgements(trace, arguments.file)} comparisons to judge")
-            return 0
-        for name, judged in read_judgements(trace, arguments.file).items():
-            for one in judged:
-                print(f"{name}: {one.sentence}")
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return answered(parser, argv, _main)
+
+
+def _main(arguments: argparse.Namespace) -> int:
+    trace = read_trace(arguments.folder)
+    if not arguments.file.exists():
+        print(f"{arguments.file}: {write_judgements(trace, arguments.file)} comparisons to judge")
+        return 0
+    for name, judged in read_judgements(trace, arguments.file).items():
+        for one in judged:
+            print(f"{name}: {one.sentence}")
     return 0
 
 

@@ -114,3 +114,10 @@ def test_a_file_that_is_there_is_not_written_over_nor_taken_for_another_runs(tra
     (tmp_path / "other.csv").write_text(text.replace("run,1.0,p0", "other,1.0,p0", 1), encoding="utf-8")
     with pytest.raises(InputError, match=r"other\.csv:2: no such comparison"):
         read_judgements(trace, tmp_path / "other.csv")
+
+
+def test_a_file_in_a_folder_that_is_missing_is_one_line(trace, tmp_path, capsys):
+    assert main([str(trace.folder), str(tmp_path / "missing" / "judge.csv")]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert "judge.csv" in line

@@ -24,6 +24,7 @@ PACKAGE = ROOT / "rewardshape"
 # The house of docs/api/index.md: a room imports only from floors below its own.
 FLOORS = [
     {"errors", "numbers"},
+    {"terminal"},
     {"theory", "trace", "logs", "data"},
     {"analysis", "plotting"},
     {"verdict", "figures"},

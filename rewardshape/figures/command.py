@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from rewardshape.errors import InputError, in_any_encoding, printable
+from rewardshape.errors import InputError, printable
 from rewardshape.figures.of_runs import PICTURES, draw, save
 from rewardshape.figures.of_theory import THEORY
 from rewardshape.figures.papers import PAPERS
+from rewardshape.terminal import answered, parser_of
 from rewardshape.trace import Trace, read_trace
 
 OUTPUT = Path("figures")
@@ -41,12 +41,7 @@ class Drawn(NamedTuple):
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m rewardshape.figures") -> int:
     """Exit status 0, or 2 with one ``error:`` line."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of(prog, DESCRIPTION, EPILOG)
     parser.add_argument("names", nargs="*", metavar="NAME", help="figures to draw; default all that can be")
     parser.add_argument(
         "--paper",
@@ -62,15 +57,13 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m rewardshape.f
     layout.add_argument("--hue", metavar="VALUE", help="colours; default alpha, where the runs differ in it")
     layout.add_argument("--col", metavar="VALUE", help="a panel for each, side by side")
     layout.add_argument("--row", metavar="VALUE", help="a panel for each, one below the other")
-    in_any_encoding()
-    arguments = parser.parse_args(argv)
+    return answered(parser, argv, _main)
+
+
+def _main(arguments: argparse.Namespace) -> int:
     by = {name: getattr(arguments, name) for name in ("hue", "col", "row")}
-    try:
-        names, output = arguments.names, arguments.output
-        drawn = draw_figures(names, runs=arguments.runs, output=output, paper=arguments.paper, **by)
-    except (InputError, OSError) as error:
-        print(f"error: {printable(error)}", file=sys.stderr)
-        return 2
+    names, output = arguments.names, arguments.output
+    drawn = draw_figures(names, runs=arguments.runs, output=output, paper=arguments.paper, **by)
     for path in drawn.files:
         print(printable(path))
     if drawn.left_out:

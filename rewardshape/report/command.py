@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from rewardshape.errors import InputError, in_any_encoding, printable
+from rewardshape.errors import InputError, printable
 from rewardshape.report.page import unfinished, write_report
+from rewardshape.terminal import answered, parser_of
 from rewardshape.trace import RunFolder, read_trace
 
 EVERY = 5.0  # seconds between two looks at the folder
@@ -24,24 +24,18 @@ examples
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m rewardshape.report") -> int:
     """Exit status 0, 2 with one ``error:`` line, or 130 when interrupted."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of(prog, DESCRIPTION, EPILOG)
     parser.add_argument("folder", type=Path, metavar="DIR", help="a run folder, or the folder of several")
     parser.add_argument("--watch", action="store_true", help="write it again while a run goes on")
-    in_any_encoding()
-    arguments = parser.parse_args(argv)
+    return answered(parser, argv, _main)
+
+
+def _main(arguments: argparse.Namespace) -> int:
     try:
         written = watch(arguments.folder) if arguments.watch else iter([write_report(arguments.folder)])
         print(printable(next(written)), flush=True)
         for _ in written:
             pass
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         return 130
     return 0

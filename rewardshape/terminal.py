@@ -1,0 +1,37 @@
+"""What the commands that train nothing share: a parser whose help keeps its lines, and bad input as one line."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+from rewardshape.errors import InputError, in_any_encoding, printable
+
+
+def parser_of(prog: str, description: str, epilog: str) -> argparse.ArgumentParser:
+    """A parser without arguments yet; its help shows both texts line by line, as they are written."""
+    return argparse.ArgumentParser(
+        prog=prog,
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def answered(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None, act: Callable[[argparse.Namespace], int]
+) -> int:
+    """What `act` says of the words; 2, with one ``error:`` line, where input or a file is at fault."""
+    in_any_encoding()
+    arguments = parser.parse_args(argv)
+    try:
+        return act(arguments)
+    except (InputError, OSError) as error:
+        return refused(error)
+
+
+def refused(error: Exception) -> int:
+    """Say in one ``error:`` line what is wrong; the exit status of bad input."""
+    print(f"error: {printable(error)}", file=sys.stderr)
+    return 2

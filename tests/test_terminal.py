@@ -1,0 +1,42 @@
+"""What ends a command before its time is one escaped line and status 2, and only that."""
+
+from __future__ import annotations
+
+import argparse
+
+import pytest
+
+from rewardshape.errors import InputError
+from rewardshape.terminal import answered, parser_of
+
+
+def asked(word: str, act) -> int:
+    parser = parser_of("prog", "line one\nline two", "examples")
+    parser.add_argument("word")
+    return answered(parser, [word], act)
+
+
+@pytest.mark.parametrize(
+    "error", [InputError("a\x1b[2J: no such file"), OSError(28, "No space left", "a\x1b")]
+)
+def test_bad_input_and_a_full_disk_are_one_escaped_line_and_status_2(error, capsys):
+    def act(arguments: argparse.Namespace) -> int:
+        raise error
+
+    assert asked("a", act) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert line.isprintable()
+    assert "x1b" in line
+
+
+def test_the_status_is_what_the_act_says_and_a_mistake_of_ours_is_not_hidden():
+    assert asked("3", lambda arguments: int(arguments.word)) == 3
+    with pytest.raises(ValueError, match="invalid literal"):
+        asked("three", lambda arguments: int(arguments.word))
+
+
+def test_help_keeps_its_lines(capsys):
+    with pytest.raises(SystemExit):
+        asked("--help", int)
+    assert "line one\nline two\n" in capsys.readouterr().out
