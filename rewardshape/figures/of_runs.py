@@ -39,30 +39,12 @@ def _main_curve(trace: Trace) -> pd.DataFrame:
     return curve[curve["response"].isin(["chosen", "rejected"])]
 
 
-def _displacement(trace: Trace) -> Figure:
-    figure, ax = plt.subplots()
-    displacement.plot_displacement(_main_curve(trace), ax)
-    return figure
-
-
-def _responses(trace: Trace) -> Figure:
-    figure, ax = plt.subplots(figsize=(COLUMN_WIDTH, 3.2))
-    displacement.plot_responses(displacement_curve(trace), ax)
-    return figure
-
-
 def _sweep(trace: Trace) -> Figure:
     figure, axes = plt.subplots(1, 3, figsize=(BOTH_COLUMNS, 2.3), width_ratios=[1, 1, 1])
     axes[1].sharey(axes[0])
     sweep.plot_sweep(displacement_curve(trace), axes[:2])
     sweep.plot_difference(difference_curves(trace), axes[2])
     axes[2].set_title("chosen, paired difference", color=RESPONSE_COLORS["chosen"])
-    return figure
-
-
-def _trajectories(trace: Trace) -> Figure:
-    figure, ax = plt.subplots()
-    sweep.plot_trajectory(displacement_curve(trace), ax)
     return figure
 
 
@@ -144,12 +126,6 @@ def _quantiles(trace: Trace) -> Figure:
     return figure
 
 
-def _length(trace: Trace) -> Figure:
-    figure, ax = plt.subplots()
-    distributions.plot_length(pair_levels(trace), ax)
-    return figure
-
-
 def _grid(trace: Trace) -> Figure:
     varied = [name for name in varied_values(trace) if name not in ("alpha", "seed")]
     if not varied or "alpha" not in varied_values(trace):
@@ -168,178 +144,150 @@ def _kl(trace: Trace) -> Figure:
     return figure
 
 
-def _cosine(trace: Trace) -> Figure:
-    figure, ax = plt.subplots()
-    distributions.plot_cosine(gradient_cosines(trace), ax)
-    return figure
-
-
-def _overlap_map(trace: Trace) -> Figure:
-    figure, ax = plt.subplots(figsize=(COLUMN_WIDTH, 3.2))
-    cause.plot_overlap_map(gradient_cosines(trace), ax)
-    return figure
-
-
-def _tokens_gained(trace: Trace) -> Figure:
-    figure, ax = plt.subplots(figsize=(COLUMN_WIDTH, 3.2))
-    distributions.plot_tokens(moved_tokens(trace), ax)
-    return figure
-
-
-def _destination(trace: Trace) -> Figure:
-    figure, ax = plt.subplots(figsize=(COLUMN_WIDTH, 2.8))
-    cause.plot_destination(destination_curve(trace), ax)
-    return figure
-
-
 PICTURES = {
     "displacement": Picture(
-        _displacement,
         "Chosen and rejected log-probability of the fixed probe set over the steps of one run. Bands: 95 % intervals "
         "of the change since step 0, over pairs.",
         several=False,
         panel=(_main_curve, displacement.plot_displacement),
     ),
     "responses": Picture(
-        _responses,
         "Every kind of response measured on the probe set, and the greedy response at the positions of the chosen "
         "one: where the probability goes while chosen and rejected move. One colour for each kind: like the chosen, "
         "like the rejected, irrelevant, random. Bands: 95 % over pairs, of chosen and rejected.",
         several=False,
         panel=(displacement_curve, displacement.plot_responses),
+        size=(COLUMN_WIDTH, 3.2),
     ),
     "sweep": Picture(
-        _sweep,
         "Change of chosen (left) and rejected (middle) log-probability over the steps, one line per setting; bands: "
         "95 % over the pairs of each run alone. Right: how far the chosen responses of each setting stand above those "
         "of the setting named at the axis, pair by pair; these bands tell whether two settings differ.",
         several=True,
         panel=(displacement_curve, sweep.plot_change),
+        drawn=_sweep,
     ),
     "trajectories": Picture(
-        _trajectories,
         "Training as a path in the plane of log-prob margin and chosen log-probability. Ring: step 0; ticks: equal "
         "numbers of steps; dot: the last step. A path that falls to the right buys its margin with the probability of "
         "the chosen response. Of several settings: on the dashed line all have the same margin.",
         panel=(displacement_curve, sweep.plot_trajectory),
     ),
     "final": Picture(
-        _final,
         "At the last step, by α: change of chosen and rejected log-probability, and the share of pairs whose chosen "
         "response lost probability.",
         several=True,
         panel=(displacement_summary, sweep.plot_final_change),
+        drawn=_final,
     ),
     "equal_margin": Picture(
-        _equal_margin,
         "Each run at the step where its log-prob margin has grown by the same amount: what is left of the effect of α "
         "once its effect on the speed is taken out. Left: change of the chosen log-probability. Middle: how far above "
         "the setting named at the axis it stands, pair by pair. Right: share of pairs whose chosen response fell. "
         "Bars: 95 % over pairs.",
         several=True,
         panel=(_at_equal_margin, sweep.plot_at_equal),
+        drawn=_equal_margin,
     ),
     "predicted_vs_measured": Picture(
-        _predicted,
         "What first-order theory predicts for the score of each probe response in one optimiser step, against what "
         "was measured after it. Both axes are straight near zero and logarithmic beyond. On the line the prediction is "
         "right.",
         several=False,
         table="geometry",
         panel=(predictions, cause.plot_predicted_vs_measured),
+        drawn=_predicted,
     ),
     "ches_vs_displacement": Picture(
-        _ches,
         "Do similar pairs fall further? Change of each pair's chosen log-probability against its length-normalised "
         "CHES score (hidden-state similarity, arXiv:2410.08847) and against the edit distance of its responses. "
         "Diamonds: means of fifths of the pairs, ± 2 standard errors.",
         several=False,
         table="geometry",
+        drawn=_ches,
     ),
     "gold": Picture(
-        _gold,
         "Over-optimization of one run: gold reward of sampled responses against the distance from the reference, "
         "with both published fits (the preferred one thick; a triangle marks its peak where it has one within the run) "
         "and best-of-n sampling from the reference as the baseline; below, the objective's own implicit reward of the "
         "same samples. Bars: 95 % over prompts, and √ of KL ± 2 standard errors.",
         several=False,
         table="samples",
+        drawn=_gold,
     ),
     "gold_sweep": Picture(
-        _gold_sweep,
         "Gold reward of sampled responses against the distance from the reference, by α, with 95 % intervals over "
         "prompts. Lines: the form of smaller AIC for each run, dashed for d(a − bd), solid for d(a − b ln d), as far "
         "as the distances that the fit finds, which is short of points that sampling error has pushed outwards.",
         several=True,
         table="samples",
         panel=(gold_curve, overoptimization.plot_gold_sweep),
+        drawn=_gold_sweep,
     ),
     "grid": Picture(
-        _grid,
         "Chosen log-probability over the steps of a sweep over α and one or two other values: a panel for each of "
         "these, a line for each α; seeds thin under their mean.",
         several=True,
+        drawn=_grid,
     ),
     "distributions": Picture(
-        _distributions,
         "Every pair of the probe set, before training (dashed) and after: share of pairs below each log-probability of "
         "chosen and rejected (left), and the histogram of the log-prob margin (right).",
         several=False,
         panel=(pair_levels, distributions.plot_ecdf),
+        drawn=_distributions,
     ),
     "quantiles": Picture(
-        _quantiles,
         "At the last step, over the pairs of each setting: median, quartiles and middle nine tenths of the chosen "
         "log-probability (left) and of the log-prob margin (right). Dotted: the median before training.",
         several=True,
         panel=(pair_levels, distributions.plot_quantiles),
+        drawn=_quantiles,
     ),
     "length": Picture(
-        _length,
         "Log-probability per token after training against the length of the response, with Spearman's rank correlation "
         "for chosen and rejected: whether the objective has come to favour short or long responses.",
         several=False,
         panel=(pair_levels, distributions.plot_length),
     ),
     "win_rate": Picture(
-        _kl,
         "What the distance from the reference buys: win rate of the sampled responses against those of step 0, by "
         "gold reward, over their KL (left; bars: 95 % over prompts; ring: the last step; line: the front, the most "
         "that any step wins at no more KL); KL over the steps (right).",
         table="samples",
         panel=(win_rates, distributions.plot_win_rate),
+        drawn=_kl,
     ),
     "cosine": Picture(
-        _cosine,
         "Cosine of the gradients of chosen and rejected log-probability, median and quartiles over pairs, over the "
         "steps: near 1, pushing one down pushes the other down with it.",
         table="geometry",
         panel=(gradient_cosines, distributions.plot_cosine),
     ),
     "overlap_map": Picture(
-        _overlap_map,
         "Cosine of the gradients of chosen and rejected log-probability of every pair (rows) at every measured step. "
         "The pair that fell most is on top: where falling goes with gradients that point the same way, upper rows are "
         "darker.",
         several=False,
         table="geometry",
         panel=(gradient_cosines, cause.plot_overlap_map),
+        size=(COLUMN_WIDTH, 3.2),
     ),
     "tokens_gained": Picture(
-        _tokens_gained,
         "The tokens that gained and lost most probability at the positions of the chosen responses, summed over the "
         "probe set, at the last step measured.",
         several=False,
         table="destination_tokens",
         panel=(moved_tokens, distributions.plot_tokens),
+        size=(COLUMN_WIDTH, 3.2),
     ),
     "destination": Picture(
-        _destination,
         "Where the probability went that moved at the positions of the chosen responses, by kind of token, over the "
         "steps; means over pairs.",
         several=False,
         table="destination",
         panel=(destination_curve, cause.plot_destination),
+        size=(COLUMN_WIDTH, 2.8),
     ),
 }
 

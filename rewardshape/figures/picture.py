@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -28,7 +29,6 @@ TABLES = {
 class Picture:
     """One named figure: how it is drawn from a trace, what it shows, and what the trace must hold for it."""
 
-    draw: Callable[[Trace], Figure]
     caption: str
     several: bool | None = None
     """True: needs several runs; False: shows one run, the α nearest to 0.25 of several; None: takes either."""
@@ -36,6 +36,20 @@ class Picture:
     """The table of the trace that must not be empty, one of `TABLES`."""
     panel: tuple[Callable[[Trace], pd.DataFrame], Callable[..., object]] | None = None
     """The table and the plot of one panel, where the picture can be laid out by what the runs differ in."""
+    drawn: Callable[[Trace], Figure] | None = None
+    """How it is drawn where it is more than that panel."""
+    size: tuple[float, float] | None = None
+    """Of a picture of that panel, in inches."""
+
+    def draw(self, trace: Trace) -> Figure:
+        """The picture of a trace that has what it needs (`check`)."""
+        if self.drawn is not None:
+            return self.drawn(trace)
+        assert self.panel is not None
+        table_of, plot = self.panel
+        figure, ax = plt.subplots(figsize=self.size)
+        plot(table_of(trace), ax)
+        return figure
 
     def check(self, trace: Trace) -> None:
         """Raise an `InputError` that says what the trace lacks for this picture, if anything."""
