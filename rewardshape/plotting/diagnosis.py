@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 
 from rewardshape.plotting.axes import axis, step_axis, styled
 from rewardshape.plotting.style import CHOSEN, NEUTRAL, REJECTED
+from rewardshape.plotting.thinning import extremes
 
 FEW_ROWS = 60  # up to here every row gets a marker
 STRETCHES = 1500  # beyond so many rows the lowest and the highest of each stretch are drawn: the same ink
@@ -124,11 +125,5 @@ def drawn_rows(values: np.ndarray) -> np.ndarray:
     >>> drawn_rows(np.zeros(3)).tolist()
     [0, 1, 2]
     """
-    count = len(values)
-    if count <= 4 * STRETCHES:
-        return np.arange(count)
-    begins = np.linspace(0, count, STRETCHES + 1).astype(int)[:-1]
-    stretch = np.searchsorted(begins, np.arange(count), side="right") - 1
-    order = np.lexsort((values, stretch))  # by stretch, within it by value
-    ends = np.r_[begins[1:], count] - 1
-    return np.unique(np.r_[0, order[begins], order[ends], count - 1])
+    few = len(values) <= 4 * STRETCHES
+    return np.arange(len(values)) if few else extremes(values[:, None], STRETCHES)

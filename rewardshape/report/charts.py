@@ -167,23 +167,3 @@ def _place(ax: Axes, inches: Sequence[float]) -> dict[str, Any]:
         "y": [float(v) for v in ax.get_ylim()],
         "size": [round(72 * float(v), 1) for v in inches],
     }
-
-
-def keep(values: np.ndarray, bins: int) -> np.ndarray:
-    """Places of the rows to keep of (rows, columns): at most 1 + 2·columns in each bin, and the last.
-
-    Examples
-    --------
-    >>> keep(np.array([[0.0], [5.0], [1.0], [-3.0], [0.0], [0.0]]), 1).tolist()
-    [0, 1, 3, 5]
-    """
-    size = len(values)
-    if size <= bins * (1 + 2 * values.shape[1]):
-        return np.arange(size)
-    places = {0, size - 1}
-    for part in np.array_split(np.arange(size), bins):
-        places.add(int(part[0]))
-        for column in values[part].T:
-            if np.isfinite(column).any():
-                places |= {int(part[np.nanargmin(column)]), int(part[np.nanargmax(column)])}
-    return np.array(sorted(places))

@@ -10,7 +10,7 @@ import pandas as pd
 
 from rewardshape.analysis.panels import chosen_and_rejected
 from rewardshape.numbers import signed
-from rewardshape.report.charts import keep
+from rewardshape.plotting.thinning import extremes
 from rewardshape.trace import Run, Trace, read_probe_set
 from rewardshape.trace.records import lines_of, parsed
 from rewardshape.verdict.findings import Tables
@@ -131,7 +131,7 @@ def pair_data(tables: Tables) -> dict[str, Any]:
         chosen, rejected = both[run.name]
         changes = chosen.change(), rejected.change()
         means = np.stack([change.mean(axis=1) for change in changes], axis=1)
-        rows = keep(means, max((per_run - 2) // 5, 1))
+        rows = extremes(means, max((per_run - 2) // 4, 1))
         runs.append(
             {
                 "steps": [int(step) for step in chosen.steps[rows]],

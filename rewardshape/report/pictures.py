@@ -18,9 +18,12 @@ from rewardshape.analysis.overoptimization import fitted_curves, gold_curve, tur
 from rewardshape.errors import InputError
 from rewardshape.plotting import cause, displacement, overoptimization, sweep
 from rewardshape.plotting.style import RESPONSE_COLORS
-from rewardshape.report.charts import MAX_POINTS, Chart, Drawer, keep, rounded
+from rewardshape.plotting.thinning import extremes
+from rewardshape.report.charts import MAX_POINTS, Chart, Drawer, rounded
 from rewardshape.report.samples import has_gold, kl_curve, plot_kl
 from rewardshape.verdict.findings import Tables
+
+MAX_STEPS = 400  # of the accuracy of a setting
 
 
 def pictures(tables: Tables, drawer: Drawer) -> list[Chart]:
@@ -36,13 +39,20 @@ def pictures(tables: Tables, drawer: Drawer) -> list[Chart]:
 
 def thinned(curve: pd.DataFrame) -> pd.DataFrame:
     """Fewer steps of a long curve, the same for all seeds; no extreme of chosen or rejected is left out."""
-    settings = curve["setting"].nunique()
+    main = curve[curve["response"].isin(["chosen", "rejected"])]
+    most = MAX_POINTS // (2 * curve["setting"].nunique())
+    return _at_fewer_steps(curve, main, ["run", "response"], "logp_mean_change", most)
+
+
+def _at_fewer_steps(
+    table: pd.DataFrame, lines: pd.DataFrame, line: list[str], value: str, most: int
+) -> pd.DataFrame:
+    """A table at about `most` steps of each setting, those of every extreme of its `lines` among them."""
     kept = []
-    for _, rows in curve.groupby("setting", sort=False):
-        main = rows[rows["response"].isin(["chosen", "rejected"])]
-        wide = main.pivot(index="step", columns=["run", "response"], values="logp_mean_change")
-        bins = max(MAX_POINTS // (2 * settings * (1 + 2 * wide.shape[1])), 20)
-        steps = wide.index[keep(wide.to_numpy(float), bins)]
+    for setting, rows in table.groupby("setting", sort=False):
+        mine = lines[lines["setting"] == setting]
+        wide = mine.pivot(index="step", columns=line, values=value)
+        steps = wide.index[extremes(wide.to_numpy(float), max(most // (2 * wide.shape[1]), 20))]
         kept.append(rows[rows["step"].isin(steps)])
     return pd.concat(kept)
 
@@ -168,17 +178,9 @@ def _limits(curve: pd.DataFrame) -> tuple[float, float]:
 
 
 def _path(drawer: Drawer, curve: pd.DataFrame, caption: str) -> Chart:
-    several = curve["setting"].nunique() > 1
     if sweep.equal_margin(curve) is not None:
         caption += " Dashed line: one margin that all of them reach."
-
-    def draw(ax: Axes) -> None:
-        sweep.plot_trajectory(curve, ax)
-        legend = ax.get_legend()
-        if not several and legend is not None:
-            legend.remove()
-
-    chart = drawer.draw(draw, caption, "path")
+    chart = drawer.draw(lambda ax: sweep.plot_trajectory(curve, ax), caption, "path")
     steps = {setting: sorted(rows["step"].unique().tolist()) for setting, rows in curve.groupby("setting")}
     for one in chart.data["lines"]:
         if one["setting"] is not None:
@@ -187,9 +189,7 @@ def _path(drawer: Drawer, curve: pd.DataFrame, caption: str) -> Chart:
 
 
 def _accuracy(tables: Tables, drawer: Drawer) -> Iterator[Chart]:
-    margins = tables.margins
-    steps = np.unique(np.linspace(0, margins["step"].nunique() - 1, 400).round().astype(int))
-    shown = margins[margins["step"].isin(np.sort(margins["step"].unique())[steps])]
+    shown = _at_fewer_steps(tables.margins, tables.margins, ["run"], "accuracy", MAX_STEPS)
     yield _named(
         drawer.draw(
             lambda ax: sweep.plot_accuracy(shown, ax),

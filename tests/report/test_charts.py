@@ -1,29 +1,15 @@
-"""The pictures of the page: their numbers are the table's, and thinning hides no extreme."""
+"""The pictures of the page: their numbers are the table's."""
 
 from __future__ import annotations
 
 import re
 
 import numpy as np
-from hypothesis import given
-from hypothesis import strategies as st
 
-from rewardshape.report.charts import Drawer, Palette, keep
+from rewardshape.report.charts import Drawer, Palette
 from rewardshape.report.pictures import pictures
 from rewardshape.trace import read_trace
 from rewardshape.verdict.findings import Tables
-
-
-@given(st.integers(1, 3000), st.integers(1, 40), st.integers(0, 2**32 - 1))
-def test_thinning_keeps_ends_and_extremes(size, bins, seed):
-    values = np.random.default_rng(seed).normal(size=(size, 2)).cumsum(axis=0)
-    kept = keep(values, bins)
-    assert kept[0] == 0
-    assert kept[-1] == size - 1
-    assert (np.diff(kept) > 0).all()
-    assert len(kept) <= max(5 * bins + 1, 1)
-    np.testing.assert_array_equal(values[kept].min(axis=0), values.min(axis=0))
-    np.testing.assert_array_equal(values[kept].max(axis=0), values.max(axis=0))
 
 
 def test_places_under_the_pointer_are_where_the_lines_are(sweep):
