@@ -16,12 +16,12 @@ import pandas as pd
 from rewardshape.analysis.panels import (
     Panel,
     chosen_and_rejected,
+    in_order,
     logp_margins,
     probe_panels,
     reward_margins,
     run_label,
     run_objective,
-    score_gaps,
 )
 from rewardshape.analysis.resampling import mean_interval, share_interval, with_interval
 from rewardshape.trace import Trace
@@ -109,7 +109,7 @@ def margin_curve(trace: Trace, *, seed: int = 0) -> pd.DataFrame:
     tables = []
     for chosen, rejected in chosen_and_rejected(trace):
         goal = run_objective(chosen.run)
-        higher = score_gaps(goal, chosen, rejected) > 0
+        higher = in_order(chosen, rejected)
         low, high = share_interval(higher, chosen.prompt_ids)
         margins = reward_margins(goal, chosen, rejected)
         curve = {

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rewardshape.analysis.displacement import margin_curve
 from rewardshape.analysis.generations import against
-from rewardshape.analysis.panels import chosen_and_rejected, run_label
+from rewardshape.analysis.panels import chosen_and_rejected, in_order, run_label
 from rewardshape.analysis.samples import samples_of
 from rewardshape.errors import InputError
 from rewardshape.trace import Trace
@@ -93,9 +92,11 @@ def win_rates(trace: Trace) -> pd.DataFrame:
             )
     if not rows:
         raise InputError("needs samples of at least two steps (--sample-every)")
-    table = pd.DataFrame(rows).merge(
-        margin_curve(trace)[["run", "step", "accuracy"]], on=["run", "step"], how="left"
-    )
+    accuracies = [
+        pd.DataFrame({"run": c.run.name, "step": c.steps, "accuracy": in_order(c, r).mean(axis=1)})
+        for c, r in chosen_and_rejected(trace)
+    ]
+    table = pd.DataFrame(rows).merge(pd.concat(accuracies), on=["run", "step"], how="left")
     return table.assign(on_front=on_front(table["kl"].to_numpy(float), table["win_rate"].to_numpy(float)))
 
 

@@ -13,8 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import isotonic_regression
 
-from rewardshape.analysis.displacement import margin_curve
-from rewardshape.analysis.panels import chosen_and_rejected, run_label
+from rewardshape.analysis.panels import chosen_and_rejected, in_order, run_label
 from rewardshape.analysis.resampling import MIN_PROMPTS, drawn_counts, percentile_interval, resampled_means
 from rewardshape.analysis.samples import samples_of
 from rewardshape.errors import InputError
@@ -158,11 +157,9 @@ def resampled_at(
 def _courses(trace: Trace, axis: Axis, seed: int, *, most: int | None = None) -> list[Course]:
     if axis not in ("logp_margin", "kl", "step"):
         raise InputError(f"axis {axis!r}: choose logp_margin, kl or step")
-    margins = margin_curve(trace)
     courses = []
     for chosen, rejected in chosen_and_rejected(trace):
         run, prompts = chosen.run, chosen.prompt_ids
-        of_run = margins["run"] == run.name
         samples, resampled_kl = _sampled(trace, run, seed)
         kept = np.linspace(0, len(chosen.steps) - 1, min(len(chosen.steps), most or len(chosen.steps)))
         steps = chosen.steps[np.unique(kept.round().astype(int))]
@@ -174,7 +171,7 @@ def _courses(trace: Trace, axis: Axis, seed: int, *, most: int | None = None) ->
             "rejected": resampled_means(rejected.change(), prompts, seed=seed) @ onto.T,
         }
         followed, resampled["followed"] = _followed(axis, run, steps, parts, resampled, samples, resampled_kl)
-        accuracy = onto @ margins.loc[of_run, "accuracy"].to_numpy()
+        accuracy = onto @ in_order(chosen, rejected).mean(axis=1)
         courses.append(
             Course(run, chosen.pair_ids, len(np.unique(prompts)), steps, **parts, accuracy=accuracy, samples=samples,
                    resampled=resampled, followed=followed)

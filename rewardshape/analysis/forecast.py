@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from rewardshape.analysis.panels import chosen_and_rejected, run_label
+from rewardshape.analysis.panels import Panel, chosen_and_rejected, run_label
 from rewardshape.errors import InputError
 from rewardshape.trace import Run, Trace
 
@@ -60,30 +60,33 @@ def forecast_end(trace: Trace, *, seen: float | None = None) -> pd.DataFrame:
     """
     if seen is not None and not 0 < seen < 1:
         raise InputError(f"seen = {seen}: must be a share of the steps, between 0 and 1")
-    rows = []
-    for chosen, rejected in chosen_and_rejected(trace):
-        last_step = planned_steps(chosen.run)
-        if last_step is None:
-            continue
-        used = chosen.steps <= (last_step if seen is None else seen * last_step)
-        if used.sum() <= FEWEST:
-            continue
-        steps = chosen.steps[used]
-        clock = schedule_clock(chosen.run.manifest["run"], steps)
-        changes = {"chosen": chosen.change()[used], "rejected": rejected.change()[used]}
-        changes["margin"] = changes["chosen"] - changes["rejected"]
-        for quantity, change in changes.items():
-            rows.append(
-                {
-                    **run_label(chosen.run),
-                    "quantity": quantity,
-                    "step": int(steps[-1]),
-                    "last_step": last_step,
-                    "clock": clock[-1],
-                    **_ahead(clock, change),
-                }
-            )
+    rows = [row for pair in chosen_and_rejected(trace) for row in forecast_of(*pair, seen=seen)]
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def forecast_of(chosen: Panel, rejected: Panel, *, seen: float | None = None) -> list[dict[str, Any]]:
+    """The rows of `forecast_end` of one run; none where it has no plan or too few measured steps."""
+    last_step = planned_steps(chosen.run)
+    if last_step is None:
+        return []
+    used = chosen.steps <= (last_step if seen is None else seen * last_step)
+    if used.sum() <= FEWEST:
+        return []
+    steps = chosen.steps[used]
+    clock = schedule_clock(chosen.run.manifest["run"], steps)
+    changes = {"chosen": chosen.change()[used], "rejected": rejected.change()[used]}
+    changes["margin"] = changes["chosen"] - changes["rejected"]
+    return [
+        {
+            **run_label(chosen.run),
+            "quantity": quantity,
+            "step": int(steps[-1]),
+            "last_step": last_step,
+            "clock": clock[-1],
+            **_ahead(clock, change),
+        }
+        for quantity, change in changes.items()
+    ]
 
 
 def planned_steps(run: Run) -> int | None:

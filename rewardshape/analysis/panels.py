@@ -155,6 +155,11 @@ def score_gaps(goal: Objective, chosen: Panel, rejected: Panel) -> np.ndarray:
     return np.asarray(of_chosen - of_rejected)
 
 
+def in_order(chosen: Panel, rejected: Panel) -> np.ndarray:
+    """Whether the chosen response of every pair scores higher: (steps, pairs); the mean over pairs is the accuracy."""
+    return score_gaps(run_objective(chosen.run), chosen, rejected) > 0
+
+
 def reward_margins(goal: Objective, chosen: Panel, rejected: Panel) -> np.ndarray:
     """Reward margin of every pair, γ included: (steps, pairs); NaN where summed log-probs do not tell it."""
     if not goal.sums_suffice:

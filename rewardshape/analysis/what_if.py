@@ -20,7 +20,7 @@ import pandas as pd
 from scipy import stats
 
 from rewardshape.analysis.equal import WITHIN_REACH, at_place, first_place
-from rewardshape.analysis.panels import Panel, chosen_and_rejected, logp_margins, run_objective, score_gaps
+from rewardshape.analysis.panels import Panel, chosen_and_rejected, in_order, logp_margins
 from rewardshape.analysis.resampling import CONFIDENCE, MIN_TESTED, mean_error
 from rewardshape.analysis.samples import samples_of
 from rewardshape.errors import InputError
@@ -131,8 +131,8 @@ def _outcomes(
     named = _prompts(trace)
     for key, (chosen, rejected) in panels.items():
         prompts = named.reindex(chosen.pair_ids)
-        gaps = score_gaps(run_objective(chosen.run), chosen, rejected)[-1]
-        found["accuracy"][key] = Outcome(pd.Series((gaps > 0).astype(float), index=chosen.pair_ids), prompts)
+        ordered = in_order(chosen, rejected)[-1].astype(float)
+        found["accuracy"][key] = Outcome(pd.Series(ordered, index=chosen.pair_ids), prompts)
         if key in far:
             there = at_place(
                 chosen.change().T,

@@ -80,7 +80,7 @@ def _evidence(trace: Trace, chosen: Panel, rejected: Panel) -> Evidence:
     length = float(chosen.num_tokens.mean())
     prompts = len(np.unique(chosen.prompt_ids))
     steps = trace.steps[trace.steps["run"] == run.name]
-    losses = _pair_losses(goal, chosen, rejected)
+    losses, margins = _pair_losses(goal, chosen, rejected), _margins(goal, chosen, rejected)
     broken = _broken(chosen, rejected, steps)
     kept = np.isfinite(chosen.sums["logp_sum"]).all(axis=1) & np.isfinite(rejected.sums["logp_sum"]).all(
         axis=1
@@ -103,17 +103,18 @@ def _evidence(trace: Trace, chosen: Panel, rejected: Panel) -> Evidence:
         beta_source="stated in the manifest",
         missing=(),
         facts=_facts(chosen),
-        ahead=where_it_goes(trace, run),
+        ahead=where_it_goes(chosen, rejected),
         cannot_tell=_cannot_tell(trace, run.name),
         answers=tuple(judgements_of(trace, run)),
         tried=tried_beside(run.folder),
         curve=_curve(chosen, rejected),
-        progress=_progress(chosen, losses, _margins(goal, chosen, rejected), steps),
+        progress=_progress(chosen, losses, margins, steps),
     )
     if kept.sum() > 1 and kept[0]:
         chosen, rejected = _at(chosen, kept), _at(rejected, kept)
-        found["learning"] = _learning(goal, chosen, rejected, losses if losses is None else losses[kept])
-        found["held_out"] = _held_out(chosen, losses if losses is None else losses[kept])
+        losses = None if losses is None else losses[kept]
+        found["learning"] = _learning(goal, chosen, rejected, losses, margins[kept])
+        found["held_out"] = _held_out(chosen, losses)
         found |= levels_of_pairs(chosen, rejected)
         if found["exact"]:
             found["smallest_fall"] = found["smallest"]
@@ -154,7 +155,7 @@ def levels_of_pairs(chosen: Panel, rejected: Panel) -> dict[str, Any]:
         "highest": along(highest, int(steps[highest])),
         "regained": back(lowest, int(steps[lowest])),
         "given_back": back(highest, int(steps[highest])),
-        "smallest_fall": _smallest(last, prompts, len(chosen.pair_ids)),
+        "smallest_fall": _smallest(last, prompts),
     }
     stop = len(mean) if mean[-1] < 0 else lowest + 1
     found["onset"] = _onset(change[:stop], steps[:stop], prompts)
@@ -206,7 +207,7 @@ def _searched(values: np.ndarray, prompts: np.ndarray) -> Any:
     return at
 
 
-def _smallest(last: Change, prompts: np.ndarray, num_pairs: int) -> float | None:
+def _smallest(last: Change, prompts: np.ndarray) -> float | None:
     if last.error is None or len(np.unique(prompts)) < MIN_TESTED:
         return None
     return smallest_seen(last.error, len(np.unique(prompts)) - 1)
@@ -248,7 +249,9 @@ def _pair_losses(goal: Objective, chosen: Panel, rejected: Panel) -> np.ndarray 
     return step_by_step(goal, goal.pair_loss, chosen, rejected)
 
 
-def _learning(goal: Objective, chosen: Panel, rejected: Panel, losses: np.ndarray | None) -> Learning:
+def _learning(
+    goal: Objective, chosen: Panel, rejected: Panel, losses: np.ndarray | None, margins: np.ndarray
+) -> Learning:
     gaps = score_gaps(goal, chosen, rejected)
     tied = float((gaps == 0).mean(axis=1)[-1])
     still = None
@@ -260,7 +263,7 @@ def _learning(goal: Objective, chosen: Panel, rejected: Panel, losses: np.ndarra
     left = float(middles[1] / middles[0]) if middles is not None and middles[0] > 0 else None
     return Learning(
         loss=None if losses is None else _course(losses.mean(axis=1)),
-        margin=_course(_margins(goal, chosen, rejected)),
+        margin=_course(margins),
         gap=_course(gaps.mean(axis=1)),
         accuracy=_course((gaps > 0).mean(axis=1)),
         gradient_left=left,

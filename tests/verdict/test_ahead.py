@@ -7,6 +7,7 @@ import pytest
 
 from rewardshape import judge, read_trace
 from rewardshape.analysis.forecast import schedule_clock
+from rewardshape.analysis.panels import chosen_and_rejected
 from rewardshape.diagnose import main
 from rewardshape.report import write_report
 from rewardshape.verdict.ahead import where_it_goes
@@ -42,9 +43,10 @@ def test_a_running_run_is_told_where_it_is_heading_in_one_sentence_everywhere(ru
 
 
 def test_nothing_is_said_of_a_finished_run_or_too_little(run_of, write_run, tmp_path):
-    trace = read_trace(run_of("done"))
-    assert where_it_goes(trace, trace.runs[0]) == ""
+    [done] = chosen_and_rejected(read_trace(run_of("done")))
+    assert where_it_goes(*done) == ""
     sums = {"chosen": np.full((3, 4), -20.0), "rejected": np.full((3, 4), -30.0)}
     tokens = dict.fromkeys(sums, np.full(4, 10))
-    begun = read_trace(write_run(tmp_path / "begun", sums, num_tokens=tokens, run=PLAN, status="running"))
-    assert where_it_goes(begun, begun.runs[0]) == ""
+    folder = write_run(tmp_path / "begun", sums, num_tokens=tokens, run=PLAN, status="running")
+    [begun] = chosen_and_rejected(read_trace(folder))
+    assert where_it_goes(*begun) == ""
