@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 
 from rewardshape.data import EncodedPair
+from rewardshape.probe.grid import PlannedRun
 from rewardshape.probe.measure.probe_set import num_tokens, only_pair
 from rewardshape.probe.measure.responses import scores
 from rewardshape.probe.settings import BY_LENGTH, BY_MARGIN, SHUFFLED
+
+LOOKED_AT = 100_000  # places that a plan looks at; a run without end cannot be gone through
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,21 @@ class TrainingOrder(Sequence[Item]):
         self._seed = seed
         self._ranked = None if order == SHUFFLED else np.argsort(ranks(pairs, order), kind="stable")
         self._begin()
+
+    @classmethod
+    def of(
+        cls, run: PlannedRun, pairs: Sequence[EncodedPair], *, without: Iterable[str] = ()
+    ) -> TrainingOrder:
+        """The order in which a run trains on these pairs."""
+        training = run.settings.training
+        return cls(
+            pairs,
+            steps=training.steps,
+            batch_size=run.decided.batch_size,
+            seed=training.seed,
+            without=without,
+            order=training.order,
+        )
 
     def _begin(self) -> None:
         self._rng = np.random.default_rng(self._seed)

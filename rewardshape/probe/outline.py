@@ -12,16 +12,15 @@ from tqdm import tqdm
 
 from rewardshape.data import EncodedPair
 from rewardshape.probe.distributed import here
-from rewardshape.probe.grid import Grid, PlannedRun
+from rewardshape.probe.grid import Grid, ModelFacts, PlannedRun
 from rewardshape.probe.inputs import Inputs
 from rewardshape.probe.manifest import folder_to_make
 from rewardshape.probe.measure.probe_set import num_tokens
-from rewardshape.probe.order import TrainingOrder
+from rewardshape.probe.order import LOOKED_AT, TrainingOrder
 from rewardshape.probe.policy import DTYPES
 
 SHOWN = 12  # runs that are named
 MEASURED = 0.3  # seconds for which products of matrices are timed
-LOOKED_AT = 100_000  # places in the order of training; a run without end cannot be gone through
 EFFICIENCY = (
     0.5  # of a product of matrices: what a whole step reaches; the rest is everything that is no product
 )
@@ -42,7 +41,7 @@ def outline(grid: Grid, inputs: Inputs) -> list[str]:
         f"{len(inputs.train):,} pairs to train on, {len(inputs.probe):,} probe pairs",
         f"output: {folder_to_make(grid.settings)}{' (resumed)' if resumed else ''}",
     ]
-    work = sum(operations(planned, grid.model.config, grid.model.parameters, inputs) for planned in grid.runs)
+    work = sum(operations(planned, grid.model, inputs.train, inputs.probe) for planned in grid.runs)
     seconds = work / (EFFICIENCY * speed(grid.runs[0], grid.model.config) * here().processes)
     probing = grid.runs[0].settings.probing
     asked = (probing.geometry_every, probing.sample_every, probing.destination_every, probing.influence_every)
@@ -50,26 +49,21 @@ def outline(grid: Grid, inputs: Inputs) -> list[str]:
     return [*lines, f"time: about {told(seconds)}, from operations counted and products timed here{beside}"]
 
 
-def operations(run: PlannedRun, config: Any, parameters: int, inputs: Inputs) -> float:
+def operations(
+    run: PlannedRun, model: ModelFacts, train: Sequence[EncodedPair], probe: Sequence[EncodedPair]
+) -> float:
     """Floating-point operations of a run: its steps and its measurements of the probe set.
 
     Two for each weight and token forwards, four backwards (two where only adapters are trained), two again where
     activations are computed twice; the output projection at the tokens of responses alone. Attention's own products are
     left out: at 1,000 tokens they are a few per cent.
     """
-    settings = run.settings
-    order = TrainingOrder(
-        inputs.train,
-        steps=settings.training.steps,
-        batch_size=run.decided.batch_size,
-        seed=settings.training.seed,
-        order=settings.training.order,
-    )
+    settings, order = run.settings, TrainingOrder.of(run, train)
     passes = (2.0 if settings.model.lora_rank else 3.0) + bool(settings.model.gradient_checkpointing)
     measured = settings.training.steps // settings.probing.probe_every + 1
     looked_at = [item.pair for item in itertools.islice(order, LOOKED_AT)]
-    trained = passes * forward(looked_at, config, parameters) * len(order) / len(looked_at)
-    return trained + measured * forward(inputs.probe, config, parameters)
+    trained = passes * forward(looked_at, model.config, model.parameters) * len(order) / len(looked_at)
+    return trained + measured * forward(probe, model.config, model.parameters)
 
 
 def forward(pairs: Sequence[EncodedPair], config: Any, parameters: int) -> float:

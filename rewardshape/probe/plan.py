@@ -33,7 +33,7 @@ from rewardshape.probe.inputs import Inputs
 from rewardshape.probe.measure import projection, shared_prefix
 from rewardshape.probe.measure.logprobs import Batch, SharedPrefixReader
 from rewardshape.probe.measure.probe_set import TOKENS_PER_BATCH, group_by_tokens, num_tokens
-from rewardshape.probe.order import TrainingOrder
+from rewardshape.probe.order import LOOKED_AT, TrainingOrder
 from rewardshape.probe.policy import DTYPES, TORCHAO, made_ready
 from rewardshape.probe.room import at_most, device_memory, process_memory
 from rewardshape.probe.training import training_arguments
@@ -41,7 +41,6 @@ from rewardshape.probe.training import training_arguments
 DEPTHS = (2, 4)  # layers gone through in place of a deeper model's; even, for layers that alternate
 SURELY = 0.25  # share of the memory below which a bound needs no closer look
 ROOM = 0.92  # share of a device's memory a plan may fill: the rest is context and fragmentation
-LOOKED_AT = 100_000  # places in the order of training; a run without end has no last micro-batch
 CARDS = (24, 40, 80)  # GB, the columns of the table
 GB = 1e9
 
@@ -293,14 +292,7 @@ def _bytes(tensor: torch.Tensor) -> int:
 
 def largest_batches(run: PlannedRun, inputs: Inputs) -> tuple[list[EncodedPair], list[EncodedPair]]:
     """The micro-batch and the batch of the probe set that have the most tokens."""
-    training, size = run.settings.training, run.decided.micro_batch_size
-    order = TrainingOrder(
-        inputs.train,
-        steps=training.steps,
-        batch_size=run.decided.batch_size,
-        seed=training.seed,
-        order=training.order,
-    )
+    size, order = run.decided.micro_batch_size, TrainingOrder.of(run, inputs.train)
     pairs = [item.pair for item in itertools.islice(order, -(-LOOKED_AT // size) * size)]
     micro = [pairs[start : start + size] for start in range(0, len(pairs), size)]
     groups = group_by_tokens(inputs.probe, TOKENS_PER_BATCH)

@@ -351,17 +351,14 @@ def run_one(planned: PlannedRun, policy: PreTrainedModel, shared: Shared) -> Non
 
 def train(planned: PlannedRun, policy: PreTrainedModel, shared: Shared, stop: Stop) -> None:
     """From the start, or on from the newest whole checkpoint."""
-    inputs, settings, decided = shared.of(planned).inputs, planned.settings, planned.decided
+    inputs, settings = shared.of(planned).inputs, planned.settings
     folder = shared.home / planned.name
     untouched = (
         untouched_model(policy, adapters=settings.model.lora_rank is not None) if sampled(planned) else None
     )
-    order = TrainingOrder(
+    order = TrainingOrder.of(
+        planned,
         inputs.train,
-        steps=settings.training.steps,
-        batch_size=decided.batch_size,
-        seed=settings.training.seed,
-        order=settings.training.order,
         without=dropped_pairs(RunFolder(folder).dropped, planned, policy, shared.of(planned), shared.reader),
     )
     trainer = PairTrainer(

@@ -28,15 +28,11 @@ CONFIG = LlamaConfig(
 )
 
 
-class Pairs:
-    """Stands for `Inputs` where only pairs are asked for."""
-
-    def __init__(self, number: int):
-        self.train = [
-            EncodedPair(f"a:{i}", [5] * 30, {"chosen": [7] * 20, "rejected": [9] * (10 + i)})
-            for i in range(number)
-        ]
-        self.probe = self.train[:4]
+def some_pairs(number: int) -> list[EncodedPair]:
+    return [
+        EncodedPair(f"a:{i}", [5] * 30, {"chosen": [7] * 20, "rejected": [9] * (10 + i)})
+        for i in range(number)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +43,7 @@ def model() -> Any:
 @pytest.mark.parametrize("trained", [False, True])
 def test_operations_are_those_that_pytorch_counts(model, trained):
     """Within a tenth: attention's own products are left out."""
-    pairs, reader = Pairs(8).train, SharedPrefixReader()
+    pairs, reader = some_pairs(8), SharedPrefixReader()
     counter = FlopCounterMode(display=False)
     with counter, torch.set_grad_enabled(trained):
         logps = reader.logps(model, reader.collate(pairs)).token_logps.sum()
@@ -60,14 +56,14 @@ def test_operations_are_those_that_pytorch_counts(model, trained):
 def test_a_run_is_its_steps_and_its_measurements(model):
     facts = ModelFacts("random", CONFIG, model.num_parameters())
     run = plan_run(Settings().replace(steps=10, batch_size=8, probe_every=5), facts)
-    pairs = Pairs(8)
-    once, probe = (forward(of, CONFIG, facts.parameters) for of in (pairs.train, pairs.probe))
-    found = operations(run, CONFIG, facts.parameters, pairs)  # type: ignore[arg-type]
+    train, probe_pairs = some_pairs(8), some_pairs(4)
+    once, probe = (forward(of, CONFIG, facts.parameters) for of in (train, probe_pairs))
+    found = operations(run, facts, train, probe_pairs)
     assert found == pytest.approx(10 * 3 * once + 3 * probe)  # all eight pairs a step; steps 0, 5 and 10
     again = plan_run(
         Settings().replace(steps=10, batch_size=8, probe_every=5, gradient_checkpointing=True), facts
     )
-    assert operations(again, CONFIG, facts.parameters, pairs) == pytest.approx(10 * 4 * once + 3 * probe)  # type: ignore[arg-type]
+    assert operations(again, facts, train, probe_pairs) == pytest.approx(10 * 4 * once + 3 * probe)
 
 
 def test_the_lines_name_runs_pairs_folder_and_time(checkpoint, pairs_file, tmp_path, monkeypatch):
