@@ -318,10 +318,11 @@ def sharded(memory: Memory, run: PlannedRun) -> Memory:
     return replace(memory, **{name: -(-getattr(memory, name) // processes) for name in parts})
 
 
-def plans(run: PlannedRun, model: ModelFacts, inputs: Inputs) -> dict[str, Memory]:
+def plans(
+    run: PlannedRun, model: ModelFacts, train: Sequence[EncodedPair], probe: Sequence[EncodedPair]
+) -> dict[str, Memory]:
     """Memory of the run as it was given, then of the usual alternatives."""
     place = here()
-    train, probe = largest_batches(run, inputs)
     found = {}
     for name, changes in {"as asked": {}, **PLANS}.items():
         other = run
@@ -363,10 +364,14 @@ def require_room(runs: Sequence[PlannedRun], model: ModelFacts, inputs: Inputs) 
             )
 
 
-def text(run: PlannedRun, inputs: Inputs, found: dict[str, Memory]) -> str:
+def text(
+    run: PlannedRun,
+    train: Sequence[EncodedPair],
+    probe: Sequence[EncodedPair],
+    found: dict[str, Memory],
+) -> str:
     """The plan for people."""
     model, decided = run.settings.model, run.decided
-    train, probe = largest_batches(run, inputs)
     asked = found["as asked"]
     device, total = device_memory()
     names = ("process", "weights", "gradients", "optimizer", "activations", "log_probs", "peak")
@@ -405,9 +410,10 @@ def fits(plan: Memory, total: float) -> bool:
 
 def describe(run: PlannedRun, model: ModelFacts, inputs: Inputs) -> str:
     """What ``--dry-run`` prints: a table, or with ``--json`` the same as JSON."""
-    found = plans(run, model, inputs)
+    train, probe = largest_batches(run, inputs)
+    found = plans(run, model, train, probe)
     if not run.settings.output.json:
-        return text(run, inputs, found)
+        return text(run, train, probe, found)
     device, total = device_memory()
     return json.dumps(
         {
