@@ -163,11 +163,9 @@ def _frozen_head(model: Any) -> Head:
             "run it under DDP or on one process"
         )
     try:
-        head = head_of(model)
+        return head_of(model).copied()
     except NoLinearHead as error:
         raise InputError(f"--objective: compares whole predictions, and of this model {error}") from error
-    bias = None if head.bias is None else head.bias.detach().clone()
-    return head._replace(weight=head.weight.detach().clone(), bias=bias)
 
 
 class FollowingReference(TrainerCallback):

@@ -207,13 +207,9 @@ class Destination:
             If the model's predictions are not one matrix product of its last hidden states.
         """
         try:
-            head = head_of(model)
+            self._head = head = head_of(model).copied()
         except NoLinearHead as error:
             raise InputError(f"--destination-every: cannot follow this model, {error}") from error
-        self._head = head._replace(
-            weight=head.weight.detach().clone(),
-            bias=None if head.bias is None else head.bias.detach().clone(),
-        )
         self._before, self._kept, greedy, room = [], [], [], KEPT_ELEMENTS
         with torch.no_grad():
             for asked, batch in zip(self._asked, self.probe.batches, strict=True):
@@ -224,11 +220,9 @@ class Destination:
                 self._kept.append(self._probabilities(seen, asked) if size <= room else None)
                 room -= size if size <= room else 0
                 pieces = chunks(len(asked.targets), len(head.weight), seen.hidden.device)
-                greedy.append(
-                    torch.cat([self._head.logits(seen.hidden[chunk]).argmax(-1) for chunk in pieces])
-                )
+                greedy.append(torch.cat([head.logits(seen.hidden[chunk]).argmax(-1) for chunk in pieces]))
         tokens, place = torch.cat([asked.targets for asked in self._asked]).unique(return_inverse=True)
-        near = nearest_tokens(self._head.weight, tokens)
+        near = nearest_tokens(head.weight, tokens)
         near = torch.nn.functional.pad(near, (0, NEAR - near.shape[1]), value=-1)[place]
         near = near.split([len(asked.targets) for asked in self._asked])
         end = -1 if self.end_token is None else self.end_token

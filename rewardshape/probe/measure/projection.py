@@ -29,6 +29,11 @@ class Head(NamedTuple):
     scale: float
     softcap: float | None
 
+    def copied(self) -> Head:
+        """The same as it stands now, which training does not change."""
+        bias = None if self.bias is None else self.bias.detach().clone()
+        return self._replace(weight=self.weight.detach().clone(), bias=bias)
+
     def logits(self, hidden: Float[Tensor, "tokens width"]) -> Float[Tensor, "tokens vocabulary"]:
         """Of hidden states, float32 or wider."""
         logits = torch.nn.functional.linear(
