@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -90,6 +90,12 @@ def gather(mine: Any) -> list[Any]:
     everyone: list[Any] = [None] * here().processes
     torch.distributed.all_gather_object(everyone, mine)
     return everyone
+
+
+def gather_by_place(mine: Mapping[int, T]) -> list[T]:
+    """What the processes hold of places 0, 1, …, as one list; a place that several hold comes once."""
+    found = {place: value for part in gather(mine) for place, value in part.items()}
+    return [found[place] for place in range(len(found))]
 
 
 def on_main(function: Callable[[], T]) -> T:

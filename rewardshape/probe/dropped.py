@@ -12,7 +12,7 @@ from rewardshape.probe.distributed import here, on_main
 from rewardshape.probe.drops import Drop, left_out
 from rewardshape.probe.grid import PlannedRun
 from rewardshape.probe.measure.dropping import drop_scores
-from rewardshape.probe.measure.logprobs import Batch, Reader, ResponseLogps
+from rewardshape.probe.measure.logprobs import Reader
 from rewardshape.probe.measure.probe_set import only_pair
 from rewardshape.trace.folder import write_json
 
@@ -43,10 +43,6 @@ def dropped_pairs(
     kept = on_main(lambda: json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None)
     if kept is not None:
         return list(kept["pairs"])
-
-    def score(batch: Batch) -> ResponseLogps:
-        return reader.logps(policy, batch)
-
     drop, pairs = Drop.read(text), [only_pair(pair) for pair in beginning.inputs.train]
     scores = drop_scores(
         drop.criterion,
@@ -54,7 +50,7 @@ def dropped_pairs(
         policy,
         reader,
         objective=planned.objective,
-        reference=lambda: beginning.reference.logps(reader, score, here().device),
+        reference=lambda score: beginning.reference.logps(reader, score, here().device),
         seed=planned.settings.training.seed,
     )
     gone = left_out([pair.pair_id for pair in pairs], scores, drop.share)

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from rewardshape.data import EncodedPair
 from rewardshape.errors import InputError
-from rewardshape.probe.distributed import gather
+from rewardshape.probe.distributed import gather_by_place
 from rewardshape.probe.measure.logprobs import Batch, ResponseLogps
 from rewardshape.probe.measure.predictions import (
     AGREEMENT,
@@ -196,7 +196,7 @@ class Destination:
         self._head: Head | None = None
         self._kept: list[Float[Tensor, "_ vocabulary"] | None] = []
         self._columns: list[Int64[Tensor, "_ group_tokens"]] = []
-        self._found: list[tuple[int, dict[str, Any], list[dict[str, Any]]]] = []
+        self._found: dict[int, tuple[dict[str, Any], list[dict[str, Any]]]] = {}
 
     def begin(self, model: Any, score: Score) -> None:
         """Look at the untouched model: keep its hidden states and a copy of its output projection.
@@ -249,7 +249,7 @@ class Destination:
     def watch(self, model: Any, score: Score) -> Score:
         """`score`, which on its way compares each batch of the probe set with step 0; `tables` then has it."""
         assert self._head is not None, "begin comes first"
-        self._found = []
+        self._found = {}
         head = self._head
         batches = iter(range(len(self.probe.batches)))
 
@@ -261,25 +261,24 @@ class Destination:
             heads = head, head_of(model)
             kept = self._kept[number]
             moved = compare(self._before[number], seen, heads, asked, self._columns[number], kept)
-            self._found += self._rows(self.probe.groups[number], moved)
+            self._found |= self._rows(self.probe.groups[number], moved)
             return logps
 
         return watched
 
     def tables(self) -> Tables:
         """What the last watched pass over the probe set found; the same on every process."""
-        found = {place: (row, tokens) for part in gather(self._found) for place, row, tokens in part}
-        self._found = []
-        rows, tokens = zip(*(found[place] for place in sorted(found)), strict=True)
+        rows, tokens = zip(*gather_by_place(self._found), strict=True)
+        self._found = {}
         return Tables(_columns(list(rows)), _columns([row for its in tokens for row in its]))
 
     def _rows(
         self, group: Sequence[int], moved: Moved
-    ) -> list[tuple[int, dict[str, Any], list[dict[str, Any]]]]:
-        """Place, row and tokens of every response of a batch."""
+    ) -> dict[int, tuple[dict[str, Any], list[dict[str, Any]]]]:
+        """By its place, row and tokens of every response of a batch."""
         rest = moved.moved - moved.own_gains - moved.gains.sum(1)
         ids, changes = _top(moved.by_token)
-        rows = []
+        rows = {}
         for number, (pair, side) in enumerate((pair, side) for pair in group for side in PAIR):
             name = {"pair_id": self.probe.pairs[pair].pair_id, "response": side}
             gains = zip(GROUPS, moved.gains[number].tolist(), strict=True)
@@ -294,7 +293,7 @@ class Destination:
                 name | {"token_id": token, "token": self.decode([token]), "change": change}
                 for token, change in zip(ids[number].tolist(), changes[number].tolist(), strict=True)
             ]
-            rows.append((2 * pair + PAIR.index(side), row, tokens))
+            rows[len(PAIR) * pair + PAIR.index(side)] = row, tokens
         return rows
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from rewardshape.data import EncodedPair
-from rewardshape.probe.distributed import gather, here
+from rewardshape.probe.distributed import gather_by_place, here
 from rewardshape.probe.measure.logprobs import Batch, Reader, ResponseLogps, on_device
 
 TOKENS_PER_BATCH = (
@@ -69,16 +69,11 @@ class ProbeSet:
 
     def measure(self, score: Score) -> Measurement:
         """The whole set by `score`, a function from a collated batch to its log-probabilities."""
-        by_pair: dict[int, list[Measured]] = {}
+        mine: dict[int, list[Measured]] = {}
         with torch.no_grad():
-            measured = [
-                _by_pair({index: len(self.pairs[index].responses) for index in group}, score(batch))
-                for group, batch in zip(self.groups, self.batches, strict=True)
-            ]
-        for part in gather(measured):
-            for rows in part:
-                by_pair |= rows
-        rows = [row for index in range(len(self.pairs)) for row in by_pair[index]]
+            for group, batch in zip(self.groups, self.batches, strict=True):
+                mine |= _by_pair({index: len(self.pairs[index].responses) for index in group}, score(batch))
+        rows = [row for of_pair in gather_by_place(mine) for row in of_pair]
         names = ("logp_sum", "greedy_logp_sum", "entropy_sum")
         return Measurement(
             columns={name: [getattr(row, name) for row in rows] for name in names},

@@ -19,7 +19,7 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel
 
 from rewardshape.data import EncodedPair
-from rewardshape.probe.distributed import gather, here
+from rewardshape.probe.distributed import gather, gather_by_place, here
 from rewardshape.probe.measure.along import Along, along, look
 from rewardshape.probe.measure.gold import Gold
 from rewardshape.probe.measure.logprobs import Reader
@@ -173,8 +173,8 @@ class Sampler:
                     before = look(untouched, self.reader, batch)
                     temperatures = [rows[i].temperature for i in group]
                     found |= dict(zip(group, along(now, before, batch, temperatures), strict=True))
-        whole = {place: one for part in gather(found) for place, one in part.items()}
-        return {name: [getattr(whole[place], name) for place in range(len(rows))] for name in Along._fields}
+        whole = gather_by_place(found)
+        return {name: [getattr(one, name) for one in whole] for name in Along._fields}
 
 
 def respond(

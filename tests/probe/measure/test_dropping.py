@@ -47,7 +47,7 @@ def pairs():
 
 def scores(criterion, pairs, model):
     return drop_scores(
-        criterion, pairs, model, SharedPrefixReader(), objective=GOAL, reference=lambda: {}, seed=0
+        criterion, pairs, model, SharedPrefixReader(), objective=GOAL, reference=lambda score: {}, seed=0
     )
 
 
@@ -92,7 +92,7 @@ def test_similarity_and_length_by_hand(model):
 def test_at_random_is_another_draw_with_another_seed_and_the_same_with_the_same(model, pairs):
     once, again = (scores("random", pairs, model) for _ in range(2))
     other = drop_scores(
-        "random", pairs, model, SharedPrefixReader(), objective=GOAL, reference=lambda: {}, seed=1
+        "random", pairs, model, SharedPrefixReader(), objective=GOAL, reference=lambda score: {}, seed=1
     )
     assert once.tolist() == again.tolist()
     assert once.tolist() != other.tolist()
