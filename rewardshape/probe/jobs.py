@@ -19,6 +19,7 @@ from multiprocessing.context import SpawnProcess
 from typing import Any, Protocol
 
 import torch
+from accelerate.utils import patch_environment
 
 from rewardshape.errors import InputError
 from rewardshape.probe.distributed import join
@@ -84,12 +85,11 @@ class Relay:
 
 @dataclass
 class Worker:
-    """A process, what connects it with us, and what it is at."""
+    """A process, what connects it with us, and the run that it is at, None while it waits."""
 
     process: SpawnProcess
     connection: Connection
     run: Any = None
-    idle: bool = True
 
 
 @dataclass
@@ -112,24 +112,29 @@ class Shift:
     ended: list[tuple[Any, Ended]] = field(default_factory=list)
 
     @property
+    def at_work(self) -> list[Worker]:
+        """The processes that have a run in hand."""
+        return [worker for worker in self.workers if worker.run is not None]
+
+    @property
     def running(self) -> list[Any]:
         """The runs in hand."""
-        return [worker.run for worker in self.workers if not worker.idle]
+        return [worker.run for worker in self.at_work]
 
     def hand_out(self) -> None:
         """Give each idle process the first run that may begin."""
         for worker in self.workers:
-            if not worker.idle:
+            if worker.run is not None:
                 continue
             place = next((i for i, run in enumerate(self.waiting) if self.may_begin(run, self.running)), None)
             if place is not None:
-                worker.run, worker.idle = self.waiting.pop(place), False
+                worker.run = self.waiting.pop(place)
                 with contextlib.suppress(OSError):  # it is gone, which is heard next
                     worker.connection.send(worker.run)
 
     def hear(self, progress: Progress) -> None:
         """Show what the processes say, and note which runs have ended."""
-        by_connection = {worker.connection: worker for worker in self.workers if not worker.idle}
+        by_connection = {worker.connection: worker for worker in self.at_work}
         for connection in wait(list(by_connection), LOOK):
             worker = by_connection[connection]  # type: ignore[index]
             try:
@@ -139,7 +144,7 @@ class Shift:
                 message = Ended("failed", f"its process ended with status {worker.process.exitcode}")
             if isinstance(message, Ended):
                 self.ended.append((worker.run, message))
-                worker.idle = True
+                worker.run = None
             else:
                 show(progress, *message)
 
@@ -172,8 +177,8 @@ def in_processes(
             failed = any(how.kind in ("refused", "failed") for _, how in shift.ended)
             if (stop.is_set() or failed) and not told:
                 told = True
-                for worker in workers:
-                    if not worker.idle and worker.process.is_alive():
+                for worker in shift.at_work:
+                    if worker.process.is_alive():
                         os.kill(worker.process.pid or 0, signal.SIGTERM)
             if not told:
                 shift.hand_out()
@@ -188,28 +193,22 @@ def started(work: Work, common: Any, number: int) -> Iterator[list[Worker]]:
     threads = str(max(1, torch.get_num_threads() // number))
     gpus = list_of_gpus()
     workers: list[Worker] = []
-    before = dict(os.environ)
     handed = pickle.dumps((work, common))  # bytes, so that what it imports is imported quietly
     try:
         for place in range(number):
             ours, theirs = context.Pipe()
-            os.environ["OMP_NUM_THREADS"] = threads
-            if gpus:
-                os.environ[GPUS] = gpus[place % len(gpus)]
             process = context.Process(target=attend, args=(theirs, handed), daemon=True)
-            process.start()
+            own = {GPUS: gpus[place % len(gpus)]} if gpus else {}
+            with patch_environment(OMP_NUM_THREADS=threads, **own):  # which a process that starts takes over
+                process.start()
             theirs.close()
             workers.append(Worker(process, ours))
-        os.environ.clear()
-        os.environ.update(before)
         yield workers
     except BaseException:  # a second Ctrl-C: at once
         for worker in workers:
             worker.process.kill()
         raise
     finally:
-        os.environ.clear()
-        os.environ.update(before)
         for worker in workers:
             worker.connection.close()  # which an idle process takes for the end
         for worker in workers:
