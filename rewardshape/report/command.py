@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from rewardshape.errors import InputError, printable
-from rewardshape.report.page import unfinished, write_report
+from rewardshape.report.page import unfinished, write_page, write_report
 from rewardshape.terminal import answered, parser_of
 from rewardshape.trace import RunFolder, read_trace
 
@@ -58,9 +58,9 @@ def watch(folder: Path, going: Callable[[], bool] = lambda: True) -> Iterator[Pa
         if now != seen:
             seen = now
             try:
-                # Before the page is written: what ends meanwhile gets another.
-                more = unfinished(read_trace(folder, repair=True))
-                yield write_report(folder, live=True)
+                trace = read_trace(folder, repair=True)
+                more = unfinished(trace)  # when it was read: what ends meanwhile gets another page
+                yield write_page(trace, live=more)
                 if not more:
                     return
             except InputError:

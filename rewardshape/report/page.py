@@ -63,9 +63,13 @@ def write_report(folder: str | Path, *, live: bool = False) -> Path:
     PosixPath('runs/embedded/report.html')
     """
     trace = read_trace(folder, repair=True)
-    page = render(trace, live=live and unfinished(trace))
-    file = RunFolder(Path(folder)).report
-    write_whole(file, page)
+    return write_page(trace, live=live and unfinished(trace))
+
+
+def write_page(trace: Trace, *, live: bool = False) -> Path:
+    """Write ``report.html`` into the folder of a trace that has been read; `live` as for `render`."""
+    file = RunFolder(trace.folder).report
+    write_whole(file, render(trace, live=live))
     return file
 
 
