@@ -18,6 +18,7 @@ from rewardshape.analysis.panels import Panel, probe_panels
 from rewardshape.analysis.resampling import (
     CONFIDENCE,
     mean_interval,
+    with_interval,
 )
 from rewardshape.errors import InputError
 from rewardshape.trace import Trace
@@ -237,18 +238,23 @@ def settings_along(rows: pd.DataFrame) -> pd.DataFrame:
             if name in mine:
                 ends = (f"{name}_low", f"{name}_high")
                 alone = {end: first.get(end, np.nan) for end in ends}
-                row |= {name: first[name], **alone} if runs == 1 else _mean_with_ends(name, mine[name])
+                row |= (
+                    {name: first[name], **alone}
+                    if runs == 1
+                    else _over_runs(name, mine[name].to_numpy(float))
+                )
         if "difference" in mine:
             row["seeds_agreeing"] = int((np.sign(mine["difference"]) == np.sign(row["difference"])).sum())
         table.append(row)
     return pd.DataFrame(table).sort_values(["alpha", "setting", "value"], ignore_index=True)
 
 
-def _mean_with_ends(name: str, values: pd.Series) -> dict[str, float]:
-    """The mean over seeds with Student's t interval."""
-    half = float(stats.sem(values) * stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
-    mean = float(values.mean())
-    return {name: mean, f"{name}_low": mean - half, f"{name}_high": mean + half}
+def _over_runs(name: str, values: np.ndarray) -> dict[str, Any]:
+    """The mean over seeds with Student's t interval, NaN of one seed."""
+    mean, half = float(values.mean()) if len(values) else np.nan, np.nan
+    if len(values) > 1:
+        half = float(stats.sem(values) * stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
+    return with_interval(name, mean, mean - half, mean + half)
 
 
 def _setting_row(setting: str, rows: pd.DataFrame, measures: list[str]) -> dict[str, Any]:
@@ -261,11 +267,7 @@ def _setting_row(setting: str, rows: pd.DataFrame, measures: list[str]) -> dict[
     }
     for name in measures:
         values = reached[name].to_numpy(float)
-        low, high = (np.nan, np.nan)
-        if len(values) > 1:
-            half = stats.sem(values) * stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)
-            low, high = values.mean() - half, values.mean() + half
         if name == "difference" and len(values):
             row["seeds_agreeing"] = int((np.sign(values) == np.sign(values.mean())).sum())
-        row |= {name: values.mean() if len(values) else np.nan, f"{name}_low": low, f"{name}_high": high}
+        row |= _over_runs(name, values)
     return row

@@ -9,7 +9,7 @@ import pandas as pd
 
 from rewardshape.analysis.generations import against
 from rewardshape.analysis.panels import chosen_and_rejected, in_order, run_label
-from rewardshape.analysis.samples import samples_of
+from rewardshape.analysis.samples import has_gold, samples_of
 from rewardshape.errors import InputError
 from rewardshape.trace import Trace
 
@@ -71,7 +71,7 @@ def win_rates(trace: Trace) -> pd.DataFrame:
         If samples were drawn at fewer than two steps, or have no gold reward.
     """
     samples = samples_of(trace)
-    if samples.empty or "gold" not in samples or samples["gold"].isna().any():
+    if not has_gold(samples):
         raise InputError("needs sampled responses with a gold reward (--sample-every)")
     rows = []
     for run in trace.runs:

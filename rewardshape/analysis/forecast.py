@@ -16,6 +16,7 @@ import pandas as pd
 from scipy import stats
 
 from rewardshape.analysis.panels import Panel, chosen_and_rejected, run_label
+from rewardshape.analysis.resampling import CONFIDENCE
 from rewardshape.errors import InputError
 from rewardshape.trace import Run, Trace
 
@@ -27,7 +28,6 @@ COLUMNS = [
     "run", "setting", "alpha", "seed", "quantity", "step", "last_step", "clock", "now", "forecast", "low", "high",
     "parabola",
 ]  # fmt: skip
-LEVEL = 0.95
 
 
 def forecast_end(trace: Trace, *, seen: float | None = None) -> pd.DataFrame:
@@ -128,7 +128,7 @@ def _ahead(clock: np.ndarray, change: np.ndarray) -> dict[str, float]:
     Half of the interval: the t interval of the mean over pairs, and the gap of the two forms, added as variances.
     """
     line, parabola = _line(clock, change), _parabola(clock, change)
-    pairs = stats.t.ppf((1 + LEVEL) / 2, len(line) - 1) * stats.sem(line)
+    pairs = stats.t.ppf((1 + CONFIDENCE) / 2, len(line) - 1) * stats.sem(line)
     middle, half = float(line.mean()), float(np.hypot(pairs, (line - parabola).mean()))
     return {
         "now": float(change[-1].mean()),

@@ -27,7 +27,7 @@ from scipy import optimize, special, stats
 
 from rewardshape.analysis.panels import run_label
 from rewardshape.analysis.resampling import CONFIDENCE, MIN_TESTED, mean_interval, with_interval
-from rewardshape.analysis.samples import POLICY, samples_of, temperatures
+from rewardshape.analysis.samples import POLICY, has_gold, samples_of, temperatures
 from rewardshape.errors import InputError
 from rewardshape.trace import Run, Trace
 
@@ -119,7 +119,7 @@ def judgements_of(trace: Trace, run: Run) -> list[Judgement]:
     found = []
     for temperature in temperatures(trace):
         samples = samples_of(trace, run, temperature=temperature)
-        if samples.empty or "gold" not in samples or samples["gold"].isna().any():
+        if not has_gold(samples):
             continue
         first, last = samples["step"].min(), samples["step"].max()
         if first < last:
@@ -282,7 +282,7 @@ def generation_curve(trace: Trace) -> pd.DataFrame:
                 **_peakedness(mine),
                 **_variety([str(text).split() for text in mine["text"]]),
             }
-            if "gold" in mine and mine["gold"].notna().all():
+            if has_gold(mine):
                 rates = _comparisons(first, mine)[0]
                 row |= {"gold": mine["gold"].mean(), "win_rate": rates.mean() if len(rates) else np.nan}
             rows.append(row)

@@ -38,6 +38,11 @@ def samples_of(trace: Trace, run: Run | None = None, *, temperature: float = POL
     return samples.assign(kl=_divergence(samples, temperature))
 
 
+def has_gold(samples: pd.DataFrame) -> bool:
+    """Whether there are samples, each with a gold reward."""
+    return len(samples) > 0 and "gold" in samples and bool(samples["gold"].notna().all())
+
+
 def temperatures(trace: Trace) -> list[float]:
     """The temperatures at which a trace has samples, the policy's own first, then downwards."""
     samples = trace.samples

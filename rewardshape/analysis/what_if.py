@@ -22,7 +22,7 @@ from scipy import stats
 from rewardshape.analysis.equal import WITHIN_REACH, at_place, first_place
 from rewardshape.analysis.panels import Panel, chosen_and_rejected, in_order, logp_margins
 from rewardshape.analysis.resampling import CONFIDENCE, MIN_TESTED, mean_error
-from rewardshape.analysis.samples import samples_of
+from rewardshape.analysis.samples import has_gold, samples_of
 from rewardshape.errors import InputError
 from rewardshape.trace import Run, Trace
 from rewardshape.trace.folder import RunFolder
@@ -161,7 +161,7 @@ def _gain(chosen: Panel, rejected: Panel) -> np.ndarray:
 
 def _gold(trace: Trace, run: Run) -> pd.Series | None:
     samples = samples_of(trace, run)
-    if samples.empty or "gold" not in samples or samples["gold"].isna().any():
+    if not has_gold(samples):
         return None
     last = samples[samples["step"] == samples["step"].max()]
     return pd.Series(last.groupby("prompt_id")["gold"].mean())

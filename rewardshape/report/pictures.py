@@ -15,12 +15,13 @@ from rewardshape.analysis.comparison import baseline_setting, difference_curves
 from rewardshape.analysis.destination import GROUPS, destination_curve
 from rewardshape.analysis.equal import Axis
 from rewardshape.analysis.overoptimization import fitted_curves, gold_curve, turning_points
+from rewardshape.analysis.samples import has_gold
 from rewardshape.errors import InputError
 from rewardshape.plotting import cause, displacement, overoptimization, sweep
 from rewardshape.plotting.style import RESPONSE_COLORS
 from rewardshape.plotting.thinning import extremes
 from rewardshape.report.charts import MAX_POINTS, Chart, Drawer, rounded
-from rewardshape.report.samples import has_gold, kl_curve, plot_kl
+from rewardshape.report.samples import kl_curve, plot_kl
 from rewardshape.verdict.findings import Tables
 
 MAX_STEPS = 400  # of the accuracy of a setting
@@ -207,7 +208,7 @@ def _samples(tables: Tables, drawer: Drawer) -> Iterator[Chart]:
     if kl["step"].nunique() > 1:
         caption = "KL to the reference, from the sampled responses. Band: ± 2 standard errors."
         yield _named(drawer.draw(lambda ax: plot_kl(kl, ax), caption), "KL")
-    if not has_gold(trace):
+    if not has_gold(trace.samples):
         return
     with contextlib.suppress(InputError):
         curve = gold_curve(trace)

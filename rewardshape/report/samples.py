@@ -43,11 +43,6 @@ def plot_kl(curve: pd.DataFrame, ax: Axes) -> None:
     ax.set_ylabel("KL to the reference\n(nats per response)")
 
 
-def has_gold(trace: Trace) -> bool:
-    """Whether every sample has a gold reward."""
-    return "gold" in trace.samples and bool(trace.samples["gold"].notna().all())
-
-
 def then_and_now(trace: Trace) -> dict[str, Any]:
     """One answer to each prompt at the first and at the last step that drew some, greedy and sampled, for every run.
 

@@ -16,10 +16,9 @@ import pandas as pd
 from scipy import stats
 
 from rewardshape.analysis.equal import WITHIN_REACH, compare_at_equal, resampled_at
-from rewardshape.analysis.resampling import MIN_TESTED
+from rewardshape.analysis.resampling import CONFIDENCE, MIN_TESTED
 from rewardshape.trace import Trace
 
-CONFIDENCE = 0.95
 # A run that got this share of the median margin gain or less sets no common value for the others.
 GOT_NOWHERE = 0.5
 

@@ -26,6 +26,7 @@ from rewardshape.analysis.resampling import (
     resampled_means,
     studentised,
 )
+from rewardshape.analysis.samples import has_gold
 from rewardshape.theory import Objective
 from rewardshape.trace import Trace
 from rewardshape.verdict.ahead import where_it_goes
@@ -365,7 +366,7 @@ def _cannot_tell(trace: Trace, run: str) -> tuple[str, ...]:
     unknown = ["how another seed of this run would have ended: that takes --seeds"]
     if mine.empty:
         unknown.append("whether answers got worse: that takes --sample-every")
-    elif "gold" not in mine or mine["gold"].isna().any():
+    elif not has_gold(mine):
         unknown.append(
             "whether answers got worse: that takes --gold or --gold-model, or people (rewardshape judgements)"
         )

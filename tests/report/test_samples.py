@@ -8,7 +8,8 @@ import pytest
 from matplotlib import pyplot as plt
 from scipy import stats
 
-from rewardshape.report.samples import MAX_PROMPTS, MAX_TEXT, has_gold, kl_curve, plot_kl, then_and_now
+from rewardshape.analysis.samples import has_gold
+from rewardshape.report.samples import MAX_PROMPTS, MAX_TEXT, kl_curve, plot_kl, then_and_now
 from rewardshape.trace import read_trace
 
 SUMS = {name: np.full((3, 4), -10.0) for name in ("chosen", "rejected")}
@@ -94,7 +95,7 @@ def test_greedy_and_sampled_answers_stand_below_each_other(write_run, tmp_path):
 
 def test_long_texts_are_cut_and_absent_gold_is_absent(write):
     trace = write(gold=False, long=True)
-    assert not has_gold(trace)
+    assert not has_gold(trace.samples)
     sample = then_and_now(trace)["runs"][0]["texts"][0][0]
     assert len(sample["text"]) == MAX_TEXT + 2
     assert sample["gold"] is None
@@ -103,5 +104,5 @@ def test_long_texts_are_cut_and_absent_gold_is_absent(write):
 def test_a_trace_without_samples_has_nothing_to_show(write_run, tmp_path):
     trace = read_trace(write_run(tmp_path / "run", SUMS, num_tokens={name: [5] * 4 for name in SUMS}))
     assert then_and_now(trace) == {"prompts": [], "runs": []}
-    assert not has_gold(trace)
+    assert not has_gold(trace.samples)
     assert isinstance(trace.samples, pd.DataFrame)
