@@ -14,7 +14,13 @@ import pandas as pd
 from scipy.optimize import isotonic_regression
 
 from rewardshape.analysis.panels import chosen_and_rejected, in_order, run_label
-from rewardshape.analysis.resampling import MIN_PROMPTS, drawn_counts, percentile_interval, resampled_means
+from rewardshape.analysis.resampling import (
+    MIN_PROMPTS,
+    drawn_counts,
+    evenly,
+    percentile_interval,
+    resampled_means,
+)
 from rewardshape.analysis.samples import samples_of
 from rewardshape.errors import InputError
 from rewardshape.trace import Run, Trace
@@ -161,8 +167,7 @@ def _courses(trace: Trace, axis: Axis, seed: int, *, most: int | None = None) ->
     for chosen, rejected in chosen_and_rejected(trace):
         run, prompts = chosen.run, chosen.prompt_ids
         samples, resampled_kl = _sampled(trace, run, seed)
-        kept = np.linspace(0, len(chosen.steps) - 1, min(len(chosen.steps), most or len(chosen.steps)))
-        steps = chosen.steps[np.unique(kept.round().astype(int))]
+        steps = chosen.steps if most is None else chosen.steps[evenly(len(chosen.steps), most)]
         steps = np.union1d(steps, samples.index) if axis == "kl" else steps
         onto = _interpolation(chosen.steps, steps)
         parts = {"chosen": onto @ chosen.change(), "rejected": onto @ rejected.change()}

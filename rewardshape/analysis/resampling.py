@@ -23,6 +23,17 @@ MAX_ROWS = 400
 LEAST_ERROR = 0.1
 
 
+def evenly(count: int, most: int) -> np.ndarray:
+    """Places among `count` rows, at most so many and evenly spaced, the first and the last among them.
+
+    Examples
+    --------
+    >>> evenly(9, 3).tolist(), evenly(2, 3).tolist()
+    ([0, 4, 8], [0, 1])
+    """
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
+
+
 def draw_pairs(num_pairs: int, *, seed: int = 0) -> np.ndarray:
     """Indices of the pairs (or prompts) in every bootstrap resample, shape (resamples, pairs).
 
@@ -167,7 +178,7 @@ def mean_bounds(
     """
     count = num_prompts(values, prompts)
     rows = np.arange(len(values))
-    shown = np.unique(np.linspace(0, len(values) - 1, min(len(values), MAX_ROWS)).round().astype(int))
+    shown = evenly(len(values), MAX_ROWS)
     low, high = percentile_interval(studentised(values[shown], prompts, seed=seed))
     student = stats.t.ppf((1 + CONFIDENCE) / 2, count - 1)
     hall_low, hall_high = (_skewed(values, prompts, quantile) for quantile in (-student, student))

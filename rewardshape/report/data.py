@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from rewardshape.analysis.resampling import evenly
 from rewardshape.report.charts import Chart
 from rewardshape.report.pairs import pair_data
 from rewardshape.trace import Trace
@@ -59,11 +60,7 @@ def _steps(charts: list[Chart]) -> list[int]:
     """The positions of the step slider: the steps of the charts, the first and the last among them."""
     lines = [line["x"] for chart in charts if chart.kind == "time" for line in chart.data["lines"]]
     steps = sorted({int(step) for line in lines for step in line})
-    if len(steps) <= MAX_STEPS:
-        return steps
-    return [
-        steps[place] for place in np.unique(np.linspace(0, len(steps) - 1, MAX_STEPS).round().astype(int))
-    ]
+    return [steps[place] for place in evenly(len(steps), MAX_STEPS)]
 
 
 def _geometry(trace: Trace) -> list[dict[int, list[float]]] | None:
@@ -107,8 +104,9 @@ def _portrait(tables: Tables, settings: list[str]) -> dict[str, Any]:
     for known in tables.trace.runs:
         rows = tables.curve[tables.curve["run"] == known.name]
         wide = rows.pivot(index="step", columns="response", values="logp_mean")
-        places = np.unique(np.linspace(0, len(wide) - 1, 60).round().astype(int))
-        points = wide[["chosen", "rejected"]].iloc[places].dropna().round(3).to_numpy().tolist()
+        points = (
+            wide[["chosen", "rejected"]].iloc[evenly(len(wide), 60)].dropna().round(3).to_numpy().tolist()
+        )
         paths.append({"name": known.label, "setting": settings.index(known.setting), "points": points})
     low = min(value for path in paths for point in path["points"] for value in point)
     start = paths[0]["points"][0]

@@ -21,6 +21,7 @@ from rewardshape.analysis.panels import (
 from rewardshape.analysis.resampling import (
     MIN_PROMPTS,
     MIN_TESTED,
+    evenly,
     mean_bounds,
     mean_error,
     resampled_means,
@@ -128,11 +129,6 @@ def _at(panel: Panel, rows: np.ndarray) -> Panel:
     )
 
 
-def _spread(count: int) -> np.ndarray:
-    """At most `MAX_STEPS` rows, evenly spaced, the first and the last among them."""
-    return np.unique(np.linspace(0, count - 1, min(count, MAX_STEPS)).round().astype(int))
-
-
 # --- levels ------------------------------------------------------------------------------------------------------
 
 
@@ -140,7 +136,7 @@ def levels_of_pairs(chosen: Panel, rejected: Panel) -> dict[str, Any]:
     """Where the chosen responses end, how deep and how high they were, and what of it came back, over prompts."""
     whole = chosen.change()
     mean = whole.mean(axis=1)
-    rows = np.unique(np.r_[_spread(len(mean)), mean.argmin(), mean.argmax()])
+    rows = np.unique(np.r_[evenly(len(mean), MAX_STEPS), mean.argmin(), mean.argmax()])
     change, steps, prompts = whole[rows], chosen.steps[rows], chosen.prompt_ids
     mean = mean[rows]
     lowest, highest = int(mean.argmin()), int(mean.argmax())
@@ -305,7 +301,7 @@ def _held_out(chosen: Panel, losses: np.ndarray | None) -> HeldOut | None:
     if losses is None or not np.isfinite(losses).all():
         return None
     mean = losses.mean(axis=1)
-    rows = np.unique(np.r_[_spread(len(mean)), mean.argmin()])
+    rows = np.unique(np.r_[evenly(len(mean), MAX_STEPS), mean.argmin()])
     best = int(np.flatnonzero(rows == mean.argmin())[0])
     rise = losses[-1] - losses[rows]
     step = int(chosen.steps[rows[best]])

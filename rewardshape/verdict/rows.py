@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from rewardshape.analysis.resampling import evenly
 from rewardshape.verdict.evidence import Change, HeldOut, Onset, as_step
 from rewardshape.verdict.thresholds import (
     CHANCE_LIKELY,
@@ -149,7 +150,7 @@ def onset_of_rows(steps: np.ndarray, values: np.ndarray, noise: Noise) -> Onset 
 def _fitted_falls(values: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     """Falls between places of a series: where each has begun and the squares it leaves; None where nothing fell."""
     rows = len(values)
-    knots = np.unique(np.linspace(0, rows - 1, min(rows, MAX_KNOTS)).round().astype(int))
+    knots = evenly(rows, MAX_KNOTS)
     coarse = [_falls(values, knots, slowing) for slowing in (False, True)]
     begun, misfit, start, end = (np.concatenate(parts) for parts in zip(*coarse, strict=True))
     if not len(misfit):
@@ -227,7 +228,7 @@ def _largest_rise(series: np.ndarray) -> np.ndarray:
     """The largest t-statistic, over all bends, of the slope after the bend; one per row of `series`."""
     rows = series.shape[1]
     place = np.linspace(0, 1, rows)
-    bends = np.unique(np.linspace(0, rows - 3, min(rows - 2, CHANGE_POINTS)).round().astype(int))
+    bends = evenly(rows - 2, CHANGE_POINTS)
     largest = np.full(len(series), -np.inf)
     for bend in bends:
         after = np.maximum(place - place[bend], 0)
