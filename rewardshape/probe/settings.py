@@ -394,11 +394,15 @@ class Settings:
         if "seed" in self.sweep and self.training.seeds > 1:
             raise InputError("--seed and --seeds: give several of the one, or a number of the other")
 
+    def value(self, name: str) -> Any:
+        """What a setting is set to; of a swept one the first of its values."""
+        return getattr(getattr(self, SETTINGS[name].group), name)
+
     def as_dict(self) -> dict[str, Any]:
         """Flat, JSON-able: what the manifest holds and `from_dict` reads; a swept setting is the list of its values."""
         flat: dict[str, Any] = {"checkpoint": self.checkpoint}
-        for name, setting in SETTINGS.items():
-            value = self.sweep.get(name, getattr(getattr(self, setting.group), name))
+        for name in SETTINGS:
+            value = self.sweep.get(name, self.value(name))
             flat[name] = list(value) if isinstance(value, tuple) else value
         return flat
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rewardshape.probe.drops import CRITERIA, RANDOM, Drop
-from rewardshape.probe.settings import SETTINGS, Settings, flag, word
+from rewardshape.probe.settings import Settings, flag, word
 
 SHARE_OF_STEPS = 1 / 3
 SEEDS = 2  # one seed has no interval for other orders of the pairs
@@ -54,9 +54,7 @@ def _changed(name: str, value: Any) -> Intervention:
 def base_of(settings: Settings) -> Settings:
     """The run as it is, for a part of its steps: the first value of every setting, nothing dropped or added."""
     steps = math.ceil(settings.training.steps * SHARE_OF_STEPS)
-    plain: dict[str, Any] = {
-        name: getattr(getattr(settings, SETTINGS[name].group), name) for name in settings.sweep
-    }
+    plain: dict[str, Any] = {name: settings.value(name) for name in settings.sweep}
     plain |= dict.fromkeys(OF_NOTHING) | {"steps": steps, "what_if": False}
     if settings.checkpoint is None and settings.probing.sample_every is None:  # its gold costs little
         plain |= {"sample_every": steps, "best_of": 1}
@@ -80,7 +78,7 @@ def interventions(settings: Settings, learning_rate: float) -> list[Intervention
         if name != "seed"
     }
     for name in OF_NOTHING:
-        value = getattr(getattr(settings, SETTINGS[name].group), name)
+        value = settings.value(name)
         if value is not None and name not in asked:
             asked[name] = [value]
     if not asked:
