@@ -80,6 +80,21 @@ def _ropes(config: Any) -> list[dict[str, Any]]:
 
 
 @contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Every module in evaluation mode within, and as it was afterwards.
+
+    In training mode gradient checkpointing would switch the cache of a generation off.
+    """
+    were = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in were:
+            module.training = training
+
+
+@contextmanager
 def computed_in_float32(model: torch.nn.Module) -> Iterator[None]:
     """Let the model compute in float32 with its narrow weights: those of each layer are widened while it runs.
 

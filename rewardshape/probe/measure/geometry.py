@@ -21,10 +21,10 @@ from transformers import TrainerCallback
 from rewardshape.data import EncodedPair
 from rewardshape.errors import InputError
 from rewardshape.probe.distributed import gather
+from rewardshape.probe.measure.check import evaluating
 from rewardshape.probe.measure.layers import Layers, Tensors
 from rewardshape.probe.measure.logprobs import on_device
 from rewardshape.probe.measure.probe_set import PAIR, group_by_tokens
-from rewardshape.probe.measure.sampling import evaluating
 from rewardshape.probe.training import PairTrainer
 from rewardshape.theory import Responses
 

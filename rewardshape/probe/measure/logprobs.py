@@ -22,7 +22,13 @@ from torch.nn.utils.rnn import pad_sequence
 
 from rewardshape.data import EncodedPair
 from rewardshape.errors import InputError
-from rewardshape.probe.measure.check import NARROW, check_causal, check_positions, computed_in_float32
+from rewardshape.probe.measure.check import (
+    NARROW,
+    check_causal,
+    check_positions,
+    computed_in_float32,
+    evaluating,
+)
 from rewardshape.probe.measure.projection import Predictions, TokenLogps, head_of, project
 from rewardshape.probe.measure.shared_prefix import (
     keep_prefixes_apart,
@@ -261,15 +267,10 @@ def choose_reader(model: torch.nn.Module, pairs: Sequence[EncodedPair]) -> tuple
     check_positions(
         inner.config, [len(pair.prompt_ids) + len(ids) for pair in pairs for ids in pair.responses.values()]
     )
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            longest = by_length[-1]
-            check_causal(inner, [*longest.prompt_ids, *max(longest.responses.values(), key=len)])
-            reason = _disagreement(model, [longest, by_length[0]])
-    finally:
-        model.train(was_training)
+    with evaluating(model), torch.no_grad():
+        longest = by_length[-1]
+        check_causal(inner, [*longest.prompt_ids, *max(longest.responses.values(), key=len)])
+        reason = _disagreement(model, [longest, by_length[0]])
     if not reason:
         return SharedPrefixReader(), ""
     keep_prefixes_apart(inner)

@@ -21,6 +21,7 @@ from transformers import GenerationConfig, PreTrainedModel
 from rewardshape.data import EncodedPair
 from rewardshape.probe.distributed import gather, gather_by_place, here
 from rewardshape.probe.measure.along import Along, along, look
+from rewardshape.probe.measure.check import evaluating
 from rewardshape.probe.measure.gold import Gold
 from rewardshape.probe.measure.logprobs import Reader
 from rewardshape.probe.measure.probe_set import ProbeSet
@@ -250,14 +251,3 @@ def without_habits(model: PreTrainedModel) -> Iterator[None]:
         yield
     finally:
         inner.generation_config = habits
-
-
-@contextlib.contextmanager
-def evaluating(model: PreTrainedModel) -> Iterator[None]:
-    """Evaluation mode within: gradient checkpointing would otherwise switch the generation cache off."""
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)
