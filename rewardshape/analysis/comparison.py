@@ -8,6 +8,7 @@ probe set.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -124,13 +125,12 @@ def difference_curves(trace: Trace, *, baseline: str | None = None, seed: int = 
     if base not in by_setting:
         raise InputError(f"no setting {baseline!r}: there are {', '.join(by_setting)}")
     tables = []
+    alone = cache(trace.run)  # the baseline's is set against every other
     for setting, runs in by_setting.items():
         seeds = [s for s in runs if s in by_setting[base]]
         if setting == base or not seeds:
             continue
-        compared = [
-            compare(trace.run(by_setting[base][s].name), trace.run(runs[s].name), seed=seed) for s in seeds
-        ]
+        compared = [compare(alone(by_setting[base][s].name), alone(runs[s].name), seed=seed) for s in seeds]
         run = runs[seeds[0]]
         label = {"setting": setting, "alpha": run.alpha, "baseline": by_setting[base][seeds[0]].setting_label}
         tables.append(_mean_over_seeds(compared).assign(**label, num_seeds=len(seeds)))

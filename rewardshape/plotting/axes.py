@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib import font_manager
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 from scipy.optimize import isotonic_regression
 
 from rewardshape.errors import InputError
@@ -75,6 +75,11 @@ def step_axis(ax: Axes, label: str = "step") -> None:
     ax.set_xlabel(label)
     ax.margins(x=0)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+
+
+def percent_axis(ax: Axes) -> None:
+    """Shares up the side, in whole per cent."""
+    ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
 
 
 NAME = "_name of a line"  # the label of the texts and leaders that `label_ends` writes

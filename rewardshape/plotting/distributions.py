@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import PercentFormatter
 from scipy import stats
 
 from rewardshape.numbers import number
-from rewardshape.plotting.axes import axis, require_one_run, styled, zero_line
+from rewardshape.plotting.axes import axis, percent_axis, require_one_run, styled, zero_line
 from rewardshape.plotting.style import FAINT, NEUTRAL, RESPONSE_COLORS, plain
 from rewardshape.plotting.sweep import by_setting, settings_axis
 
@@ -34,7 +33,7 @@ def plot_ecdf(levels: pd.DataFrame, ax: Axes | None = None) -> Axes:
             label = f"{response}, {moment}"
             ax.step(values, share, where="post", color=color, linestyle=dashes, linewidth=width, label=label)
     ax.set(xlabel="log-prob of a response (nats per token)", ylabel="share of pairs below")
-    ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    percent_axis(ax)
     ax.legend(loc="upper left")
     return ax
 
@@ -158,7 +157,7 @@ def plot_win_rate(rates: pd.DataFrame, ax: Axes | None = None) -> Axes:
         last = rows.sort_values("step").groupby("run", sort=False).tail(1)
         ax.plot(last["kl"], last["win_rate"], "o", color=color, markerfacecolor="white", label="_last")
     ax.set(xlabel="KL to the reference (nats per response)", ylabel="win rate against step 0")
-    ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    percent_axis(ax)
     ax.legend(loc="best")
     return ax
 

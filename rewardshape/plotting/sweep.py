@@ -12,10 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import PercentFormatter
 
 from rewardshape.numbers import number, parameter, shortest
-from rewardshape.plotting.axes import axis, label_ends, panels, step_axis, styled, zero_line
+from rewardshape.plotting.axes import axis, label_ends, panels, percent_axis, step_axis, styled, zero_line
 from rewardshape.plotting.style import (
     BOTH_COLUMNS,
     CHOSEN,
@@ -99,7 +98,7 @@ def plot_accuracy(margins: pd.DataFrame, ax: Axes) -> Axes:
     plot_lines(margins, ax, "accuracy")
     step_axis(ax)
     ax.set_ylabel("accuracy on the probe set")
-    ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    percent_axis(ax)
     if margins["setting"].nunique() > 1:
         _name_lines(ax)
     return ax
@@ -297,7 +296,7 @@ def plot_final_displacement(summary: pd.DataFrame, axes: Sequence[Axes] | None =
     plot_final_change(summary, changes)
     _points(shares, settings, "share_fallen", RESPONSE_COLORS["chosen"], "chosen")
     shares.set_ylabel("share of\npairs fallen")
-    shares.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    percent_axis(shares)
     settings_axis(shares, settings)
     for ax in axes:
         ax.label_outer()
@@ -391,7 +390,7 @@ def plot_fallen_at_equal(rows: pd.DataFrame, ax: Axes | None = None) -> Axes:
     settings = by_setting(rows[rows["reached"]])
     _points(ax, settings, "share_fallen", CHOSEN, "chosen")
     ax.set_ylabel("share of pairs whose\nchosen response fell")
-    ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    percent_axis(ax)
     settings_axis(ax, settings)
     return ax
 
