@@ -166,7 +166,8 @@ def _courses(trace: Trace, axis: Axis, seed: int, *, most: int | None = None) ->
     courses = []
     for chosen, rejected in chosen_and_rejected(trace):
         run, prompts = chosen.run, chosen.prompt_ids
-        samples, resampled_kl = _sampled(trace, run, seed)
+        samples = _sampled(trace, run)
+        resampled_kl = _resampled_kl(trace, run, seed) if axis == "kl" else None
         steps = chosen.steps if most is None else chosen.steps[evenly(len(chosen.steps), most)]
         steps = np.union1d(steps, samples.index) if axis == "kl" else steps
         onto = _interpolation(chosen.steps, steps)
@@ -210,23 +211,30 @@ def _followed(
     return onto @ samples["kl"].to_numpy(), resampled_kl @ onto.T
 
 
-def _sampled(trace: Trace, run: Run, seed: int) -> tuple[pd.DataFrame, np.ndarray | None]:
-    """KL and mean gold reward by step, and the KL in every resample of the prompts; empty if none were drawn."""
+def _sampled(trace: Trace, run: Run) -> pd.DataFrame:
+    """KL and mean gold reward by step; empty if no samples were drawn."""
     samples = samples_of(trace, run)
     if samples.empty or samples["kl"].isna().all():
-        return pd.DataFrame(index=pd.Index([], dtype=float)), None
+        return pd.DataFrame(index=pd.Index([], dtype=float))
     table = samples.groupby("step")[[name for name in ("kl", "gold") if name in samples]].mean()
+    table["kl"] = isotonic_regression(table["kl"].to_numpy()).x
+    return table
+
+
+def _resampled_kl(trace: Trace, run: Run, seed: int) -> np.ndarray | None:
+    """The KL of every step in every resample of the prompts, (resamples, steps); None if no samples were drawn."""
+    samples = samples_of(trace, run)
+    if samples.empty or samples["kl"].isna().all():
+        return None
     wide = samples.pivot_table(
         index="step", columns="prompt_id", values="kl", aggfunc=["sum", "count"], fill_value=0
     )
     sums, sizes = np.asarray(wide["sum"], dtype=float), np.asarray(wide["count"], dtype=float)
-    counts = drawn_counts(
-        sums.shape[1], seed=seed + 1
-    )  # other prompts than those of the pairs: drawn on their own
+    # other prompts than those of the pairs: drawn on their own
+    counts = drawn_counts(sums.shape[1], seed=seed + 1)
     total: np.ndarray = counts @ sizes.T
     drawn = np.divide(counts @ sums.T, total, out=np.zeros_like(total), where=total > 0)
-    table["kl"] = isotonic_regression(table["kl"].to_numpy()).x
-    return table, np.stack([isotonic_regression(row).x for row in drawn])
+    return np.stack([isotonic_regression(row).x for row in drawn])
 
 
 # --- at a value --------------------------------------------------------------------------------------------------
