@@ -12,8 +12,8 @@ import csv
 import hashlib
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -23,10 +23,38 @@ from rewardshape.errors import InputError
 from rewardshape.terminal import answered, parser_of
 from rewardshape.trace import Run, Trace, read_trace
 from rewardshape.trace.folder import RunFolder
-from rewardshape.trace.records import lines_of, parsed
+from rewardshape.trace.records import rows_of
 
 COLUMNS = ("run", "temperature", "prompt_id", "prompt", "answer_1", "answer_2", "better")
 WORDS = {"1": 1.0, "2": 0.0, "0": 0.5}  # who wins, where the first answer is that of now
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two answers to one prompt: a row of the file, and what the file does not give away.
+
+    Attributes
+    ----------
+    run, prompt_id, prompt, answer_1, answer_2 : str
+    temperature : float
+    now_first : bool
+        Whether the first answer is that of the last step.
+    longer : float
+        Tokens that the answer of now has more than that of then.
+    first_step, step : int
+        Then and now.
+    """
+
+    run: str
+    temperature: float
+    prompt_id: str
+    prompt: str
+    answer_1: str
+    answer_2: str
+    now_first: bool
+    longer: float
+    first_step: int
+    step: int
 
 
 def write_judgements(trace: Trace, file: Path) -> int:
@@ -37,14 +65,14 @@ def write_judgements(trace: Trace, file: Path) -> int:
     InputError
         If the file is there already, or no run has samples of two steps.
     """
-    rows = [row for run in trace.runs for row in _comparisons(trace, run)]
+    rows = list(_comparisons(trace))
     if not rows:
         raise InputError(f"{trace.folder}: no samples of two steps; run the probe with --sample-every K")
     try:
         with file.open("x", encoding="utf-8", newline="") as out:
-            writer = csv.DictWriter(out, COLUMNS)
+            writer = csv.DictWriter(out, COLUMNS, extrasaction="ignore")  # what is not given away
             writer.writeheader()
-            writer.writerows({name: row[name] for name in COLUMNS} for row in rows)
+            writer.writerows(map(vars, rows))
     except FileExistsError:
         raise InputError(
             f"{file}: exists already and is kept; fill its column better, or name another file"
@@ -67,12 +95,8 @@ def read_judgements(trace: Trace, file: Path) -> dict[str, list[Judgement]]:
     InputError
         With file and line: a word that is none of the three, a row that is not of this trace; or no row is filled.
     """
-    known = {
-        (row["run"], row["temperature"], row["prompt_id"]): row
-        for run in trace.runs
-        for row in _comparisons(trace, run)
-    }
-    found: dict[tuple[str, float], list[tuple[float, float, dict[str, Any]]]] = {}
+    known = {(row.run, row.temperature, row.prompt_id): row for row in _comparisons(trace)}
+    found: dict[tuple[str, float], list[tuple[float, Comparison]]] = {}
     for line, row in _rows(file):
         word = row["better"].strip()
         if not word:
@@ -85,27 +109,33 @@ def read_judgements(trace: Trace, file: Path) -> dict[str, list[Judgement]]:
                 f"{file}:{line}: no such comparison in {trace.folder}; read it with the run it is of"
             )
         made = known[key]
-        won = WORDS[word] if made["now_first"] else 1 - WORDS[word]
-        found.setdefault(key[:2], []).append((won, made["longer"], made))
+        won = WORDS[word] if made.now_first else 1 - WORDS[word]
+        found.setdefault((made.run, made.temperature), []).append((won, made))
     if not found:
         raise InputError(f"{file}: nothing is judged yet; write 1, 2 or 0 into the column better")
     judged: dict[str, list[Judgement]] = {}
     for (name, temperature), rows in found.items():
-        won, longer, made = zip(*rows, strict=True)
+        outcomes = np.array([won for won, _ in rows])
+        longer = np.array([made.longer for _, made in rows])
+        _, made = rows[0]
         one = judgement_of(
-            np.array(won),
-            np.array(won),
-            np.array(longer, dtype=float),
-            step=made[0]["steps"][1],
-            first_step=made[0]["steps"][0],
+            outcomes,  # one comparison a prompt: its rate is its outcome
+            outcomes,
+            longer,
+            step=made.step,
+            first_step=made.first_step,
             temperature=temperature,
         )
         judged.setdefault(name, []).append(one)
     return judged
 
 
-def _comparisons(trace: Trace, run: Run) -> Iterator[dict[str, Any]]:
-    """The rows of the file, and what it does not give away."""
+def _comparisons(trace: Trace) -> Iterator[Comparison]:
+    for run in trace.runs:
+        yield from _of_run(trace, run)
+
+
+def _of_run(trace: Trace, run: Run) -> Iterator[Comparison]:
     texts = _prompts(run)
     for temperature in temperatures(trace):
         samples = samples_of(trace, run, temperature=temperature).drop_duplicates(["step", "prompt_id"])
@@ -119,25 +149,23 @@ def _comparisons(trace: Trace, run: Run) -> Iterator[dict[str, Any]]:
             digest = hashlib.sha256(f"{run.name}\n{temperature:g}\n{prompt}".encode()).digest()
             now_first = bool(digest[0] % 2)
             answers = [_cell(str(side.loc[prompt, "text"])) for side in (then, now)]
-            yield {
-                "run": run.name,
-                "temperature": temperature,
-                "prompt_id": prompt,
-                "prompt": _cell(texts.get(prompt, "")),
-                "answer_1": answers[now_first],
-                "answer_2": answers[not now_first],
-                "better": "",
-                "now_first": now_first,
-                "longer": float(now.loc[prompt, "num_tokens"] - then.loc[prompt, "num_tokens"]),
-                "steps": (int(steps[0]), int(steps[-1])),
-            }
+            yield Comparison(
+                run=run.name,
+                temperature=temperature,
+                prompt_id=prompt,
+                prompt=_cell(texts.get(prompt, "")),
+                answer_1=answers[now_first],
+                answer_2=answers[not now_first],
+                now_first=now_first,
+                longer=float(now.loc[prompt, "num_tokens"] - then.loc[prompt, "num_tokens"]),
+                first_step=int(steps[0]),
+                step=int(steps[-1]),
+            )
 
 
 def _prompts(run: Run) -> dict[str, str]:
     """The texts of the sampled prompts, where the run kept them."""
-    file = RunFolder(run.folder).prompts
-    rows = [parsed(line) for _, line in lines_of(file)] if file.is_file() else []
-    return {str(row["prompt_id"]): str(row["prompt"]) for row in rows if row}
+    return {str(row["prompt_id"]): str(row["prompt"]) for row in rows_of(RunFolder(run.folder).prompts)}
 
 
 def _cell(text: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from rewardshape.data import (
 from rewardshape.errors import InputError, printable
 from rewardshape.probe.grid import PlannedRun
 from rewardshape.probe.policy import load_tokenizer, vocabulary_size
-from rewardshape.trace.folder import write_whole
+from rewardshape.trace.folder import json_lines, write_whole
 
 SHOWN_TOKENS = 24  # of the prompt and of each response, under --dry-run
 
@@ -137,7 +136,7 @@ def write_prompts(file: Path, prompts: Sequence[EncodedPair], tokenizer: Any) ->
     """The texts of the prompts that are sampled, for those who judge the answers."""
     file.parent.mkdir(parents=True, exist_ok=True)
     rows = ({"prompt_id": pair.pair_id, "prompt": tokenizer.decode(pair.prompt_ids)} for pair in prompts)
-    write_whole(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_whole(file, json_lines(rows))
 
 
 def probe_texts(pairs: Sequence[EncodedPair], tokenizer: Any) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from rewardshape.analysis.panels import chosen_and_rejected
 from rewardshape.numbers import signed
 from rewardshape.plotting.thinning import extremes
 from rewardshape.trace import Run, Trace, read_probe_set
-from rewardshape.trace.records import lines_of, parsed
+from rewardshape.trace.records import rows_of
 from rewardshape.verdict.findings import Tables
 
 MAX_PAIRS = 5  # shown without a script
@@ -247,8 +247,7 @@ def _by_pair(logps: Changes, place: dict[str, int]) -> dict[int, list[list[int]]
 
 def read_texts(file: Path) -> dict[str, dict[str, Any]]:
     """The texts of pairs that a run kept, by pair id; empty where it kept none."""
-    rows = [parsed(line) for _, line in lines_of(file)] if file.is_file() else []
-    return {str(row["pair_id"]): row for row in rows if row and "pair_id" in row}
+    return {str(row["pair_id"]): row for row in rows_of(file) if "pair_id" in row}
 
 
 def pair_text(text: dict[str, Any] | None) -> dict[str, str] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -175,6 +175,11 @@ def write_whole(file: Path, content: str | bytes) -> None:
         aside.unlink(missing_ok=True)  # on a full disk, room for what still has to be said
         raise
     os.replace(aside, file)
+
+
+def json_lines(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Rows as JSON, a line each."""
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def write_json(file: Path, content: Mapping[str, Any]) -> None:

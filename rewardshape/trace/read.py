@@ -26,6 +26,7 @@ from rewardshape.trace.records import (
     parsed,
     read_records,
     refuse,
+    rows_of,
 )
 from rewardshape.trace.run import Run, as_html, runs_of
 
@@ -202,10 +203,9 @@ def _with_prompts(samples: Table, probe_set: Table) -> Table:
 
 def _seconds(timing: Path) -> dict[int, float]:
     """Seconds per step; of a line that holds none, nothing is said: they are no part of the record."""
-    rows = (parsed(line) or {} for _, line in lines_of(timing)) if timing.is_file() else ()
     return {
         row["step"]: row["seconds"]
-        for row in rows
+        for row in rows_of(timing)
         if type(row.get("step")) is int and isinstance(row.get("seconds"), int | float)
     }
 

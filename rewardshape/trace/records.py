@@ -94,6 +94,13 @@ def parsed(line: str) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
+def rows_of(file: Path) -> Iterator[dict[str, Any]]:
+    """The objects on the lines of a file; none where there is no file, and what is no object is passed over."""
+    for _, line in lines_of(file) if file.is_file() else ():
+        if row := parsed(line):
+            yield row
+
+
 def read_records(file: Path, damaged: Damaged = refuse) -> tuple[Table, Iterator[Record]]:
     """The probe set that the head of a trace states, and the steps after it.
 
