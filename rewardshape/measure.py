@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None, prog: str = PROGRAM) -> int:
 def _main(words: list[str], prog: str) -> int:
     asked = parse(words, prog)
     with needing("probe", prog), quiet_imports():
-        from rewardshape.probe.show import show, write_results
+        from rewardshape.probe.show import present
         from rewardshape.probe.stopping import Interrupted
     try:
         trace = measure(asked)
@@ -79,10 +79,7 @@ def _main(words: list[str], prog: str) -> int:
         say(f"stopped; the trace is whole. Go on with:\n  {prog} {shlex.join(again)} --resume")
         return 128 + stopped.signal_number
     if is_main():
-        results = write_results(trace)
-        for line in results.problems:
-            say(f"note: {line}")
-        show(trace, results.compared, asked.settings)
+        present(trace, asked.settings, say)
     return 0
 
 
@@ -308,23 +305,24 @@ def made_recorder(
 
 def measured_already(home: Path, row: list[Saved], goal: Objective, pairs: ReadPairs) -> set[int]:
     """The steps that the folder's record holds; `InputError` where they are those of another row, or of other pairs."""
+    from rewardshape.probe.manifest import stated
     from rewardshape.trace import RunFolder
     from rewardshape.trace.records import read_records
 
     files = RunFolder(home)
     if not files.trace.is_file():
         return set()
-    stated = files.read_manifest()
-    before = stated.get("checkpoints")
+    recorded = files.read_manifest()
+    before = recorded.get("checkpoints")
     if before is None:
         raise InputError(f"--output {home}: holds a run, not a row of checkpoints; give another folder")
-    began, now_as = stated["objective"], {"name": goal.name, "parameters": dict(goal.parameters)}
+    began, now_as = recorded["objective"], stated(goal)
     if began != now_as:
         raise InputError(
-            f"--resume: {home} was measured by {began['name']} with {began['parameters']}, and this is {goal.name} "
-            f"with {dict(goal.parameters)}; give the same, or another --output"
+            f"--resume: {home} was measured by {began['name']} with {began['parameters']}, and this is "
+            f"{now_as['name']} with {now_as['parameters']}; give the same, or another --output"
         )
-    if stated["data"]["fingerprint"] != pairs.report["fingerprint"]:
+    if recorded["data"]["fingerprint"] != pairs.report["fingerprint"]:
         raise InputError(
             f"--resume: the pairs of {home} were others; give the same --data, or another --output"
         )

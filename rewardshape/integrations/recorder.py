@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,6 +40,7 @@ from rewardshape.probe.measure.logprobs import choose_reader
 from rewardshape.probe.measure.probe_set import PAIR, Measurement, ProbeSet, num_tokens
 from rewardshape.probe.measure.sampling import Sampler
 from rewardshape.probe.reference import untouched_model
+from rewardshape.probe.resume import is_of
 from rewardshape.probe.training import call_inside
 from rewardshape.theory import Objective, Responses
 from rewardshape.trace import RunFolder, TraceWriter, write_json
@@ -224,7 +224,7 @@ class Recorder:
                 metrics=metrics,
                 probe=taken.found.columns,
                 samples=taken.samples,
-                tokens=self._kept(taken.found.token_logps) if tokens else None,
+                tokens=self.probe.tokens_to_show(taken.found.token_logps) if tokens else None,
                 seconds=taken.seconds,
             )
 
@@ -341,13 +341,6 @@ class Recorder:
             told["sample_kl"] = float(np.mean(samples["kl_sum"] if exact else ratios))
         return told
 
-    def _kept(self, logps: list[list[float]]) -> list[list[float]]:
-        """Per-token log-probs of the chosen and rejected responses, to a millionth of a nat: for people to look at."""
-        return [
-            [round(logp, 6) for logp in row] if name in PAIR else []
-            for name, row in zip(self._rows["response"], logps, strict=True)
-        ]
-
     # --- the record -----------------------------------------------------------------------------------------------
 
     def _begin(self, logp_sums: list[float]) -> None:
@@ -388,7 +381,7 @@ class Recorder:
     def _recorded(self) -> tuple[list[float], list[float] | None]:
         """Log-probs at step 0 and under the reference, of the record in the folder."""
         stated = self.files.read_manifest().get("objective", {})
-        if stated != self._objective():
+        if stated != manifest.stated(self.objective):
             raise InputError(
                 f"{self.files.path}: holds a run of {stated.get('name')} with {stated.get('parameters')}, and this is "
                 f"{self.objective.name} with {self.objective.parameters}; give another folder"
@@ -397,18 +390,12 @@ class Recorder:
         first = next(records, None)
         if first is None or first.step or "probe" not in first.tables:
             raise InputError(f"{self.files.trace}:2: no measurement of step 0 to go on from; {MEND}")
-        if any(list(rows[name]) != self._rows[name] for name in ("pair_id", "response", "num_tokens")):
+        if not is_of(rows, self._rows):
             raise InputError(
                 f"{self.files.trace}:1: its probe set is another one than these pairs make; give another folder"
             )
         reference = _numbers(rows["ref_logp_sum"]) if self.objective.needs_reference else None
         return _numbers(first.tables["probe"]["logp_sum"]), reference
-
-    def _objective(self) -> dict[str, Any]:
-        """As the manifest has it once it is read back."""
-        stated = {"name": self.objective.name, "parameters": self.objective.parameters}
-        plain: dict[str, Any] = json.loads(json.dumps(stated))
-        return plain
 
     def _described(self) -> dict[str, Any]:
         inner, about = inner_of(self.model), dict(self.about)
@@ -416,7 +403,7 @@ class Recorder:
             "rewardshape": rewardshape.__version__,
             "status": "running",
             "run": {"objective": self.objective.name, **self.objective.parameters, **about.pop("run", {})},
-            "objective": self._objective(),
+            "objective": manifest.stated(self.objective),
             "model": {
                 "checkpoint": inner.config._name_or_path,
                 "fingerprint": fingerprint(inner),

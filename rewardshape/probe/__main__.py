@@ -65,7 +65,7 @@ def _main(argv: Sequence[str] | None, prog: str, folder: list[Path]) -> int:
     settings = parse(argv, prog)
     with needing("probe", prog), quiet_imports():
         from rewardshape.probe.run import dry_run, run
-        from rewardshape.probe.show import diverged, show, write_results
+        from rewardshape.probe.show import diverged, present
         from rewardshape.probe.stopping import Interrupted
 
     if settings.output.dry_run:
@@ -80,10 +80,7 @@ def _main(argv: Sequence[str] | None, prog: str, folder: list[Path]) -> int:
         return 128 + stopped.signal_number
     lost = diverged(trace)
     if is_main():
-        results = write_results(trace)
-        for line in results.problems:
-            say(f"note: {line}")
-        show(trace, results.compared, settings)
+        present(trace, settings, say)
         sys.stdout.flush()
     if lost:
         fail(f"{len(lost)} of {len(trace.runs)} runs diverged: {'; '.join(lost)}")

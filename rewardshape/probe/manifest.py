@@ -21,7 +21,8 @@ from rewardshape.probe.grid import ModelFacts, PlannedRun
 from rewardshape.probe.inputs import Inputs, probe_texts
 from rewardshape.probe.measure.logprobs import Reader
 from rewardshape.probe.settings import Settings
-from rewardshape.trace.folder import RunFolder, write_json, write_whole
+from rewardshape.theory import Objective
+from rewardshape.trace.folder import RunFolder, json_lines, write_json, write_whole
 
 PACKAGES = (
     "torch",
@@ -116,7 +117,7 @@ def manifest_of(
         "run": settings.as_dict(),
         "swept": dict(run.swept),
         **({} if run.intervention is None else {"what_if": dataclasses.asdict(run.intervention)}),
-        "objective": {"name": run.objective.name, "parameters": dict(run.objective.parameters)},
+        "objective": stated(run.objective),
         "model": {
             "checkpoint": settings.checkpoint or "embedded",
             "fingerprint": fingerprint,
@@ -130,6 +131,13 @@ def manifest_of(
     }
 
 
+def stated(objective: Objective) -> dict[str, Any]:
+    """An objective as a manifest has it once it is read back."""
+    entry = {"name": objective.name, "parameters": dict(objective.parameters)}
+    plain: dict[str, Any] = json.loads(json.dumps(entry))
+    return plain
+
+
 def write_manifest(
     folder: Path, manifest: Mapping[str, Any], probe: Sequence[EncodedPair], tokenizer: Any
 ) -> None:
@@ -137,8 +145,7 @@ def write_manifest(
     folder.mkdir(parents=True, exist_ok=True)
     files = RunFolder(folder)
     write_json(files.manifest, manifest)
-    texts = probe_texts(probe, tokenizer)
-    write_whole(files.probe_set, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in texts))
+    write_whole(files.probe_set, json_lines(probe_texts(probe, tokenizer)))
 
 
 def special_tokens(tokenizer: Any) -> dict[str, str | None]:

@@ -6,7 +6,6 @@ as the weights are after the update.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -25,12 +24,12 @@ from rewardshape.probe.inputs import Inputs, probe_texts
 from rewardshape.probe.measure.destination import Destination, Tables
 from rewardshape.probe.measure.geometry import Geometry
 from rewardshape.probe.measure.influence import chosen_gradient, influences, preconditioned
-from rewardshape.probe.measure.probe_set import PAIR, ProbeSet, ReferenceLogps
+from rewardshape.probe.measure.probe_set import ProbeSet, ReferenceLogps
 from rewardshape.probe.order import TrainingOrder
 from rewardshape.probe.stopping import Diverged, Stop
 from rewardshape.probe.training import PairTrainer, StepNumbers
 from rewardshape.trace import TraceWriter
-from rewardshape.trace.folder import RunFolder, write_whole
+from rewardshape.trace.folder import RunFolder, json_lines, write_whole
 from rewardshape.trace.records import lines_of, parsed
 
 OnStep = Callable[[int, dict[str, float], dict[str, float]], None]
@@ -191,21 +190,15 @@ class Recorder(TrainerCallback):
                 samples=samples,
                 **destination._asdict(),
                 influence=influence,
-                tokens=self._kept(tokens) if tokens is not None and (step == 0 or last) else None,
+                tokens=due.probe.tokens_to_show(tokens)
+                if tokens is not None and (step == 0 or last)
+                else None,
                 seconds=now - self._began,
             )
         self._began = now
         if self.trainer.args.report_to:
             self.trainer.log({**metrics, **means, "trace": str(RunFolder(self.folder).trace)})  # type: ignore[dict-item]
         self.on_step(step, metrics, means)
-
-    def _kept(self, tokens: list[list[float]]) -> list[list[float]]:
-        """Per-token log-probs of the chosen and rejected responses, to a millionth of a nat: for people to look at."""
-        names = self.measures.probe.table(None)["response"]
-        return [
-            [round(logp, 6) for logp in row] if name in PAIR else []
-            for name, row in zip(names, tokens, strict=True)
-        ]
 
 
 def refuse_non_finite(step: int, numbers: StepNumbers, grad_norm: float) -> None:
@@ -274,5 +267,4 @@ def keep_texts(file: Path, pairs: Sequence[EncodedPair], tokenizer: Any) -> None
     lines = [line for _, line in lines_of(file)] if file.is_file() else []
     known = {row["pair_id"] for line in lines if (row := parsed(line)) is not None}
     new = [pair for pair in pairs if pair.pair_id not in known]
-    lines += [json.dumps(row, ensure_ascii=False) + "\n" for row in probe_texts(new, tokenizer)]
-    write_whole(file, "".join(lines))
+    write_whole(file, "".join(lines) + json_lines(probe_texts(new, tokenizer)))

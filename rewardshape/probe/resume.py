@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -137,9 +137,8 @@ def check_record(file: Path, step: int, rows: Mapping[str, Sequence[Any]]) -> No
         With file and line. A torn last line is normal and none.
     """
     head, records = read_records(file)
-    for name in ("pair_id", "response", "num_tokens"):
-        if list(head[name]) != list(rows[name]):
-            raise InputError(f"{file}:1: its probe set is another one than these data make; start a new run")
+    if not is_of(head, rows):
+        raise InputError(f"{file}:1: its probe set is another one than these data make; start a new run")
     reached = -1
     for record in records:
         if reached < 0 < record.step:
@@ -148,6 +147,11 @@ def check_record(file: Path, step: int, rows: Mapping[str, Sequence[Any]]) -> No
             break
     if reached != step:
         raise InputError(f"{file}: ends before step {step}, at which the checkpoint was made; {MEND}")
+
+
+def is_of(head: Mapping[str, Iterable[Any]], rows: Mapping[str, Iterable[Any]]) -> bool:
+    """Whether the head of a trace states the probe set of these rows, whatever reference it had."""
+    return all(list(head[name]) == list(rows[name]) for name in ("pair_id", "response", "num_tokens"))
 
 
 def mend(home: Path, names: Sequence[str]) -> list[str]:

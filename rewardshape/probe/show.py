@@ -58,6 +58,14 @@ class Results:
     problems: list[str]
 
 
+def present(trace: Trace, settings: Settings, say: Callable[[str], object]) -> None:
+    """Write what people look at, `say` what of it could not be made, and print the tables."""
+    results = write_results(trace)
+    for line in results.problems:
+        say(f"note: {line}")
+    show(trace, results.compared, settings)
+
+
 def write_results(trace: Trace) -> Results:
     """Draw the pictures and write the report and, of a sweep, the comparison."""
     files, problems = RunFolder(trace.folder), list[str]()

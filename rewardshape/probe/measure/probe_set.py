@@ -103,6 +103,14 @@ class ProbeSet:
             ],
         }
 
+    def tokens_to_show(self, token_logps: list[list[float]]) -> list[list[float]]:
+        """Of a measurement, the log-probs per token of chosen and rejected, to a millionth of a nat: for people."""
+        names = (name for pair in self.pairs for name in pair.responses)
+        return [
+            [round(logp, 6) for logp in row] if name in PAIR else []
+            for name, row in zip(names, token_logps, strict=True)
+        ]
+
 
 def _by_pair(responses: dict[int, int], logps: ResponseLogps) -> dict[int, list[Measured]]:
     """For each pair of the batch (its index and number of responses): what was measured of each response."""
