@@ -17,6 +17,7 @@ import torch
 from rewardshape.data.forms import SCORES
 from rewardshape.errors import InputError
 from rewardshape.integrations.callback import ProbeCallback
+from rewardshape.probe.measure.logprobs import base_of
 from rewardshape.probe.measure.projection import Predictions, head_of, project
 from rewardshape.theory import Objective, Responses
 
@@ -48,7 +49,7 @@ def shaped(objective: Objective) -> type:
                 self._tell(callback)
             super().__init__(*arguments, **named)
             if "log_sum_sq_probs" in needs:
-                add_fused_lm_head(_inner(self.model), outputs=("log_probs", "log_sum_sq_probs"))
+                add_fused_lm_head(base_of(self.model), outputs=("log_probs", "log_sum_sq_probs"))
             if "label" in needs:
                 self.data_collator = _with_scores(self.data_collator)
 
@@ -70,7 +71,7 @@ def shaped(objective: Objective) -> type:
         def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
             labels = inputs.pop("label", None)
             mask = inputs["completion_mask"][:, 1:]
-            with _last_hidden(_inner(self.accelerator.unwrap_model(model))) as own:
+            with _last_hidden(base_of(self.accelerator.unwrap_model(model))) as own:
                 outputs = model(
                     input_ids=inputs["input_ids"],
                     attention_mask=inputs["attention_mask"],
@@ -124,7 +125,7 @@ def shaped(objective: Objective) -> type:
                 seen.append(reference(**named))  # type: ignore[misc]
                 return seen[-1]
 
-            with _last_hidden(_inner(self.accelerator.unwrap_model(reference))) as states:
+            with _last_hidden(base_of(self.accelerator.unwrap_model(reference))) as states:
                 self.compute_ref_log_probs(remembered, inputs)
             return seen[-1].log_probs, states
 
@@ -134,7 +135,7 @@ def shaped(objective: Objective) -> type:
             """Token log-probs, and per response KL(π_ref ‖ π) over its tokens."""
             counted = mask.bool()
             head, their_head = (
-                head_of(_inner(self.accelerator.unwrap_model(model)))
+                head_of(base_of(self.accelerator.unwrap_model(model)))
                 for model in (self.model, self.ref_model or self.model)
             )
             hidden, their_hidden, wanted = own[counted], theirs[counted], targets[counted]
@@ -173,10 +174,6 @@ def shaped(objective: Objective) -> type:
                 self._metrics[mode][name].append(self.accelerator.gather_for_metrics(value).mean().item())
 
     return ShapedTrainer
-
-
-def _inner(model: Any) -> Any:
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 @contextlib.contextmanager

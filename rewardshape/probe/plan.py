@@ -31,7 +31,7 @@ from rewardshape.probe.distributed import here, is_sharded
 from rewardshape.probe.grid import ModelFacts, PlannedRun, plan_run
 from rewardshape.probe.inputs import Inputs
 from rewardshape.probe.measure import projection, shared_prefix
-from rewardshape.probe.measure.logprobs import Batch, SharedPrefixReader
+from rewardshape.probe.measure.logprobs import Batch, SharedPrefixReader, base_of
 from rewardshape.probe.measure.probe_set import TOKENS_PER_BATCH, group_by_tokens, num_tokens
 from rewardshape.probe.order import LOOKED_AT, TrainingOrder
 from rewardshape.probe.policy import DTYPES, TORCHAO, made_ready
@@ -163,7 +163,7 @@ def _rehearse(
     try:
         with FakeTensorMode(allow_non_fake_inputs=True):
             model.to_empty(device="cpu")
-            _base(model).tie_weights()
+            base_of(model).tie_weights()
             with Books(model) as step, _autocast(run):
                 logps = reader.logps(model, _empty(reader.collate(train)))
                 saved = step.alive
@@ -251,10 +251,6 @@ def _empty_policy(config: Any, run: PlannedRun, depth: int) -> Any:
         if isinstance(module, torch.nn.ModuleList) and isinstance(module[0], GradientCheckpointingLayer):
             del module[depth:]
     return made_ready(model, chosen).train()
-
-
-def _base(model: Any) -> Any:
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def _empty(batch: Batch) -> Batch:

@@ -343,7 +343,12 @@ def _unwrapped(model: torch.nn.Module) -> Any:
     inner: Any = model
     while hasattr(inner, "module"):
         inner = inner.module
-    return inner.get_base_model() if hasattr(inner, "get_base_model") else inner
+    return base_of(inner)
+
+
+def base_of(model: Any) -> Any:
+    """The transformers model that carries peft's adapters; one without adapters as it is."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def _checked(pairs: Sequence[EncodedPair]) -> Sequence[EncodedPair]:

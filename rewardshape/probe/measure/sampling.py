@@ -23,7 +23,7 @@ from rewardshape.probe.distributed import gather, gather_by_place, here
 from rewardshape.probe.measure.along import Along, along, look
 from rewardshape.probe.measure.check import evaluating
 from rewardshape.probe.measure.gold import Gold
-from rewardshape.probe.measure.logprobs import Reader
+from rewardshape.probe.measure.logprobs import Reader, base_of
 from rewardshape.probe.measure.probe_set import ProbeSet
 
 SAMPLES_PER_BATCH = 256
@@ -244,8 +244,7 @@ def without_habits(model: PreTrainedModel) -> Iterator[None]:
 
     transformers takes from them whatever a generation is not told, and then it is another distribution that is sampled.
     """
-    wrapped: Any = model
-    inner = wrapped.get_base_model() if hasattr(wrapped, "get_base_model") else wrapped
+    inner = base_of(model)
     habits, inner.generation_config = inner.generation_config, GenerationConfig()
     try:
         yield
