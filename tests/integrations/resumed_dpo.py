@@ -3,6 +3,7 @@
 import sys
 
 from datasets import load_dataset
+from small_run import ARGUMENTS
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.trainer_utils import get_last_checkpoint
 from trl import DPOConfig, DPOTrainer
@@ -16,13 +17,7 @@ arguments = DPOConfig(
     max_steps=8,
     save_steps=2,
     per_device_train_batch_size=2,
-    learning_rate=1e-3,
-    logging_steps=1,
-    report_to=[],
-    bf16=False,
-    use_cpu=True,
-    gradient_checkpointing=False,
-    disable_tqdm=True,
+    **ARGUMENTS,
 )
 trainer = DPOTrainer(
     AutoModelForCausalLM.from_pretrained(checkpoint),

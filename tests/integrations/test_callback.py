@@ -21,6 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingA
 from rewardshape import InputError, ProbeCallback, judge, objective, read_trace
 from rewardshape.integrations.trl import shaped
 from rewardshape.theory import compose
+from tests.integrations.small_run import ARGUMENTS, probe_rows
 
 trl = pytest.importorskip("trl", reason="TRL is an extra: pip install 'rewardshape[trl]'")
 
@@ -35,14 +36,8 @@ def made(checkpoint: str, rows: list[dict[str, str]], tmp_path: Path):
             "output_dir": str(tmp_path / "out"),
             "max_steps": 2,
             "per_device_train_batch_size": 4,
-            "learning_rate": 1e-3,
-            "logging_steps": 1,
             "save_strategy": "no",
-            "report_to": [],
-            "disable_tqdm": True,
-            "bf16": False,
-            "use_cpu": True,
-            "gradient_checkpointing": False,
+            **ARGUMENTS,
             **options,
         }
         return trainer_class(
@@ -54,11 +49,6 @@ def made(checkpoint: str, rows: list[dict[str, str]], tmp_path: Path):
         )
 
     return make
-
-
-def probe_rows(folder: Path) -> pd.DataFrame:
-    found = read_trace(folder).responses
-    return found[found["split"] == "probe"]
 
 
 # --- going on -------------------------------------------------------------------------------------------------------

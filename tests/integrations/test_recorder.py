@@ -13,7 +13,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
@@ -22,6 +21,7 @@ import rewardshape
 from rewardshape import InputError, Recorder, judge, objective, read_trace
 from rewardshape.integrations.models import inner_of
 from rewardshape.report import write_report
+from tests.integrations.small_run import probe_rows
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
 DPO = objective("dpo", beta=0.1)
@@ -34,11 +34,6 @@ def shake(model: torch.nn.Module, size: float = 0.02) -> None:
     with torch.no_grad():
         for weight in model.parameters():
             weight += size * weight.std() * torch.randn_like(weight)
-
-
-def probe_rows(folder: Path) -> pd.DataFrame:
-    rows = read_trace(folder).responses
-    return rows[rows["split"] == "probe"]
 
 
 def test_its_numbers_are_those_of_a_plain_log_softmax(model, tokenizer, rows, plain_logps, tmp_path):

@@ -17,6 +17,7 @@ from rewardshape import objective, read_trace
 from rewardshape.data import embedded
 from rewardshape.errors import InputError
 from rewardshape.integrations.trl import ProbeCallback, left_aligned, shaped
+from tests.integrations.small_run import ARGUMENTS
 
 trl = pytest.importorskip("trl", reason="TRL is an extra: pip install 'rewardshape[trl]'")
 
@@ -50,14 +51,8 @@ def train(rows: list[dict[str, str]], tmp_path_factory: pytest.TempPathFactory) 
             output_dir=str(tmp_path_factory.mktemp("trl")),
             max_steps=options.pop("max_steps", STEPS),
             per_device_train_batch_size=4,
-            learning_rate=1e-3,
-            logging_steps=1,
             save_strategy="no",
-            report_to=[],
-            disable_tqdm=True,
-            bf16=False,
-            use_cpu=True,
-            gradient_checkpointing=False,
+            **ARGUMENTS,
             **options,
         )
         trainer = trainer_class(
@@ -77,23 +72,6 @@ def losses(trainer: Any) -> list[float]:
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
 
-def plain_logps(model: Any, file: str) -> list[float]:
-    tokenizer = AutoTokenizer.from_pretrained(CHECKPOINT)
-    sums = []
-    for line in Path(file).read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
-        prompt = tokenizer(row["prompt"])["input_ids"]
-        for response in ("chosen", "rejected"):
-            ids = [
-                *tokenizer(row["prompt"] + row[response])["input_ids"][len(prompt) :],
-                tokenizer.eos_token_id,
-            ]
-            with torch.no_grad():
-                logps = model(torch.tensor([prompt + ids])).logits[0].double().log_softmax(-1)
-            sums.append(sum(logps[len(prompt) + i - 1, token].item() for i, token in enumerate(ids)))
-    return sums
-
-
 @pytest.fixture(scope="module")
 def with_callback(train, probe_file, tmp_path_factory) -> tuple[Any, Path]:
     folder = tmp_path_factory.mktemp("callback") / "trace"
@@ -101,15 +79,15 @@ def with_callback(train, probe_file, tmp_path_factory) -> tuple[Any, Path]:
     return train(trl.DPOTrainer, trl.DPOConfig, [callback], beta=0.1), folder
 
 
-def test_the_callbacks_numbers_are_those_of_the_weights(with_callback, probe_file):
+def test_the_callbacks_numbers_are_those_of_the_weights(with_callback, rows, tokenizer, plain_logps):
     trainer, folder = with_callback
     responses = read_trace(folder).responses
     start = AutoModelForCausalLM.from_pretrained(CHECKPOINT)
     np.testing.assert_allclose(
-        responses.query("step == 0")["logp_sum"], plain_logps(start, probe_file), atol=1e-4
+        responses.query("step == 0")["logp_sum"], plain_logps(start, tokenizer, rows[-6:]), atol=1e-4
     )
     end = responses.query("step == @STEPS")
-    np.testing.assert_allclose(end["logp_sum"], plain_logps(trainer.model, probe_file), atol=1e-4)
+    np.testing.assert_allclose(end["logp_sum"], plain_logps(trainer.model, tokenizer, rows[-6:]), atol=1e-4)
     np.testing.assert_allclose(end["ref_logp_sum"], responses.query("step == 0")["logp_sum"], atol=1e-8)
 
 
@@ -179,7 +157,7 @@ def test_objectives_with_a_reference_train_inside_trl(train, name, parameters):
     assert all(math.isfinite(loss) for loss in losses(trainer))
 
 
-def test_the_callback_works_in_cpo(train, probe_file, tmp_path):
+def test_the_callback_works_in_cpo(train, rows, probe_file, tokenizer, plain_logps, tmp_path):
     from trl.experimental.cpo import CPOConfig, CPOTrainer
 
     goal = objective("simpo", beta=2.0, gamma=1.0)
@@ -190,7 +168,7 @@ def test_the_callback_works_in_cpo(train, probe_file, tmp_path):
     responses = read_trace(tmp_path).responses
     assert sorted(set(responses["step"])) == [0, 2, 3]
     np.testing.assert_allclose(
-        responses.query("step == 3")["logp_sum"], plain_logps(trainer.model, probe_file), atol=1e-4
+        responses.query("step == 3")["logp_sum"], plain_logps(trainer.model, tokenizer, rows[-6:]), atol=1e-4
     )
 
 
