@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import sys
 import textwrap
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rewardshape.errors import InputError
-from rewardshape.terminal import answered, parser_of, refused
+from rewardshape.terminal import answered, parser_of, read_enough, refused
 from rewardshape.verdict.judge import Verdict, judge_all
 from rewardshape.verdict.sentences import how_sure, story
 
@@ -200,7 +199,7 @@ def _say(text: str) -> None:
     try:
         print(text, flush=True)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        read_enough()
 
 
 def _columns(pairs: Sequence[str]) -> dict[str, str]:

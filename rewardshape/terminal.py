@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -26,9 +27,19 @@ def answered(
     in_any_encoding()
     arguments = parser.parse_args(argv)
     try:
-        return act(arguments)
+        status = act(arguments)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        return read_enough()
     except (InputError, OSError) as error:
         return refused(error)
+
+
+def read_enough() -> int:
+    """Whoever read our output closed the pipe (``| head``): what follows goes nowhere; no error, status 0."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
 
 
 def refused(error: Exception) -> int:

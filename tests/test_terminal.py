@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+import subprocess
+import sys
 
 import pytest
 
@@ -40,3 +43,15 @@ def test_help_keeps_its_lines(capsys):
     with pytest.raises(SystemExit):
         asked("--help", int)
     assert "line one\nline two\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("lines", [1, 100_000])
+def test_a_reader_that_has_read_enough_is_no_error(lines):
+    """``rewardshape … | head -0``: the pipe is closed, before the text leaves the buffer or in its middle."""
+    act = (
+        "from rewardshape.terminal import answered, parser_of\n"
+        f"raise SystemExit(answered(parser_of('p', '', ''), [], lambda words: print('line\\n' * {lines}) or 7))"
+    )
+    piped = f"{{ sleep 0.2; exec {shlex.join([sys.executable, '-c', act])}; }} | true"
+    told = subprocess.run(["bash", "-o", "pipefail", "-c", piped], capture_output=True, text=True)
+    assert (told.returncode, told.stderr) == (0, "")

@@ -167,7 +167,8 @@ class ProbeCallback(TrainerCallback):
             return
         self._taken = self.recorder.take(state.global_step)
         told = self._taken.told
-        if here().is_main and not (not args.disable_tqdm if self.quiet is None else self.quiet):
+        quiet = not args.disable_tqdm if self.quiet is None else self.quiet
+        if here().is_main and not quiet:
             print(
                 f"step {state.global_step}: chosen {told['probe_chosen_change']:+.4f}, rejected "
                 f"{told['probe_rejected_change']:+.4f} nats per token since step 0",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -49,15 +47,3 @@ def fingerprint(model: torch.nn.Module) -> str | None:
         return fingerprint_of(model)
     except (NotImplementedError, RuntimeError, KeyError):
         return None
-
-
-@contextlib.contextmanager
-def evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Every module in evaluation mode within, and as it was afterwards."""
-    were = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in were:
-            module.training = training

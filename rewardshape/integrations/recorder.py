@@ -24,7 +24,6 @@ import torch
 import rewardshape
 from rewardshape.errors import InputError
 from rewardshape.integrations.models import (
-    evaluating,
     fingerprint,
     has_adapters,
     inner_of,
@@ -36,6 +35,7 @@ from rewardshape.integrations.pairs import ReadPairs
 from rewardshape.probe import manifest
 from rewardshape.probe.distributed import here, join, on_main
 from rewardshape.probe.lock import locked
+from rewardshape.probe.measure.check import evaluating
 from rewardshape.probe.measure.logprobs import choose_reader
 from rewardshape.probe.measure.probe_set import PAIR, Measurement, ProbeSet, num_tokens
 from rewardshape.probe.measure.sampling import Sampler

@@ -15,6 +15,7 @@ from typing import NoReturn
 from rewardshape.errors import InputError, in_any_encoding, needing
 from rewardshape.probe.command import PROGRAM, parse
 from rewardshape.probe.process import Ended, quiet_imports, signals_raise
+from rewardshape.terminal import read_enough
 
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO, errno.ENAMETOOLONG}
 
@@ -40,9 +41,8 @@ def guarded(act: Callable[[], int], when_stopped: Callable[[], str]) -> int:
             return act()
     except InputError as error:
         return fail(str(error))
-    except BrokenPipeError:  # whoever read our output has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except BrokenPipeError:
+        return read_enough()
     except OSError as error:
         if error.errno not in DISK:
             raise
