@@ -2,9 +2,9 @@
 
 A batch of N predicted tokens over a vocabulary of V words has N × V logits, and training would hold several copies
 of them. Only a few numbers per token are wanted. So the vocabulary is cut into tiles that fit the cache; each tile's
-logits are made, folded into the running sums and forgotten, and the backward pass makes each tile again. A tile's
-slice of the weight and of its gradient is then touched exactly once, and the softmax of a tile is turned into the
-softmax over everything by one factor per token.
+logits are made, folded into the running sums and forgotten, and the backward pass makes each tile again, unless what
+it needs of all tiles is small enough to be kept. A tile's slice of the weight and of its gradient is then touched
+exactly once, and the softmax of a tile is turned into the softmax over everything by one factor per token.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from torch import Tensor
 CPU_TILE_ELEMENTS = 2**20
 GPU_TILE_ELEMENTS = 2**26
 SMALLEST_TILE = 512
+MOST_KEPT = 2**29
+"""Bytes of softmax that may wait for the backward pass: saves one of four products with the vocabulary."""
 
 
 class Head(NamedTuple):
@@ -141,7 +143,27 @@ def project(
     if torch.is_autocast_enabled(hidden.device.type):
         dtype = torch.get_autocast_dtype(hidden.device.type)
         hidden, weight, bias = hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
-    return TokenLogps(*_Projection.apply(hidden.to(weight.dtype), weight, targets, bias, softcap, reference))
+    hidden = hidden.to(weight.dtype)
+    keeps = (
+        torch.is_grad_enabled()
+        and reference is None
+        and softcap is None
+        and len(hidden) * len(weight) * hidden.element_size() <= MOST_KEPT
+    )
+    return TokenLogps(*_Projection.apply(hidden, weight, targets, bias, softcap, reference, keeps))
+
+
+class Tile(NamedTuple):
+    """What the tokens predict of a slice of the vocabulary."""
+
+    words: slice
+    logits: Float[Tensor, "tokens tile"]
+    shares: Float[Tensor, "tokens tile"]
+    """Softmax within the tile."""
+    greedy: Float[Tensor, "tokens"]
+    """Largest logit."""
+    normalizer: Float[Tensor, "tokens"]
+    """logsumexp of the logits."""
 
 
 class _Projection(torch.autograd.Function):
@@ -154,6 +176,7 @@ class _Projection(torch.autograd.Function):
         bias: Float[Tensor, "vocabulary"] | None,
         softcap: float | None,
         reference: Predictions | None,
+        keeps: bool,
     ) -> tuple[Float[Tensor, "tokens"] | None, ...]:
         tiles_greedy, tiles_normalizer, tiles_mean, tiles_target, tiles_square = [], [], [], [], []
         kl = (
@@ -161,15 +184,19 @@ class _Projection(torch.autograd.Function):
             if reference is None
             else torch.zeros_like(reference.normalizer)
         )
-        for tile, logits, shares, tile_greedy, tile_normalizer in _tiles(hidden, weight, bias, softcap):
-            tiles_greedy.append(tile_greedy)
-            tiles_normalizer.append(tile_normalizer)
-            place = (targets - tile.start).clamp(0, logits.shape[1] - 1)
-            here = (targets >= tile.start) & (targets < tile.stop)
+        kept = []
+        for tile in _tiles(hidden, weight, bias, softcap):
+            words, logits, shares = tile.words, tile.logits, tile.shares
+            if keeps:
+                kept.append(shares.to(hidden.dtype, copy=True))
+            tiles_greedy.append(tile.greedy)
+            tiles_normalizer.append(tile.normalizer)
+            place = (targets - words.start).clamp(0, logits.shape[1] - 1)
+            here = (targets >= words.start) & (targets < words.stop)
             tiles_target.append(logits.gather(1, place[:, None]).squeeze(1).where(here, -torch.inf))
             tiles_square.append(torch.linalg.vecdot(shares, shares))
             if reference is not None:
-                theirs, their_shares = reference.tile(tile)
+                theirs, their_shares = reference.tile(words)
                 kl += torch.linalg.vecdot(their_shares, theirs - logits)
             tiles_mean.append(logits.mul_(shares).sum(-1))
         normalizers = torch.stack(tiles_normalizer)
@@ -183,7 +210,7 @@ class _Projection(torch.autograd.Function):
         log_sum_sq_probs = (2 * (normalizers - normalizer) + torch.stack(tiles_square).log()).logsumexp(0)
         if reference is not None:
             kl += normalizer - reference.normalizer
-        ctx.save_for_backward(hidden, weight, targets, bias, normalizer, target)
+        ctx.save_for_backward(hidden, weight, targets, bias, normalizer, target, normalizers, *kept)
         ctx.softcap, ctx.reference = softcap, reference
         ctx.mark_non_differentiable(greedy_logps, entropies, log_sum_sq_probs)
         return (
@@ -204,6 +231,7 @@ class _Projection(torch.autograd.Function):
         Float[Tensor, "vocabulary"] | None,
         None,
         None,
+        None,
     ]:
         """For a token y with upstream gradient u: u (1[v = y] − p_v) at logit v, summed over the tiles.
 
@@ -211,25 +239,26 @@ class _Projection(torch.autograd.Function):
         divergence, of upstream gradient k, adds k (p_v − p′_v).
         """
         upstream, of_kl, reference = upstreams[0], upstreams[-1], ctx.reference
-        hidden, weight, targets, bias, normalizer, target = ctx.saved_tensors
+        hidden, weight, targets, bias, normalizer, target, normalizers, *kept = ctx.saved_tensors
         to_hidden = torch.zeros_like(hidden, dtype=upstream.dtype)
         to_weight = torch.empty_like(weight) if ctx.needs_input_grad[1] else None
         to_bias = torch.empty_like(bias) if ctx.needs_input_grad[3] else None
-        for tile, logits, shares, _, tile_normalizer in _tiles(hidden, weight, bias, ctx.softcap):
+        tiles = _kept_tiles(kept, normalizers) if kept else _tiles(hidden, weight, bias, ctx.softcap)
+        for words, logits, shares, _, tile_normalizer in tiles:
             scale = -upstream * (tile_normalizer - normalizer).exp()
             if reference is not None:
                 # Two softmaxes cannot share a factor: the rows are scaled here, and by 1 below.
                 own = (of_kl - upstream) * (tile_normalizer - normalizer).exp()
-                shares.mul_(own[:, None]).sub_(reference.tile(tile)[1].mul_(of_kl[:, None]))
+                shares.mul_(own[:, None]).sub_(reference.tile(words)[1].mul_(of_kl[:, None]))
                 scale = torch.ones_like(scale)
             if ctx.softcap is not None:
                 shares *= 1 - (logits / ctx.softcap).square()
             shares = shares.to(hidden.dtype)
-            to_hidden += torch.mm(shares, weight[tile]) * scale[:, None]
+            to_hidden += torch.mm(shares, weight[words]) * scale[:, None]
             if to_weight is not None:
-                torch.mm(shares.T, (hidden * scale[:, None]).to(weight.dtype), out=to_weight[tile])
+                torch.mm(shares.T, (hidden * scale[:, None]).to(weight.dtype), out=to_weight[words])
             if to_bias is not None:
-                torch.mv(shares.T, scale.to(shares.dtype), out=to_bias[tile])
+                torch.mv(shares.T, scale.to(shares.dtype), out=to_bias[words])
         if ctx.softcap is not None:
             upstream = upstream * (1 - (target / ctx.softcap).square())
         to_hidden += weight[targets] * upstream[:, None]
@@ -237,7 +266,7 @@ class _Projection(torch.autograd.Function):
             to_weight.index_add_(0, targets, (hidden * upstream[:, None]).to(weight.dtype))
         if to_bias is not None:
             to_bias.index_add_(0, targets, upstream.to(bias.dtype))
-        return to_hidden.to(hidden.dtype), to_weight, None, to_bias, None, None
+        return to_hidden.to(hidden.dtype), to_weight, None, to_bias, None, None, None
 
 
 def _tiles(
@@ -245,35 +274,34 @@ def _tiles(
     weight: Float[Tensor, "vocabulary width"],
     bias: Float[Tensor, "vocabulary"] | None,
     softcap: float | None,
-) -> Iterator[
-    tuple[
-        slice,
-        Float[Tensor, "tokens tile"],
-        Float[Tensor, "tokens tile"],
-        Float[Tensor, "tokens"],
-        Float[Tensor, "tokens"],
-    ]
-]:
-    """Slices of the vocabulary, each with its logits, their softmax, their maximum and logsumexp.
-
-    The next tile overwrites the last one's logits and softmax.
-    """
+) -> Iterator[Tile]:
+    """The vocabulary in tiles. The next one overwrites the last one's logits and softmax."""
     elements = CPU_TILE_ELEMENTS if hidden.device.type == "cpu" else GPU_TILE_ELEMENTS
     tile_width = min(len(weight), max(SMALLEST_TILE, elements // len(hidden)))
     wide = torch.promote_types(hidden.dtype, torch.float32)
     raw = hidden.new_empty(len(hidden) * tile_width)
     soft = hidden.new_empty(len(hidden) * tile_width, dtype=wide)
     for start in range(0, len(weight), tile_width):
-        tile = slice(start, min(start + tile_width, len(weight)))
-        shape = len(hidden), tile.stop - start
+        words = slice(start, min(start + tile_width, len(weight)))
+        shape = len(hidden), words.stop - start
         size = shape[0] * shape[1]
-        logits = torch.mm(hidden, weight[tile].T, out=raw[:size].view(shape))
+        logits = torch.mm(hidden, weight[words].T, out=raw[:size].view(shape))
         if bias is not None:
-            logits += bias[tile]
+            logits += bias[words]
         if softcap is not None:
             logits.div_(softcap).tanh_().mul_(softcap)
         logits = logits.to(wide)
         shares = torch.softmax(logits, -1, out=soft[:size].view(shape))
         greedy = logits.amax(-1)
         # Of a softmax the largest share is the best conditioned: its logarithm is the maximum less the logsumexp.
-        yield tile, logits, shares, greedy, greedy - shares.amax(-1).log()
+        yield Tile(words, logits, shares, greedy, greedy - shares.amax(-1).log())
+
+
+def _kept_tiles(
+    kept: list[Float[Tensor, "tokens tile"]], normalizers: Float[Tensor, "tiles tokens"]
+) -> Iterator[Tile]:
+    """The tiles whose softmax was kept. Their logits and maxima were not: nothing asks for them."""
+    stop, none = 0, normalizers.new_empty(0)
+    for shares, normalizer in zip(kept, normalizers, strict=True):
+        start, stop = stop, stop + shares.shape[1]
+        yield Tile(slice(start, stop), none, shares, none, normalizer)

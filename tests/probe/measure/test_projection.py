@@ -24,10 +24,15 @@ def tensors() -> dict[str, torch.Tensor]:
     return {"hidden": hidden, "weight": weight, "bias": bias, "targets": targets}
 
 
+@pytest.mark.parametrize("most_kept", [0, projection.MOST_KEPT])
 @pytest.mark.parametrize("softcap", [None, 3.0])
 @pytest.mark.parametrize("with_bias", [True, False])
-def test_values_and_gradients_are_those_of_the_whole_softmax(tensors, softcap, with_bias, monkeypatch):
+def test_values_and_gradients_are_those_of_the_whole_softmax(
+    tensors, softcap, with_bias, most_kept, monkeypatch
+):
+    """Whether the softmax waits for the backward pass or is made again; a second backward pass gives the same."""
     monkeypatch.setattr(projection, "CPU_TILE_ELEMENTS", 1)
+    monkeypatch.setattr(projection, "MOST_KEPT", most_kept)
     hidden, weight, targets = tensors["hidden"], tensors["weight"], tensors["targets"]
     bias = tensors["bias"] if with_bias else None
     logits = torch.nn.functional.linear(hidden, weight, bias)
@@ -45,9 +50,13 @@ def test_values_and_gradients_are_those_of_the_whole_softmax(tensors, softcap, w
 
     leaves = [leaf for leaf in (hidden, weight, bias) if leaf is not None]
     weights = torch.linspace(-1, 2, N, dtype=torch.float64)
-    ours, theirs = (torch.autograd.grad((logps * weights).sum(), leaves) for logps in (found.logps, truth))
-    for mine, other in zip(ours, theirs, strict=True):
+    first, second, theirs = (
+        torch.autograd.grad((logps * weights).sum(), leaves, retain_graph=True)
+        for logps in (found.logps, found.logps, truth)
+    )
+    for mine, again, other in zip(first, second, theirs, strict=True):
         torch.testing.assert_close(mine, other, rtol=0, atol=1e-12)
+        torch.testing.assert_close(again, other, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("softcap", [None, 3.0])
@@ -109,3 +118,19 @@ def test_an_output_that_is_no_matrix_is_refused():
     model.set_output_embeddings(torch.nn.Sequential(model.lm_head))
     with pytest.raises(NoLinearHead, match="its output projection is a Sequential, not a linear layer"):
         head_of(model)
+
+
+@pytest.mark.parametrize(
+    ("grad", "dtype", "held"),
+    [(True, torch.float32, 4), (True, torch.bfloat16, 2), (False, torch.float32, 0)],
+)
+def test_a_forward_pass_keeps_the_softmax_only_for_a_backward_pass(grad, dtype, held):
+    """What is alive afterwards: the whole softmax in the precision of the weights, or nothing of its size."""
+    tokens, words = 64, 5000
+    hidden = torch.randn(tokens, WIDTH, dtype=dtype, requires_grad=True)
+    weight = torch.randn(words, WIDTH, dtype=dtype, requires_grad=True)
+    with torch.set_grad_enabled(grad), torch.profiler.profile(profile_memory=True) as profile:
+        found = project(hidden, weight, torch.zeros(tokens, dtype=torch.int64))
+    alive = sum(event.self_cpu_memory_usage for event in profile.key_averages())
+    assert alive == pytest.approx(tokens * words * held, abs=0.05 * tokens * words * 4)
+    assert found.logps.requires_grad == grad
