@@ -49,7 +49,7 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
-MODELS = 1  # that are shipped, each trained from a seed of its own on texts of its own
+MODELS = 3  # that are shipped, each trained from a seed of its own on texts of its own
 
 
 def checkpoint_path(seed: int = 0) -> Path:
