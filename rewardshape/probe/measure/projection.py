@@ -144,12 +144,9 @@ def project(
         dtype = torch.get_autocast_dtype(hidden.device.type)
         hidden, weight, bias = hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
     hidden = hidden.to(weight.dtype)
-    keeps = (
-        torch.is_grad_enabled()
-        and reference is None
-        and softcap is None
-        and len(hidden) * len(weight) * hidden.element_size() <= MOST_KEPT
-    )
+    softmaxes = 1 if reference is None else 2
+    bytes_of_all = softmaxes * len(hidden) * len(weight) * hidden.element_size()
+    keeps = torch.is_grad_enabled() and bytes_of_all <= MOST_KEPT
     return TokenLogps(*_Projection.apply(hidden, weight, targets, bias, softcap, reference, keeps))
 
 
@@ -187,8 +184,7 @@ class _Projection(torch.autograd.Function):
         kept = []
         for tile in _tiles(hidden, weight, bias, softcap):
             words, logits, shares = tile.words, tile.logits, tile.shares
-            if keeps:
-                kept.append(shares.to(hidden.dtype, copy=True))
+            their_shares = None
             tiles_greedy.append(tile.greedy)
             tiles_normalizer.append(tile.normalizer)
             place = (targets - words.start).clamp(0, logits.shape[1] - 1)
@@ -198,6 +194,9 @@ class _Projection(torch.autograd.Function):
             if reference is not None:
                 theirs, their_shares = reference.tile(words)
                 kl += torch.linalg.vecdot(their_shares, theirs - logits)
+            if keeps:
+                slopes = _slopes(logits, softcap, shares, their_shares)
+                kept += [slope.to(hidden.dtype, copy=True) for slope in slopes]
             tiles_mean.append(logits.mul_(shares).sum(-1))
         normalizers = torch.stack(tiles_normalizer)
         normalizer = normalizers.logsumexp(0)
@@ -243,17 +242,19 @@ class _Projection(torch.autograd.Function):
         to_hidden = torch.zeros_like(hidden, dtype=upstream.dtype)
         to_weight = torch.empty_like(weight) if ctx.needs_input_grad[1] else None
         to_bias = torch.empty_like(bias) if ctx.needs_input_grad[3] else None
-        tiles = _kept_tiles(kept, normalizers) if kept else _tiles(hidden, weight, bias, ctx.softcap)
-        for words, logits, shares, _, tile_normalizer in tiles:
+        tiles = (
+            _kept_slopes(kept, len(normalizers))
+            if kept
+            else _slopes_anew(hidden, weight, bias, ctx.softcap, reference)
+        )
+        for (words, own, *theirs), tile_normalizer in zip(tiles, normalizers, strict=True):
             scale = -upstream * (tile_normalizer - normalizer).exp()
-            if reference is not None:
+            if theirs:
                 # Two softmaxes cannot share a factor: the rows are scaled here, and by 1 below.
-                own = (of_kl - upstream) * (tile_normalizer - normalizer).exp()
-                shares.mul_(own[:, None]).sub_(reference.tile(words)[1].mul_(of_kl[:, None]))
+                factor = (of_kl - upstream) * (tile_normalizer - normalizer).exp()
+                own = own * factor[:, None] - theirs[0] * of_kl[:, None]
                 scale = torch.ones_like(scale)
-            if ctx.softcap is not None:
-                shares *= 1 - (logits / ctx.softcap).square()
-            shares = shares.to(hidden.dtype)
+            shares = own.to(hidden.dtype)
             to_hidden += torch.mm(shares, weight[words]) * scale[:, None]
             if to_weight is not None:
                 torch.mm(shares.T, (hidden * scale[:, None]).to(weight.dtype), out=to_weight[words])
@@ -297,11 +298,36 @@ def _tiles(
         yield Tile(words, logits, shares, greedy, greedy - shares.amax(-1).log())
 
 
-def _kept_tiles(
-    kept: list[Float[Tensor, "tokens tile"]], normalizers: Float[Tensor, "tiles tokens"]
-) -> Iterator[Tile]:
-    """The tiles whose softmax was kept. Their logits and maxima were not: nothing asks for them."""
-    stop, none = 0, normalizers.new_empty(0)
-    for shares, normalizer in zip(kept, normalizers, strict=True):
-        start, stop = stop, stop + shares.shape[1]
-        yield Tile(slice(start, stop), none, shares, none, normalizer)
+def _slopes(
+    logits: Float[Tensor, "tokens tile"],
+    softcap: float | None,
+    *softmaxes: Float[Tensor, "tokens tile"] | None,
+) -> list[Float[Tensor, "tokens tile"]]:
+    """Softmaxes as the backward pass needs them: times the slope of the cap, where there is one."""
+    there = [shares for shares in softmaxes if shares is not None]
+    if softcap is None:
+        return there
+    slope = 1 - (logits / softcap).square()
+    return [shares * slope for shares in there]
+
+
+def _slopes_anew(
+    hidden: Float[Tensor, "tokens width"],
+    weight: Float[Tensor, "vocabulary width"],
+    bias: Float[Tensor, "vocabulary"] | None,
+    softcap: float | None,
+    reference: Predictions | None,
+) -> Iterator[tuple[Any, ...]]:
+    """Of each tile its words and `_slopes`: the policy's, then the reference's where there is one."""
+    for tile in _tiles(hidden, weight, bias, softcap):
+        theirs = None if reference is None else reference.tile(tile.words)[1]
+        yield tile.words, *_slopes(tile.logits, softcap, tile.shares, theirs)
+
+
+def _kept_slopes(kept: list[Float[Tensor, "tokens tile"]], tiles: int) -> Iterator[tuple[Any, ...]]:
+    """The same, kept since the forward pass."""
+    each, stop = len(kept) // tiles, 0
+    for first in range(0, len(kept), each):
+        slopes = kept[first : first + each]
+        start, stop = stop, stop + slopes[0].shape[1]
+        yield slice(start, stop), *slopes

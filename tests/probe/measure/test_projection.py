@@ -59,12 +59,14 @@ def test_values_and_gradients_are_those_of_the_whole_softmax(
         torch.testing.assert_close(again, other, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("most_kept", [0, projection.MOST_KEPT])
 @pytest.mark.parametrize("softcap", [None, 3.0])
 @pytest.mark.parametrize("with_bias", [True, False])
 def test_the_divergence_from_a_reference_and_its_gradient_are_those_of_whole_softmaxes(
-    tensors, softcap, with_bias, monkeypatch
+    tensors, softcap, with_bias, most_kept, monkeypatch
 ):
     monkeypatch.setattr(projection, "CPU_TILE_ELEMENTS", 1)
+    monkeypatch.setattr(projection, "MOST_KEPT", most_kept)
     generator = torch.Generator().manual_seed(4)
     hidden, weight, targets = tensors["hidden"], tensors["weight"], tensors["targets"]
     bias = tensors["bias"] if with_bias else None
