@@ -27,14 +27,14 @@ from .generations import (
     generation_curve as generation_curve,
     judge_generations as judge_generations,
 )
-from .influence import pair_influence as pair_influence
+from .influence import pair_influence as pair_influence, probe_pair_influence as probe_pair_influence
 from .overoptimization import (
     best_of_n_curve as best_of_n_curve,
     fitted_curves as fitted_curves,
     gold_curve as gold_curve,
     turning_points as turning_points,
 )
-from .overlaps import gradient_cosines as gradient_cosines
+from .overlaps import gradient_cosines as gradient_cosines, kernel_cosines as kernel_cosines
 from .pairs import (
     falling_pairs as falling_pairs,
     pair_correlations as pair_correlations,

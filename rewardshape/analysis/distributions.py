@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rewardshape.analysis.generations import against
+from rewardshape.analysis.generations import against, chosen_checkpoint
 from rewardshape.analysis.panels import chosen_and_rejected, in_order, run_label
 from rewardshape.analysis.samples import has_gold, samples_of
 from rewardshape.errors import InputError
@@ -63,7 +63,9 @@ def win_rates(trace: Trace) -> pd.DataFrame:
         One row per run and later step that drew samples: ``run``, ``setting``, ``alpha``, ``seed``, ``step``, ``kl``
         (nats per response), ``win_rate`` (ties count half) with ``…_low`` and ``…_high``, 95 % over prompts;
         ``accuracy`` (share of probe pairs in order at that step: discriminating, where the win rate is generating);
-        ``on_front``: whether no other row, of any setting, wins as often for less KL or more often for as much.
+        ``picked``: whether half of the prompts would choose that step by its gold (`chosen_checkpoint`; where none of a
+        run is, step 0); ``on_front``: whether no other row, of any setting, wins as often for less KL or more often for
+        as much.
 
     Raises
     ------
@@ -97,6 +99,8 @@ def win_rates(trace: Trace) -> pd.DataFrame:
         for c, r in chosen_and_rejected(trace)
     ]
     table = pd.DataFrame(rows).merge(pd.concat(accuracies), on=["run", "step"], how="left")
+    best = chosen_checkpoint(trace).set_index("run")["step"]
+    table["picked"] = (table["step"] == table["run"].map(best)).to_numpy(bool)
     return table.assign(on_front=on_front(table["kl"].to_numpy(float), table["win_rate"].to_numpy(float)))
 
 

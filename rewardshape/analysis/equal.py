@@ -20,6 +20,7 @@ from rewardshape.analysis.resampling import (
     evenly,
     percentile_interval,
     resampled_means,
+    share_interval,
 )
 from rewardshape.analysis.samples import samples_of
 from rewardshape.errors import InputError
@@ -36,7 +37,8 @@ class Course(NamedTuple):
 
     run: Run
     pair_ids: list[str]
-    num_prompts: int
+    prompts: np.ndarray
+    """The prompt of each pair."""
     steps: np.ndarray
     chosen: np.ndarray
     """(steps, pairs), nats per token since step 0; `rejected` likewise."""
@@ -48,6 +50,11 @@ class Course(NamedTuple):
     """Means of chosen and rejected, and what is followed, in every resample: (resamples, steps)."""
     followed: np.ndarray
     """What is set equal, (steps,)."""
+
+    @property
+    def num_prompts(self) -> int:
+        """How many different ones."""
+        return len(np.unique(self.prompts))
 
 
 def compare_at_equal(
@@ -79,7 +86,8 @@ def compare_at_equal(
         ``chosen_change``, ``rejected_change``, ``logp_margin_gain`` (nats per token), ``share_fallen``,
         ``accuracy``; where samples were drawn ``kl`` and ``gold``. ``chosen_change`` and ``rejected_change`` with
         ``…_low`` and ``…_high`` over prompts; each resample finds its own step (one that never reaches the value
-        stands where it came closest).
+        stands where it came closest). ``share_fallen`` has its Wilson interval at that
+        step.
 
     Raises
     ------
@@ -179,7 +187,7 @@ def _courses(trace: Trace, axis: Axis, seed: int, *, most: int | None = None) ->
         followed, resampled["followed"] = _followed(axis, run, steps, parts, resampled, samples, resampled_kl)
         accuracy = onto @ in_order(chosen, rejected).mean(axis=1)
         courses.append(
-            Course(run, chosen.pair_ids, len(np.unique(prompts)), steps, **parts, accuracy=accuracy, samples=samples,
+            Course(run, chosen.pair_ids, prompts, steps, **parts, accuracy=accuracy, samples=samples,
                    resampled=resampled, followed=followed)
         )  # fmt: skip
     return courses
@@ -253,7 +261,9 @@ def _row(course: Course, axis: Axis, value: float) -> tuple[dict[str, Any], np.n
         mean = at_place(change.mean(axis=1)[None], place)[0]
         row |= {f"{name}_change": mean, f"{name}_change_low": low, f"{name}_change_high": high}
     row["logp_margin_gain"] = row["chosen_change"] - row["rejected_change"]
-    row["share_fallen"] = (at_place(course.chosen.T, place) < 0).mean()
+    fallen = (at_place(course.chosen.T, place) < 0)[None]
+    low, high = (float(end[0]) for end in share_interval(fallen, course.prompts))
+    row |= {"share_fallen": fallen.mean(), "share_fallen_low": low, "share_fallen_high": high}
     row["accuracy"] = at_place(course.accuracy[None], place)[0]
     for name in map(str, course.samples.columns):
         row[name] = np.interp(step, course.samples.index, course.samples[name], left=np.nan, right=np.nan)

@@ -58,3 +58,19 @@ def _divergence(samples: pd.DataFrame, temperature: float) -> pd.Series:
     if temperature != POLICY or not {"logp_sum", "ref_logp_sum"} <= set(samples):
         return known.astype(float)
     return known.fillna(samples["logp_sum"] - samples["ref_logp_sum"]).astype(float)
+
+
+def kl_curve(trace: Trace) -> pd.DataFrame:
+    """KL to the reference at every step that drew samples: run, setting, alpha, step, kl and kl_low, kl_high.
+
+    The mean over the samples, nats per response, ± 2 standard errors.
+    """
+    rows = []
+    for run in trace.runs:
+        samples = samples_of(trace, run)
+        kl = samples["kl"].groupby(samples["step"])
+        for step, mean, error in zip(kl.mean().index, kl.mean(), kl.sem().fillna(0), strict=True):
+            rows.append((run.name, run.setting, run.alpha, step, mean, mean - 2 * error, mean + 2 * error))
+    return pd.DataFrame(rows, columns=["run", "setting", "alpha", "step", "kl", "kl_low", "kl_high"]).dropna(
+        subset="kl"
+    )

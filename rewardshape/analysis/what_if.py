@@ -101,6 +101,15 @@ def read_what_if(folder: Path) -> pd.DataFrame | None:
     return pd.read_csv(file) if file.is_file() else None
 
 
+WHAT_IF = "what-if"  # the folder of a what-if beside the run that it asks about
+
+
+def what_if_beside(folder: Path) -> pd.DataFrame | None:
+    """The table of a what-if in or beside a run's folder; None where there is none."""
+    places = (folder, folder / WHAT_IF, folder.parent / WHAT_IF, folder.parent)
+    return next((found for place in places if (found := read_what_if(place)) is not None), None)
+
+
 def _by_intervention(trace: Trace) -> dict[str, dict[Any, Run]]:
     found: dict[str, dict[Any, Run]] = {}
     for run in trace.runs:

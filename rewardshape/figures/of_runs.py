@@ -24,12 +24,13 @@ from rewardshape.analysis import (
 )
 from rewardshape.analysis.destination import destination_curve, moved_tokens
 from rewardshape.analysis.distributions import pair_levels, win_rates
-from rewardshape.analysis.overlaps import gradient_cosines
+from rewardshape.analysis.overlaps import gradient_cosines, kernel_cosines
 from rewardshape.analysis.overoptimization import best_of_n_curve, fitted_curves, gold_curve, turning_points
-from rewardshape.analysis.samples import samples_of
+from rewardshape.analysis.samples import kl_curve, samples_of
+from rewardshape.analysis.what_if import what_if_beside, what_if_table
 from rewardshape.errors import InputError
 from rewardshape.figures.picture import Picture, one_run, varied_values
-from rewardshape.plotting import cause, displacement, distributions, overoptimization, sweep
+from rewardshape.plotting import cause, displacement, distributions, overoptimization, sweep, what_if
 from rewardshape.plotting.style import BOTH_COLUMNS, COLUMN_WIDTH, RESPONSE_COLORS, plain, style
 from rewardshape.trace import Trace
 
@@ -137,11 +138,24 @@ def _grid(trace: Trace) -> Figure:
 
 def _kl(trace: Trace) -> Figure:
     figure, axes = plt.subplots(1, 2, figsize=(BOTH_COLUMNS, 2.5))
-    rates = win_rates(trace)
-    distributions.plot_win_rate(rates, axes[0])
-    sweep.plot_lines(rates, axes[1], "kl")
-    axes[1].set(xlabel="step", ylabel="KL to the reference\n(nats per response)")
+    distributions.plot_win_rate(win_rates(trace), axes[0])
+    distributions.plot_kl(kl_curve(trace), axes[1])
     return figure
+
+
+def _kernel(trace: Trace) -> Figure:
+    cosines = kernel_cosines(trace)
+    steps = sorted(cosines["step"].unique())
+    figure, axes = plt.subplots(1, len(steps), figsize=(COLUMN_WIDTH * len(steps), 3.0), squeeze=False)
+    for ax, step in zip(axes[0], steps, strict=True):
+        cause.plot_kernel(cosines, ax, step=step, bar=step == steps[-1])
+    return figure
+
+
+def _what_if(trace: Trace) -> Figure:
+    table = what_if_beside(trace.folder)
+    table = what_if_table(trace) if table is None else table
+    return what_if.plot_what_if(table)[0].get_figure(root=True)  # type: ignore[return-value]
 
 
 PICTURES = {
@@ -169,8 +183,9 @@ PICTURES = {
     ),
     "trajectories": Picture(
         "Training as a path in the plane of log-prob margin and chosen log-probability. Ring: step 0; ticks: equal "
-        "numbers of steps; dot: the last step. A path that falls to the right buys its margin with the probability of "
-        "the chosen response. Of several settings: on the dashed line all have the same margin.",
+        "numbers of steps; dot: the last step; band: 95 % over pairs, of the chosen change of that run alone. A path "
+        "that falls to the right buys its margin with the probability of the chosen response. Of several settings: on "
+        "the dashed line all have the same margin.",
         panel=(displacement_curve, sweep.plot_trajectory),
     ),
     "final": Picture(
@@ -252,8 +267,9 @@ PICTURES = {
     ),
     "win_rate": Picture(
         "What the distance from the reference buys: win rate of the sampled responses against those of step 0, by "
-        "gold reward, over their KL (left; bars: 95 % over prompts; ring: the last step; line: the front, the most "
-        "that any step wins at no more KL); KL over the steps (right).",
+        "gold reward, over their KL (left; bars: 95 % over prompts; line: the front, the most that any step wins at no "
+        "more KL; ring: the last step; diamond: the step that half of the prompts would choose by gold); KL over the "
+        "steps, ± 2 standard errors (right).",
         table="samples",
         panel=(win_rates, distributions.plot_win_rate),
         drawn=_kl,
@@ -273,6 +289,15 @@ PICTURES = {
         panel=(gradient_cosines, cause.plot_overlap_map),
         size=(COLUMN_WIDTH, 3.2),
     ),
+    "kernel": Picture(
+        "The empirical neural tangent kernel of the score: cosines of the gradients of every two responses of the "
+        "first probe pairs, chosen before rejected in the same order, before and after. Dark off the diagonal: pushing "
+        "one down pushes the other with it. Between different pairs estimated to about ± 1/64.",
+        several=False,
+        table="kernel",
+        panel=(kernel_cosines, cause.plot_kernel),
+        drawn=_kernel,
+    ),
     "tokens_gained": Picture(
         "The tokens that gained and lost most probability at the positions of the chosen responses, summed over the "
         "probe set, at the last step measured.",
@@ -280,6 +305,12 @@ PICTURES = {
         table="destination_tokens",
         panel=(moved_tokens, distributions.plot_tokens),
         size=(COLUMN_WIDTH, 3.2),
+    ),
+    "what_if": Picture(
+        "What each change of a what-if did (rows) to the chosen responses at equal margin, to gold and to accuracy. "
+        "Dots: against the run as it is; diamonds: against a run that leaves out as many pairs at random, which has a "
+        "row of its own. Bars: 95 % over pairs and seeds, for all rows together.",
+        drawn=_what_if,
     ),
     "destination": Picture(
         "Where the probability went that moved at the positions of the chosen responses, by kind of token, over the "

@@ -24,8 +24,8 @@ class TheoryFigure:
 def _reward_shapes() -> Figure:
     figure, axes = plt.subplots(1, 2, figsize=(BOTH_COLUMNS, 2.7), sharey=True)
     curves = tables.shape_curves()
-    theory.plot_rewards(curves, axes[0], over="probability", legend=False)
-    theory.plot_rewards(curves, axes[1], over="s")
+    theory.plot_rewards(curves, axes[0], over="probability")
+    theory.plot_rewards(curves, axes[1], over="s", legend=False)
     axes[1].set_ylabel("")
     return figure
 

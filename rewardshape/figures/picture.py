@@ -19,6 +19,7 @@ from rewardshape.trace import Trace
 TABLES = {
     "responses": "a probe set",
     "geometry": "gradient geometry (--geometry-every)",
+    "kernel": "gradients of pairs against each other (--geometry-every)",
     "samples": "sampled responses (--sample-every)",
     "destination": "destinations (--destination-every)",
     "destination_tokens": "destinations (--destination-every)",

@@ -5,6 +5,7 @@ from rewardshape.plotting.cause import (
     plot_correlations,
     plot_destination,
     plot_entanglement,
+    plot_kernel,
     plot_overlap_map,
     plot_predicted_vs_measured,
     plot_similarity,
@@ -15,6 +16,7 @@ from rewardshape.plotting.displacement import plot_descriptor, plot_displacement
 from rewardshape.plotting.distributions import (
     plot_cosine,
     plot_ecdf,
+    plot_kl,
     plot_length,
     plot_margins,
     plot_quantiles,
@@ -49,6 +51,7 @@ from rewardshape.plotting.theory import (
     plot_weight_ratio,
     plot_zoo,
 )
+from rewardshape.plotting.what_if import plot_what_if
 
 __all__ = [
     "alpha_color",
@@ -73,6 +76,8 @@ __all__ = [
     "plot_gold",
     "plot_gold_sweep",
     "plot_gradient_magnitude",
+    "plot_kernel",
+    "plot_kl",
     "plot_length",
     "plot_lines",
     "plot_margins",
@@ -95,6 +100,7 @@ __all__ = [
     "plot_trajectory",
     "plot_weight_map",
     "plot_weight_ratio",
+    "plot_what_if",
     "plot_win_rate",
     "plot_zoo",
     "style",

@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from scipy.optimize import isotonic_regression
 
 from rewardshape.errors import InputError
-from rewardshape.plotting.style import NEUTRAL, style
+from rewardshape.plotting.style import NEUTRAL, style, text_color
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -101,7 +101,7 @@ def label_ends(ax: Axes) -> None:
             (ends[i, 0], height),
             xytext=(12 if moved else 3, 0),
             textcoords="offset points",
-            color=named[i].get_color(),
+            color=text_color(named[i].get_color()),
             fontsize=size,
             va="center",
             annotation_clip=False,

@@ -191,6 +191,48 @@ def plot_overlap_map(cosines: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 
 @styled
+def plot_kernel(
+    cosines: pd.DataFrame, ax: Axes | None = None, *, step: int | None = None, bar: bool = True
+) -> Axes:
+    """Cosines of the gradients of every two responses of some probe pairs: the empirical neural tangent kernel.
+
+    First the chosen responses of all pairs, then the rejected ones, in the same order. Where a field is dark, pushing
+    one response down pushes the other down with it.
+
+    Parameters
+    ----------
+    cosines : DataFrame
+        As `kernel_cosines` returns it, of one run.
+    step : int, optional
+        Which; the last where left out.
+    bar : bool
+        Whether to draw the scale.
+    """
+    ax = axis(ax)
+    require_one_run(cosines)
+    rows = cosines[cosines["step"] == (cosines["step"].max() if step is None else step)]
+    pairs = list(dict.fromkeys(rows["pair_id"]))
+    order = [(response, pair) for response in RESPONSE_COLORS for pair in pairs]
+    grid = rows.pivot(
+        index=["response", "pair_id"], columns=["other_response", "other_pair_id"], values="cosine"
+    ).reindex(index=order, columns=order)
+    mesh = ax.imshow(grid.to_numpy(float), cmap="PuOr_r", vmin=-1, vmax=1, interpolation="nearest")
+    middle = len(pairs) - 0.5
+    ax.axvline(middle, color="black", linewidth=0.7)
+    ax.axhline(middle, color="black", linewidth=0.7)
+    places = [(len(pairs) - 1) / 2, len(pairs) + (len(pairs) - 1) / 2]
+    names = list(RESPONSE_COLORS)
+    ax.set_xticks(places, names)
+    ax.set_yticks(places, names, rotation=90, va="center")
+    ax.tick_params(length=0)
+    ax.set_title(f"step {rows['step'].iloc[0]}")
+    if bar:
+        scale = ax.figure.colorbar(mesh, ax=ax, shrink=0.85)
+        scale.ax.set_title("cosine", fontsize="small")
+    return ax
+
+
+@styled
 def plot_condition(condition: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """The median pair's b/a over w_w/w_l at every measured step, by setting: above 1 its chosen response falls.
 

@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from scipy import stats
 
 from rewardshape.numbers import number
-from rewardshape.plotting.axes import axis, percent_axis, require_one_run, styled, zero_line
+from rewardshape.plotting.axes import axis, percent_axis, require_one_run, step_axis, styled, zero_line
 from rewardshape.plotting.style import FAINT, NEUTRAL, RESPONSE_COLORS, plain
-from rewardshape.plotting.sweep import by_setting, settings_axis
+from rewardshape.plotting.sweep import by_setting, name_lines, plot_lines, settings_axis
 
 MOMENTS = {"before": ("--", 0.9), "after": ("-", 1.6)}
 
@@ -55,7 +55,7 @@ def plot_margins(levels: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.hist(before, edges, histtype="step", color="black", linestyle="--", label="before")
     ax.axvline(0, color=NEUTRAL, linewidth=0.7, linestyle=":", zorder=0)
     ax.set(xlabel="chosen − rejected log-prob (nats per token)", ylabel="pairs")
-    ax.legend(loc="upper left")
+    ax.legend(loc="upper right")
     return ax
 
 
@@ -136,7 +136,8 @@ def plot_win_rate(rates: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Win rate of the samples against those of step 0, over the KL that they cost, with each setting's front.
 
     The front is the most that any of its steps wins at no more KL, step 0 (one half, at no KL) among them; a setting
-    whose front lies higher buys more with the same distance. The last step of each run is ringed.
+    whose front lies higher buys more with the same distance. The last step of each run is ringed, the one that half of
+    the prompts would choose by gold reward marked with a diamond.
 
     Parameters
     ----------
@@ -153,12 +154,38 @@ def plot_win_rate(rates: pd.DataFrame, ax: Axes | None = None) -> Axes:
         )
         reach = np.concatenate([[0.0], rows["kl"].to_numpy(float)])
         front = np.maximum.accumulate(np.concatenate([[0.5], rows["win_rate"].to_numpy(float)]))
-        ax.step(reach, front, where="post", color=color, linewidth=1.2, label=setting.label)
+        end = int(front.argmax()) + 1  # beyond it nothing more is won
+        ax.step(reach[:end], front[:end], where="post", color=color, linewidth=1.2, label=setting.label)
         last = rows.sort_values("step").groupby("run", sort=False).tail(1)
         ax.plot(last["kl"], last["win_rate"], "o", color=color, markerfacecolor="white", label="_last")
+        picked = rows.loc[rows["picked"], ["kl", "win_rate"]].to_numpy(float)
+        at_start = [[0.0, 0.5]] * (rows["run"].nunique() - len(picked))  # step 0 has no row
+        ax.plot(
+            *np.vstack([picked, *at_start]).T, "D", color=color, markeredgecolor="black", markeredgewidth=0.6,
+            label="_picked",
+        )  # fmt: skip
     ax.set(xlabel="KL to the reference (nats per response)", ylabel="win rate against step 0")
     percent_axis(ax)
     ax.legend(loc="best")
+    return ax
+
+
+@styled
+def plot_kl(curve: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """KL to the reference over the steps, by setting, ± 2 standard errors where a setting has one seed.
+
+    Parameters
+    ----------
+    curve : DataFrame
+        As `kl_curve` returns it.
+    """
+    ax = axis(ax)
+    zero_line(ax)
+    plot_lines(curve, ax, "kl")
+    step_axis(ax)
+    ax.set_ylabel("KL to the reference\n(nats per response)")
+    if curve["setting"].nunique() > 1:
+        name_lines(ax)
     return ax
 
 
@@ -179,6 +206,7 @@ def plot_cosine(cosine: pd.DataFrame, ax: Axes | None = None) -> Axes:
         ax.fill_between(
             quartiles.index, quartiles[0.25], quartiles[0.75], color=setting.color, alpha=0.12, linewidth=0
         )
-    ax.set(xlabel="step", ylabel="cosine of the two gradients", ylim=(-1.02, 1.02))
-    ax.legend(loc="best")
+    ax.set(ylabel="cosine of the two gradients", ylim=(-1.02, 1.02))
+    step_axis(ax)
+    name_lines(ax)
     return ax

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
 from rewardshape.plotting.axes import axis, styled
 from rewardshape.plotting.style import GOLD, NEUTRAL, PROXY
@@ -104,6 +105,7 @@ def plot_gold_sweep(curves: pd.DataFrame, fitted: pd.DataFrame | None = None, ax
         As `fitted_curves` returns it; the preferred form of every run is drawn, in the dashes of `plot_gold`.
     """
     ax = axis(ax)
+    forms: dict[str, None] = {}
     for setting in by_setting(curves.sort_values("step")):
         color = setting.color
         for number, (run, curve) in enumerate(setting.rows.groupby("run", sort=False)):
@@ -113,11 +115,15 @@ def plot_gold_sweep(curves: pd.DataFrame, fitted: pd.DataFrame | None = None, ax
                 curve["sqrt_kl"], curve["gold_low"], curve["gold_high"], color=color, linewidth=0.5, alpha=0.6
             )
             if fitted is not None:
-                line = fitted[(fitted["run"] == run) & fitted["preferred"]]
-                form = FORM_STYLES[str(line["form"].iloc[0])] if len(line) else "-"
-                ax.plot(line["sqrt_kl"], line["gold"], form, color=color)
+                for form, line in fitted[(fitted["run"] == run) & fitted["preferred"]].groupby("form"):
+                    ax.plot(line["sqrt_kl"], line["gold"], FORM_STYLES[str(form)], color=color)
+                    forms[str(form)] = None
+    handles = ax.get_legend_handles_labels()[0]
+    handles += [
+        Line2D([], [], color=NEUTRAL, linestyle=FORM_STYLES[form], label=FORM_LABELS[form]) for form in forms
+    ]
     ax.set(xlabel=DISTANCE_LABEL, ylabel="gold reward")
-    ax.legend()
+    ax.legend(handles=handles)
     return ax
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import matplotlib
 import matplotlib.pyplot
 import numpy as np
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
 
 CHOSEN = "#0072B2"  # blue and vermilion of the Okabe-Ito palette: told apart by the colour-blind and in grey
 REJECTED = "#D55E00"  # these two for the two responses of a pair, and for nothing else
@@ -19,7 +19,7 @@ PROXY = "#CC79A7"
 RESPONSE_COLORS = {"chosen": CHOSEN, "rejected": REJECTED}
 OTHERS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
 DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))
-MARKERS = "osD^vP"
+MARKERS = "osD^vPX"
 COLUMN_WIDTH = 3.4  # inches: one column of a two-column paper
 BOTH_COLUMNS = 2 * COLUMN_WIDTH
 STYLE = Path(__file__).with_name("rewardshape.mplstyle")
@@ -73,6 +73,20 @@ def looks(count: int) -> list[dict[str, Any]]:
 def hex_color(color: Any) -> str:
     """A colour as ``#rrggbb``."""
     return to_hex(color[:3] if isinstance(color, tuple) else color)
+
+
+CONTRAST = 4.5  # of a text with white paper: WCAG 2.1, 1.4.3
+
+
+def text_color(color: Any) -> str:
+    """A colour darkened, its hue kept, until a text in it stands out from white paper."""
+    rgb = 255 * np.array(to_rgb(color))
+    for share in np.linspace(1, 0, 101):
+        darker = np.round(share * rgb) / 255  # as it will be written
+        linear = np.where(darker <= 0.03928, darker / 12.92, ((darker + 0.055) / 1.055) ** 2.4)
+        if 1.05 / (float(linear @ (0.2126, 0.7152, 0.0722)) + 0.05) >= CONTRAST:
+            break
+    return to_hex(darker)
 
 
 def plain(name: str) -> str:

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
+from matplotlib.path import Path
 
 from rewardshape.numbers import number, parameter, shortest
 from rewardshape.plotting.axes import axis, label_ends, panels, percent_axis, step_axis, styled, zero_line
@@ -80,7 +82,7 @@ def plot_sweep(curve: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Seque
     for ax, response in zip(axes, ("chosen", "rejected"), strict=True):
         _changes(curve[curve["response"] == response], ax, response)
     axes[1].set_ylabel("")
-    _name_lines(axes[-1])
+    name_lines(axes[-1])
     return axes
 
 
@@ -100,7 +102,7 @@ def plot_accuracy(margins: pd.DataFrame, ax: Axes) -> Axes:
     ax.set_ylabel("accuracy on the probe set")
     percent_axis(ax)
     if margins["setting"].nunique() > 1:
-        _name_lines(ax)
+        name_lines(ax)
     return ax
 
 
@@ -135,7 +137,7 @@ def plot_difference(differences: pd.DataFrame, ax: Axes | None = None, *, respon
     step_axis(ax)
     base = plain(str(rows["baseline"].iloc[0]))
     ax.set_ylabel(f"{response} log-prob above\nthat of {base} (nats per token)")
-    _name_lines(ax)
+    name_lines(ax)
     return ax
 
 
@@ -166,11 +168,12 @@ def plot_along(settings: pd.DataFrame, ax: Axes | None = None) -> Axes:
     zero_line(ax)
     ax.set_xlabel(ALONG[settings["axis"].iloc[0]])
     ax.set_ylabel(f"chosen {'above the baseline' if paired else 'since step 0'}\n(nats per token)")
-    _name_lines(ax)
+    name_lines(ax)
     return ax
 
 
-def _name_lines(ax: Axes) -> None:
+def name_lines(ax: Axes) -> None:
+    """Name the lines at their ends, or in a legend where they are many."""
     if len(ax.get_legend_handles_labels()[1]) <= MOST_LABELS:
         label_ends(ax)
     else:
@@ -198,7 +201,7 @@ def plot_change(
     _changes(curve[curve["response"] == response], ax, response)
     if limits is not None:
         ax.set_ylim(*limits)
-    _name_lines(ax)
+    name_lines(ax)
     return ax
 
 
@@ -207,9 +210,9 @@ def plot_trajectory(curve: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Paths in the plane of margin and chosen log-prob, by α: the price at which each α buys its margin.
 
     Both axes are means over the probe set in nats per token, on one scale for every objective. The ring is step 0,
-    the dot the last step with the interval of the chosen response's change over pairs (of a setting with one seed),
-    ticks between are at equal numbers of steps. On the dashed line all have gained as much margin as the one that
-    gained least. Falling to the right: the margin grows while the chosen response loses probability.
+    the dot the last step, ticks between are at equal numbers of steps. The band along the path of a setting with one
+    seed is the interval of the chosen response's change over pairs. On the dashed line all have gained as much margin
+    as the one that gained least. Falling to the right: the margin grows while the chosen response loses probability.
 
     Parameters
     ----------
@@ -223,8 +226,8 @@ def plot_trajectory(curve: pd.DataFrame, ax: Axes | None = None) -> Axes:
         marks = path[np.unique(np.linspace(0, len(path) - 1, STEP_MARKS).round().astype(int))[1:-1]]
         ax.plot(*marks.T, "|", color=setting.color, markersize=5, label="_steps")
         ax.plot(*path[-1], "o", color=setting.color, label="_end")
-        if (end := _end(curve, setting.rows["run"].unique().tolist())) is not None:
-            ax.vlines(path[-1, 0], *end, color=setting.color, linewidth=0.8, alpha=0.6)
+        if setting.rows["run"].nunique() == 1 and "chosen_low" in setting.rows:
+            ax.add_collection(_band(setting.rows, setting.color))
         ax.plot(*path[0], "o", markerfacecolor="white", markeredgecolor=NEUTRAL, zorder=3, label="_start")
     common = equal_margin(curve)
     if common is not None:
@@ -245,7 +248,7 @@ def plot_trajectory(curve: pd.DataFrame, ax: Axes | None = None) -> Axes:
         ylabel="chosen log-prob\n(nats per token)",
     )
     if curve["setting"].nunique() > 1:
-        _name_lines(ax)
+        name_lines(ax)
     return ax
 
 
@@ -262,20 +265,31 @@ def equal_margin(curve: pd.DataFrame) -> float | None:
 
 
 def _plane(curve: pd.DataFrame) -> pd.DataFrame:
-    """Chosen and margin of every step, one row per run and step."""
+    """Chosen and margin of every step, one row per run and step, with the interval of chosen's change since step 0."""
     index = ["run", "setting", "alpha", "step"]
     wide = curve.pivot(index=index, columns="response", values="logp_mean").reset_index()
     wide["logp_margin"] = wide["chosen"] - wide["rejected"]
-    return wide
+    if "logp_mean_change_low" not in curve:
+        return wide
+    rows = curve[curve["response"] == "chosen"]
+    start = rows["logp_mean"] - rows["logp_mean_change"]
+    ends = {f"chosen_{end}": start + rows[f"logp_mean_change_{end}"] for end in ("low", "high")}
+    return wide.merge(rows[index].assign(**ends), on=index)
 
 
-def _end(curve: pd.DataFrame, runs: Sequence[str]) -> tuple[float, float] | None:
-    """The ends of the interval of the chosen response's change, laid around its last level; None of several seeds."""
-    if len(runs) > 1:
-        return None
-    [last] = curve[(curve["run"] == runs[0]) & (curve["response"] == "chosen")].tail(1).to_dict("records")
-    start = last["logp_mean"] - last["logp_mean_change"]
-    return start + last["logp_mean_change_low"], start + last["logp_mean_change_high"]
+def _band(path: pd.DataFrame, color: Any) -> PathCollection:
+    """What lies between the ends of the interval along a path, which may turn back on itself."""
+    x, low, high = (path[name].to_numpy(float) for name in ("logp_margin", "chosen_low", "chosen_high"))
+    pieces = []
+    for i in range(len(x) - 1):
+        corners = [(x[i], low[i]), (x[i + 1], low[i + 1]), (x[i + 1], high[i + 1]), (x[i], high[i])]
+        corners = (
+            corners if x[i] <= x[i + 1] else corners[::-1]
+        )  # all turn one way: together they fill their union
+        if np.isfinite(corners).all():
+            pieces.append(Path([*corners, corners[0]], closed=True))
+    band = [Path.make_compound_path(*pieces)] if pieces else []
+    return PathCollection(band, facecolor=color, alpha=0.12, linewidth=0, zorder=1)
 
 
 @styled
@@ -318,7 +332,7 @@ def plot_final_change(summary: pd.DataFrame, ax: Axes | None = None) -> Axes:
     for response in ("chosen", "rejected"):
         _points(ax, settings, f"{response}_change", RESPONSE_COLORS[response], response)
     ax.set_ylabel("change in log-prob\n(nats per token)")
-    ax.legend(loc="best")
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     settings_axis(ax, settings)
     return ax
 

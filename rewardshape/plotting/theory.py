@@ -65,15 +65,8 @@ def plot_weight_map(
     top = float(np.nanmax(np.abs(both)))
     signed = bool((both < 0).any())
     norm: Any = SymLogNorm(1e-3 * top, vmin=-top, vmax=top) if signed else LogNorm(1e-3 * top, top)
-    _map(
-        ax,
-        grid,
-        norm,
-        "PuOr" if signed else "viridis",
-        "weight of either response",
-        bar,
-    )
-    ax.set_title(f"{response} response")
+    _map(ax, grid, norm, "PuOr" if signed else "viridis", bar)
+    ax.set_title(f"weight of {response}")
     return ax
 
 
@@ -90,8 +83,9 @@ def plot_weight_ratio(weights: pd.DataFrame, ax: Axes | None = None, *, overlap:
     ratio = weights.assign(ratio=weights["weight_chosen"] / weights["weight_rejected"])
     grid = ratio.pivot(index="s_l", columns="s_w", values="ratio")
     reach = float(np.nanmax(np.abs(np.log(grid.to_numpy(float)))))
-    mesh = _map(ax, grid, LogNorm(np.exp(-reach), np.exp(reach)), "PuOr", "ratio $w_w/w_l$", False)
-    scale = ax.figure.colorbar(mesh, ax=ax, label="ratio $w_w/w_l$", shrink=0.85)
+    mesh = _map(ax, grid, LogNorm(np.exp(-reach), np.exp(reach)), "PuOr", False)
+    scale = ax.figure.colorbar(mesh, ax=ax, shrink=0.85)
+    scale.ax.set_title("$w_w/w_l$", fontsize="small")
     scale.set_ticks(
         [0.5, 1, 2] if reach < 1.3 else [0.2, 0.5, 1, 2, 5], labels=["½", "1", "2"] if reach < 1.3 else None
     )
@@ -103,7 +97,7 @@ def plot_weight_ratio(weights: pd.DataFrame, ax: Axes | None = None, *, overlap:
     return ax
 
 
-def _map(ax: Axes, grid: pd.DataFrame, norm: Any, colors: str, label: str, bar: bool) -> Any:
+def _map(ax: Axes, grid: pd.DataFrame, norm: Any, colors: str, bar: bool) -> Any:
     across, up = grid.columns.to_numpy(float), grid.index.to_numpy(float)
     extent = (across[0], across[-1], up[0], up[-1])
     mesh = ax.imshow(
@@ -118,9 +112,8 @@ def _map(ax: Axes, grid: pd.DataFrame, norm: Any, colors: str, label: str, bar: 
     ax.axline((-1, -1), slope=1, color="white", linewidth=1, linestyle=(0, (4, 2)))
     ax.set(xlabel="chosen s$_w$ (nats per token)", ylabel="rejected s$_l$ (nats per token)")
     if bar:
-        ax.figure.colorbar(
-            mesh, ax=ax, label=label, shrink=0.85, extend="min" if norm.vmin > 0 else "neither"
-        )
+        scale = ax.figure.colorbar(mesh, ax=ax, shrink=0.85, extend="min" if norm.vmin > 0 else "neither")
+        scale.ax.set_title("weight", fontsize="small")  # beside it, it would name the axis of the next panel
     return mesh
 
 
@@ -234,7 +227,7 @@ def plot_zoo(
     ax.set(xlabel="gap of the scores, s$_w$ − s$_l$ (nats)", ylabel=labels[value])
     ax.legend(
         fontsize="x-small", title=f"mean score {shortest(middle)} nats, β = 1", title_fontsize="x-small",
-        loc="center left", bbox_to_anchor=(1.0, 0.5),
+        loc="center left", bbox_to_anchor=(1.0, 0.5), alignment="left",
     )  # fmt: skip
     return ax
 

@@ -46,7 +46,7 @@ class TrainingOrder(Sequence[Item]):
         self._pairs = [only_pair(pair) for pair in pairs]
         self._kept = np.array([pair.pair_id not in gone for pair in pairs])
         self._per_epoch = int(self._kept.sum())
-        self._length = steps * batch_size
+        self._length, self._batch_size = steps * batch_size, batch_size
         self._seed = seed
         self._ranked = None if order == SHUFFLED else np.argsort(ranks(pairs, order), kind="stable")
         self._begin()
@@ -85,6 +85,11 @@ class TrainingOrder(Sequence[Item]):
     def pairs(self) -> list[EncodedPair]:
         """Every pair that is trained on, once, in the order in which they first come."""
         return [self._pairs[place] for place in self._of_epoch(0)[: self._length].tolist()]
+
+    def visited(self, first: int, last: int) -> list[EncodedPair]:
+        """The pairs that updates `first` to `last`, counted from 1, train on, each once."""
+        places = range((first - 1) * self._batch_size, min(last * self._batch_size, len(self)))
+        return list({self[place].pair.pair_id: self[place].pair for place in places}.values())
 
     def __getitem__(self, position: Any) -> Any:
         if isinstance(position, slice):

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -23,7 +23,7 @@ from rewardshape.probe.distributed import gather, here
 from rewardshape.probe.inputs import Inputs, probe_texts
 from rewardshape.probe.measure.destination import Destination, Tables
 from rewardshape.probe.measure.geometry import Geometry
-from rewardshape.probe.measure.influence import chosen_gradient, influences, preconditioned
+from rewardshape.probe.measure.influence import Pushed, chosen_gradient, influences, preconditioned, strongest
 from rewardshape.probe.measure.probe_set import ProbeSet, ReferenceLogps
 from rewardshape.probe.order import TrainingOrder
 from rewardshape.probe.stopping import Diverged, Stop
@@ -35,6 +35,13 @@ from rewardshape.trace.records import lines_of, parsed
 OnStep = Callable[[int, dict[str, float], dict[str, float]], None]
 
 KEPT_TEXTS = 50  # of the training pairs that push chosen down most, at every measurement
+
+
+class InfluenceTables(NamedTuple):
+    """What is recorded of influence at a step."""
+
+    influence: dict[str, list[Any]] | None = None
+    influence_pairs: dict[str, list[Any]] | None = None
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,7 @@ class Measures:
         Has seen the untouched model. Where it is due, the probe set is measured too: it looks on.
     destination_every : int
     influence : callable, optional
-        Gives the influence table of the policy as it stands.
+        Gives the influence tables of a step, of the policy as it stands.
     influence_every : int
     """
 
@@ -65,7 +72,7 @@ class Measures:
     geometry: Geometry | None = None
     destination: Destination | None = None
     destination_every: int = 1
-    influence: Callable[[], dict[str, list[Any]]] | None = None
+    influence: Callable[[int], InfluenceTables] | None = None
     influence_every: int = 1
 
 
@@ -158,8 +165,8 @@ class Recorder(TrainerCallback):
         self, step: int, metrics: dict[str, float], train: dict[str, Any] | None, *, last: bool
     ) -> None:
         due = self.measures
-        probe = tokens = samples = geometry = influence = None
-        destination = Tables()
+        probe = tokens = samples = geometry = kernel = None
+        destination, influence = Tables(), InfluenceTables()
         if due.destination is not None and (step % due.destination_every == 0 or last):
             policy = self.trainer.accelerator.unwrap_model(self.trainer.model)
             probe, tokens = due.probe.measure(due.destination.watch(policy, self.trainer.score))
@@ -167,11 +174,11 @@ class Recorder(TrainerCallback):
         elif step % due.probe_every == 0 or last:
             probe, tokens = due.probe.measure(self.trainer.score)
         if due.influence is not None and (step % due.influence_every == 0 or last):
-            influence = due.influence()
+            influence = due.influence(step)
         if due.samples is not None and (step % due.sample_every == 0 or last):
             samples = due.samples(step)
         if due.geometry is not None and due.geometry.due(step):
-            geometry, overlaps = due.geometry.measure()
+            geometry, kernel, overlaps = due.geometry.measure(step)
             metrics |= overlaps
         means = {} if probe is None else due.probe.means(probe)
         if not all(map(math.isfinite, means.values())):
@@ -187,9 +194,10 @@ class Recorder(TrainerCallback):
                 train=train,
                 probe=probe,
                 geometry=geometry,
+                kernel=kernel,
                 samples=samples,
                 **destination._asdict(),
-                influence=influence,
+                **influence._asdict(),
                 tokens=due.probe.tokens_to_show(tokens)
                 if tokens is not None and (step == 0 or last)
                 else None,
@@ -240,14 +248,17 @@ def influence_of(
     order: TrainingOrder,
     inputs: Inputs,
     files: RunFolder,
-) -> Callable[[], dict[str, list[Any]]]:
+    *,
+    every: int,
+) -> Callable[[int], InfluenceTables]:
     """What the record asks for when the influence of the pairs is due; `files` keeps the texts of the strongest."""
     if here().processes > 1:
         raise InputError("--influence-every: takes whole gradients; run it on one process")
     pairs = order.pairs()
+    by_id = {pair.pair_id: pair for pair in pairs}
     train = ProbeSet(pairs, trainer.reader, trainer.args.device)
 
-    def influence() -> dict[str, list[Any]]:
+    def influence(step: int) -> InfluenceTables:
         assert trainer.optimizer is not None, "training has begun"
         weights: list[Tensor] = [weight for weight in policy.parameters() if weight.requires_grad]
         gradient = chosen_gradient(weights, probe, trainer.score)
@@ -255,11 +266,34 @@ def influence_of(
         found = influences(
             weights, direction, gradient, train, trainer.score, trainer.objective, trainer.reference
         )
+        near = order.visited(*nearest_updates(step, every, trainer.args.max_steps))
+        pushed = strongest(
+            policy, trainer.optimizer, probe.pairs, near, trainer.reader,
+            lambda batch: trainer.score(batch, policy), trainer.objective, trainer.reference,
+        ) if near else []  # fmt: skip
         lowest = [pairs[place] for place in np.argsort(found, kind="stable")[:KEPT_TEXTS]]
-        keep_texts(files.pushing, lowest, inputs.tokenizer)
-        return {"pair_id": [pair.pair_id for pair in pairs], "influence": found.tolist()}
+        keep_texts(files.pushing, [*lowest, *(by_id[one.pair_id] for one in pushed)], inputs.tokenizer)
+        columns = {name: [getattr(one, name) for one in pushed] for name in Pushed._fields}
+        return InfluenceTables(
+            {"pair_id": [pair.pair_id for pair in pairs], "influence": found.tolist()}, columns
+        )
 
     return influence
+
+
+def nearest_updates(step: int, every: int, last: int) -> tuple[int, int]:
+    """The first and the last update made with weights that lie nearer to this measurement than to another.
+
+    Update u is made with the weights of step u − 1; of two that are as near, the earlier counts.
+
+    Examples
+    --------
+    >>> nearest_updates(0, 4, 10), nearest_updates(4, 4, 10), nearest_updates(10, 4, 10)
+    ((1, 3), (4, 7), (11, 10))
+    """
+    before, after = (step - 1) // every * every, min(step + every, last)
+    first = 1 if step == 0 else (before + step) // 2 + 2
+    return first, last if step >= last else (step + after) // 2 + 1
 
 
 def keep_texts(file: Path, pairs: Sequence[EncodedPair], tokenizer: Any) -> None:

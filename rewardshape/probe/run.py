@@ -382,7 +382,9 @@ def train(planned: PlannedRun, policy: PreTrainedModel, shared: Shared, stop: St
         geometry=Geometry(trainer, inputs.probe, every=every) if every else None,
         destination=destination_of(trainer, policy, probe, inputs) if probing.destination_every else None,
         destination_every=probing.destination_every or 1,
-        influence=influence_of(trainer, policy, probe, order, inputs, RunFolder(folder))
+        influence=influence_of(
+            trainer, policy, probe, order, inputs, RunFolder(folder), every=probing.influence_every
+        )
         if probing.influence_every
         else None,
         influence_every=probing.influence_every or 1,

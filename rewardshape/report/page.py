@@ -23,6 +23,7 @@ from rewardshape.analysis.destination import moved_tokens
 from rewardshape.analysis.generations import CHANCE
 from rewardshape.analysis.influence import pair_influence
 from rewardshape.analysis.pairs import DESCRIPTORS
+from rewardshape.analysis.what_if import what_if_beside
 from rewardshape.numbers import GREEK, interval, number, shortest, signed
 from rewardshape.report.charts import Drawer, Palette
 from rewardshape.report.data import as_json, printable, script_data
@@ -116,6 +117,7 @@ def render(trace: Trace, *, live: bool = False) -> str:
         worst=worst,
         worst_note=_worst_note(tables),
         chance=CHANCE,
+        tried=_tried(trace),
         samples=_first_samples(tables, samples),
         scale=number(scale, 2) if scale else "",
         moved=_moved(tables),
@@ -356,6 +358,31 @@ def _influence(tables: Tables) -> dict[str, Any] | None:
         for r in rows
     ]
     return {"label": tables.labels[tables.deepest], "rows": shown}
+
+
+def _tried(trace: Trace) -> dict[str, Any] | None:
+    """What each change of a what-if in or beside the folder did."""
+    table = what_if_beside(trace.folder)
+    if table is None:
+        return None
+    names = {name: title for name, title in TRIED.items() if table[name].notna().any()}
+    rows = [
+        {
+            "flags": str(row["flags"]),
+            "against": "as many at random" if row["matched"] else "the run as it is",
+            "cells": [
+                _cell(signed(row[name]), interval(row, name)) if pd.notna(row[name]) else _cell("not reached")
+                for name in names
+            ],
+        }
+        for row in table.to_dict("records")
+    ]
+    first = table.iloc[0]
+    over = f"{first['steps']} steps and {first['num_seeds']} seeds"
+    return {"columns": list(names.values()), "rows": rows, "over": over, "gain": number(first["margin_gain"])}
+
+
+TRIED = {"chosen": "chosen", "gold": "gold", "accuracy": "accuracy"}
 
 
 def _first_samples(tables: Tables, samples: dict[str, Any]) -> dict[str, Any] | None:

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from rewardshape.analysis.influence import probe_pair_influence
 from rewardshape.analysis.panels import chosen_and_rejected
 from rewardshape.numbers import signed
 from rewardshape.plotting.thinning import extremes
-from rewardshape.trace import Run, Trace, read_probe_set
+from rewardshape.trace import Run, RunFolder, Trace, read_probe_set
 from rewardshape.trace.records import rows_of
 from rewardshape.verdict.findings import Tables
 
@@ -150,7 +151,44 @@ def pair_data(tables: Tables) -> dict[str, Any]:
         "tokens": tokens,
         "start": start,
         "gained": _gained(trace, place),
+        **_pushed(trace, place),
     }
+
+
+MAX_PUSHED = 3  # training pairs named for each pair
+PUSHED_SIZE = 300_000  # characters of their texts
+
+
+def _pushed(trace: Trace, place: dict[str, int]) -> dict[str, Any]:
+    """Which training pairs pushed the chosen response of each pair down most.
+
+    ``pushed``: [place, nats per token] of a few, for each run; ``pushers``: those training pairs, with their texts as
+    far as there is room.
+    """
+    if trace.influence_pairs.empty:
+        return {"pushed": None, "pushers": []}
+    table = probe_pair_influence(trace)
+    table = table[table["influence"] < 0].groupby(["run", "probe_pair_id"], sort=False).head(MAX_PUSHED)
+    number = {pair: i for i, pair in enumerate(table["pair_id"].unique())}
+    texts: dict[str, dict[str, str] | None] = {}
+    left = PUSHED_SIZE
+    for run in trace.runs:
+        for pair, text in read_texts(RunFolder(run.folder).pushing).items():
+            if pair in number and pair not in texts and (said := pair_text(text)) is not None:
+                left -= sum(map(len, said.values()))
+                if left >= 0:
+                    texts[pair] = said
+    found = []
+    for run in trace.runs:
+        mine = table[table["run"] == run.name]
+        of_run: dict[int, list[list[float]]] = {}
+        for probe_pair, pair, influence in zip(
+            mine["probe_pair_id"], mine["pair_id"], mine["influence"], strict=True
+        ):
+            if probe_pair in place:
+                of_run.setdefault(place[probe_pair], []).append([number[pair], round(float(influence), 5)])
+        found.append(of_run)
+    return {"pushed": found, "pushers": [{"id": pair, "text": texts.get(pair)} for pair in number]}
 
 
 MAX_GAINED = 4  # tokens named for each pair

@@ -13,15 +13,19 @@ from matplotlib.axes import Axes
 from rewardshape.analysis.cause import fall_condition
 from rewardshape.analysis.comparison import baseline_setting, difference_curves
 from rewardshape.analysis.destination import GROUPS, destination_curve
+from rewardshape.analysis.distributions import win_rates
 from rewardshape.analysis.equal import Axis
+from rewardshape.analysis.generations import chosen_checkpoint
+from rewardshape.analysis.overlaps import kernel_cosines
 from rewardshape.analysis.overoptimization import fitted_curves, gold_curve, turning_points
-from rewardshape.analysis.samples import has_gold
+from rewardshape.analysis.samples import has_gold, kl_curve
+from rewardshape.analysis.what_if import what_if_beside
 from rewardshape.errors import InputError
-from rewardshape.plotting import cause, displacement, overoptimization, sweep
+from rewardshape.numbers import interval, signed
+from rewardshape.plotting import cause, displacement, distributions, overoptimization, sweep, what_if
 from rewardshape.plotting.style import RESPONSE_COLORS
 from rewardshape.plotting.thinning import extremes
 from rewardshape.report.charts import MAX_POINTS, Chart, Drawer, rounded
-from rewardshape.report.samples import kl_curve, plot_kl
 from rewardshape.verdict.findings import Tables
 
 MAX_STEPS = 400  # of the accuracy of a setting
@@ -31,7 +35,8 @@ def pictures(tables: Tables, drawer: Drawer) -> list[Chart]:
     """Every picture that the trace has the numbers for."""
     several = len(tables.trace.runs) > 1
     curve = thinned(tables.curve)
-    charts = [*(_sweep if several else _single)(tables, drawer, curve), *_samples(tables, drawer)]
+    charts = [*_tried(tables, drawer), *(_sweep if several else _single)(tables, drawer, curve)]
+    charts += _samples(tables, drawer)
     charts += [*_geometry(tables, drawer), *_destination(tables, drawer)]
     for chart in charts:
         chart.data["number"] = len(chart.data["lines"])
@@ -63,6 +68,22 @@ def _named(chart: Chart, name: str) -> Chart:
     return chart
 
 
+def _tried(tables: Tables, drawer: Drawer) -> Iterator[Chart]:
+    """What each change of a what-if in or beside the folder did to the chosen responses."""
+    table = what_if_beside(tables.trace.folder)
+    if table is None or table["chosen"].isna().all():
+        return
+    rows = table.dropna(subset="chosen").assign(gold=np.nan, accuracy=np.nan)
+    matched = " Diamonds: against as many pairs dropped at random." if rows["matched"].any() else ""
+    yield drawer.draw(
+        lambda ax: what_if.plot_what_if(rows, [ax]),
+        "What each change did to the chosen responses at equal margin. Dots: against the run as it is."
+        f"{matched} Bars: 95 % over pairs and seeds, for all rows together.",
+        "still",
+        height=0.9 + what_if.HEIGHT * len(rows),
+    )
+
+
 def _single(tables: Tables, drawer: Drawer, curve: pd.DataFrame) -> Iterator[Chart]:
     yield _named(
         drawer.draw(
@@ -75,7 +96,8 @@ def _single(tables: Tables, drawer: Drawer, curve: pd.DataFrame) -> Iterator[Cha
     yield _path(
         drawer,
         curve,
-        "The path of the run: what its margin cost in chosen log-prob. Ring: step 0; dot: the last step.",
+        "The path of the run: what its margin cost in chosen log-prob. Ring: step 0; dot: the last step."
+        + _path_band(curve),
     )
     if curve["response"].nunique() > 2 or "greedy_mean_change" in curve:
         yield _named(
@@ -131,7 +153,8 @@ def _sweep(tables: Tables, drawer: Drawer, curve: pd.DataFrame) -> Iterator[Char
     yield _path(
         drawer,
         curve,
-        "The path of each setting: what its margin cost in chosen log-prob. Ring: step 0; dots: the last step.",
+        "The path of each setting: what its margin cost in chosen log-prob. Ring: step 0; dots: the last step."
+        + _path_band(curve),
     )
     yield from _accuracy(tables, drawer)
     yield from _along(tables, drawer)
@@ -189,6 +212,11 @@ def _path(drawer: Drawer, curve: pd.DataFrame, caption: str) -> Chart:
     return _named(chart, "path")
 
 
+def _path_band(curve: pd.DataFrame) -> str:
+    alone = (curve.groupby("setting")["run"].nunique() == 1).all()
+    return " Band: interval of the chosen change over pairs." if alone and _has_bands(curve) else ""
+
+
 def _accuracy(tables: Tables, drawer: Drawer) -> Iterator[Chart]:
     shown = _at_fewer_steps(tables.margins, tables.margins, ["run"], "accuracy", MAX_STEPS)
     yield _named(
@@ -207,7 +235,7 @@ def _samples(tables: Tables, drawer: Drawer) -> Iterator[Chart]:
     kl = kl_curve(trace)
     if kl["step"].nunique() > 1:
         caption = "KL to the reference, from the sampled responses. Band: ± 2 standard errors."
-        yield _named(drawer.draw(lambda ax: plot_kl(kl, ax), caption), "KL")
+        yield _named(drawer.draw(lambda ax: distributions.plot_kl(kl, ax), caption), "KL")
     if not has_gold(trace.samples):
         return
     with contextlib.suppress(InputError):
@@ -225,6 +253,41 @@ def _samples(tables: Tables, drawer: Drawer) -> Iterator[Chart]:
             rows = curve[curve["gold"].map(rounded).isin([v for v in one["y"] if v is not None])]
             one["steps"] = rows["step"].tolist() if len(rows) == len(one["x"]) else None
         yield _named(chart, "gold")
+    with contextlib.suppress(InputError):  # samples of one step
+        yield _front(tables, drawer)
+
+
+def _front(tables: Tables, drawer: Drawer) -> Chart:
+    """What the distance from the reference buys, and which step half of the prompts would choose."""
+    rates = win_rates(tables.trace)
+    chart = drawer.draw(
+        partial(distributions.plot_win_rate, rates),
+        "What the distance from the reference buys: win rate against step 0, by gold, over KL. Bars: 95 % over "
+        "prompts. Line: the front, the most that any step wins at no more KL. Ring: the last step. Diamond: the step "
+        f"that half of the prompts would choose by gold. {_judged_apart(tables)}",
+        "path",
+    )
+    ordered = rates.sort_values("kl")
+    for one in chart.data["lines"]:
+        mine = ordered.loc[ordered["setting"] == drawer.settings[one["setting"]], "step"]
+        one["steps"] = [0, *mine.tolist()][: len(one["x"])]
+    return _named(chart, "win rate")
+
+
+MOST_NAMED = 4  # runs whose chosen step a caption names
+
+
+def _judged_apart(tables: Tables) -> str:
+    """What the other half of the prompts says of each run's chosen step."""
+    found = chosen_checkpoint(tables.trace)
+    if len(found) > MOST_NAMED:
+        found = found[found["run"] == tables.deepest]
+    said = []
+    for _, row in found.iterrows():
+        label = f"{tables.labels[row['run']]}, " if len(tables.trace.runs) > 1 else ""
+        gain = f"{signed(row['gain'], 2)} ({interval(row, 'gain', 2)})" if row["step"] else "none"
+        said.append(f"{label}step {row['step']}: {gain}")
+    return f"Its gain of gold since step 0 on the other half: {'; '.join(said)}."
 
 
 def _destination(tables: Tables, drawer: Drawer) -> Iterator[Chart]:
@@ -266,3 +329,17 @@ def _geometry(tables: Tables, drawer: Drawer) -> Iterator[Chart]:
                 ),
                 "overlap over weight ratio",
             )
+    if trace.kernel.empty:
+        return
+    cosines = kernel_cosines(trace)
+    cosines = cosines[cosines["run"] == tables.deepest]
+    if len(cosines):
+        which = f" in {tables.labels[tables.deepest]}" if len(trace.runs) > 1 else ""
+        yield drawer.draw(
+            lambda ax: cause.plot_kernel(cosines, ax),
+            f"Which responses move together{which}: cosines of the gradients of every two responses of the first "
+            f"{cosines['pair_id'].nunique()} pairs, chosen before rejected, at the last step. Dark off the diagonal: "
+            "pushing one down pushes the other with it. Between different pairs estimated to about ± 1/64.",
+            "still",
+            height=3.0,
+        )

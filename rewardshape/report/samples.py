@@ -1,4 +1,4 @@
-"""What the policy said, then and now, and how far it has moved from the reference, for the page."""
+"""What the policy said, then and now, for the page."""
 
 from __future__ import annotations
 
@@ -6,41 +6,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 
 from rewardshape.analysis.samples import samples_of, temperatures
 from rewardshape.numbers import number
-from rewardshape.plotting.axes import step_axis, zero_line
-from rewardshape.plotting.sweep import plot_lines
 from rewardshape.trace import Run, Trace
 
 MAX_PROMPTS = 24
 MAX_TEXT = 1_500  # characters of a sample
 SHOWN = 3  # prompts shown without a script
-
-
-def kl_curve(trace: Trace) -> pd.DataFrame:
-    """KL to the reference at every step that drew samples: run, setting, alpha, step, kl and kl_low, kl_high.
-
-    The mean over the samples, nats per response, ± 2 standard errors.
-    """
-    rows = []
-    for run in trace.runs:
-        samples = samples_of(trace, run)
-        kl = samples["kl"].groupby(samples["step"])
-        for step, mean, error in zip(kl.mean().index, kl.mean(), kl.sem().fillna(0), strict=True):
-            rows.append((run.name, run.setting, run.alpha, step, mean, mean - 2 * error, mean + 2 * error))
-    return pd.DataFrame(rows, columns=["run", "setting", "alpha", "step", "kl", "kl_low", "kl_high"]).dropna(
-        subset="kl"
-    )
-
-
-def plot_kl(curve: pd.DataFrame, ax: Axes) -> None:
-    """KL over the steps, by setting."""
-    zero_line(ax)
-    plot_lines(curve, ax, "kl")
-    step_axis(ax)
-    ax.set_ylabel("KL to the reference\n(nats per response)")
 
 
 def then_and_now(trace: Trace) -> dict[str, Any]:

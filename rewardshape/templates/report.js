@@ -249,6 +249,12 @@
     const gained = pairs.gained?.[state.run]?.[row.pair];
     if (gained) holder.append(make("p", { class: "quiet" }, "At the positions of the chosen response most was gained by ", ...gained.flatMap(([token, change], i) =>
       [i ? ", " : "", make("b", {}, `\u201c${token}\u201d`), ` ${signed(change)}`]), " (probability, summed over positions)."));
+    const pushed = pairs.pushed?.[state.run]?.[row.pair];
+    if (pushed) holder.append(make("h4", {}, "Pushed down most by these training pairs"), ...pushed.map(([pusher, change]) => {
+      const { id, text } = pairs.pushers[pusher], said = [make("bdi", {}, id), ` ${signed(change, 4)}`];
+      return text ? make("details", { class: "pusher" }, make("summary", {}, ...said), make("p", { class: "text prompt" }, text.prompt),
+        ...["chosen", "rejected"].flatMap((name) => [make("h4", { class: name }, name), make("p", { class: "text" }, text[name])])) : make("p", { class: "quiet" }, ...said);
+    }), make("p", { class: "quiet" }, "By first order, nats per token of this pair\u2019s chosen log-prob, summed over their visits."));
     const geometry = data.geometry?.[state.run]?.[row.pair];
     if (geometry) holder.append(make("p", { class: "quiet" }, `At the first step measured: overlap b/a ${show(geometry[0])}, weight of chosen over that of rejected ${show(geometry[1])}: a step on this pair alone ${geometry[0] > geometry[1] ? "lowers" : "raises"} its chosen response.`));
     return holder;

@@ -15,11 +15,12 @@ a probe set and no training batch.
 
 ``geometry`` holds the probe pairs' gradients. Its ``gram_…``, ``ches…`` and ``weight_…`` columns are measured as the
 probe set is: after update t. Its ``predicted_…``, ``descent_…`` and ``moved_…`` columns are about update t: what the
-gradients before it predict of the change from step t − 1 to t, and that change. Step 0 lacks them.
+gradients before it predict of the change from step t − 1 to t, and that change. Step 0 lacks them. ``kernel`` has, at
+step 0 and at the last, the inner products of the gradients of every two responses of the first pairs.
 
 ``destination`` and ``destination_tokens`` say, with the weights after update t, where the probability of the probe
 responses went since step 0; ``influence`` what a step on each training pair would do to the probe set's chosen
-responses.
+responses, ``influence_pairs`` which training pairs push each single one of them down most.
 
 Every table is a mapping from column name to a list; all lists of a table have one length. Log-probabilities
 are in nats, summed over the response tokens (the end token included where one was appended).
@@ -75,10 +76,12 @@ class TraceWriter:
         train: Table | None = None,
         probe: Table | None = None,
         geometry: Table | None = None,
+        kernel: Table | None = None,
         samples: Table | None = None,
         destination: Table | None = None,
         destination_tokens: Table | None = None,
         influence: Table | None = None,
+        influence_pairs: Table | None = None,
         tokens: Sequence[Sequence[float]] | None = None,
         seconds: float | None = None,
     ) -> None:
@@ -88,10 +91,12 @@ class TraceWriter:
             "train": train,
             "probe": probe,
             "geometry": geometry,
+            "kernel": kernel,
             "samples": samples,
             "destination": destination,
             "destination_tokens": destination_tokens,
             "influence": influence,
+            "influence_pairs": influence_pairs,
             "tokens": tokens,
         }
         self._write({"step": step, **{name: part for name, part in parts.items() if part is not None}})

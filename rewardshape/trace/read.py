@@ -49,6 +49,9 @@ class Trace:
     geometry, samples, tokens : DataFrame
         Gram entries and CHES per probe pair; sampled responses with gold reward; per-token log-probs of probe
         responses where recorded (step, pair_id, response, position, logp). Empty where not asked for.
+    kernel : DataFrame
+        With the geometry, at step 0 and at the last: ``product``, ⟨∇s, ∇s′⟩ of every two responses of the first probe
+        pairs (pair_id, response, other_pair_id, other_response), each two once.
     destination, destination_tokens : DataFrame
         Where the probability of the probe responses went since step 0, by group of tokens (moved, own, own_gained,
         to_end, to_other, to_greedy, to_near, to_rest: tokens of probability mass), and the tokens that gained and lost
@@ -56,6 +59,9 @@ class Trace:
     influence : DataFrame
         What a step on each training pair alone would do to the probe set's chosen log-probs (nats per token and unit of
         learning rate). Empty where not asked for.
+    influence_pairs : DataFrame
+        The same of each probe pair (probe_pair_id) alone: the training pairs that push it down most, among those whose
+        visits lie nearest to the measurement.
     runs : list of Run
         The runs, in the order of their folders' names; each with its name, setting, manifest and folder.
     folder : Path
@@ -67,10 +73,12 @@ class Trace:
     steps: pd.DataFrame
     responses: pd.DataFrame
     geometry: pd.DataFrame
+    kernel: pd.DataFrame
     samples: pd.DataFrame
     destination: pd.DataFrame
     destination_tokens: pd.DataFrame
     influence: pd.DataFrame
+    influence_pairs: pd.DataFrame
     tokens: pd.DataFrame
     runs: list[Run]
     folder: Path

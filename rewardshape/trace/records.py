@@ -21,18 +21,39 @@ from rewardshape.errors import InputError
 from rewardshape.trace.folder import RunFolder
 from rewardshape.trace.format import FORMAT
 
-STEP_TABLES = ("geometry", "samples", "destination", "destination_tokens", "influence")
-TEXT_COLUMNS = {"pair_id", "response", "split", "prompt_id", "text", "token", "finish"}
+STEP_TABLES = (
+    "geometry",
+    "kernel",
+    "samples",
+    "destination",
+    "destination_tokens",
+    "influence",
+    "influence_pairs",
+)
+TEXT_COLUMNS = {
+    "pair_id",
+    "probe_pair_id",
+    "other_pair_id",
+    "response",
+    "other_response",
+    "split",
+    "prompt_id",
+    "text",
+    "token",
+    "finish",
+}
 NUMBER_COLUMNS = {"logp_sum", "ref_logp_sum", "num_tokens", "greedy_logp_sum", "entropy_sum"}
 NEEDED = {
     "probe_set": ("pair_id", "response", "num_tokens"),
     "train": ("pair_id", "response", "logp_sum", "num_tokens"),
     "probe": ("logp_sum",),
     "geometry": ("pair_id",),
+    "kernel": ("pair_id", "response", "other_pair_id", "other_response", "product"),
     "samples": ("prompt_id",),
     "destination": ("pair_id", "response"),
     "destination_tokens": ("pair_id", "response", "token"),
     "influence": ("pair_id", "influence"),
+    "influence_pairs": ("pair_id", "probe_pair_id", "influence"),
 }
 MEND = (
     "the record was damaged; put back a copy, or `rewardshape probe --resume --repair` makes it whole and `rewardshape "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rewardshape.analysis.generations import Judgement
 from rewardshape.analysis.resampling import MIN_PROMPTS
 from rewardshape.logs.names import SERIES
 from rewardshape.verdict.evidence import Evidence
@@ -21,11 +22,38 @@ def advice_for(word: Word, evidence: Evidence, *, gave_back: bool, fell: bool) -
         *_single_pairs(evidence),
         *_truncation(evidence),
         *(tried.sentence for tried in evidence.tried),
-        *word.advice,
+        *_of_word(word, evidence),
         *_fall_too(word, fell),
         *_measure(word, evidence, gave_back),
         *_not_finite(evidence),
     ]
+
+
+def _of_word(word: Word, evidence: Evidence) -> list[str]:
+    """What the word advises; where the answers were judged, what they say in place of how to find out."""
+    if word is not Word.DISPLACED or not evidence.answers:
+        return list(word.advice)
+    return [_answered(evidence.answers), *word.advice[1:]]
+
+
+def _answered(answers: tuple[Judgement, ...]) -> str:
+    """What to do about a fall whose answers were judged."""
+    found = {answer.word for answer in answers}
+    if "lost to worse answers" in found:
+        return (
+            "Mend it: the answers became worse too. The first thing to try is an earlier checkpoint, chosen on some of the "
+            "prompts and judged on the others; what follows lets a run go further."
+        )
+    if "cannot tell" in found:
+        prompts = min(answer.num_prompts for answer in answers)
+        return (
+            f"Measure before you mend: {prompts} prompts do not tell whether the answers became worse. Four times as many "
+            "(--samples) halve the interval."
+        )
+    return (
+        "The fall alone is no reason to change anything: the answers did not become worse by what judged them. What "
+        "follows makes the fall smaller, where the log-probs themselves matter."
+    )
 
 
 def _stop(evidence: Evidence) -> list[str]:

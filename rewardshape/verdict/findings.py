@@ -22,6 +22,7 @@ from rewardshape.analysis.displacement import (
 )
 from rewardshape.analysis.equal import Axis, compare_along
 from rewardshape.analysis.pairs import DESCRIPTORS, falling_pairs, pair_correlations, pairs_table
+from rewardshape.analysis.samples import has_gold
 from rewardshape.errors import InputError
 from rewardshape.numbers import interval, number, percents, signed
 from rewardshape.trace import Trace
@@ -255,9 +256,9 @@ def _not_by_last_step(tables: Tables, found: Contrast) -> list[str]:
 def _where_next(tables: Tables, found: Contrast) -> list[str]:
     """Where to look next among the α that were tried; never beyond them, where nothing was seen."""
     if not found.clear:
-        return [
-            "No setting stands out at equal margin. Choose by accuracy, or by a gold reward (--sample-every)."
-        ]
+        judged = has_gold(tables.trace.samples)
+        by = "by the gold reward of the answers" if judged else "by a gold reward (--sample-every)"
+        return [f"No setting stands out at equal margin. Choose {by}, or by accuracy."]
     label = tables.setting_labels[found.best]
     settings = found.settings.sort_values("alpha", ignore_index=True)
     alphas = settings["alpha"].to_numpy(float)

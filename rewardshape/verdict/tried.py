@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rewardshape.analysis.what_if import read_what_if
+from rewardshape.analysis.what_if import what_if_beside
 from rewardshape.numbers import interval, number, signed
 
-WHAT_IF = "what-if"
 FEWEST_SEEDS = 2  # with one, the interval is not over other orders of the pairs
 
 
@@ -42,8 +41,7 @@ class Tried:
 
 def tried_beside(folder: Path) -> tuple[Tried, ...]:
     """The changes that a what-if in or beside a run's folder found to be beyond chance, the best first."""
-    places = (folder / WHAT_IF, folder.parent / WHAT_IF, folder.parent)
-    table = next((found for place in places if (found := read_what_if(place)) is not None), None)
+    table = what_if_beside(folder)
     if table is None:
         return ()
     sure = table[

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from rewardshape.analysis.influence import pair_influence
+from rewardshape.analysis.influence import pair_influence, probe_pair_influence
 from rewardshape.errors import InputError
 from rewardshape.trace import TraceWriter, read_trace
 
@@ -34,7 +34,10 @@ def folder(tmp_path):
     probe = {"logp_sum": [-1.0, -2.0]}
     measured = {"pair_id": ["x", "y", "z"]}
     with TraceWriter(tmp_path / "run", PROBE) as writer:
-        writer.append(0, probe=probe, influence=measured | {"influence": [1.0, -2.0, 0.0]})
+        on_pairs = {"probe_pair_id": ["a", "a"], "pair_id": ["y", "x"], "influence": [-3.0, -1.0]}
+        writer.append(
+            0, probe=probe, influence=measured | {"influence": [1.0, -2.0, 0.0]}, influence_pairs=on_pairs
+        )
         writer.append(1, metrics={"learning_rate": 0.1}, train=train("x", "y"), probe=probe)
         writer.append(2, metrics={"learning_rate": 0.2}, train=train("y"), probe=probe)
         writer.append(
@@ -43,6 +46,7 @@ def folder(tmp_path):
             train=train("x"),
             probe=probe,
             influence=measured | {"influence": [5.0, 3.0, 0.0]},
+            influence_pairs={"probe_pair_id": ["a"], "pair_id": ["x"], "influence": [-4.0]},
         )
     (tmp_path / "run" / "run.json").write_text(json.dumps({"run": {"seed": 0}}))
     return tmp_path / "run"
@@ -58,9 +62,20 @@ def test_each_visit_counts_by_its_rate_its_batch_and_the_nearest_measurement(fol
     assert table["rank"].tolist() == [1, 2]
 
 
+def test_on_a_single_probe_pair_the_same_visits_count(folder):
+    """y: −3·(0.1/2 + 0.2), both near step 0; x: −1·0.1/2 there, and −4·0.2 near step 3."""
+    table = probe_pair_influence(read_trace(folder))
+    assert table["probe_pair_id"].unique().tolist() == ["a"]
+    assert table["pair_id"].tolist() == ["x", "y"]
+    assert table["influence"].tolist() == pytest.approx([-0.05 - 0.8, -3 * 0.25])
+    assert table["visits"].tolist() == [2, 2]
+
+
 def test_a_trace_without_influence_says_what_to_add(tmp_path):
     tmp_path.joinpath("run").mkdir()
     with TraceWriter(tmp_path / "run", PROBE) as writer:
         writer.append(0, probe={"logp_sum": [-1.0, -2.0]})
     with pytest.raises(InputError, match="--influence-every K"):
         pair_influence(read_trace(tmp_path / "run"))
+    with pytest.raises(InputError, match="--influence-every K"):
+        probe_pair_influence(read_trace(tmp_path / "run"))

@@ -11,7 +11,7 @@ from scipy.optimize import minimize
 
 from rewardshape.errors import InputError
 from rewardshape.plotting.axes import _apart, axis, label_ends, panels, require_one_run, step_axis, styled
-from rewardshape.plotting.style import style
+from rewardshape.plotting.style import style, text_color
 
 
 def test_labels_move_apart_no_more_than_needed():
@@ -37,8 +37,8 @@ def test_each_line_is_named_at_its_end_in_its_colour():
     ax.plot([0, 2], [0, 4.0], label="_hidden")
     label_ends(ax)
     assert {text.get_text(): (text.get_color(), tuple(text.xy)) for text in ax.texts} == {
-        "low": ("red", (1, 0)),
-        "high": ("blue", (2, 9)),
+        "low": (text_color("red"), (1, 0)),
+        "high": (text_color("blue"), (2, 9)),
     }
 
 

@@ -12,6 +12,7 @@ from rewardshape.errors import InputError
 from rewardshape.plotting.cause import (
     plot_correlations,
     plot_entanglement,
+    plot_kernel,
     plot_overlap_map,
     plot_predicted_vs_measured,
     plot_similarity,
@@ -139,3 +140,21 @@ def test_the_map_of_overlaps_has_the_pair_that_fell_most_on_top():
     low, high = ax.get_ylim()
     assert low > high  # the first row is the top one
     assert mesh.get_clim() == (-1, 1)
+
+
+def test_the_kernel_map_has_chosen_before_rejected_in_one_order_of_pairs():
+    texts = [(pair, side) for pair in "ab" for side in ("chosen", "rejected")]
+    rows = [
+        {"run": "r", "step": step, "pair_id": p, "response": r, "other_pair_id": q, "other_response": s,
+         "cosine": step + 0.01 * i + 0.001 * j}
+        for step in (0, 0.5)
+        for i, (p, r) in enumerate(texts)
+        for j, (q, s) in enumerate(texts)
+    ]  # fmt: skip
+    ax = plot_kernel(pd.DataFrame(rows))
+    [mesh] = ax.images
+    order = [0, 2, 1, 3]  # a chosen, b chosen, a rejected, b rejected
+    expected = [[0.5 + 0.01 * i + 0.001 * j for j in order] for i in order]
+    np.testing.assert_allclose(mesh.get_array(), expected)
+    assert mesh.get_clim() == (-1, 1)
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["chosen", "rejected"]

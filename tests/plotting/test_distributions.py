@@ -11,11 +11,13 @@ from matplotlib.colors import same_color
 from scipy import stats
 
 from rewardshape.analysis.distributions import pair_levels, win_rates
-from rewardshape.analysis.samples import samples_of
+from rewardshape.analysis.generations import chosen_checkpoint
+from rewardshape.analysis.samples import kl_curve, samples_of
 from rewardshape.errors import InputError
 from rewardshape.plotting.distributions import (
     plot_cosine,
     plot_ecdf,
+    plot_kl,
     plot_length,
     plot_margins,
     plot_quantiles,
@@ -105,12 +107,34 @@ def test_the_front_is_the_most_that_is_won_at_no_more_kl(line):
     rates = pd.DataFrame(
         {"run": "r", "setting": "alpha=0", "alpha": 0.0, "step": [5, 10, 15, 20], "kl": [1.0, 3.0, 2.0, 4.0],
          "win_rate": [0.6, 0.55, 0.7, 0.4]}
-    ).assign(win_rate_low=0.3, win_rate_high=0.8)  # fmt: skip
-    front = line(plot_win_rate(rates), "α = 0")
-    np.testing.assert_allclose(front.get_xdata(), [0, 1, 2, 3, 4])
-    np.testing.assert_allclose(front.get_ydata(), [0.5, 0.6, 0.7, 0.7, 0.7])
-    losing = rates.assign(win_rate=[0.4, 0.3, 0.2, 0.1])
-    np.testing.assert_allclose(line(plot_win_rate(losing), "α = 0").get_ydata(), 0.5)  # step 0 itself
+    ).assign(win_rate_low=0.3, win_rate_high=0.8, picked=[False, False, True, False])  # fmt: skip
+    ax = plot_win_rate(rates)
+    front = line(ax, "α = 0")
+    np.testing.assert_allclose(front.get_xdata(), [0, 1, 2])  # beyond, nothing more is won
+    np.testing.assert_allclose(front.get_ydata(), [0.5, 0.6, 0.7])
+    np.testing.assert_allclose(line(ax, "_picked").get_xydata(), [[2.0, 0.7]])
+    losing = plot_win_rate(rates.assign(win_rate=[0.4, 0.3, 0.2, 0.1], picked=False))
+    np.testing.assert_allclose(line(losing, "α = 0").get_xydata(), [[0, 0.5]])  # step 0 itself
+    np.testing.assert_allclose(line(losing, "_picked").get_xydata(), [[0, 0.5]])
+
+
+def test_the_step_that_is_picked_is_the_one_that_half_of_the_prompts_chose(sweep):
+    rates, chosen = win_rates(sweep), chosen_checkpoint(sweep).set_index("run")["step"]
+    picked = rates[rates["picked"]].set_index("run")["step"]
+    assert len(picked)
+    assert picked.to_dict() == chosen[chosen > 0].to_dict()
+
+
+def test_kl_is_drawn_with_its_standard_errors(sweep, line):
+    curve = kl_curve(sweep)
+    ax = plot_kl(curve)
+    [run] = [one for one in sweep.runs if one.alpha == 1]
+    samples = samples_of(sweep, run)
+    kl = samples.groupby("step")["kl"]
+    np.testing.assert_allclose(line(ax, "α = 1").get_ydata(), kl.mean())
+    mine = curve[curve["run"] == run.name]
+    np.testing.assert_allclose(mine["kl_high"] - mine["kl"], 2 * kl.std() / np.sqrt(kl.size()))
+    assert len(ax.collections) == len(sweep.runs)
 
 
 def test_win_rate_needs_gold(one):

@@ -8,7 +8,13 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
-from rewardshape.plotting.overoptimization import plot_gold, plot_gold_sweep, plot_proxy
+from rewardshape.plotting.overoptimization import (
+    FORM_LABELS,
+    FORM_STYLES,
+    plot_gold,
+    plot_gold_sweep,
+    plot_proxy,
+)
 from rewardshape.plotting.style import alpha_color
 
 
@@ -102,6 +108,10 @@ def test_every_alpha_of_a_sweep_has_its_colour_and_one_label(curve, fitted):
     ax = plot_gold_sweep(pd.concat([other, curve.assign(setting="alpha=0.25"), again]), fitted)
     labelled = {line.get_label(): line for line in ax.lines if not line.get_label().startswith("_")}
     assert list(labelled) == ["α = 0.25", "α = 1"]
+    legend = [text.get_text() for text in ax.get_legend().get_texts()]
+    [form] = fitted.loc[fitted["preferred"], "form"].unique()
+    assert legend == ["α = 0.25", "α = 1", FORM_LABELS[form]]  # what the dashes of the lines say
+    assert ax.get_legend().legend_handles[-1].get_linestyle() == FORM_STYLES[form]
     assert labelled["α = 1"].get_color() == alpha_color(1.0)
     assert (
         sum(len(line.get_xdata()) == 20 for line in ax.lines) == 1

@@ -19,6 +19,7 @@ from rewardshape.plotting.style import (
     ordered_colors,
     plain,
     style,
+    text_color,
 )
 from rewardshape.plotting.sweep import plot_sweep, plot_trajectory
 
@@ -57,10 +58,20 @@ def test_chosen_and_rejected_differ_for_the_red_green_blind():
         assert np.linalg.norm(seen[0] - seen[1]) > 0.4
 
 
+@pytest.mark.parametrize("color", ["#ffff00", "#0072B2", *(alpha_color(a) for a in np.linspace(-2, 2, 9))])
+def test_a_text_stands_out_from_paper_in_the_hue_of_its_line(color):
+    text = text_color(color)
+    assert 1.05 / (luminance(text) + 0.05) >= 4.499
+    if 1.05 / (luminance(color) + 0.05) > 4.5:
+        assert text == hex_color(to_rgb(color))
+    before, after = np.array(to_rgb(color)), np.array(to_rgb(text))
+    np.testing.assert_allclose(after / after.max(), before / before.max(), atol=0.02)
+
+
 def test_things_are_told_apart_by_dashes_and_markers_too():
     many = looks(18)
     assert len({(str(look["linestyle"]), look["color"]) for look in many}) == 18
-    assert len({look["marker"] for look in many[:6]}) == 6
+    assert len({look["marker"] for look in many[:7]}) == 7
 
 
 def test_a_name_from_data_is_drawn_as_it_is():

@@ -60,6 +60,34 @@ def test_trajectory_is_margin_against_chosen(sweep, line):
     np.testing.assert_allclose(line(ax, "α = 0").get_ydata(), wide["chosen"])
 
 
+def test_a_path_has_its_interval_all_along_and_is_filled_once_where_it_turns_back():
+    rows = pd.DataFrame(
+        {"run": "r", "setting": "alpha=0", "alpha": 0.0, "step": [0, 1, 2] * 2,
+         "response": ["chosen"] * 3 + ["rejected"] * 3, "logp_mean": [-1.0, -1.2, -1.3, -1.0, -1.6, -1.5]}
+    )  # fmt: skip
+    rows["logp_mean_change"] = [0, -0.2, -0.3, 0, -0.6, -0.5]
+    curve = rows.assign(
+        logp_mean_change_low=rows["logp_mean_change"] - [0, 0.1, 0.1] * 2,
+        logp_mean_change_high=rows["logp_mean_change"] + [0, 0.05, 0.05] * 2,
+    )
+    [band] = plot_trajectory(curve).collections
+    [path] = band.get_paths()
+    for margin, level in (
+        (0.0, -1.0),
+        (0.4, -1.299),
+        (0.4, -1.151),
+        (0.2, -1.399),
+        (0.2, -1.251),
+        (0.3, -1.25),
+    ):
+        assert path.contains_point((margin, level), radius=1e-6)
+    for margin, level in ((0.4, -1.31), (0.4, -1.14), (0.2, -1.41), (0.1, -1.3)):
+        assert not path.contains_point((margin, level))
+    corners = [np.stack([p[1] - p[0], p[2] - p[1]]) for p in path.to_polygons()]
+    turned = [np.sign(np.linalg.det(sides)) for sides in corners]
+    assert len(set(turned)) == 1  # all pieces turn one way, so that none cancels another
+
+
 def test_equal_margin_is_the_largest_that_every_path_reaches():
     def curve(**margins):
         """Settings by name, their margins by step; chosen stays at 0."""

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from rewardshape import read_trace
-from rewardshape.analysis.influence import pair_influence
+from rewardshape.analysis.influence import pair_influence, probe_pair_influence
 from rewardshape.probe.__main__ import main
 from rewardshape.probe.checkpoints import numbered_checkpoints, step_of
+from rewardshape.probe.recorder import nearest_updates
 from rewardshape.trace import RunFolder
 
 FLAGS = ["--steps", "6", "--checkpoint-every", "2", "--keep-checkpoints", "3", "--probe-every", "3"]
@@ -66,6 +67,31 @@ def test_influence_is_of_every_pair_that_is_trained_on(whole):
     assert (
         table["per_visit"] != 0
     ).all()  # at the first update of a warm-up the rate, and so the influence, is 0
+
+
+def test_each_probe_pair_names_training_pairs_that_were_trained_on_near_by(whole):
+    trace = read_trace(whole)
+    table = trace.influence_pairs
+    assert set(table["probe_pair_id"]) <= set(trace.responses.query("split == 'probe'")["pair_id"])
+    assert (table["influence"] < 0).all()
+    trained = trace.responses.query("split == 'train'").groupby("step")["pair_id"].agg(set)
+    for step, rows in table.groupby("step"):
+        first, last = nearest_updates(step, 3, 6)
+        assert set(rows["pair_id"]) <= set.union(*trained.loc[first:last])
+    summed = probe_pair_influence(trace)
+    assert summed.groupby("probe_pair_id")["influence"].is_monotonic_increasing.all()
+
+
+@pytest.mark.parametrize(("every", "last"), [(1, 4), (3, 6), (4, 10), (5, 23), (50, 150), (7, 3)])
+def test_every_update_is_near_one_measurement_as_the_analysis_has_it(every, last):
+    measured = sorted({*range(0, last + 1, every), last})
+    near = {}
+    for step in measured:
+        first, end = nearest_updates(step, every, last)
+        near |= dict.fromkeys(range(first, end + 1), step)
+    assert sorted(near) == list(range(1, last + 1))
+    for update, step in near.items():
+        assert step == measured[np.abs(np.array(measured) - (update - 1)).argmin()]
 
 
 def test_a_resumed_run_measures_against_the_same_start(whole, tmp_path):

@@ -8,6 +8,7 @@ import re
 import pytest
 from scipy import stats
 
+from rewardshape.analysis.generations import Judgement
 from rewardshape.verdict.advice import advice_for
 from rewardshape.verdict.evidence import Carried, Change, Course, Evidence, HeldOut, Learning
 from rewardshape.verdict.words import Word
@@ -21,6 +22,23 @@ def advice(word=Word.DISPLACED, *, gave_back=False, fell=False, **changed):
 
 def test_without_a_finding_the_advice_is_that_of_the_word():
     assert advice() == list(Word.DISPLACED.advice)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["lost to equally good ones", "answers got better"], "no reason to change anything"),
+        (["lost to equally good ones", "cannot tell"], "32 prompts do not tell"),
+        (["cannot tell", "lost to worse answers"], "the answers became worse too"),
+    ],
+)
+def test_where_answers_were_judged_nobody_is_told_to_look_at_some(words, said):
+    made = [Judgement(word, 0.5, 0.4, 0.6, 0.5, 32, 50, 0, float(t)) for t, word in enumerate(words)]
+    lines = advice(answers=tuple(made))
+    assert said in lines[0]
+    assert not any("Sample a few prompts" in line for line in lines)
+    assert lines[1:] == list(Word.DISPLACED.advice[1:])
+    assert advice(Word.SATURATED, answers=tuple(made)) == list(Word.SATURATED.advice)
 
 
 FINDINGS = {

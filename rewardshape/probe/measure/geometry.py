@@ -25,10 +25,12 @@ from rewardshape.probe.measure.check import evaluating
 from rewardshape.probe.measure.layers import Layers, Tensors
 from rewardshape.probe.measure.logprobs import on_device
 from rewardshape.probe.measure.probe_set import PAIR, group_by_tokens
+from rewardshape.probe.measure.sketch import Sketch
 from rewardshape.probe.training import PairTrainer
 from rewardshape.theory import Responses
 
 OVERLAPS = ("ww", "wl", "ll")
+KERNEL_PAIRS = 16  # whose gradients are set against each other, one by one
 TOKENS = 2048  # read at once: bounds the memory of their activations
 
 
@@ -41,6 +43,15 @@ class OfPair(NamedTuple):
     along: Float64[np.ndarray, "2 directions"]
     ches: float
     ches_normalised: float
+    sketches: Float[Tensor, "2 size"]
+
+
+class Measured(NamedTuple):
+    """What is recorded of the geometry at a step."""
+
+    geometry: dict[str, list[Any]]
+    kernel: dict[str, list[Any]] | None
+    metrics: dict[str, float]
 
 
 class Geometry(TrainerCallback):
@@ -62,7 +73,9 @@ class Geometry(TrainerCallback):
 
     Beside the table stand three metrics, ``cross_gram_ww``, ``cross_gram_wl``, ``cross_gram_ll``: the same overlaps
     between the scores of two *different* probe pairs, averaged over all such pairs of pairs. They say what a gradient
-    step on one pair does to another.
+    step on one pair does to another. At step 0 and at the last step a second table has them one by one, between every
+    two responses of the first `KERNEL_PAIRS` pairs, the empirical neural tangent kernel of the score: estimated from
+    sketches (`sketch`) but for a response with itself and the two of a pair, which are exact.
 
     Parameters
     ----------
@@ -130,13 +143,16 @@ class Geometry(TrainerCallback):
         _exchange(parameters, after)
         self._before = []
 
-    def measure(self) -> tuple[dict[str, list[Any]], dict[str, float]]:
-        """Table and metrics with the weights as they are; the same on every process."""
+    def measure(self, step: int) -> Measured:
+        """Tables and metrics with the weights as they are; the same on every process."""
         parameters = self._parameters()
         totals = [[torch.zeros_like(weight, dtype=_wide(weight)) for weight in parameters] for _ in PAIR]
         own = np.zeros(len(OVERLAPS))
         mine: list[dict[str, Any]] = []
-        for i, pair in enumerate(self._measured(totals=(totals[0], totals[1]))):
+        ends = step == 0 or step >= self.trainer.state.max_steps
+        measured = self._measured(totals=(totals[0], totals[1]), sketch=Sketch(parameters) if ends else None)
+        kernel = self._kernel(measured) if ends else None
+        for i, pair in enumerate(measured):
             row: dict[str, Any] = {"pair_id": self.pairs[i].pair_id}
             row |= {f"gram_{name}": value for name, value in zip(OVERLAPS, pair.gram.tolist(), strict=True)}
             row |= {"ches": pair.ches, "ches_normalised": pair.ches_normalised}
@@ -155,11 +171,35 @@ class Geometry(TrainerCallback):
             name: [row[name] for row in rows] for name in rows[0] if name not in ("logp_sum", "num_tokens")
         }
         if len(rows) < 2:
-            return table | weights, {}
+            return Measured(table | weights, kernel, {})
         whole_w, whole_l = ([self.trainer.accelerator.reduce(tensor) for tensor in total] for total in totals)
         others = overlaps(whole_w, whole_l) - sum(gather(own))
         others /= len(rows) * (len(rows) - 1)
-        return table | weights, dict(zip((f"cross_gram_{n}" for n in OVERLAPS), others.tolist(), strict=True))
+        metrics = dict(zip((f"cross_gram_{n}" for n in OVERLAPS), others.tolist(), strict=True))
+        return Measured(table | weights, kernel, metrics)
+
+    def _kernel(self, measured: Sequence[OfPair]) -> dict[str, list[Any]]:
+        """⟨∇s, ∇s′⟩ of every two responses of the first pairs, each two once."""
+        mine = {
+            pair.pair_id: (found.sketches.cpu(), found.gram)
+            for pair, found in zip(self.pairs[:KERNEL_PAIRS], measured, strict=False)
+        }
+        dealt = [list(of.items()) for of in gather(mine)]
+        known = [one for one in chain.from_iterable(zip_longest(*dealt)) if one is not None][:KERNEL_PAIRS]
+        texts = [(pair_id, side) for pair_id, _ in known for side in PAIR]
+        sketches = torch.cat([sketched for _, (sketched, _) in known]).double()
+        products = (sketches @ sketches.T).numpy()
+        for i, (_, (_, (ww, wl, ll))) in enumerate(known):
+            block = slice(len(PAIR) * i, len(PAIR) * (i + 1))
+            products[block, block] = [[ww, wl], [wl, ll]]
+        first, second = np.triu_indices(len(texts))
+        return {
+            "pair_id": [texts[i][0] for i in first],
+            "response": [texts[i][1] for i in first],
+            "other_pair_id": [texts[i][0] for i in second],
+            "other_response": [texts[i][1] for i in second],
+            "product": products[first, second].tolist(),
+        }
 
     def _weights(self, rows: list[dict[str, Any]]) -> dict[str, list[float]]:
         logp_sum, num_tokens = (np.stack([row[name] for row in rows]) for name in ("logp_sum", "num_tokens"))
@@ -209,7 +249,17 @@ class Geometry(TrainerCallback):
         found = layers.products(batch, lambda its: trainer.score(its, layers.model), scores, **asked)
         ways = [ches(*found.hidden[2 * i : 2 * i + 2]) for i in range(len(group))]
         return [
-            (place, OfPair(found.logp_sum[i], found.score[i], found.gram[i], found.along[i], *ways[i]))
+            (
+                place,
+                OfPair(
+                    found.logp_sum[i],
+                    found.score[i],
+                    found.gram[i],
+                    found.along[i],
+                    *ways[i],
+                    found.sketches[i],
+                ),
+            )
             for i, place in enumerate(group)
         ]
 

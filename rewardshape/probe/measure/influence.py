@@ -10,22 +10,32 @@ at θ + εv and θ − εv, give it for every pair at once:
 
 with the objective's own weights w and scores s. The cost is one backward pass over the probe set and two forward passes
 over the training pairs, the memory two copies of the trainable weights.
+
+For one probe pair after the other that would be two passes over the training pairs each. So `strongest` sketches the
+gradient of every training pair once (`sketch`), lets the sketches name a few candidates for each probe pair, and takes
+the influence of those alone as above.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from rewardshape.data import EncodedPair
 from rewardshape.errors import InputError
-from rewardshape.probe.measure.geometry import Tensors, inner
-from rewardshape.probe.measure.probe_set import PAIR, ProbeSet, Score
+from rewardshape.probe.measure.check import evaluating
+from rewardshape.probe.measure.geometry import TOKENS, Tensors, inner
+from rewardshape.probe.measure.layers import Layers
+from rewardshape.probe.measure.logprobs import Reader, on_device
+from rewardshape.probe.measure.probe_set import PAIR, ProbeSet, Score, group_by_tokens, only_pair
+from rewardshape.probe.measure.sketch import Sketch
 from rewardshape.theory import Objective, Responses
 
 MOVE = 0.01  # nats per token by which f moves at θ ± εv: large against rounding, small against curvature
@@ -136,7 +146,7 @@ def influences(
                 np.array(train.measure(score).columns["logp_sum"]).reshape(len(train.pairs), len(PAIR))
             )
     middle = (sums[0] + sums[1]) / 2
-    pair = [_responses(train, side, middle[:, i], reference) for i, side in enumerate(PAIR)]
+    pair = [_responses(train.pairs, side, middle[:, i], reference) for i, side in enumerate(PAIR)]
     ahead = [_scores(objective, own, sums[0][:, i]) for i, own in enumerate(pair)]
     behind = [_scores(objective, own, sums[1][:, i]) for i, own in enumerate(pair)]
     weights = [np.asarray(weight, dtype=float) for weight in objective.pair_weights(*pair)]
@@ -144,14 +154,110 @@ def influences(
     return weights[0] * rates[0] - weights[1] * rates[1]
 
 
+STRONGEST = 5  # training pairs named for each probe pair
+CANDIDATES = 10  # whose influence on it is taken, the lowest by their sketches
+
+
+class Pushed(NamedTuple):
+    """A training pair that pushes the chosen response of a probe pair down."""
+
+    pair_id: str
+    probe_pair_id: str
+    influence: float
+    """As `influences` has it, of the probe pair's chosen response alone."""
+
+
+def strongest(
+    model: Any,
+    optimizer: torch.optim.Optimizer,
+    probe: Sequence[EncodedPair],
+    train: Sequence[EncodedPair],
+    reader: Reader,
+    score: Score,
+    objective: Objective,
+    reference: Mapping[str, Mapping[str, float]] | None = None,
+) -> list[Pushed]:
+    """For every probe pair, the training pairs that push its chosen response down most, the strongest first.
+
+    Parameters
+    ----------
+    model : causal language model of transformers
+        Moved and put back.
+    optimizer : torch.optim.Optimizer
+        Whose preconditioner counts.
+    probe, train : sequences of EncodedPair
+    reader, score
+        How pairs become batches, and batches log-probabilities.
+    objective, reference
+        As for `influences`.
+    """
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    device, sketch = weights[0].device, Sketch(weights)
+    with evaluating(model):
+        sketched = _sketches(Layers(model, weights), sketch, train, reader, score, objective, reference)
+    found = []
+    for pair in probe:
+        alone = ProbeSet([only_pair(pair)], reader, device)
+        gradient = chosen_gradient(weights, alone, score)
+        direction = preconditioned(optimizer, weights, gradient)
+        estimate = -(sketched @ sketch.of_all(direction.__getitem__).to(sketched.dtype))
+        lowest = estimate.argsort(stable=True)[:CANDIDATES].tolist()
+        candidates = [train[place] for place in lowest]
+        theirs = ProbeSet(candidates, reader, device)
+        exact = influences(weights, direction, gradient, theirs, score, objective, reference)
+        for place in np.argsort(exact, kind="stable")[:STRONGEST]:
+            if exact[place] < 0:
+                found.append(Pushed(candidates[place].pair_id, pair.pair_id, float(exact[place])))
+    return found
+
+
+def _sketches(
+    layers: Layers,
+    sketch: Sketch,
+    pairs: Sequence[EncodedPair],
+    reader: Reader,
+    score: Score,
+    objective: Objective,
+    reference: Mapping[str, Mapping[str, float]] | None,
+) -> Float[Tensor, "pairs size"]:
+    """Of every pair's ∇ℓ = −w_w ∇s_w + w_l ∇s_l."""
+    groups = [[place] for place in range(len(pairs))] if layers.one_by_one else group_by_tokens(pairs, TOKENS)
+    found: dict[int, Tensor] = {}
+    sums = np.zeros((len(pairs), len(PAIR)))
+    for group in groups:
+        texts = [
+            replace(pairs[place], responses={side: pairs[place].responses[side]})
+            for place in group
+            for side in PAIR
+        ]
+        known = (
+            None if reference is None else [reference[pairs[i].pair_id][side] for i in group for side in PAIR]
+        )
+        batch = on_device(reader.collate(texts), layers.parameters[0].device)
+
+        def scores(logp_sum: Tensor, num_tokens: Tensor, known: list[float] | None = known) -> Tensor:
+            return objective.score(
+                logp_sum, num_tokens, None if known is None else logp_sum.new_tensor(known)
+            )
+
+        products = layers.products(batch, score, scores, sketch=sketch)
+        sums[group] = products.logp_sum
+        found |= dict(zip(group, products.sketches, strict=True))
+    sides = [_responses(pairs, side, sums[:, i], reference) for i, side in enumerate(PAIR)]
+    chosen, rejected = (np.asarray(weight, dtype=float) for weight in objective.pair_weights(*sides))
+    both = torch.stack([found[place] for place in range(len(pairs))])
+    signed = both.new_tensor(np.stack([-chosen, rejected], axis=1))
+    return (both * signed[:, :, None]).sum(1)
+
+
 def _responses(
-    train: ProbeSet,
+    pairs: Sequence[EncodedPair],
     side: str,
     logp_sum: Float64[np.ndarray, "pairs"],
     reference: Mapping[str, Mapping[str, float]] | None,
 ) -> Responses:
-    num_tokens = np.array([len(pair.responses[side]) for pair in train.pairs], dtype=float)
-    ref = None if reference is None else np.array([reference[pair.pair_id][side] for pair in train.pairs])
+    num_tokens = np.array([len(pair.responses[side]) for pair in pairs], dtype=float)
+    ref = None if reference is None else np.array([reference[pair.pair_id][side] for pair in pairs])
     return Responses(logp_sum, num_tokens, ref)
 
 

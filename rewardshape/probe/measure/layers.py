@@ -27,6 +27,7 @@ from transformers.pytorch_utils import Conv1D
 from rewardshape.probe.measure.logprobs import Batch, ResponseLogps
 from rewardshape.probe.measure.predictions import AGREEMENT, Seen, disagreement, logps_of, watching
 from rewardshape.probe.measure.projection import Head, NoLinearHead, head_of
+from rewardshape.probe.measure.sketch import SIZE, Sketch
 
 Tensors = list[Float[Tensor, "..."]]  # one per trainable parameter
 SIDES = 2  # chosen, rejected: every pair is two texts, one behind the other
@@ -43,6 +44,8 @@ class Products(NamedTuple):
     logp_sum: Float64[np.ndarray, "pairs 2"]
     hidden: list[Float[Tensor, "tokens width"]]
     """The hidden states that predict each text's response, text by text."""
+    sketches: Float[Tensor, "pairs 2 size"]
+    """Of each ∇s, where a sketch is asked for; else of no size."""
 
 
 class Layers:
@@ -118,6 +121,7 @@ class Layers:
         *,
         directions: Sequence[Callable[[int], Tensor]] = (),
         totals: tuple[Tensors, Tensors] | None = None,
+        sketch: Sketch | None = None,
     ) -> Products:
         """Everything about the texts of a batch.
 
@@ -133,10 +137,12 @@ class Layers:
             Each from a parameter's number to a tensor of its shape.
         totals : pair of lists of Tensor, optional
             The gradients of all chosen and of all rejected scores are added to them.
+        sketch : Sketch, optional
+            Of the same parameters.
         """
         while True:
             try:
-                return _Pass(self, batch, directions, totals).run(score, scores)
+                return _Pass(self, batch, directions, totals, sketch).run(score, scores)
             except _Irregular as found:  # nothing was added to the totals yet
                 self._sort([*self.refused, found.module])
 
@@ -158,8 +164,10 @@ class _Pass:
         batch: Batch,
         directions: Sequence[Callable[[int], Tensor]],
         totals: tuple[Tensors, Tensors] | None,
+        sketch: Sketch | None,
     ):
         self.layers, self.batch, self.directions, self.totals = layers, batch, directions, totals
+        self.sketch = sketch
         self.texts = len(batch["lengths"])
         self.pairs = self.texts // SIDES
         device = batch["input_ids"].device
@@ -174,10 +182,15 @@ class _Pass:
         self.places = torch.nn.utils.rnn.pad_sequence(
             list(places), batch_first=True, padding_value=self.positions
         )
+        texts = torch.arange(self.positions, device=device).split(lengths)
+        self.of_text = torch.nn.utils.rnn.pad_sequence(
+            list(texts), batch_first=True, padding_value=self.positions
+        )
         side = torch.cat([self.text_of % SIDES, self.text_of.new_tensor([-1])])[self.places]
         self.sides = torch.stack([side == 0, side == 1]).double()
         self.gram = torch.zeros(self.pairs, 3, dtype=torch.double, device=device)
         self.along = torch.zeros(self.texts, len(directions), dtype=torch.double, device=device)
+        self.sketches = torch.zeros(self.texts, SIZE if sketch else 0, device=device)
         self.embedded: list[tuple[torch.nn.Module, Int64[Tensor, "positions"], Tensor]] = []
         self.root: Tensor | None = None
         self.called: set[int] = set()
@@ -219,6 +232,7 @@ class _Pass:
             score=_numpy(value).reshape(self.pairs, SIDES),
             logp_sum=_numpy(logps.logp_sum).reshape(self.pairs, SIDES),
             hidden=list(hidden.split(logps.lengths)),
+            sketches=self.sketches.reshape(self.pairs, SIDES, -1),
         )
 
     # --- what a forward pass is asked for ------------------------------------------------------------------------
@@ -270,8 +284,10 @@ class _Pass:
                 wanted = _wide(direction(number))
                 moved = given @ (wanted if flipped else wanted.T)
                 self._add_along(column, (moved * gradient).sum(-1))
+            first, second = (given, gradient) if flipped else (gradient, given)
+            if self.sketch is not None:
+                self.sketches += self.sketch.of_terms(number, self._by_text(first), self._by_text(second))
             for side in self._sides():
-                first, second = (given, gradient) if flipped else (gradient, given)
                 self.totals[side][number].addmm_(first[self._of(side)].T, second[self._of(side)])  # type: ignore[index]
         if module.bias is not None and id(module.bias) in self.layers.place:
             self._vector(module.bias, gradient)
@@ -307,6 +323,9 @@ class _Pass:
             self.gram[:, column] += (first * second).sum(-1)
         for column, direction in enumerate(self.directions):
             self.along[:, column] += gradients.double() @ direction(number).flatten().double()
+        if self.sketch is not None:
+            shape = self.layers.parameters[number].shape
+            self.sketches += self.sketch.of_gradients(number, gradients.reshape(-1, *shape))
         for side in self._sides():
             total = self.totals[side][number]  # type: ignore[index]
             total += gradients[side::SIDES].sum(0).view_as(total)
@@ -331,6 +350,9 @@ class _Pass:
             self._add(self._products(gradient) * (named[:, :, None] == named[:, None, :]))
             for column, direction in enumerate(self.directions):
                 self._add_along(column, (_wide(direction(number)[ids]) * gradient).sum(-1))
+            if self.sketch is not None:
+                of_texts = torch.cat([ids, ids.new_zeros(1)])[self.of_text]
+                self.sketches += self.sketch.of_tokens(number, of_texts, self._by_text(gradient))
             for side in self._sides():
                 total = self.totals[side][number]  # type: ignore[index]
                 total.index_add_(0, ids[self._of(side)], gradient[self._of(side)].to(total.dtype))
@@ -376,9 +398,12 @@ class _Pass:
             for column, direction in enumerate(self.directions):
                 moved = ((given @ _wide(direction(number)).T) * outputs).sum(-1).double()
                 self.along[SIDES * pair : SIDES * pair + SIDES, column] += sides @ moved
-            for side in self._sides():
-                which = mine if side == 0 else ~mine
-                self.totals[side][number].addmm_(outputs[which].T, given[which])  # type: ignore[index]
+            for side, which in enumerate((mine, ~mine)):
+                if self.sketch is not None:
+                    own = self.sketch.of_terms(number, outputs[None, which], given[None, which])
+                    self.sketches[SIDES * pair + side] += own[0]
+                if self.totals is not None:
+                    self.totals[side][number].addmm_(outputs[which].T, given[which])
 
     # --- sums ----------------------------------------------------------------------------------------------------
 
@@ -386,6 +411,10 @@ class _Pass:
         """Inner products of all positions of a pair: (pairs, longest, longest)."""
         padded = torch.cat([values, values.new_zeros(1, values.shape[1])])[self.places]
         return torch.bmm(padded, padded.mT)
+
+    def _by_text(self, values: Tensor) -> Tensor:
+        """Values of all positions, text by text: (texts, longest, …)."""
+        return torch.cat([values, values.new_zeros(1, values.shape[1])])[self.of_text]
 
     def _add(self, products: Tensor) -> None:
         wide = products.double()

@@ -14,8 +14,10 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from rewardshape import objective, read_trace
+from rewardshape.analysis import kernel_cosines
 from rewardshape.probe.__main__ import main
 from rewardshape.probe.measure.geometry import ches
+from rewardshape.probe.measure.probe_set import PAIR
 from rewardshape.trace.read import read_probe_set
 from rewardshape.trace.records import rewind
 from tests.probe.test_run import plain_logp, texts, token_ids
@@ -224,6 +226,28 @@ def test_cross_gram_averages_over_pairs_of_different_pairs(runs, checkpoint, pai
         expected = (first @ second.T).numpy()[different].mean()
         assert steps[f"cross_gram_{key}"][step] == pytest.approx(expected, rel=2e-3)
     assert steps["cross_gram_ww"].notna().tolist() == [True, False, True, False, True]
+
+
+def test_the_kernel_has_every_two_responses_at_both_ends(runs, checkpoint, pairs_file):
+    trace = read_trace(runs["sgd"])
+    table, count = trace.kernel, trace.geometry["pair_id"].nunique()
+    assert table.groupby("step").size().to_dict() == {step: count * (2 * count + 1) for step in (0, 4)}
+    ids = list(geometry(runs["sgd"], 4).index)
+    sides = score_gradients(weights_at(runs["sgd"], checkpoint, 4), checkpoint, pairs_file, ids)
+    texts_of = [(pair, side) for pair in ids for side in PAIR]
+    gradients = dict(zip(texts_of, (g for both in sides for g in both), strict=True))
+    for row in table[table["step"] == 4].to_dict("records"):
+        first, second = (gradients[row[f"{o}pair_id"], row[f"{o}response"]] for o in ("", "other_"))
+        lengths = (first.norm() * second.norm()).item()
+        within = row["pair_id"] == row["other_pair_id"]  # exact; the others to a few times 1/64
+        assert row["product"] == pytest.approx(
+            (first @ second).item(), abs=(2e-3 if within else 4 / 64) * lengths
+        )
+    cosines = kernel_cosines(trace)
+    assert len(cosines) == 2 * (2 * count) ** 2
+    alike = [cosines[name] == cosines[f"other_{name}"] for name in ("pair_id", "response")]
+    itself = cosines[alike[0] & alike[1]]
+    np.testing.assert_allclose(itself["cosine"], 1)
 
 
 def test_geometry_is_measured_at_the_steps_asked_for_and_the_last(probe, runs, tmp_path):

@@ -10,7 +10,14 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from rewardshape.data import EncodedPair
-from rewardshape.probe.measure.influence import chosen_gradient, influences, preconditioned
+from rewardshape.probe.measure.influence import (
+    CANDIDATES,
+    STRONGEST,
+    chosen_gradient,
+    influences,
+    preconditioned,
+    strongest,
+)
 from rewardshape.probe.measure.logprobs import PlainReader, SharedPrefixReader
 from rewardshape.probe.measure.probe_set import ProbeSet
 from rewardshape.theory import Responses, objective
@@ -200,3 +207,56 @@ def test_the_plain_reader_finds_the_same():
         gradient = chosen_gradient(parameters, probe, score)
         found.append(influences(parameters, gradient, gradient, train, score, goal))
     np.testing.assert_allclose(*found, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["simpo", "dpo"])
+def test_the_strongest_on_a_probe_pair_are_those_of_whole_gradients(name):
+    """All training pairs are candidates: order and size against autograd, pair by pair."""
+    model, goal = tiny_model(), OBJECTIVES[name]
+    probe, train = some_pairs(3), some_pairs(CANDIDATES, seed=1)
+    reference = references(model, train) if goal.needs_reference else None
+    parameters = list(model.parameters())
+    optimizer = torch.optim.AdamW(parameters, lr=1e-3, eps=1e-2)  # so that no direction is far steeper
+    sum(pair_loss(goal, model, pair, reference) for pair in train).backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    size = torch.cat(
+        [(optimizer.state[w]["exp_avg_sq"] / (1 - 0.999)).sqrt().flatten() + 1e-2 for w in parameters]
+    )
+    losses = [flat_gradient(pair_loss(goal, model, pair, reference), model) for pair in train]
+
+    def score(batch):
+        return READER.logps(model, batch)
+
+    before = copy.deepcopy(model.state_dict())
+    found = strongest(model, optimizer, probe, train, READER, score, goal, reference)
+    assert all(torch.equal(weight, before[key]) for key, weight in model.state_dict().items())
+    for pair in probe:
+        wanted = flat_gradient(logp_sums(model, pair)[0] / len(pair.responses["chosen"]), model) / size
+        exact = {one.pair_id: -(wanted @ loss).item() for one, loss in zip(train, losses, strict=True)}
+        lowest = [name for name in sorted(exact, key=exact.__getitem__) if exact[name] < 0][:STRONGEST]
+        mine = [one for one in found if one.probe_pair_id == pair.pair_id]
+        assert [one.pair_id for one in mine] == lowest
+        wanted = np.array([exact[name] for name in lowest])
+        atol = 2e-3 * np.abs(wanted).max()  # curvature, as above
+        np.testing.assert_allclose([one.influence for one in mine], wanted, rtol=2e-3, atol=atol)
+
+
+def test_sketches_lead_to_the_strongest_of_many():
+    """Of 80 training pairs, against the exact influence of all of them."""
+    model, goal = tiny_model(torch.float32), OBJECTIVES["simpo"]
+    probe, train = some_pairs(8), some_pairs(80, seed=1)
+    parameters = list(model.parameters())
+    optimizer = torch.optim.SGD(parameters, lr=1e-3)
+
+    def score(batch):
+        return READER.logps(model, batch)
+
+    found = strongest(model, optimizer, probe, train, READER, score, goal)
+    hits = 0
+    for pair in probe:
+        gradient = chosen_gradient(parameters, probe_of([pair]), score)
+        exact = influences(parameters, gradient, gradient, probe_of(train), score, goal)
+        best = {train[place].pair_id for place in np.argsort(exact)[:STRONGEST]}
+        hits += len(best & {one.pair_id for one in found if one.probe_pair_id == pair.pair_id})
+    assert hits >= 0.8 * STRONGEST * len(probe)

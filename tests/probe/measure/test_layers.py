@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from rewardshape.data import EncodedPair
 from rewardshape.probe.measure.layers import Layers
 from rewardshape.probe.measure.logprobs import PlainReader, SharedPrefixReader
+from rewardshape.probe.measure.sketch import Sketch
 
 SMALL = {
     "vocab_size": 40,
@@ -79,7 +80,7 @@ def whole_gradients(model, pairs, weights):
     return torch.stack(found).view(len(pairs), 2, -1)
 
 
-def measured(model, pairs, reader, weights, directions=(), totals=None):
+def measured(model, pairs, reader, weights, directions=(), totals=None, sketch=None):
     layers = Layers(model, weights)
     texts = [
         EncodedPair(pair.pair_id, pair.prompt_ids, {side: ids})
@@ -94,6 +95,7 @@ def measured(model, pairs, reader, weights, directions=(), totals=None):
             lambda logp_sum, num_tokens: logp_sum / num_tokens,
             directions=directions,
             totals=totals,
+            sketch=sketch,
         )
         for group in groups
     ]
@@ -101,6 +103,7 @@ def measured(model, pairs, reader, weights, directions=(), totals=None):
         layers,
         np.concatenate([part.gram for part in parts]),
         np.concatenate([part.along for part in parts]),
+        torch.cat([part.sketches for part in parts]),
     )
 
 
@@ -110,7 +113,10 @@ def check(model, reader, weights):
         [torch.randn(weight.shape, generator=rng, dtype=weight.dtype) for weight in weights] for _ in range(2)
     ]
     totals = tuple([torch.zeros_like(weight) for weight in weights] for _ in range(2))
-    layers, gram, along = measured(model, pairs, reader, weights, [way.__getitem__ for way in ways], totals)
+    sketch = Sketch(weights)
+    layers, gram, along, sketches = measured(
+        model, pairs, reader, weights, [way.__getitem__ for way in ways], totals, sketch
+    )
     gradients = whole_gradients(model, pairs, weights)
     chosen, rejected = gradients.unbind(1)
     expected = torch.stack([(chosen**2).sum(1), (chosen * rejected).sum(1), (rejected**2).sum(1)], 1)
@@ -123,6 +129,14 @@ def check(model, reader, weights):
         total = torch.cat([part.flatten() for part in totals[side]])
         wanted = gradients[:, side].sum(0)
         np.testing.assert_allclose(total, wanted, rtol=1e-6, atol=1e-7 * wanted.abs().max().item())
+    for texts, found in zip(gradients, sketches, strict=True):
+        for gradient, short in zip(texts, found, strict=True):
+            parts = gradient.split([weight.numel() for weight in weights])
+            whole = [part.view_as(weight) for part, weight in zip(parts, weights, strict=True)]
+            wanted = sketch.of_all(whole.__getitem__)
+            np.testing.assert_allclose(
+                short, wanted, rtol=1e-4, atol=1e-5 * wanted.abs().max().item()
+            )  # float32
     return layers
 
 

@@ -1,0 +1,110 @@
+r"""Short sketches of gradients, whose inner products estimate those of the gradients without bias.
+
+A count sketch adds every entry, with a random sign, to one of `SIZE` numbers (Charikar, Chen and Farach-Colton 2002).
+Entry (i, j) of a matrix goes to place :math:`h(i) + h'(j)` modulo `SIZE` with sign :math:`s(i)\,s'(j)`, so that the
+sketch of a rank-one term :math:`u v^\top` is the circular convolution of those of u and v, and a layer's gradient, a
+sum of such terms over positions, is sketched by fast Fourier transforms without ever being formed (Pham and Pagh 2013).
+All weights share the numbers: their signs are independent, so that in the mean only like meets like. The standard error
+of an inner product is at most :math:`\sqrt{11 / \mathrm{SIZE}}` times the product of the two lengths (Avron, Nguyen and
+Woodruff 2014), and about :math:`1/\sqrt{\mathrm{SIZE}}` of two gradients that have little in common.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+SIZE = 4096
+AT_ONCE = 2**20  # entries of a matrix whose places are held
+
+
+class Hash(NamedTuple):
+    """Of every index of one axis the sign, and the place among `SIZE`."""
+
+    signs: Float[Tensor, "axis"]
+    places: Int64[Tensor, "axis"]
+
+    def short(self, values: Float[Tensor, "*batch axis"]) -> Float[Tensor, "*batch size"]:
+        """The count sketch of the last axis."""
+        target = values.new_zeros(*values.shape[:-1], SIZE)
+        return target.index_add_(-1, self.places, values * self.signs.to(values.dtype))
+
+
+class Sketch:
+    """The random signs and places of every trainable weight, by its number.
+
+    Parameters
+    ----------
+    parameters : sequence of Tensor
+        The trainable ones.
+    seed : int
+    """
+
+    def __init__(self, parameters: Sequence[Tensor], seed: int = 0):
+        generator = torch.Generator().manual_seed(seed)
+
+        def drawn(length: int, device: torch.device) -> Hash:
+            signs = 2.0 * torch.randint(0, 2, (length,), generator=generator) - 1
+            return Hash(signs.to(device), torch.randint(0, SIZE, (length,), generator=generator).to(device))
+
+        self.axes: list[tuple[Hash, Hash] | tuple[Hash]] = [
+            (drawn(weight.shape[0], weight.device), drawn(weight.shape[1], weight.device))
+            if weight.ndim == 2
+            else (drawn(weight.numel(), weight.device),)
+            for weight in parameters
+        ]
+
+    def of_terms(
+        self,
+        number: int,
+        u: Float[Tensor, "texts positions rows"],
+        v: Float[Tensor, "texts positions columns"],
+    ) -> Float[Tensor, "texts size"]:
+        """Of Σ_t u_t v_tᵀ, the gradient of a matrix; positions that are padding are zero."""
+        rows, columns = self.axes[number]
+        return _convolved(rows.short(u), columns.short(v))
+
+    def of_tokens(
+        self,
+        number: int,
+        tokens: Int64[Tensor, "texts positions"],
+        v: Float[Tensor, "texts positions columns"],
+    ) -> Float[Tensor, "texts size"]:
+        """Of a matrix whose u_t are one-hot at `tokens`: an embedding's."""
+        rows, columns = self.axes[number]
+        short = v.new_zeros(*tokens.shape, SIZE)
+        short.scatter_(-1, rows.places[tokens][..., None], rows.signs[tokens][..., None].to(v.dtype))
+        return _convolved(short, columns.short(v))
+
+    def of_gradients(
+        self, number: int, gradients: Float[Tensor, "texts *shape"]
+    ) -> Float[Tensor, "texts size"]:
+        """Of gradients that are at hand, one for each text."""
+        if len(self.axes[number]) == 1:
+            return self.axes[number][0].short(gradients.flatten(1))
+        rows, columns = self.axes[number]
+        found = gradients.new_zeros(len(gradients), SIZE)
+        step = max(1, AT_ONCE // gradients.shape[2])
+        for start in range(0, gradients.shape[1], step):
+            part = slice(start, start + step)
+            places = (rows.places[part, None] + columns.places) % SIZE
+            signs = (rows.signs[part, None] * columns.signs).to(gradients.dtype)
+            found.index_add_(1, places.flatten(), (gradients[:, part] * signs).flatten(1))
+        return found
+
+    def of_all(self, gradient: Callable[[int], Tensor]) -> Float[Tensor, "size"]:
+        """Of a whole gradient, given for each weight's number."""
+        parts = [self.of_gradients(number, gradient(number)[None])[0] for number in range(len(self.axes))]
+        return torch.stack(parts).sum(0)
+
+
+def _convolved(
+    first: Float[Tensor, "texts positions size"], second: Float[Tensor, "texts positions size"]
+) -> Float[Tensor, "texts size"]:
+    """Circular convolutions, summed over positions."""
+    both = torch.fft.rfft(first).mul_(torch.fft.rfft(second)).sum(1)
+    return torch.fft.irfft(both, n=SIZE)
