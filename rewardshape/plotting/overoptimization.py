@@ -6,6 +6,8 @@ saves nor shows.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -17,7 +19,7 @@ from rewardshape.plotting.sweep import by_setting
 
 DISTANCE_LABEL = "√KL to the reference (nats$^{1/2}$ per response)"
 FORM_LABELS = {"best_of_n": "fit $d(a - bd)$", "policy_gradient": r"fit $d(a - b\,\ln d)$"}
-FORM_STYLES = {"best_of_n": "--", "policy_gradient": "-"}
+FORM_STYLES: dict[str, Any] = {"best_of_n": "--", "policy_gradient": "-"}
 
 
 @styled

@@ -41,14 +41,14 @@ def _answered(answers: tuple[Judgement, ...]) -> str:
     found = {answer.word for answer in answers}
     if "lost to worse answers" in found:
         return (
-            "Mend it: the answers became worse too. The first thing to try is an earlier checkpoint, chosen on some of the "
-            "prompts and judged on the others; what follows lets a run go further."
+            "Mend it: the answers became worse too. The first thing to try is an earlier checkpoint, chosen on some of "
+            "the prompts and judged on the others; what follows lets a run go further."
         )
     if "cannot tell" in found:
         prompts = min(answer.num_prompts for answer in answers)
         return (
-            f"Measure before you mend: {prompts} prompts do not tell whether the answers became worse. Four times as many "
-            "(--samples) halve the interval."
+            f"Measure before you mend: {prompts} prompts do not tell whether the answers became worse. Four times as "
+            "many (--samples) halve the interval."
         )
     return (
         "The fall alone is no reason to change anything: the answers did not become worse by what judged them. What "

@@ -11,7 +11,7 @@ Woodruff 2014), and about :math:`1/\sqrt{\mathrm{SIZE}}` of two gradients that h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -19,7 +19,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 SIZE = 4096
-AT_ONCE = 2**20  # entries of a matrix whose places are held
+POSITIONS, AT_ONCE = 256, 2**20  # positions, and entries of a matrix, whose places are held together
 
 
 class Hash(NamedTuple):
@@ -51,12 +51,15 @@ class Sketch:
             signs = 2.0 * torch.randint(0, 2, (length,), generator=generator) - 1
             return Hash(signs.to(device), torch.randint(0, SIZE, (length,), generator=generator).to(device))
 
-        self.axes: list[tuple[Hash, Hash] | tuple[Hash]] = [
-            (drawn(weight.shape[0], weight.device), drawn(weight.shape[1], weight.device))
-            if weight.ndim == 2
-            else (drawn(weight.numel(), weight.device),)
-            for weight in parameters
-        ]
+        self.number_of_weights = len(parameters)
+        self.matrices: dict[int, tuple[Hash, Hash]] = {}
+        self.others: dict[int, Hash] = {}
+        for number, weight in enumerate(parameters):
+            if weight.ndim == 2:
+                rows, columns = weight.shape
+                self.matrices[number] = drawn(rows, weight.device), drawn(columns, weight.device)
+            else:
+                self.others[number] = drawn(weight.numel(), weight.device)
 
     def of_terms(
         self,
@@ -65,8 +68,8 @@ class Sketch:
         v: Float[Tensor, "texts positions columns"],
     ) -> Float[Tensor, "texts size"]:
         """Of Σ_t u_t v_tᵀ, the gradient of a matrix; positions that are padding are zero."""
-        rows, columns = self.axes[number]
-        return _convolved(rows.short(u), columns.short(v))
+        rows, columns = self.matrices[number]
+        return torch.cat([_convolved(rows.short(a), columns.short(b)) for a, b in _few_at_once(u, v)])
 
     def of_tokens(
         self,
@@ -75,18 +78,21 @@ class Sketch:
         v: Float[Tensor, "texts positions columns"],
     ) -> Float[Tensor, "texts size"]:
         """Of a matrix whose u_t are one-hot at `tokens`: an embedding's."""
-        rows, columns = self.axes[number]
-        short = v.new_zeros(*tokens.shape, SIZE)
-        short.scatter_(-1, rows.places[tokens][..., None], rows.signs[tokens][..., None].to(v.dtype))
-        return _convolved(short, columns.short(v))
+        rows, columns = self.matrices[number]
+        found = []
+        for some, b in _few_at_once(tokens, v):
+            short = b.new_zeros(*some.shape, SIZE)
+            short.scatter_(-1, rows.places[some][..., None], rows.signs[some][..., None].to(b.dtype))
+            found.append(_convolved(short, columns.short(b)))
+        return torch.cat(found)
 
     def of_gradients(
         self, number: int, gradients: Float[Tensor, "texts *shape"]
     ) -> Float[Tensor, "texts size"]:
         """Of gradients that are at hand, one for each text."""
-        if len(self.axes[number]) == 1:
-            return self.axes[number][0].short(gradients.flatten(1))
-        rows, columns = self.axes[number]
+        if number in self.others:
+            return self.others[number].short(gradients.flatten(1))
+        rows, columns = self.matrices[number]
         found = gradients.new_zeros(len(gradients), SIZE)
         step = max(1, AT_ONCE // gradients.shape[2])
         for start in range(0, gradients.shape[1], step):
@@ -98,8 +104,16 @@ class Sketch:
 
     def of_all(self, gradient: Callable[[int], Tensor]) -> Float[Tensor, "size"]:
         """Of a whole gradient, given for each weight's number."""
-        parts = [self.of_gradients(number, gradient(number)[None])[0] for number in range(len(self.axes))]
+        parts = [
+            self.of_gradients(number, gradient(number)[None])[0] for number in range(self.number_of_weights)
+        ]
         return torch.stack(parts).sum(0)
+
+
+def _few_at_once(first: Tensor, second: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Texts of a few positions together: what is held of each is `SIZE` wide."""
+    texts = max(1, POSITIONS // first.shape[1])
+    return zip(first.split(texts), second.split(texts), strict=True)
 
 
 def _convolved(
