@@ -14,6 +14,7 @@ from matplotlib import font_manager
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.transforms import offset_copy
 from scipy.optimize import isotonic_regression
 
 from rewardshape.errors import InputError
@@ -86,35 +87,42 @@ NAME = "_name of a line"  # the label of the texts and leaders that `label_ends`
 
 
 def label_ends(ax: Axes) -> None:
-    """Write each line's name at its right end, pushed apart where they would overlap, with a leader if moved."""
+    """Write each line's name at the right edge, at the height of its end, pushed apart where they would overlap.
+
+    A leader joins name and end where the name was moved, or where the line ends before the edge.
+    """
     named = [line for line in ax.get_lines() if not str(line.get_label()).startswith("_")]
     ends = np.array([np.asarray(line.get_xydata())[-1] for line in named])
     order = np.argsort(ends[:, 1])
     size = font_manager.FontProperties(size=plt.rcParams["legend.fontsize"]).get_size_in_points()
     low, high = ax.get_ylim()
+    left, right = ax.get_xlim()
     gap = 1.15 * size / 72 * (high - low) / (ax.bbox.height / ax.figure.dpi)
+    edge = ax.get_yaxis_transform()
     for i, height in zip(order, _apart(ends[order, 1], gap), strict=True):
-        moved = abs(height - ends[i, 1]) > 0.4 * gap
-        points = (ends[i, 1] - height) / gap * 1.15 * size
+        color = named[i].get_color()
+        moved = abs(height - ends[i, 1]) > 0.4 * gap or right - ends[i, 0] > 0.02 * (right - left)
         ax.annotate(
             str(named[i].get_label()),
-            (ends[i, 0], height),
+            (1, height),
+            xycoords=edge,
             xytext=(12 if moved else 3, 0),
             textcoords="offset points",
-            color=text_color(named[i].get_color()),
+            color=text_color(color),
             fontsize=size,
             va="center",
             annotation_clip=False,
             label=NAME,
         )
         if moved:
-            leader = {"arrowstyle": "-", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 0}
+            leader = {"arrowstyle": "-", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 0, "color": color}
+            beside = offset_copy(edge, ax.figure, 11 / 72, 0)
             ax.annotate(
                 "",
-                (ends[i, 0], ends[i, 1]),
-                xytext=(11, -points),
-                textcoords="offset points",
-                arrowprops={**leader, "color": named[i].get_color()},
+                ends[i],
+                (1, height),
+                textcoords=beside,
+                arrowprops=leader,
                 annotation_clip=False,
                 label=NAME,
             )

@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from matplotlib.path import Path
+from matplotlib.ticker import MaxNLocator
 
 from rewardshape.numbers import number, parameter, shortest
 from rewardshape.plotting.axes import axis, label_ends, panels, percent_axis, step_axis, styled, zero_line
@@ -247,6 +248,7 @@ def plot_trajectory(curve: pd.DataFrame, ax: Axes | None = None) -> Axes:
         xlabel="chosen − rejected log-prob (nats per token)",
         ylabel="chosen log-prob\n(nats per token)",
     )
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=5))
     if curve["setting"].nunique() > 1:
         name_lines(ax)
     return ax

@@ -394,7 +394,7 @@ def _first_samples(tables: Tables, samples: dict[str, Any]) -> dict[str, Any] | 
     of = samples["runs"][place]
     if of is None:
         return None
-    shown = list(zip(samples["prompts"], of["texts"], strict=True))[:SHOWN]
+    shown = list(zip(samples["prompts"], samples["asked"], of["texts"], strict=True))[:SHOWN]
     return {"label": runs[place].label, "steps": of["steps"], "prompts": shown}
 
 

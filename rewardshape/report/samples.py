@@ -9,7 +9,9 @@ import pandas as pd
 
 from rewardshape.analysis.samples import samples_of, temperatures
 from rewardshape.numbers import number
-from rewardshape.trace import Run, Trace
+from rewardshape.report.pairs import prompt_end
+from rewardshape.trace import Run, RunFolder, Trace, read_probe_set
+from rewardshape.trace.records import rows_of
 
 MAX_PROMPTS = 24
 MAX_TEXT = 1_500  # characters of a sample
@@ -19,16 +21,35 @@ SHOWN = 3  # prompts shown without a script
 def then_and_now(trace: Trace) -> dict[str, Any]:
     """One answer to each prompt at the first and at the last step that drew some, greedy and sampled, for every run.
 
-    ``prompts`` (what was answered and how), and ``runs``: of each ``steps`` (first, last) and ``texts``, of each prompt
-    a pair of {text, gold, cut: whether it ran into the limit of length}.
+    ``prompts`` (the name of what was answered, and how), ``asked`` (its text, where the run kept it), and ``runs``: of
+    each ``steps`` (first, last) and ``texts``, of each prompt a pair of {text, gold, cut: whether it ran into the limit
+    of length}.
     """
     if trace.samples.empty or "text" not in trace.samples:
-        return {"prompts": [], "runs": []}
+        return {"prompts": [], "asked": [], "runs": []}
     several = temperatures(trace)[::-1]
     names = trace.samples["pair_id"].drop_duplicates().head(MAX_PROMPTS)
     asked = [(prompt, temperature) for prompt in names for temperature in several]
     runs = [_of_run(trace, run, asked) for run in trace.runs]
-    return {"prompts": [_asked(*one, alone=len(several) == 1) for one in asked], "runs": runs}
+    texts = _texts(trace.runs)
+    return {
+        "prompts": [_asked(*one, alone=len(several) == 1) for one in asked],
+        "asked": [prompt_end({"prompt": texts.get(str(prompt), "")}) for prompt, _ in asked],
+        "runs": runs,
+    }
+
+
+def _texts(runs: list[Run]) -> dict[str, str]:
+    """The texts of prompts by the pair that has them: of the probe set, and those drawn beside it."""
+    found: dict[str, str] = {}
+    for run in runs:
+        found |= {str(pair["pair_id"]): str(pair.get("prompt", "")) for pair in read_probe_set(run.folder)}
+        found |= {
+            str(row["prompt_id"]): str(row.get("prompt", ""))
+            for row in rows_of(RunFolder(run.folder).prompts)
+            if "prompt_id" in row
+        }
+    return found
 
 
 def _asked(prompt: str, temperature: float, *, alone: bool) -> str:

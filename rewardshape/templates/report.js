@@ -320,6 +320,7 @@
     const side = (sample, step) => make("div", {}, make("h4", {}, `step ${step}${sample?.gold ? `, gold ${sample.gold}` : ""}${sample?.cut ? ", cut off" : ""}`), make("p", { class: "text" }, sample ? sample.text : "none"));
     const prompts = state.samples ? data.samples.prompts : data.samples.prompts.slice(0, 3);
     prompts.forEach((prompt, i) => samples.append(make("article", { class: "sample" }, make("h3", {}, make("bdi", {}, prompt)),
+      ...(data.samples.asked[i] ? [make("p", { class: "text prompt" }, data.samples.asked[i])] : []),
       make("div", { class: "sides" }, side(of.texts[i][0], of.steps[0]), side(of.texts[i][1], of.steps[1])))));
     if (prompts.length < data.samples.prompts.length) samples.append(make("button", { type: "button", onclick: () => { state.samples = true; speak(); } }, `show all ${data.samples.prompts.length} answers`));
   }

@@ -21,6 +21,7 @@ from rewardshape.analysis.displacement import (
     summarise,
 )
 from rewardshape.analysis.equal import Axis, compare_along
+from rewardshape.analysis.generations import PLAINLY, chosen_checkpoint
 from rewardshape.analysis.pairs import DESCRIPTORS, falling_pairs, pair_correlations, pairs_table
 from rewardshape.analysis.samples import has_gold
 from rewardshape.errors import InputError
@@ -38,11 +39,12 @@ NO_EXAMPLE = (Word.BROKEN, Word.COLLAPSED, Word.NOT_TRAINING)
 
 @dataclass(frozen=True)
 class Findings:
-    """A headline, the sentence that bears it out, and what to try next (most useful first)."""
+    """A headline, the sentence that bears it out, what to try next (most useful first), and of a sweep its answers."""
 
     headline: str
     sentence: str
     advice: list[str]
+    answers: tuple[str, ...] = ()
 
 
 @dataclass
@@ -135,7 +137,7 @@ def findings(trace: Trace, tables: Tables | None = None) -> Findings:
     if len(trace.runs) > 1:
         return _sweep_findings(tables)
     [verdict] = tables.verdicts.values()
-    advice = list(verdict.advice)
+    advice = [*verdict.advice[:1], *_by_answers(tables), *verdict.advice[1:]]
     if verdict.word in (Word.DISPLACED, Word.COLLAPSED):
         advice += [*_earlier_stop(tables), *_in_common(tables)]
     return Findings(verdict.sentence, " ".join(story(verdict.word, verdict.evidence)), advice)
@@ -173,6 +175,53 @@ def _in_common(tables: Tables) -> list[str]:
     ]
 
 
+def _by_answers(tables: Tables) -> list[str]:
+    """Which step to take, by gold, where the answers of the last one became worse."""
+    judged = {run.name: tables.verdicts[run.name].evidence.answers for run in tables.trace.runs}
+    worse = [
+        answer for answers in judged.values() for answer in answers if answer.word == "lost to worse answers"
+    ]
+    if not worse:
+        return []
+    best = chosen_checkpoint(tables.trace, temperature=max(answer.temperature for answer in worse))
+    found = best.sort_values("gain", kind="stable").iloc[-1]
+    many = len(judged) > 1
+    fell = sum(any(answer in worse for answer in answers) for answers in judged.values())
+    became = (
+        f"In {fell} of {len(judged)} runs the last answers are worse than those of step 0. " if many else ""
+    )
+    if found["step"] == 0:
+        return [f"{became}No step is better than step 0 by gold, on the prompts that chose."]
+    which = f"step {found['step']}" + (f" of {tables.labels[found['run']]}" if many else "")
+    sure = "" if found["gain_low"] > 0 else ", not beyond chance"
+    return [
+        f"{became}Stop at {which}: half of the prompts choose it by gold, and on the other half it is worth "
+        f"{signed(found['gain'], 2)} against step 0 ({interval(found, 'gain', 2)}{sure})."
+    ]
+
+
+def _answers(tables: Tables) -> tuple[str, ...]:
+    """How many runs' answers got worse, a line for each temperature."""
+    by_temperature: dict[float, dict[str, list[str]]] = {}
+    for run in tables.trace.runs:
+        for answer in tables.verdicts[run.name].evidence.answers:
+            words = by_temperature.setdefault(answer.temperature, {})
+            words.setdefault(PLAINLY[answer.word], []).append(tables.labels[run.name])
+    lines = []
+    for temperature, words in by_temperature.items():
+        total = sum(map(len, words.values()))
+        said = []
+        for word, names in words.items():
+            which = f" ({', '.join(names)})" if len(names) <= MOST_NAMED else ""
+            said.append(f"{word} in {len(names)} of {total} runs{which}")
+        how = f"answers at T = {temperature:g}" if temperature else "greedy answers"
+        lines.append(f"{how} against those of step 0: {'; '.join(said)}")
+    return tuple(lines)
+
+
+MOST_NAMED = 4  # runs named in a line about answers
+
+
 def _sweep_findings(tables: Tables) -> Findings:
     summary = tables.summary
     words = Counter(verdict.word for verdict in tables.verdicts.values())
@@ -195,10 +244,10 @@ def _sweep_findings(tables: Tables) -> Findings:
         f" began; {percents(shares.min(), shares.max())} of the pairs fell."
     )
     if summary["setting"].nunique() == 1:  # repetitions of one setting: nothing to set side by side
-        return Findings(headline, ending, _sweep_advice(tables, None))
+        return Findings(headline, ending, _sweep_advice(tables, None), _answers(tables))
     found = tables.contrast
     sentence = f"{ending} {_equal_sentence(tables, found)}"
-    return Findings(headline, sentence, _sweep_advice(tables, found))
+    return Findings(headline, sentence, _sweep_advice(tables, found), _answers(tables))
 
 
 def _equal_sentence(tables: Tables, found: Contrast | str) -> str:
@@ -226,7 +275,7 @@ def _equal_sentence(tables: Tables, found: Contrast | str) -> str:
 
 
 def _sweep_advice(tables: Tables, found: Contrast | str | None) -> list[str]:
-    advice = []
+    advice = _by_answers(tables)
     if isinstance(found, Contrast):
         advice += _where_next(tables, found)
         if found.clear:

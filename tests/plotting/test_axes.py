@@ -36,10 +36,21 @@ def test_each_line_is_named_at_its_end_in_its_colour():
     ax.plot([0, 2], [0, 9.0], color="blue", label="high")
     ax.plot([0, 2], [0, 4.0], label="_hidden")
     label_ends(ax)
-    assert {text.get_text(): (text.get_color(), tuple(text.xy)) for text in ax.texts} == {
+    names = {text.get_text(): (text.get_color(), tuple(text.xy)) for text in ax.texts if text.get_text()}
+    assert names == {
         "low": (text_color("red"), (1, 0)),
-        "high": (text_color("blue"), (2, 9)),
-    }
+        "high": (text_color("blue"), (1, 9)),
+    }  # at the right edge
+    assert [tuple(leader.xy) for leader in ax.texts if not leader.get_text()] == [(1, 0), (2, 9)]
+
+
+def test_a_line_that_ends_at_the_edge_where_its_name_stands_needs_no_leader():
+    _, ax = plt.subplots()
+    ax.plot([0, 2], [0, 0.0], label="low")
+    ax.plot([0, 2], [0, 9.0], label="high")
+    ax.margins(x=0)
+    label_ends(ax)
+    assert [text.get_text() for text in ax.texts] == ["low", "high"]
 
 
 def test_steps_are_whole_numbers_without_an_empty_margin():

@@ -15,7 +15,7 @@ from rewardshape.report import page
 from rewardshape.report.page import write_report
 from rewardshape.theory import Alpha, objective
 from rewardshape.theory.dynamics import Gram, integrated_path
-from rewardshape.trace import RunFolder, read_trace
+from rewardshape.trace import RunFolder, TraceWriter, read_trace
 
 SET = "const s = document.querySelector('{}'); s.value = '{}'; s.dispatchEvent(new Event('{}'));"
 CONTRAST = Path(__file__).with_name("contrast.js").read_text(encoding="utf-8").partition("\n")[2]
@@ -88,6 +88,38 @@ def test_pairs_sort_filter_search_and_open_by_keyboard(tab, write, tmp_path):
     assert tab.run("document.querySelectorAll('.detail .course path.chosen').length") == 1
     tab.run("{" + SET.format("#pairs select:last-of-type", "rose", "change") + "}")
     assert tab.run(f"{ROWS}.length") == 0
+    assert tab.complaints() == []
+
+
+def test_a_pair_names_the_training_pairs_that_pushed_it_down_and_opens_their_texts(tab, tmp_path):
+    probe = {
+        "pair_id": ["a", "a"],
+        "response": ["chosen", "rejected"],
+        "num_tokens": [2, 2],
+        "ref_logp_sum": [None] * 2,
+    }
+    train = {"pair_id": ["x", "x", "y", "y"], "response": ["chosen", "rejected"] * 2, "num_tokens": [2] * 4,
+             "logp_sum": [-1.0] * 4, "ref_logp_sum": [None] * 4}  # fmt: skip
+    pushed = {"probe_pair_id": ["a", "a"], "pair_id": ["x", "y"], "influence": [-3.0, -1.0]}
+    mean = {"pair_id": ["x", "y"], "influence": [-3.0, 2.0]}
+    folder = RunFolder(tmp_path / "run")
+    folder.path.mkdir()
+    with TraceWriter(folder.path, probe) as writer:
+        writer.append(0, probe={"logp_sum": [-1.0, -2.0]}, influence=mean, influence_pairs=pushed)
+        writer.append(1, metrics={"learning_rate": 0.1}, train=train, probe={"logp_sum": [-2.0, -4.0]})
+    stated = {"name": "alphapo", "parameters": {"alpha": 0.0, "beta": 2.5, "gamma": 0.5}}
+    folder.manifest.write_text(json.dumps({"objective": stated, "run": {"seed": 0}}), encoding="utf-8")
+    texts = {"pair_id": "x", "prompt": "Who?", "responses": {"chosen": "<b>I</b>", "rejected": "You"}}
+    folder.pushing.write_text(json.dumps(texts) + "\n", encoding="utf-8")
+    tab.open(write_report(folder.path))
+    tab.click("#pairs tbody button")
+    said = tab.run("[...document.querySelectorAll('.pusher summary')].map(e => e.textContent)")
+    assert said == ["x −0.1500"]  # η/B times the influence: 0.1 / 2 · −3
+    assert "y −0.0500" in tab.run("document.querySelector('.detail').textContent")  # whose text was not kept
+    tab.run("document.querySelector('.pusher summary').focus()")
+    tab.key("Enter")
+    opened = tab.run("[...document.querySelectorAll('.pusher[open] .text')].map(e => e.textContent)")
+    assert opened == ["Who?", "<b>I</b>", "You"]
     assert tab.complaints() == []
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 from scipy import stats
 
-from rewardshape.analysis.samples import has_gold
-from rewardshape.report.samples import MAX_PROMPTS, MAX_TEXT, kl_curve, plot_kl, then_and_now
-from rewardshape.trace import read_trace
+from rewardshape.analysis.samples import has_gold, kl_curve
+from rewardshape.plotting import plot_kl
+from rewardshape.report.samples import MAX_PROMPTS, MAX_TEXT, then_and_now
+from rewardshape.trace import RunFolder, read_trace
 
 SUMS = {name: np.full((3, 4), -10.0) for name in ("chosen", "rejected")}
 PROMPTS, DRAWS = 30, 2
@@ -66,6 +69,10 @@ def test_the_first_sample_of_a_prompt_is_shown_then_and_now(write):
     assert [[side["text"] for side in pair] for pair in run["texts"]] == [
         [f"0-{i}-0", f"2-{i}-0"] for i in range(MAX_PROMPTS)
     ]
+    assert shown["asked"] == [""] * MAX_PROMPTS  # the run kept no texts of prompts
+    lines = [json.dumps({"prompt_id": f"p{i}", "prompt": f"What is {i}?"}) for i in range(PROMPTS)]
+    RunFolder(trace.folder).prompts.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    assert then_and_now(trace)["asked"] == [f"What is {i}?" for i in range(MAX_PROMPTS)]
     gold = trace.samples.query("step == 2 and prompt_id == 'p3'")["gold"].iloc[0]
     assert run["texts"][3][1]["gold"] == f"{gold:.2f}".replace("-", "−")
 
@@ -103,6 +110,6 @@ def test_long_texts_are_cut_and_absent_gold_is_absent(write):
 
 def test_a_trace_without_samples_has_nothing_to_show(write_run, tmp_path):
     trace = read_trace(write_run(tmp_path / "run", SUMS, num_tokens={name: [5] * 4 for name in SUMS}))
-    assert then_and_now(trace) == {"prompts": [], "runs": []}
+    assert then_and_now(trace) == {"prompts": [], "asked": [], "runs": []}
     assert not has_gold(trace.samples)
     assert isinstance(trace.samples, pd.DataFrame)

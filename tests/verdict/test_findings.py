@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
+from rewardshape.analysis import chosen_checkpoint
 from rewardshape.trace import read_trace
-from rewardshape.verdict.findings import findings
+from rewardshape.verdict.findings import Tables, findings
 
 PAIRS = 24
 TOKENS = {"chosen": np.full(PAIRS, 6), "rejected": np.full(PAIRS, 8)}
@@ -36,3 +39,20 @@ def test_a_fall_that_came_back_is_the_headline(write_run, tmp_path, rng):
     sums = {"chosen": course + noise, "rejected": -10 - 0.1 * np.arange(21)[:, None] + np.zeros(PAIRS)}
     found = findings(read_trace(write_run(tmp_path / "run", sums, num_tokens=TOKENS)))
     assert "fell 0.4 nats per token below step 0 (at step 8) and came back" in found.headline
+
+
+def test_of_a_sweep_the_answers_are_counted_and_the_step_to_take_is_judged_apart():
+    """On the kept sweep: what the verdicts say of each run, and what the prompts that did not choose say."""
+    trace = read_trace(Path(__file__).resolve().parents[2] / "figures" / "runs" / "embedded")
+    tables = Tables(trace)
+    found = findings(trace, tables)
+    at_one = [verdict.evidence.answers[0] for verdict in tables.verdicts.values()]
+    worse = [answer for answer in at_one if answer.word == "lost to worse answers"]
+    assert 0 < len(worse) < 4
+    assert f"worse in {len(worse)} of 4 runs" in found.answers[0]
+    assert [line.split(" against")[0] for line in found.answers] == ["answers at T = 1", "greedy answers"]
+    best = chosen_checkpoint(trace).set_index("run")
+    best = best.loc[best["gain"].idxmax()]
+    assert f"Stop at step {best['step']} of α = {best['alpha']:g}".replace("-", "−") in found.advice[0]
+    assert f"{best['gain']:+.2f} against step 0" in found.advice[0]
+    assert ("not beyond chance" in found.advice[0]) == (best["gain_low"] <= 0)
