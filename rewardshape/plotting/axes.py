@@ -116,7 +116,7 @@ def label_ends(ax: Axes) -> None:
         )
         if moved:
             leader = {"arrowstyle": "-", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 0, "color": color}
-            beside = offset_copy(edge, ax.figure, 11 / 72, 0)
+            beside = offset_copy(edge, ax.get_figure(root=True), 11 / 72, 0)
             ax.annotate(
                 "",
                 ends[i],
