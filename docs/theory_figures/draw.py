@@ -21,6 +21,8 @@ HERE = Path(__file__).parent
 SCORES = HERE.parent / "text_scores.csv"
 BREAK_EVEN = {"z = 0": -0.33, "z = 1": -1.03, "z = 2": -1.35, "z = 3": -1.54}  # of docs/theory.md, first row
 
+DASHES = ("-", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (6, 2, 1, 2)))  # one for each kind of text
+
 
 def main() -> None:
     with style(), plt.rc_context({"svg.hashsalt": "rewardshape"}):
@@ -43,17 +45,16 @@ def main() -> None:
 def plot_text_scores(table: pd.DataFrame, ax: Axes) -> None:
     """The share of texts of each kind below every log-probability per token, and where α = 0.25 begins to help."""
     kinds = table["kind"].unique()
-    for kind, color in zip(kinds, ordered_colors(len(kinds)), strict=True):
+    for kind, color, dashes in zip(kinds, ordered_colors(len(kinds)), DASHES, strict=True):
         scores = np.sort(table["score"][table["kind"] == kind])
-        ax.step(
-            scores, np.arange(1, len(scores) + 1) / len(scores), color=color, label=f"{kind} ({len(scores)})"
-        )
+        below = np.arange(1, len(scores) + 1) / len(scores)
+        ax.step(scores, below, where="post", color=color, linestyle=dashes, label=f"{kind} ({len(scores)})")
     for name, score in BREAK_EVEN.items():
         ax.axvline(score, color=FAINT, zorder=0)
         ax.annotate(name, (score, 0.02), rotation=90, fontsize="x-small", ha="right")
     ax.set_xlabel("log-probability per token (nats)")
     ax.set_ylabel("share of texts below")
-    ax.legend(fontsize="small")
+    ax.legend(fontsize="small", loc="upper left")
 
 
 if __name__ == "__main__":

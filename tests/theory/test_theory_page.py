@@ -38,21 +38,33 @@ def test_break_even_scores_of_the_published_settings(row, name):
     assert stated == pytest.approx(scores, abs=0.005)
 
 
-def test_where_the_chat_models_text_lies():
+KINDS = {
+    "its own answers, T = 1": "own, T = 1",
+    "its own answers, T = 0.7": "own, T = 0.7",
+    "answers of another small model": "small assistant",
+    "answers of a larger model": "large assistant",
+    "people's words": "people",
+}
+
+
+@pytest.mark.parametrize(("row", "kind"), KINDS.items())
+def test_where_the_chat_models_text_lies(row, kind):
     with open(Path(__file__).resolve().parents[2] / "docs" / "text_scores.csv", encoding="utf-8") as file:
-        scores = np.array([float(row["score"]) for row in csv.DictReader(file)])
-    text = re.sub(r"\s+", " ", PAGE)
-    assert f"{len(scores)} answers" in text
-    lowest, highest, middle = (
-        f"{value:.1f}".replace("-", "−") for value in (scores.min(), scores.max(), np.median(scores))
+        scores = np.array([float(line["score"]) for line in csv.DictReader(file) if line["kind"] == kind])
+    tables = [[float(cell.replace("−", "-")) for cell in line.split("|")[2:-1]] for line in PAGE.splitlines()
+              if line.startswith("|") and any(setting in line for setting in ROWS)]  # fmt: skip
+    thresholds = tables[0][1], tables[0][3], min(min(line) for line in tables)
+    middle, low, high = (
+        f"{value:.2f}".replace("-", "−") for value in (np.median(scores), *np.quantile(scores, (0.1, 0.9)))
     )
-    assert f"lie between {lowest} and {highest} nats per token, median {middle}" in text
-    rows = [[float(cell.replace("−", "-")) for cell in line.split("|")[2:-1]] for line in PAGE.splitlines()
-            if line.startswith("|") and any(row in line for row in ROWS)]  # fmt: skip
-    first, every = rows[0], min(min(row) for row in rows)
-    below = [int((scores < score).sum()) for score in (first[1], first[3], every)]
-    assert f"all {below[0]} below the first row's score at z = 1, {below[1]} below the one at z = 3" in text
-    assert f"at z = 3, {below[2]} below every score of the table" in text
+    below = " | ".join(f"{(scores < score).sum()} of {len(scores)}" for score in thresholds)
+    assert f"| {row} | {middle} ({low} to {high}) | {below} |" in PAGE
+    for score in thresholds:
+        assert f"below −{-score:.2f}" in PAGE
+    more = len(scores) - int((scores < thresholds[1]).sum())
+    if kind == "own, T = 0.7":
+        assert f"less for {(scores < thresholds[0]).sum()} of 24" in PAGE
+        assert f"*more* for {more} of 24" in PAGE
 
 
 def test_pull_left_is_as_the_page_says():
