@@ -21,7 +21,15 @@ transformers = pytest.importorskip("transformers")
 def _benchmarks(monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
     yield
-    for name in ("alpha_study", "alpha_tasks", "chat_task", "generations", "text_scores", "theories"):
+    for name in (
+        "alpha_study",
+        "alpha_tasks",
+        "chat_task",
+        "generations",
+        "text_scores",
+        "theories",
+        "three_d",
+    ):
         sys.modules.pop(name, None)
 
 
@@ -145,3 +153,23 @@ def test_the_four_theories_on_the_kept_runs_are_as_the_page_says():
     stated = [[float(cell.replace("−", "-")) for cell in line.split("|")[1:-1]] for line in table]
     found = theories(read_trace(root / "figures" / "runs" / "embedded")).drop(columns="step")
     np.testing.assert_allclose(found.to_numpy(float), stated, atol=0.0051)
+
+
+def test_the_small_network_starts_where_it_says_and_disperses_where_a_softmax_must(monkeypatch):
+    """To first order unseen responses gain exactly where the rejected response is the more probable one."""
+    import three_d
+
+    monkeypatch.setattr(three_d, "GAIN", 0.2)
+    signs = {}
+    for start, probabilities in three_d.STARTS.items():
+        networks = three_d.Networks(3, *probabilities)
+        state = networks.state()
+        for part, probability in zip(state, probabilities, strict=False):
+            np.testing.assert_allclose(part.exp().detach(), probability, rtol=1e-12)
+        before, then, later = three_d.train(three_d.contestants()["DPO"], networks)
+        for reached, gain in ((then, 0.2), (later, 0.6)):
+            moved = ((reached.chosen - before.chosen) - (reached.rejected - before.rejected)).mean(1)
+            assert ((moved >= gain) & (moved < gain + 0.1)).all()
+        signs[start] = np.sign(three_d.interval(then.unseen - before.unseen)[0])
+    assert signs["rejected improbable"] == -1
+    assert signs["rejected probable"] == 1
