@@ -90,14 +90,17 @@ def train(made: Objective, networks: Networks) -> list[State]:
     reached = [State(*(part.clone() for part in start)) for _ in range(2)]
     open_ = torch.ones(2, len(start.chosen), dtype=torch.bool)
     optimizer = torch.optim.SGD([networks.first, networks.second], lr=RATE, momentum=MOMENTUM)
+    earlier, gained = start, torch.zeros(len(start.chosen), dtype=torch.float64)
     for _ in range(STEPS):
         state = networks.state()
         gain = ((state.chosen - start.chosen) - (state.rejected - start.rejected)).detach().mean(1)
         for place, wanted in enumerate((GAIN, 3 * GAIN)):
             now = open_[place] & (gain >= wanted)
-            for kept, part in zip(reached[place], state, strict=True):
-                kept[now] = part.detach()[now]
+            share = ((wanted - gained) / (gain - gained))[now, None]  # of the step, up to that margin
+            for kept, was, part in zip(reached[place], earlier, state, strict=True):
+                kept[now] = was[now] + share * (part.detach()[now] - was[now])
             open_[place] &= ~now
+        earlier, gained = State(*(part.detach() for part in state)), gain
         if not open_.any():
             break
         loss = made.pair_loss(
