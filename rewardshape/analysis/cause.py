@@ -312,7 +312,7 @@ def _geometry(trace: Trace) -> pd.DataFrame:
             f"{trace.folder}: the trace holds no geometry; run the probe with --geometry-every K"
         )
     prompts = [
-        pd.DataFrame({"run": panel.run.name, "pair_id": panel.pair_ids, "prompt": panel.prompt_ids})
+        pd.DataFrame({"run": panel.run.name, "pair_id": panel.pair_ids, "prompt": panel.prompt_codes})
         for panel in probe_panels(trace)
         if panel.response == "chosen"
     ]

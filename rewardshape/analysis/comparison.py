@@ -76,7 +76,7 @@ def _compare_panels(first: Panel, second: Panel, seed: int) -> pd.DataFrame:
     first_change = first.change()[np.ix_(first_rows, pd.Index(first.pair_ids).get_indexer(pairs))]
     second_change = second.change()[np.ix_(second_rows, theirs.get_indexer(pairs))]
     difference = second_change - first_change
-    prompts = first.prompt_ids[pd.Index(first.pair_ids).get_indexer(pairs)]
+    prompts = first.prompt_codes[pd.Index(first.pair_ids).get_indexer(pairs)]
     low, high = mean_interval(difference, prompts, seed=seed)
     return pd.DataFrame(
         {

@@ -71,7 +71,7 @@ def decompose(trace: Trace, *, own: str | None = None, seed: int = 0) -> pd.Data
         }
         columns: dict[str, Any] = {"step": chosen.steps, "num_pairs": len(chosen.pair_ids)}
         for name, values in parts.items():
-            ends = mean_interval(values, chosen.prompt_ids, seed=seed)
+            ends = mean_interval(values, chosen.prompt_codes, seed=seed)
             columns |= with_interval(name, values.mean(1), *ends)
         if own is None:
             known = _by_samples(trace, chosen, parts["common"], seed)
@@ -88,16 +88,16 @@ def _by_own(trace: Trace, run: Run, own: str, common: np.ndarray, seed: int) -> 
     if not found:
         raise InputError(f"{run.folder}: no probe response is called {own!r}")
     lost = -found[0].change(per_token=False)
-    found_kl = with_interval("kl", lost.mean(1), *mean_interval(lost, found[0].prompt_ids, seed=seed))
+    found_kl = with_interval("kl", lost.mean(1), *mean_interval(lost, found[0].prompt_codes, seed=seed))
     excess = common + lost
-    ends = mean_interval(excess, found[0].prompt_ids, seed=seed)
+    ends = mean_interval(excess, found[0].prompt_codes, seed=seed)
     return found_kl | with_interval("excess", excess.mean(1), *ends)
 
 
 def _by_samples(trace: Trace, chosen: Panel, common: np.ndarray, seed: int) -> dict[str, Any]:
     """KL(π‖π₀) and the excess at every step, NaN where nothing was sampled."""
     run, steps = chosen.run, chosen.steps
-    of_pairs = resampled_means(common, chosen.prompt_ids, seed=seed)
+    of_pairs = resampled_means(common, chosen.prompt_codes, seed=seed)
     kl, low, high, excess_low, excess_high = (np.full(len(steps), np.nan) for _ in range(5))
     for step, by_prompt in _sampled_divergences(trace, run):
         for at in np.flatnonzero(steps == step):

@@ -49,7 +49,7 @@ def destination_curve(trace: Trace, *, seed: int = 0) -> pd.DataFrame:
     prompts = {
         (chosen.run.name, pair): prompt
         for chosen, _ in chosen_and_rejected(trace)
-        for pair, prompt in zip(chosen.pair_ids, chosen.prompt_ids, strict=True)
+        for pair, prompt in zip(chosen.pair_ids, chosen.prompt_codes, strict=True)
     }
     for run in trace.runs:
         mine = trace.destination[trace.destination["run"] == run.name]

@@ -14,6 +14,8 @@ import numpy as np
 import pandas as pd
 
 from rewardshape.analysis.panels import (
+    BY_SETTING,
+    SUMS,
     Panel,
     chosen_and_rejected,
     in_order,
@@ -23,7 +25,7 @@ from rewardshape.analysis.panels import (
     run_label,
     run_objective,
 )
-from rewardshape.analysis.resampling import mean_interval, share_interval, with_interval
+from rewardshape.analysis.resampling import ENDS, mean_interval, share_interval, with_interval
 from rewardshape.trace import Trace
 
 
@@ -72,14 +74,14 @@ def _panel_curve(panel: Panel, seed: int) -> pd.DataFrame:
         "response": panel.response,
         "num_pairs": num_pairs,
         "logp_sum": panel.sums["logp_sum"].mean(axis=1),
-        **_change("logp_sum_change", panel.change(per_token=False), panel.prompt_ids, seed),
+        **_change("logp_sum_change", panel.change(per_token=False), panel.prompt_codes, seed),
     }
-    for name in panel.sums:
-        kind = name.removesuffix("_sum").removesuffix("_logp")
-        curve[f"{kind}_mean"] = (panel.sums[name] / panel.num_tokens).mean(axis=1)
-        curve |= _change(f"{kind}_mean_change", panel.change(name), panel.prompt_ids, seed)
+    for column, sums in panel.sums.items():
+        name = SUMS[column]
+        curve[f"{name}_mean"] = (sums / panel.num_tokens).mean(axis=1)
+        curve |= _change(f"{name}_mean_change", panel.change(column), panel.prompt_codes, seed)
     fallen = panel.change() < 0
-    low, high = share_interval(fallen, panel.prompt_ids)
+    low, high = share_interval(fallen, panel.prompt_codes)
     curve |= {"share_fallen": fallen.mean(axis=1), "share_fallen_low": low, "share_fallen_high": high}
     return pd.DataFrame(curve)
 
@@ -110,18 +112,18 @@ def margin_curve(trace: Trace, *, seed: int = 0) -> pd.DataFrame:
     for chosen, rejected in chosen_and_rejected(trace):
         goal = run_objective(chosen.run)
         higher = in_order(chosen, rejected)
-        low, high = share_interval(higher, chosen.prompt_ids)
+        low, high = share_interval(higher, chosen.prompt_codes)
         margins = reward_margins(goal, chosen, rejected)
         curve = {
             **run_label(chosen.run),
             "step": chosen.steps,
             "num_pairs": len(chosen.pair_ids),
-            **_change("margin", margins, chosen.prompt_ids, seed),
-            **_change("logp_margin", logp_margins(chosen, rejected), chosen.prompt_ids, seed),
+            **_change("margin", margins, chosen.prompt_codes, seed),
+            **_change("logp_margin", logp_margins(chosen, rejected), chosen.prompt_codes, seed),
             "accuracy": higher.mean(axis=1),
             "accuracy_low": low,
             "accuracy_high": high,
-            **_at_target(margins, chosen.prompt_ids),
+            **_at_target(margins, chosen.prompt_codes),
         }
         tables.append(pd.DataFrame(curve))
     return pd.concat(tables, ignore_index=True)
@@ -174,12 +176,12 @@ def displacement_phases(trace: Trace, *, seed: int = 0) -> pd.DataFrame:
             "response": panel.response,
             "num_pairs": len(panel.pair_ids),
             "steps": int(panel.steps[-1]),
-            "onset": _onset(panel.steps, *mean_interval(change, panel.prompt_ids, seed=seed)),
+            "onset": _onset(panel.steps, *mean_interval(change, panel.prompt_codes, seed=seed)),
             "depth_step": int(panel.steps[lowest]),
             "peak_step": int(panel.steps[highest]),
             "recovered_share": (mean[-1] - mean[lowest]) / -mean[lowest] if mean[lowest] < 0 else np.nan,
         }
-        low, high = mean_interval(np.stack(list(moments.values())), panel.prompt_ids, seed=seed)
+        low, high = mean_interval(np.stack(list(moments.values())), panel.prompt_codes, seed=seed)
         for i, name in enumerate(moments):
             row |= {name: moments[name].mean(), f"{name}_low": low[i], f"{name}_high": high[i]}
         rows.append(row)
@@ -236,8 +238,8 @@ def summarise(curve: pd.DataFrame, margins: pd.DataFrame, phases: pd.DataFrame) 
         ),
     ]
     summary = pd.concat(parts, axis=1)
-    return summary.rename_axis("run").reset_index().sort_values(["alpha", "seed", "run"], ignore_index=True)
+    return summary.rename_axis("run").reset_index().sort_values(BY_SETTING, ignore_index=True)
 
 
 def _renamed(table: pd.DataFrame, old: str, new: str) -> pd.DataFrame:
-    return table[[old, f"{old}_low", f"{old}_high"]].rename(columns=lambda name: new + name.removeprefix(old))
+    return table.rename(columns={old + end: new + end for end in ENDS})[[new + end for end in ENDS]]

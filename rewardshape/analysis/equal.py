@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import isotonic_regression
 
-from rewardshape.analysis.panels import chosen_and_rejected, in_order, run_label
+from rewardshape.analysis.panels import BY_SETTING, chosen_and_rejected, in_order, run_label
 from rewardshape.analysis.resampling import (
     MIN_PROMPTS,
     drawn_counts,
@@ -99,14 +99,7 @@ def compare_at_equal(
     --------
     >>> compare_at_equal(read_trace("runs/sweep"), "logp_margin")       # doctest: +SKIP
     """
-    courses = _courses(trace, axis, seed)
-    if value is None:
-        furthest = min(course.followed.max() for course in courses)
-        value = float(furthest if axis == "step" else WITHIN_REACH * furthest)
-    found = [_row(course, axis, value) for course in courses]
-    if baseline is not None:
-        _add_differences(found, courses, baseline)
-    return pd.DataFrame([row for row, _ in found]).sort_values(["alpha", "seed", "run"], ignore_index=True)
+    return at_equal(trace, axis, value, baseline=baseline, seed=seed).rows
 
 
 def compare_along(
@@ -143,26 +136,34 @@ def compare_along(
         if baseline is not None:
             _add_differences(found, there, baseline, refuse=False, known=courses)
         tables.append(pd.DataFrame([row for row, _ in found]))
-    return pd.concat(tables, ignore_index=True).sort_values(
-        ["alpha", "seed", "run", "value"], ignore_index=True
-    )
+    return pd.concat(tables, ignore_index=True).sort_values([*BY_SETTING, "value"], ignore_index=True)
 
 
-def resampled_at(
-    trace: Trace, axis: Axis, value: float, runs: list[str], *, seed: int = 0
-) -> tuple[np.ndarray, int]:
-    """Change of the chosen responses of some runs at a common value, and of how many prompts.
+class AtEqual(NamedTuple):
+    """Runs where they have come equally far."""
 
-    Returns
-    -------
-    changes : array, shape (1 + resamples, runs)
-        Row 0 as measured, then every resample.
-    num_prompts : int
-    """
-    courses = {course.run.name: course for course in _courses(trace, axis, seed)}
-    found = {run: _row(courses[run], axis, value) for run in runs}
-    changes = np.stack([np.r_[found[run][0]["chosen_change"], found[run][1]] for run in runs], axis=1)
-    return changes, min(courses[run].num_prompts for run in runs)
+    rows: pd.DataFrame
+    """As `compare_at_equal` returns them."""
+    changes: dict[str, np.ndarray]
+    """Change of the chosen responses by run, nats per token: as measured, then in every resample, (1 + resamples,)."""
+    num_prompts: dict[str, int]
+    """By run."""
+
+
+def at_equal(
+    trace: Trace, axis: Axis, value: float | None = None, *, baseline: str | None = None, seed: int = 0
+) -> AtEqual:
+    """What `compare_at_equal` tells, and the resamples that its intervals are made of; the same arguments."""
+    courses = _courses(trace, axis, seed)
+    if value is None:
+        furthest = min(course.followed.max() for course in courses)
+        value = float(furthest if axis == "step" else WITHIN_REACH * furthest)
+    found = [_row(course, axis, value) for course in courses]
+    if baseline is not None:
+        _add_differences(found, courses, baseline)
+    rows = pd.DataFrame([row for row, _ in found]).sort_values(BY_SETTING, ignore_index=True)
+    there = {row["run"]: np.r_[row.get("chosen_change", np.nan), resampled] for row, resampled in found}
+    return AtEqual(rows, there, {course.run.name: course.num_prompts for course in courses})
 
 
 # --- courses -----------------------------------------------------------------------------------------------------
@@ -173,7 +174,7 @@ def _courses(trace: Trace, axis: Axis, seed: int, *, most: int | None = None) ->
         raise InputError(f"axis {axis!r}: choose logp_margin, kl or step")
     courses = []
     for chosen, rejected in chosen_and_rejected(trace):
-        run, prompts = chosen.run, chosen.prompt_ids
+        run, prompts = chosen.run, chosen.prompt_codes
         samples = _sampled(trace, run)
         resampled_kl = _resampled_kl(trace, run, seed) if axis == "kl" else None
         steps = chosen.steps if most is None else chosen.steps[evenly(len(chosen.steps), most)]

@@ -94,7 +94,7 @@ def pairs_table(trace: Trace) -> pd.DataFrame:
                 "chosen_sum_change": chosen.change(per_token=False)[-1],
                 "rejected_sum_change": rejected.change(per_token=False)[-1],
                 **run_label(chosen.run),
-                "prompt": chosen.prompt_ids,
+                "prompt": chosen.prompt_codes,
                 "chosen_tokens": chosen.num_tokens.astype(int),
                 "rejected_tokens": rejected.num_tokens.astype(int),
                 "length_difference": (chosen.num_tokens - rejected.num_tokens).astype(int),

@@ -14,7 +14,9 @@ from rewardshape.errors import InputError
 from rewardshape.theory import Objective, Responses, objective
 from rewardshape.trace import Run, Trace, read_probe_set
 
-SUMS = ("logp_sum", "greedy_logp_sum", "entropy_sum")
+# Columns of a trace that hold sums over the tokens of a response, and what tables call each.
+SUMS = {"logp_sum": "logp", "greedy_logp_sum": "greedy", "entropy_sum": "entropy"}
+BY_SETTING = ["alpha", "seed", "run"]  # the order of runs in tables
 
 
 class Panel(NamedTuple):
@@ -24,8 +26,10 @@ class Panel(NamedTuple):
     response: str
     steps: np.ndarray
     pair_ids: list[str]
-    prompt_ids: np.ndarray
-    """Equal numbers where pairs share a prompt; shape (pairs,)."""
+    prompt_ids: list[str]
+    """Of each pair; the pair's own id where nothing tells its prompt."""
+    prompt_codes: np.ndarray
+    """The same as numbers, in the order of first appearance: equal where pairs share a prompt; shape (pairs,)."""
     num_tokens: np.ndarray
     ref_logp_sum: np.ndarray | None
     sums: dict[str, np.ndarray]
@@ -99,14 +103,14 @@ def _panels(trace: Trace) -> Iterator[Panel]:
             )
             pair_ids = rows["pair_id"].unique().tolist()
             reference = wide["ref_logp_sum"][pair_ids].to_numpy(float)[0]
+            prompt_ids = [prompts.get(pair, pair) for pair in pair_ids]
             yield Panel(
                 run=run,
                 response=str(response),
                 steps=wide.index.to_numpy(),
                 pair_ids=pair_ids,
-                prompt_ids=pd.factorize(
-                    np.array([prompts.get(pair, pair) for pair in pair_ids], dtype=object)
-                )[0],
+                prompt_ids=prompt_ids,
+                prompt_codes=pd.factorize(np.array(prompt_ids, dtype=object))[0],
                 num_tokens=wide["num_tokens"][pair_ids].to_numpy(float)[0],
                 ref_logp_sum=None if np.isnan(reference).any() else reference,
                 sums={

@@ -134,11 +134,14 @@ def percentile_interval(resampled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return low, high
 
 
+ENDS = ("", "_low", "_high")  # of the names of a mean and of the ends of its interval
+
+
 def with_interval(
     name: str, mean: np.ndarray | float, low: np.ndarray | float, high: np.ndarray | float
 ) -> dict[str, np.ndarray | float]:
     """A mean and its interval as columns of a table: ``name``, ``name_low``, ``name_high``."""
-    return {name: mean, f"{name}_low": low, f"{name}_high": high}
+    return dict(zip((name + end for end in ENDS), (mean, low, high), strict=True))
 
 
 def mean_interval(

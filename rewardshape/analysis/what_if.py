@@ -137,9 +137,8 @@ def _outcomes(
     seeds = {seed for _, seed in far}
     value = {seed: WITHIN_REACH * min(most[key] for key in far if key[1] == seed) for seed in seeds}
     found: dict[str, dict[tuple[str, Any], Outcome]] = {measure: {} for measure in MEASURES}
-    named = _prompts(trace)
     for key, (chosen, rejected) in panels.items():
-        prompts = named.reindex(chosen.pair_ids)
+        prompts = pd.Series(chosen.prompt_ids, index=chosen.pair_ids)
         ordered = in_order(chosen, rejected)[-1].astype(float)
         found["accuracy"][key] = Outcome(pd.Series(ordered, index=chosen.pair_ids), prompts)
         if key in far:
@@ -152,15 +151,6 @@ def _outcomes(
         if gold is not None:
             found["gold"][key] = Outcome(gold, pd.Series(gold.index, index=gold.index))
     return found, float(np.mean(list(value.values()))) if value else np.nan
-
-
-def _prompts(trace: Trace) -> pd.Series:
-    """The prompt of every probe pair, by the pair's id; without one recorded, each has its own."""
-    probe = (
-        trace.responses[trace.responses["split"] == "probe"].drop_duplicates("pair_id").set_index("pair_id")
-    )
-    own = pd.Series(probe.index, index=probe.index)
-    return own if "prompt_id" not in probe else probe["prompt_id"].fillna(own)
 
 
 def _gain(chosen: Panel, rejected: Panel) -> np.ndarray:

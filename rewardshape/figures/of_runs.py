@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rewardshape.analysis import (
-    compare_at_equal,
+    compare_along,
     difference_curves,
     displacement_curve,
     displacement_summary,
@@ -21,7 +21,9 @@ from rewardshape.analysis import (
     pairs_table,
     prediction_quality,
     predictions,
+    settings_along,
 )
+from rewardshape.analysis.comparison import baseline_setting
 from rewardshape.analysis.destination import destination_curve, moved_tokens
 from rewardshape.analysis.distributions import pair_levels, win_rates
 from rewardshape.analysis.overlaps import gradient_cosines, kernel_cosines
@@ -55,25 +57,22 @@ def _final(trace: Trace) -> Figure:
     return figure
 
 
-def _at_equal_margin(trace: Trace) -> pd.DataFrame:
-    return compare_at_equal(trace, "logp_margin")
+def _along_margin(trace: Trace) -> pd.DataFrame:
+    return compare_along(trace, "logp_margin", baseline=baseline_setting(trace))
+
+
+def _above_baseline(runs: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    return sweep.plot_along(settings_along(runs), ax)
 
 
 def _equal_margin(trace: Trace) -> Figure:
-    figure, axes = plt.subplots(1, 3, figsize=(BOTH_COLUMNS, 2.4))
-    rows = _at_equal_margin(trace)
-    sweep.plot_at_equal(rows, axes[0])
-    reached = rows[rows["reached"]]
-    if len(reached) and reached["setting"].is_unique:
-        base = str(reached["run"].iloc[int(reached["alpha"].abs().fillna(np.inf).to_numpy().argmin())])
-        sweep.plot_paired_at_equal(compare_at_equal(trace, "logp_margin", baseline=base), axes[1])
-        [label] = [run.label for run in trace.runs if run.name == base]
-        axes[1].set_ylabel(f"chosen above that of {plain(label)}\n(nats per token, paired)")
-    else:
-        axes[1].set_axis_off()
-    sweep.plot_fallen_at_equal(rows, axes[2])
-    axes[0].set_xlabel(axes[2].get_xlabel())
-    figure.suptitle(f"at {sweep.common_value(rows)}", fontsize="medium")
+    figure, axes = plt.subplots(1, 2, figsize=(BOTH_COLUMNS, 2.5), sharex=True)
+    settings = settings_along(_along_margin(trace))
+    sweep.plot_along(settings.drop(columns="difference", errors="ignore"), axes[0])
+    sweep.plot_along(settings, axes[1])
+    base = baseline_setting(trace)
+    label = next(run.setting_label for run in trace.runs if run.setting == base)
+    axes[1].set_ylabel(f"chosen above that of {plain(label)}\n(nats per token, paired)")
     return figure
 
 
@@ -167,8 +166,8 @@ PICTURES = {
     ),
     "responses": Picture(
         "Every kind of response measured on the probe set, and the greedy response at the positions of the chosen "
-        "one: where the probability goes while chosen and rejected move. One colour for each kind: like the chosen, "
-        "like the rejected, irrelevant, random. Bands: 95 % over pairs, of chosen and rejected.",
+        "one: where the probability goes while chosen and rejected move. Colours follow the order in which the "
+        "responses are given. Bands: 95 % over pairs, of chosen and rejected.",
         several=False,
         panel=(displacement_curve, displacement.plot_responses),
         size=(COLUMN_WIDTH, 3.2),
@@ -196,12 +195,12 @@ PICTURES = {
         drawn=_final,
     ),
     "equal_margin": Picture(
-        "Each run at the step where its log-prob margin has grown by the same amount: what is left of the effect of α "
-        "once its effect on the speed is taken out. Left: change of the chosen log-probability. Middle: how far above "
-        "the setting named at the axis it stands, pair by pair. Right: share of pairs whose chosen response fell. "
-        "Bars: 95 % over pairs.",
+        "The settings of a sweep at equal log-prob margin, along all that it gained, each to where it got: what is "
+        "left of the effect of α once its effect on the speed is taken out. Left: change of the chosen "
+        "log-probability. Right: how far above the setting named at the axis it stands, pair by pair. Bands: 95 % "
+        "over prompts, or over seeds where there are several.",
         several=True,
-        panel=(_at_equal_margin, sweep.plot_at_equal),
+        panel=(_along_margin, _above_baseline),
         drawn=_equal_margin,
     ),
     "predicted_vs_measured": Picture(

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from rewardshape.errors import InputError
 from rewardshape.numbers import number
 from rewardshape.plotting.axes import axis, label_ends, require_one_run, step_axis, styled, zero_line
-from rewardshape.plotting.style import DASHES, OTHERS, RESPONSE_COLORS, plain
+from rewardshape.plotting.style import DASHES, RESPONSE_COLORS, ordered_colors, plain
 
 
 @styled
@@ -66,11 +66,11 @@ def plot_responses(curve: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """
     ax = axis(ax)
     require_one_run(curve)
-    groups = response_groups(curve["response"].unique())
+    looks = response_looks(curve["response"].unique())
     zero_line(ax)
     for response, rows in curve.groupby("response", sort=False):
         name = plain(str(response).replace("_", " "))
-        ax.plot(rows["step"], rows["logp_mean_change"], label=name, **groups[str(response)])
+        ax.plot(rows["step"], rows["logp_mean_change"], label=name, **looks[str(response)])
         if str(response) in RESPONSE_COLORS:
             low, high = rows["logp_mean_change_low"], rows["logp_mean_change_high"]
             band = RESPONSE_COLORS[str(response)]
@@ -143,35 +143,17 @@ def _bin_means(ax: Axes, x: np.ndarray, y: np.ndarray) -> None:
     ax.errorbar(places, means, yerr=errors, fmt="D-", color="black", markersize=3, capsize=2, linewidth=0.9)
 
 
-KINDS = {
-    "chosen": ("chosen",),
-    "rejected": ("rejected", "reject"),
-    "irrelevant": ("irr",),
-    "random": ("random",),
-}
-KIND_COLORS = {
-    "chosen": "#56B4E9",
-    "rejected": "#E69F00",
-    "irrelevant": OTHERS[0],
-    "random": OTHERS[1],
-    "": "#8C6D31",
-}
+def response_looks(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Colour, dashes and width of every response: those of a pair have their own, the others follow in the order given.
 
-
-def response_groups(names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Colour, dashes and width of every response: one colour for each kind, dashes within it.
-
-    Chosen and rejected have their own. Others take the colour of the kind their name begins with: like the chosen one,
-    like the rejected one, irrelevant, random, or none of these.
+    Neighbours in that order have neighbouring colours, so that what is listed together is seen together.
     """
-    looks: dict[str, dict[str, Any]] = {}
-    counted: dict[str, int] = {}
-    for name in map(str, names):
-        if name in RESPONSE_COLORS:
-            looks[name] = {"color": RESPONSE_COLORS[name], "linewidth": 1.8, "linestyle": "-"}
-            continue
-        kind = next((kind for kind, starts in KINDS.items() if name.startswith(starts)), "")
-        dashes = DASHES[counted.get(kind, 0) % len(DASHES)]
-        counted[kind] = counted.get(kind, 0) + 1
-        looks[name] = {"color": KIND_COLORS[kind], "linewidth": 1.0, "linestyle": dashes}
-    return looks
+    named = [str(name) for name in names]
+    others = [name for name in named if name not in RESPONSE_COLORS]
+    colors = dict(zip(others, ordered_colors(len(others)), strict=True))
+    return {
+        name: {"color": RESPONSE_COLORS[name], "linewidth": 1.8, "linestyle": "-"}
+        if name in RESPONSE_COLORS
+        else {"color": colors[name], "linewidth": 1.0, "linestyle": DASHES[others.index(name) % len(DASHES)]}
+        for name in named
+    }

@@ -93,7 +93,7 @@ def write_results(trace: Trace) -> Results:
     if any("what_if" in run.manifest for run in trace.runs):
         made("the table of what each change did", try_out)
     made("the figures", lambda: draw_all(trace, files.figures))
-    made("the report", lambda: write_report(trace.folder))
+    made("the report", lambda: write_report(trace))
     return Results(compared, problems)
 
 

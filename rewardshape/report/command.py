@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from rewardshape.errors import InputError, printable
-from rewardshape.report.page import unfinished, write_page, write_report
+from rewardshape.report.page import unfinished, write_report
 from rewardshape.terminal import answered, parser_of
 from rewardshape.trace import RunFolder, read_trace
 
@@ -60,7 +60,7 @@ def watch(folder: Path, going: Callable[[], bool] = lambda: True) -> Iterator[Pa
             try:
                 trace = read_trace(folder, repair=True)
                 more = unfinished(trace)  # when it was read: what ends meanwhile gets another page
-                yield write_page(trace, live=more)
+                yield write_report(trace, live=more)
                 if not more:
                     return
             except InputError:

@@ -38,13 +38,13 @@ REFRESH = (
 )
 
 
-def write_report(folder: str | Path, *, live: bool = False) -> Path:
+def write_report(source: str | Path | Trace, *, live: bool = False) -> Path:
     """Write ``report.html`` into a run folder or a sweep folder, from what its trace holds so far.
 
     Parameters
     ----------
-    folder : path
-        A run folder, or the folder of several.
+    source : path or Trace
+        A run folder, the folder of several, or what was read of one.
     live : bool
         Whether the page is to read itself again while a run is going on.
 
@@ -63,14 +63,9 @@ def write_report(folder: str | Path, *, live: bool = False) -> Path:
     >>> write_report("runs/embedded")        # doctest: +SKIP
     PosixPath('runs/embedded/report.html')
     """
-    trace = read_trace(folder, repair=True)
-    return write_page(trace, live=live and unfinished(trace))
-
-
-def write_page(trace: Trace, *, live: bool = False) -> Path:
-    """Write ``report.html`` into the folder of a trace that has been read; `live` as for `render`."""
+    trace = source if isinstance(source, Trace) else read_trace(source, repair=True)
     file = RunFolder(trace.folder).report
-    write_whole(file, render(trace, live=live))
+    write_whole(file, render(trace, live=live and unfinished(trace)))
     return file
 
 

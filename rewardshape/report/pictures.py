@@ -25,7 +25,7 @@ from rewardshape.numbers import interval, signed
 from rewardshape.plotting import cause, displacement, distributions, overoptimization, sweep, what_if
 from rewardshape.plotting.style import RESPONSE_COLORS
 from rewardshape.plotting.thinning import extremes
-from rewardshape.report.charts import MAX_POINTS, Chart, Drawer, rounded
+from rewardshape.report.charts import MAX_POINTS, Chart, Drawer
 from rewardshape.verdict.findings import Tables
 
 MAX_STEPS = 400  # of the accuracy of a setting
@@ -249,9 +249,14 @@ def _samples(tables: Tables, drawer: Drawer) -> Iterator[Chart]:
             f"Gold reward of the samples against the distance from the reference. Bars: 95 % over prompts.{fits}",
             "path",
         )
-        for one in chart.data["lines"]:
-            rows = curve[curve["gold"].map(rounded).isin([v for v in one["y"] if v is not None])]
-            one["steps"] = rows["step"].tolist() if len(rows) == len(one["x"]) else None
+        for one in chart.data["lines"]:  # of each setting the first run's points
+            mine = (
+                curve
+                if one["setting"] is None
+                else curve[curve["setting"] == drawer.settings[one["setting"]]]
+            )
+            rows = mine[mine["run"] == mine["run"].iloc[0]]
+            one["steps"] = rows["step"].sort_values().tolist() if len(rows) == len(one["x"]) else None
         yield _named(chart, "gold")
     with contextlib.suppress(InputError):  # samples of one step
         yield _front(tables, drawer)

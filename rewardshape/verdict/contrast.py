@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from rewardshape.analysis.equal import WITHIN_REACH, compare_at_equal, resampled_at
+from rewardshape.analysis.equal import WITHIN_REACH, at_equal
 from rewardshape.analysis.resampling import CONFIDENCE, MIN_TESTED
 from rewardshape.trace import Trace
 
@@ -155,8 +155,8 @@ def contrast(trace: Trace, furthest: dict[str, float], excluded: dict[str, str])
             f" ({'; '.join(f'{name}: {why}' for name, why in left_out.items())})." if left_out else "."
         )
     value = WITHIN_REACH * min(furthest[run.name] for run in runs)
-    rows = compare_at_equal(trace, "logp_margin", value)
-    rows = rows[rows["run"].isin([run.name for run in runs])]
+    equal = at_equal(trace, "logp_margin", value)
+    rows = equal.rows[equal.rows["run"].isin([run.name for run in runs])]
     table = rows.pivot_table(index="seed", columns="setting", values="chosen_change", dropna=False).dropna()
     if len(table) > 1:
         names = list(table.columns)
@@ -165,7 +165,8 @@ def contrast(trace: Trace, furthest: dict[str, float], excluded: dict[str, str])
     else:
         one = rows.drop_duplicates("setting")
         names = one["setting"].tolist()
-        drawn, prompts = resampled_at(trace, "logp_margin", value, one["run"].tolist())
+        drawn = np.stack([equal.changes[run] for run in one["run"]], axis=1)
+        prompts = min(equal.num_prompts[run] for run in one["run"])
         if prompts < MIN_TESTED:
             return f"Settings are set against each other from {MIN_TESTED} prompts on; the probe set has {prompts}."
         found = range_over_resamples(drawn, prompts)

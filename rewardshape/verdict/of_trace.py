@@ -80,7 +80,7 @@ def evidence_of_trace(trace: Trace) -> list[Evidence]:
 def _evidence(trace: Trace, chosen: Panel, rejected: Panel) -> Evidence:
     goal, run = run_objective(chosen.run), chosen.run
     length = float(chosen.num_tokens.mean())
-    prompts = len(np.unique(chosen.prompt_ids))
+    prompts = len(np.unique(chosen.prompt_codes))
     steps = trace.steps[trace.steps["run"] == run.name]
     losses, margins = _pair_losses(goal, chosen, rejected), _margins(goal, chosen, rejected)
     broken = _broken(chosen, rejected, steps)
@@ -137,7 +137,7 @@ def levels_of_pairs(chosen: Panel, rejected: Panel) -> dict[str, Any]:
     whole = chosen.change()
     mean = whole.mean(axis=1)
     rows = np.unique(np.r_[evenly(len(mean), MAX_STEPS), mean.argmin(), mean.argmax()])
-    change, steps, prompts = whole[rows], chosen.steps[rows], chosen.prompt_ids
+    change, steps, prompts = whole[rows], chosen.steps[rows], chosen.prompt_codes
     mean = mean[rows]
     lowest, highest = int(mean.argmin()), int(mean.argmax())
     end = change[-1]
@@ -306,11 +306,11 @@ def _held_out(chosen: Panel, losses: np.ndarray | None) -> HeldOut | None:
     rise = losses[-1] - losses[rows]
     step = int(chosen.steps[rows[best]])
     above = bool(best == 0 and rise[best].mean() > 0)
-    if len(np.unique(chosen.prompt_ids)) < MIN_TESTED:
+    if len(np.unique(chosen.prompt_codes)) < MIN_TESTED:
         worse = rise[best].mean() > MUCH_WORSE_LOSS * abs(mean.min())
         return HeldOut("held-out loss", step, True if worse else None, above_start=above)
-    error = mean_error(rise, chosen.prompt_ids)[best]
-    drawn = studentised(rise, chosen.prompt_ids).max(axis=1)
+    error = mean_error(rise, chosen.prompt_codes)[best]
+    drawn = studentised(rise, chosen.prompt_codes).max(axis=1)
     chance = float((drawn >= rise[best].mean() / error).mean()) if error > 0 else 1.0
     worse = chance <= 2 * CHANCE_LIKELY and rise[best].mean() > WORSE_LOSS * abs(mean.min())
     return HeldOut("held-out loss", step, bool(worse), chance, above)
