@@ -10,6 +10,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 # Two test processes on two cores: threads that wait for each other are many times slower than one each.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import gc
 import importlib.util
 import json
 from collections.abc import Callable
@@ -56,6 +57,12 @@ def pytest_runtest_makereport():
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report():
     return _no_skips((yield))
+
+
+def pytest_collection_finish():
+    """What is imported by now stays: every training collects garbage, and need not look through it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

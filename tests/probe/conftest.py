@@ -10,11 +10,25 @@ import torch
 
 from rewardshape.data import embedded
 from rewardshape.probe.__main__ import main
+from tests import drawing
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread():
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _undrawn():
+    with drawing.undrawn():
+        yield
+
+
+@pytest.fixture
+def drawn():
+    """For a test that looks at the pictures or the page of a command."""
+    with drawing.drawn():
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -39,13 +53,14 @@ def probe(checkpoint: str, pairs_file: str) -> Callable[..., int]:
         "--batch-size": "8",
         "--probe-pairs": "12",
         "--learning-rate": "1e-3",
+        "--checkpoint-every": "100",  # one at the end
         "--alpha": "0.25",
     }
 
     def run(output: Path, *flags: str) -> int:
-        defaults = [word for flag, value in small.items() if flag not in flags for word in (flag, value)]
-        if {"--objective", "--preset"} & set(flags):
-            defaults = defaults[: defaults.index("--alpha")] if "--alpha" in defaults else defaults
+        without = {"--alpha"} if {"--objective", "--preset"} & set(flags) else set()
+        given = {flag: value for flag, value in small.items() if flag not in {*flags, *without}}
+        defaults = [word for pair in given.items() for word in pair]
         return main([checkpoint, "--data", pairs_file, "--output", str(output), "--quiet", *defaults, *flags])
 
     return run

@@ -47,9 +47,8 @@ def manifest(folder: Path) -> dict[str, Any]:
     ids=["nothing", "a sweep"],
 )
 def test_the_same_words_make_the_same_run(
-    words, keywords, runs, checkpoint, pairs_file, tmp_path, monkeypatch
+    words, keywords, runs, checkpoint, pairs_file, tmp_path
 ):
-    monkeypatch.setattr("rewardshape.probe.show.draw_all", lambda *_: None)  # not what is compared
     run_probe(checkpoint, pairs_file, output=tmp_path / "call", **SMALL, **keywords)
     settings = Settings().replace(
         checkpoint=checkpoint, data=pairs_file, output=tmp_path / "run", **SMALL, **keywords
@@ -132,8 +131,7 @@ def record(folder: Path) -> bytes:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_data_in_memory_are_those_of_the_file(form, checkpoint, pairs_file, from_file, tmp_path, monkeypatch):
-    monkeypatch.setattr("rewardshape.probe.show.draw_all", lambda *_: None)
+def test_data_in_memory_are_those_of_the_file(form, checkpoint, pairs_file, from_file, tmp_path):
     data = FORMS[form](rows(pairs_file), tmp_path)
     trace = run_probe(checkpoint, data, output=tmp_path / "run", **SMALL)
     assert record(trace.folder) == record(from_file)
@@ -148,7 +146,7 @@ def test_a_bad_row_in_memory_is_named_by_its_number(checkpoint, pairs_file, tmp_
 
 
 def test_a_model_in_memory_is_that_of_the_folder_and_stays_as_it_was(
-    checkpoint, pairs_file, from_file, tmp_path
+    checkpoint, pairs_file, from_file, tmp_path, drawn
 ):
     model = AutoModelForCausalLM.from_pretrained(checkpoint).train()
     before = {name: weight.clone() for name, weight in model.named_parameters()}

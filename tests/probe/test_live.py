@@ -91,7 +91,7 @@ def test_a_command_that_is_killed_leaves_no_writer_behind(going):
     )
 
 
-def test_a_run_that_asks_for_it_has_a_page_that_rests_at_the_end(probe, tmp_path: Path, monkeypatch):
+def test_a_run_that_asks_for_it_has_a_page_that_rests_at_the_end(probe, tmp_path: Path, drawn, monkeypatch):
     asked = []
     monkeypatch.setattr(
         "rewardshape.probe.run.live_page", lambda folder: asked.append(folder) or live_page(folder)

@@ -119,7 +119,7 @@ def test_what_cannot_be_made_is_a_line_and_the_rest_is_made(sweep, monkeypatch):
 
     monkeypatch.setattr("rewardshape.probe.show.draw_all", fails)
     monkeypatch.setattr(
-        "rewardshape.probe.show.write_report", lambda folder: (folder / "report.html").touch()
+        "rewardshape.probe.show.write_report", lambda trace: (trace.folder / "report.html").touch()
     )
     results = write_results(sweep)
     assert results.problems == ["the figures could not be made (RuntimeError: no ink); the trace is whole"]

@@ -18,6 +18,7 @@ from rewardshape import read_trace
 from rewardshape.probe import __main__ as program
 from rewardshape.probe.__main__ import main
 from rewardshape.probe.lock import locked
+from tests import drawing
 
 SMALL = ["--steps", "3", "--batch-size", "4", "--probe-pairs", "6", "--learning-rate", "1e-3"]
 
@@ -39,7 +40,8 @@ def started(*flags: str, **keywords) -> subprocess.Popen[str]:
 def sweep(checkpoint: str, pairs_file: str, tmp_path_factory) -> tuple[int, Path]:
     """Three values of α, of which the second ends in an infinite loss; what main returned, and the folder."""
     folder = tmp_path_factory.mktemp("sweep") / "run"
-    return main(words(checkpoint, pairs_file, folder, "--alpha", "0", "600", "0.25", "--quiet")), folder
+    with drawing.drawn():
+        return main(words(checkpoint, pairs_file, folder, "--alpha", "0", "600", "0.25", "--quiet")), folder
 
 
 def test_a_sweep_goes_on_past_a_run_that_diverges(sweep):
@@ -77,7 +79,7 @@ def test_what_is_left_of_a_sweep_is_done_on_resume(sweep):
     assert left.read_bytes() == expected
 
 
-def test_a_figure_that_cannot_be_drawn_is_a_note(checkpoint, pairs_file, tmp_path, monkeypatch, capsys):
+def test_a_figure_that_cannot_be_drawn_is_a_note(checkpoint, pairs_file, tmp_path, drawn, monkeypatch, capsys):
     def broken(*_: object) -> None:
         raise ValueError("no such colour")
 
