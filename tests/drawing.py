@@ -1,4 +1,4 @@
-"""Pictures and page of the commands that tests run: they take most of a small run's time, and few tests look at them."""
+"""Pictures and page of the commands that tests run: most of a small run's time, and few tests look at them."""
 
 from __future__ import annotations
 

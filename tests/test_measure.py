@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +17,8 @@ from rewardshape import InputError, judge, read_trace
 from rewardshape import measure as measure_module
 from rewardshape.data import embedded
 from rewardshape.measure import by_step, main, step_of
+from tests import drawing
+from tests.processes import Python, lines_in
 
 STEPS = (2, 4, 10)  # of which names in the order of letters would put the last first
 
@@ -31,6 +29,12 @@ def logp(model: Any, tokenizer: Any, prompt: str, response: str) -> torch.Tensor
     ids = torch.tensor([[*tokenizer(prompt + response)["input_ids"], tokenizer.eos_token_id]])
     logps = model(ids).logits[0, :-1].double().log_softmax(-1).gather(-1, ids[0, 1:, None])
     return logps[first - 1 :].sum()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _undrawn():
+    with drawing.undrawn():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +100,8 @@ def words(loop: dict[str, Any], base: str, output: Path, *more: str) -> list[str
 @pytest.fixture(scope="module")
 def measured(loop, base, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("measured") / "run"
-    assert main(words(loop, base, folder)) == 0
+    with drawing.drawn():
+        assert main(words(loop, base, folder)) == 0
     return folder
 
 
@@ -141,13 +146,8 @@ def test_each_checkpoint_is_loaded_once_and_those_that_are_recorded_not_again(
 
 def test_killed_and_resumed_it_records_what_it_would_have(loop, base, measured, tmp_path):
     output = tmp_path / "run"
-    command = [sys.executable, "-m", "rewardshape.measure", *words(loop, base, output)]
-    process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 200
-    while time.monotonic() < deadline and process.poll() is None:
-        if (output / "trace.jsonl").is_file() and (output / "trace.jsonl").read_bytes().count(b"\n") >= 2:
-            break
-        time.sleep(0.01)
+    process = Python("-m", "rewardshape.measure", *words(loop, base, output))
+    process.until(lambda: lines_in(output / "trace.jsonl") >= 2)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert main(words(loop, base, output, "--resume")) == 0

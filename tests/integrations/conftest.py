@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import runpy
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,18 @@ from rewardshape.data import embedded
 @pytest.fixture(scope="session")
 def checkpoint() -> str:
     return str(embedded.checkpoint_path())
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """`scripted(script, *words)`: what ``python script words`` does, in this process, which has torch already."""
+
+    def run(script: object, *words: object) -> None:
+        monkeypatch.setattr(sys, "argv", [str(script), *map(str, words)])
+        monkeypatch.syspath_prepend(str(Path(str(script)).parent))
+        runpy.run_path(str(script), run_name="__main__")
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +19,7 @@ from rewardshape import InputError, ProbeCallback, judge, objective, read_trace
 from rewardshape.integrations.trl import shaped
 from rewardshape.theory import compose
 from tests.integrations.small_run import ARGUMENTS, probe_rows
+from tests.processes import Python, lines_in
 
 trl = pytest.importorskip("trl", reason="TRL is an extra: pip install 'rewardshape[trl]'")
 
@@ -54,30 +52,20 @@ def made(checkpoint: str, rows: list[dict[str, str]], tmp_path: Path):
 # --- going on -------------------------------------------------------------------------------------------------------
 
 
-def test_a_killed_run_goes_on_and_records_what_it_would_have(checkpoint, pairs_file, tmp_path):
+def test_a_killed_run_goes_on_and_records_what_it_would_have(checkpoint, pairs_file, tmp_path, scripted):
     script = Path(__file__).parent / "resumed_dpo.py"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
     def words(name: str) -> list[str]:
-        return [sys.executable, str(script), checkpoint, str(pairs_file), str(tmp_path / name)]
+        return [str(script), checkpoint, str(pairs_file), str(tmp_path / name)]
 
-    subprocess.run(words("whole"), env=environment, check=True, capture_output=True, timeout=300)
-    process = subprocess.Popen(
-        words("killed"), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    trace, deadline = tmp_path / "killed" / "rewardshape" / "trace.jsonl", time.monotonic() + 240
-    while time.monotonic() < deadline and process.poll() is None:
-        if (
-            list((tmp_path / "killed").glob("checkpoint-*/trainer_state.json"))
-            and trace.read_bytes().count(b"\n") > 4
-        ):
-            break
-        time.sleep(0.01)
+    scripted(*words("whole"))
+    process, trace = Python(*words("killed")), tmp_path / "killed" / "rewardshape" / "trace.jsonl"
+    saved = (tmp_path / "killed").glob
+    process.until(lambda: bool(list(saved("checkpoint-*/trainer_state.json"))) and lines_in(trace) > 4)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert read_trace(trace.parent).steps["step"].max() < 8
-    done = subprocess.run(words("killed"), env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    scripted(*words("killed"))
     whole, killed = (probe_rows(tmp_path / name / "rewardshape") for name in ("whole", "killed"))
     assert killed["step"].tolist() == whole["step"].tolist()
     np.testing.assert_array_equal(killed["ref_logp_sum"], whole["ref_logp_sum"])

@@ -9,7 +9,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ from rewardshape import InputError, Recorder, judge, objective, read_trace
 from rewardshape.integrations.models import inner_of
 from rewardshape.report import write_report
 from tests.integrations.small_run import probe_rows
+from tests.processes import Python
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
 DPO = objective("dpo", beta=0.1)
@@ -205,18 +205,16 @@ def run(*words: object) -> str:
     return done.stdout
 
 
-def test_the_plain_loop_records_and_goes_on_after_a_kill(checkpoint, pairs_file, tmp_path):
+def test_the_plain_loop_records_and_goes_on_after_a_kill(checkpoint, pairs_file, tmp_path, scripted):
     loop = EXAMPLES / "plain_loop.py"
-    run(loop, checkpoint, pairs_file, tmp_path / "whole", 4)
-    words = [sys.executable, str(loop), checkpoint, str(pairs_file), str(tmp_path / "killed")]
-    process = subprocess.Popen([*words, "400"], env=environment(), stdout=subprocess.DEVNULL)
-    saved, deadline = tmp_path / "killed" / "loop.pt", time.monotonic() + 120
-    while not saved.exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
+    scripted(loop, checkpoint, pairs_file, tmp_path / "whole", 4)
+    saved = tmp_path / "killed" / "loop.pt"
+    process = Python(loop, checkpoint, pairs_file, tmp_path / "killed", 400)
+    process.until(saved.exists)
     process.send_signal(signal.SIGKILL)
     process.wait()
     done = torch.load(saved, weights_only=True)["step"]
-    run(loop, checkpoint, pairs_file, tmp_path / "killed", max(4, done))
+    scripted(loop, checkpoint, pairs_file, tmp_path / "killed", max(4, done))
     whole, killed = (probe_rows(tmp_path / name / "rewardshape") for name in ("whole", "killed"))
     both = killed[killed["step"] <= 4]
     assert sorted(set(both["step"])) == [0, 1, 2, 3, 4]

@@ -46,9 +46,7 @@ def manifest(folder: Path) -> dict[str, Any]:
     ],
     ids=["nothing", "a sweep"],
 )
-def test_the_same_words_make_the_same_run(
-    words, keywords, runs, checkpoint, pairs_file, tmp_path
-):
+def test_the_same_words_make_the_same_run(words, keywords, runs, checkpoint, pairs_file, tmp_path):
     run_probe(checkpoint, pairs_file, output=tmp_path / "call", **SMALL, **keywords)
     settings = Settings().replace(
         checkpoint=checkpoint, data=pairs_file, output=tmp_path / "run", **SMALL, **keywords

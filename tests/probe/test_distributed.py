@@ -1,5 +1,7 @@
 """Several processes record what one records: real launches over gloo on the CPU, compared with a run of one process.
 
+The launchers are torchrun and accelerate's, with the words of docs/scaling.md.
+
 accelerate shards (FSDP) on accelerators only. For the sharded runs a driver tells it that the CPU is one; the
 sharding, the gathering and the checkpoints are torch's own and real.
 """
@@ -11,6 +13,7 @@ import os
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -25,6 +28,7 @@ from rewardshape.probe.checkpoints import newest_whole
 from rewardshape.probe.command import parse
 from rewardshape.probe.run import run
 from rewardshape.trace.records import read_records
+from tests.processes import Python
 
 # Nats per response. Two processes add the same float32 gradients in another order, which after some steps of AdamW
 # shows in the sixth digit.
@@ -78,6 +82,22 @@ def launch(*flags: str, program: list[str] | None = None, processes: int = 2, **
     )
 
 
+def as_typed(mark: str) -> list[str]:
+    """The launcher's words of the line in the guide that has `mark`, for two processes."""
+    guide = Path(__file__).resolve().parents[2] / "docs" / "scaling.md"
+    lines = guide.read_text(encoding="utf-8").replace("\\\n", " ").splitlines()
+    [line] = [line for line in lines if line.startswith("accelerate launch") and mark in line]
+    words = shlex.split(line)
+    words = words[: words.index("-m")]
+    words[words.index("--num_processes") + 1] = "2"
+    return [str(Path(sys.executable).with_name(words[0])), *words[1:]]
+
+
+def accelerated(mark: str, *program: str) -> subprocess.CompletedProcess[str]:
+    words = [*as_typed(mark), *program]
+    return subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=400)
+
+
 @pytest.fixture(scope="module")
 def task(checkpoint: str, pairs_file: str) -> list[str]:
     return [checkpoint, "--data", pairs_file, *FLAGS]
@@ -96,7 +116,8 @@ def one(task: list[str], folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def two(task: list[str], folder: Path) -> Path:
-    done = launch(*task, "--output", str(folder / "two"), "--json")
+    program = ["-m", "rewardshape.probe", *task, "--output", str(folder / "two"), "--json"]
+    done = accelerated("--multi_gpu", *program)
     assert done.returncode == 0, done.stderr
     assert len([line for line in done.stdout.splitlines() if line.startswith("{")]) == 1  # one process speaks
     return folder / "two"
@@ -155,7 +176,8 @@ def test_a_checkpoint_of_one_process_goes_on_with_two(one, tmp_path):
 def sharded(task: list[str], folder: Path) -> Path:
     program = folder / "sharded.py"
     program.write_text(SHARDED)
-    done = launch(*task, "--output", str(folder / "sharded"), "--quiet", program=[str(program)], **FSDP)
+    words = [*task, "--output", str(folder / "sharded"), "--quiet"]
+    done = accelerated("--use_fsdp", str(program), *words)
     assert done.returncode == 0, done.stderr
     return folder / "sharded"
 
@@ -168,11 +190,12 @@ def test_a_sharded_model_records_what_a_whole_one_records(one, sharded):
 
 def test_a_sharded_checkpoint_goes_on_with_another_number_of_processes(one, sharded, tmp_path):
     cut_back(sharded, tmp_path / "run", 2)
-    program = [str(sharded.parent / "sharded.py")]
-    done = launch(
-        "--resume", "--output", str(tmp_path / "run"), "--quiet", program=program, processes=1, **FSDP
-    )
-    assert done.returncode == 0, done.stderr
+    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "localhost"} | FSDP
+    words = ["--resume", "--output", tmp_path / "run", "--quiet"]
+    with socket.create_server(("localhost", 0)) as free:  # as a launcher finds one
+        alone["MASTER_PORT"] = str(free.getsockname()[1])
+    process = Python(sharded.parent / "sharded.py", *words, environment=alone)
+    assert process.wait() == 0, process.said
     assert_same_record(tmp_path / "run", one)
 
 
@@ -221,54 +244,10 @@ def test_an_error_on_one_process_ends_all_with_one_line(task, tmp_path):
     assert "rewardshape/probe/" not in done.stderr  # no traceback of ours
 
 
-def test_a_batch_that_does_not_divide_is_said_once(task, tmp_path):
-    done = launch(*task, "--output", str(tmp_path / "run"), "--batch-size", "6", "--micro-batch-size", "2")
-    errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
-    assert errors == ["error: --batch-size 6: must be a multiple of 2 processes × --micro-batch-size 2"]
-
-
 def test_both_processes_end_with_the_same_weights(one, two):
     a, b = (load_file(run / "checkpoints" / "checkpoint-4" / "model.safetensors") for run in (one, two))
     assert a.keys() == b.keys()
     assert max((a[name] - b[name]).abs().max().item() for name in a) < 1e-5
-
-
-# --- accelerate's launcher, with the words of docs/scaling.md ---------------------------------------------------------
-
-
-def as_typed(mark: str) -> list[str]:
-    """The launcher's words of the line in the guide that has `mark`, for two processes."""
-    guide = Path(__file__).resolve().parents[2] / "docs" / "scaling.md"
-    lines = guide.read_text(encoding="utf-8").replace("\\\n", " ").splitlines()
-    [line] = [line for line in lines if line.startswith("accelerate launch") and mark in line]
-    words = shlex.split(line)
-    words = words[: words.index("-m")]
-    words[words.index("--num_processes") + 1] = "2"
-    return [str(Path(sys.executable).with_name(words[0])), *words[1:]]
-
-
-def accelerated(mark: str, *program: str) -> subprocess.CompletedProcess[str]:
-    words = [*as_typed(mark), *program]
-    return subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=400)
-
-
-def test_accelerate_launches_two_processes_that_record_what_one_records(task, one, tmp_path):
-    done = accelerated(
-        "--multi_gpu", "-m", "rewardshape.probe", *task, "--output", str(tmp_path / "run"), "--quiet"
-    )
-    assert done.returncode == 0, done.stderr
-    assert_same_record(tmp_path / "run", one)
-    assert read_trace(tmp_path / "run").settings["device"]["processes"] == 2
-
-
-def test_accelerate_launches_a_sharded_model(task, one, tmp_path):
-    program = tmp_path / "sharded.py"
-    program.write_text(SHARDED)
-    done = accelerated("--use_fsdp", str(program), *task, "--output", str(tmp_path / "run"), "--quiet")
-    assert done.returncode == 0, done.stderr
-    newest, _ = newest_whole(tmp_path / "run" / "checkpoints")
-    assert len(list((newest / "pytorch_model_fsdp_0").glob("*.distcp"))) == 2  # sharded it was
-    assert_same_record(tmp_path / "run", one)
 
 
 def test_a_process_that_fails_under_accelerate_ends_all_with_one_line_and_status_1(task, tmp_path):

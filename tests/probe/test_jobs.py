@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from rewardshape import InputError, read_trace
+from rewardshape.probe.__main__ import main
 from rewardshape.probe.command import parse
 from rewardshape.probe.jobs import Ended, Relay, in_processes, list_of_gpus, outcome
 from rewardshape.probe.progress import Progress
@@ -22,24 +23,16 @@ SMALL = ["--steps", "3", "--batch-size", "4", "--probe-pairs", "6", "--learning-
 
 
 def command(checkpoint: str, pairs_file: str, output: Path, *flags: str) -> list[str]:
-    words = [checkpoint, "--data", pairs_file, "--output", str(output), *SWEEP, *SMALL, *flags]
-    return [sys.executable, "-m", "rewardshape.probe", *words]
+    return [checkpoint, "--data", pairs_file, "--output", str(output), *SWEEP, *SMALL, *flags]
 
 
-def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1"}
-
-
-def test_two_at_a_time_write_the_very_records_of_one_after_the_other(probe, checkpoint, pairs_file, tmp_path):
+def test_two_at_a_time_write_the_very_records_of_one_after_the_other(
+    probe, checkpoint, pairs_file, tmp_path, drawn, capfd
+):
     assert probe(tmp_path / "alone", *SWEEP, *SMALL) == 0
-    done = subprocess.run(
-        command(checkpoint, pairs_file, tmp_path / "two", "--jobs", "2"),
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
-    assert done.returncode == 0, done.stderr
+    capfd.readouterr()
+    assert main(command(checkpoint, pairs_file, tmp_path / "two", "--jobs", "2")) == 0
+    said = capfd.readouterr().err
     for name in ("beta=0.1", "beta=0.3", "beta=0.5"):
         a, b = ((tmp_path / folder / name / "trace.jsonl").read_bytes() for folder in ("alone", "two"))
         assert a == b
@@ -48,16 +41,19 @@ def test_two_at_a_time_write_the_very_records_of_one_after_the_other(probe, chec
         tmp_path / "alone" / "reference.json"
     ).read_bytes()
     assert (tmp_path / "two" / "report.html").is_file()
-    assert "(3/3)" in done.stderr
-    assert done.stderr.count("pairs tokenised") == 1  # read once, for all
-    assert "Traceback" not in done.stderr
+    assert "(3/3)" in said
+    assert said.count("pairs tokenised") == 1  # read once, for all
+    assert "Traceback" not in said
 
 
 def test_stopped_together_and_gone_on_with(probe, checkpoint, pairs_file, tmp_path):
     flags = ["--steps", "300", "--checkpoint-every", "300", "--jobs", "2"]
     words = command(checkpoint, pairs_file, tmp_path / "run", *flags)
     process = subprocess.Popen(
-        words, env=environment(), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+        [sys.executable, "-m", "rewardshape.probe", *words],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
     )
     traces = [tmp_path / "run" / name / "trace.jsonl" for name in ("beta=0.1", "beta=0.3")]
     deadline = time.monotonic() + 400

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from rewardshape.probe.__main__ import main
 from rewardshape.probe.checkpoints import newest_whole
 from rewardshape.trace import read_trace
+from tests.processes import Python, lines_in
 
 STEPS = 24  # more than are done before a signal arrives
 FLAGS = [
@@ -42,35 +40,9 @@ def uninterrupted(probe: Callable[..., int], tmp_path_factory: pytest.TempPathFa
     return folder
 
 
-def start(output: Path, checkpoint: str, pairs_file: str) -> subprocess.Popen[str]:
-    words = [
-        sys.executable,
-        "-m",
-        "rewardshape.probe",
-        checkpoint,
-        "--data",
-        pairs_file,
-        "--output",
-        str(output),
-    ]
-    words += ["--batch-size", "8", "--probe-pairs", "12", "--learning-rate", "1e-3", *FLAGS]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        words,
-        env=environment,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a shell's & ignores it
-    )
-
-
-def wait_for_lines(trace: Path, lines: int, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        if trace.is_file() and trace.read_bytes().count(b"\n") >= lines:
-            return
-        time.sleep(0.005)
+def start(output: Path, checkpoint: str, pairs_file: str) -> Python:
+    small = ["--batch-size", "8", "--probe-pairs", "12", "--learning-rate", "1e-3", *FLAGS]
+    return Python("-m", "rewardshape.probe", checkpoint, "--data", pairs_file, "--output", output, *small)
 
 
 def test_killed_at_random_moments_and_resumed_gives_the_same_trace(
@@ -79,10 +51,11 @@ def test_killed_at_random_moments_and_resumed_gives_the_same_trace(
     rng = random.Random(time.time_ns())
     output = tmp_path / "run"
     process = start(output, checkpoint, pairs_file)
-    wait_for_lines(output / "trace.jsonl", rng.randint(2, STEPS), process)
+    lines = rng.randint(2, STEPS)
+    process.until(lambda: lines_in(output / "trace.jsonl") >= lines)
     time.sleep(rng.random() * 0.1)
     process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.wait()
     assert main(["--resume", "--output", str(output), "--quiet"]) == 0
     assert (output / "trace.jsonl").read_bytes() == (uninterrupted / "trace.jsonl").read_bytes()
     assert read_trace(output).settings["status"] == "done"
@@ -94,12 +67,11 @@ def test_a_signal_checkpoints_says_how_to_go_on_and_loses_nothing(
 ):
     output = tmp_path / "run"
     process = start(output, checkpoint, pairs_file)
-    wait_for_lines(output / "trace.jsonl", 4, process)
+    process.until(lambda: lines_in(output / "trace.jsonl") >= 4)
     process.send_signal(number)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == status
-    assert f"--resume --output {output}" in said
-    assert "Traceback" not in said
+    assert process.wait(60) == status
+    assert f"--resume --output {output}" in process.said
+    assert "Traceback" not in process.said
     steps = read_trace(output).steps["step"].max()
     assert newest_whole(output / "checkpoints") == (output / "checkpoints" / f"checkpoint-{steps}", [])
     assert main(["--resume", "--output", str(output), "--quiet"]) == 0

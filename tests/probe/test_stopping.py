@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import signal
@@ -19,21 +18,13 @@ from rewardshape.probe import __main__ as program
 from rewardshape.probe.__main__ import main
 from rewardshape.probe.lock import locked
 from tests import drawing
+from tests.processes import Python, lines_in
 
 SMALL = ["--steps", "3", "--batch-size", "4", "--probe-pairs", "6", "--learning-rate", "1e-3"]
 
 
 def words(checkpoint: str, pairs_file: str, output: Path, *flags: str) -> list[str]:
     return [checkpoint, "--data", pairs_file, "--output", str(output), *SMALL, *flags]
-
-
-def started(*flags: str, **keywords) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "rewardshape.probe", *flags],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        text=True,
-        **keywords,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +70,9 @@ def test_what_is_left_of_a_sweep_is_done_on_resume(sweep):
     assert left.read_bytes() == expected
 
 
-def test_a_figure_that_cannot_be_drawn_is_a_note(checkpoint, pairs_file, tmp_path, drawn, monkeypatch, capsys):
+def test_a_figure_that_cannot_be_drawn_is_a_note(
+    checkpoint, pairs_file, tmp_path, drawn, monkeypatch, capsys
+):
     def broken(*_: object) -> None:
         raise ValueError("no such colour")
 
@@ -91,9 +84,8 @@ def test_a_figure_that_cannot_be_drawn_is_a_note(checkpoint, pairs_file, tmp_pat
 
 
 def test_whoever_stops_reading_ends_nothing(checkpoint, pairs_file, tmp_path):
-    process = started(
-        *words(checkpoint, pairs_file, tmp_path / "run"), stderr=subprocess.STDOUT, stdout=subprocess.PIPE
-    )
+    command = [sys.executable, "-m", "rewardshape.probe", *words(checkpoint, pairs_file, tmp_path / "run")]
+    process = subprocess.Popen(command, stderr=subprocess.STDOUT, stdout=subprocess.PIPE, text=True)
     process.stdout.readline()
     process.stdout.close()
     assert process.wait(timeout=120) == 0
@@ -101,30 +93,31 @@ def test_whoever_stops_reading_ends_nothing(checkpoint, pairs_file, tmp_path):
     assert (tmp_path / "run" / "report.html").is_file()
 
 
+HEARS_SIGHUP = """
+import signal, sys
+from rewardshape.probe.__main__ import main
+
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it would be ignored
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there is no SIGHUP here")
 def test_a_closed_terminal_leaves_a_checkpoint_as_sigterm_does(checkpoint, pairs_file, tmp_path):
     output = tmp_path / "run"
-    process = started(
-        *words(checkpoint, pairs_file, output, "--steps", "500", "--checkpoint-every", "500"),
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # under nohup it would be ignored
-    )
-    deadline = time.monotonic() + 120
-    trace = output / "trace.jsonl"
-    while not (trace.is_file() and trace.read_bytes().count(b"\n") >= 3) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    flags = words(checkpoint, pairs_file, output, "--steps", "500", "--checkpoint-every", "500")
+    process = Python("-c", HEARS_SIGHUP, *flags)
+    process.until(lambda: lines_in(output / "trace.jsonl") >= 3)
     process.send_signal(signal.SIGHUP)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGHUP
-    assert f"--resume --output {output}" in said
+    assert process.wait(60) == 128 + signal.SIGHUP
+    assert f"--resume --output {output}" in process.said
     run = read_trace(output)
     assert run.runs[0].manifest["status"] == "interrupted"
     assert (output / "checkpoints" / f"checkpoint-{run.steps['step'].max()}").is_dir()
 
 
 DEAF = """
-import hashlib, sys
+import ctypes, signal, sys
 from rewardshape.probe.__main__ import main
 from rewardshape.probe.recorder import Recorder
 
@@ -134,7 +127,10 @@ def deaf(self, args, state, control, **keywords):
     begun(self, args, state, control, **keywords)
     if state.global_step == 1:
         print("deaf now", file=sys.stderr, flush=True)
-        hashlib.pbkdf2_hmac("sha256", b"", b"", 2_000_000_000)  # minutes within one call, the lock let go as torch does
+        # Minutes within one call of C, the lock let go as torch does; blocked, a signal goes to another thread, as it
+        # may while C computes, and does not end the call.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        ctypes.CDLL(None).sleep(600)
 
 Recorder.on_step_begin = deaf
 sys.exit(main(sys.argv[1:]))
@@ -145,24 +141,15 @@ sys.exit(main(sys.argv[1:]))
 def test_sigterm_ends_a_step_that_hears_nothing(checkpoint, pairs_file, tmp_path, again):
     """A step that is one call of C for minutes: a second SIGTERM, or ten seconds, and the record is whole."""
     output = tmp_path / "run"
-    process = subprocess.Popen(
-        [sys.executable, "-c", DEAF, *words(checkpoint, pairs_file, output, "--steps", "50")],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-    )
-    for line in process.stderr:
-        if "deaf now" in line:
-            break
+    process = Python("-c", DEAF, *words(checkpoint, pairs_file, output, "--steps", "50"))
+    process.until(lambda: "deaf now" in process.said)
     began = time.monotonic()
     process.send_signal(signal.SIGTERM)
     if again:
         time.sleep(1.5)
         process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM
-    assert f"--resume --output {output}" in said
+    assert process.wait(60) == 128 + signal.SIGTERM
+    assert f"--resume --output {output}" in process.said
     took = time.monotonic() - began
     assert took < 8 if again else took >= 9.9
     run = read_trace(output)
