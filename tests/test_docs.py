@@ -29,6 +29,7 @@ from transformers import AutoModelForCausalLM
 import rewardshape
 from rewardshape import __main__ as console
 from rewardshape.data import embedded, read_preferences
+from tests import drawing
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "figures" / "README.md"]
@@ -83,9 +84,19 @@ SWEEP = [
 ]  # fmt: skip
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _undrawn():
+    with drawing.undrawn():
+        yield
+
+
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("reader")
+def prepared(made_once) -> Path:
+    return made_once("reader", prepare)
+
+
+def prepare(folder: Path) -> None:
+    """What a reader has by then."""
     shutil.copytree(embedded.checkpoint_path(), folder / "my-model")
     lines = embedded.pairs_path().read_text(encoding="utf-8").splitlines(keepends=True)
     (folder / "pairs.jsonl").write_text("".join(lines[:PAIRS]), encoding="utf-8")
@@ -113,7 +124,6 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     for run in (folder / "runs").iterdir():
         (run / PREPARED).touch()
-    return folder
 
 
 def write_logs(folder: Path) -> None:
@@ -218,12 +228,13 @@ def shortened(arguments: list[str], reader: Path) -> list[str]:
     """The same command, small; it finds its output folder free as in the reader's first run."""
     if {"--help", "--resume", "--dry-run"} & set(arguments):
         return [*arguments, "--quiet"]
+    more = ["--seeds", "1"] if "--what-if" in arguments else []
     named = arguments[arguments.index("--output") + 1] if "--output" in arguments else None
     checkpoint = arguments[0] if arguments and not arguments[0].startswith("-") else None
     folder = reader / (named or Path("runs", Path(checkpoint).name if checkpoint else "embedded"))
     if (folder / PREPARED).exists():
         shutil.rmtree(folder)
-    return [*arguments, *SHORT]
+    return [*arguments, *SHORT, *more]
 
 
 def _probe(arguments: list[str]) -> None:

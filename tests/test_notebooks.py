@@ -6,11 +6,15 @@ import ast
 import importlib.util
 import re
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
 import pytest
+from jupyter_client import AsyncKernelManager
+from jupyter_core.utils import run_sync
 from nbclient import NotebookClient
+from nbformat.v4 import new_code_cell
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -22,14 +26,29 @@ NAMES = [path.stem for path in NOTEBOOKS]
 MOST_LINES = 40
 MOST_BYTES = 450_000  # a slider holds a picture for each of its positions
 
-# Fewer steps than a reader takes: every line runs, and what the committed outputs show was made with all of them.
+# Fewer steps, samples and pictures than a reader has: every line runs, and what the committed outputs show was made
+# with all of them.
 SHORTER = {
-    "steps=40": "steps=16",
-    "steps=100": "steps=30",
-    "steps=60": "steps=8",
-    "samples=128": "samples=32",
-}
-SHORTER_STILL = {"2_alpha_sweep": {"steps=40": "steps=4"}}  # of a grid of eight runs
+    "1_reward_shapes": {"[-2.0, -1.0, -0.5, 0.0, 0.25, 0.5, 1.0, 2.0]": "[-2.0, 0.0]",
+                        "[0.5, 1.0, 2.5, 5.0, 10.0]": "[0.5, 10.0]", "[0.0, 0.25, 0.5, 1.0, 2.0, 3.0]": "[0.0, 3.0]"},
+    "2_alpha_sweep": {"steps=40": "steps=3, batch_size=8, probe_pairs=32", "range(15, 151, 15)": "range(75, 151, 75)",
+                      "(0.1, 0.25, 0.5, 0.75, 1.0)": "(0.5, 1.0)"},
+    "3_anatomy_of_displacement": {"steps=40": "steps=8"},
+    "4_over_optimization": {"steps=100": "steps=12", "sample_every=5": "sample_every=2", "samples=128": "samples=32"},
+    "5_your_own_checkpoint": {"steps=60": "steps=6"},
+    "6_is_this_fall_harmful": {"steps=60": "steps=6", "samples=128": "samples=32"},
+}  # fmt: skip
+# A name that no notebook may count on, its own folder, and no pictures but those that it shows itself.
+BEFORE = """
+%reset -f
+import os, sys
+os.chdir({place!r})
+sys.path.insert(0, {root!r})
+from tests import drawing
+undrawn = drawing.undrawn()
+undrawn.__enter__()
+"""
+AFTER = "undrawn.__exit__(None, None, None)"
 DRAWS = ("with style():", ".plot(", "slide(")  # what a cell that shows a picture says
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
@@ -51,24 +70,40 @@ def test_there_is_one_notebook_for_each_question():
 
 def shortened(path: Path) -> nbformat.NotebookNode:
     notebook = read(path)
-    for cell in notebook.cells:
-        for many, few in (SHORTER_STILL.get(path.stem, {}) | SHORTER).items():
-            cell.source = re.sub(rf"{many}\b", few, cell.source)
+    code = "\0".join(cell.source for cell in notebook.cells)
+    for many, few in SHORTER[path.stem].items():
+        assert code.count(many) == 1, many
+        code = code.replace(many, few)
+    for cell, source in zip(notebook.cells, code.split("\0"), strict=True):
+        cell.source = source
     return notebook
+
+
+@pytest.fixture(scope="module")
+def kernel() -> Iterator[AsyncKernelManager]:
+    """One for all notebooks, emptied before each: to start one and import torch takes longer than most of them."""
+    manager = AsyncKernelManager(kernel_name="python3")
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # its transport warns of TCP
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+        run_sync(manager.start_kernel)()
+    yield manager
+    run_sync(manager.shutdown_kernel)(now=True)
 
 
 @each_notebook
 @pytest.mark.timeout(900)
-def test_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+def test_notebook_runs(path: Path, tmp_path: Path, kernel: AsyncKernelManager):
     place = tmp_path / "notebooks"
     place.mkdir()
     (tmp_path / "figures").symlink_to(ROOT / "figures")
     notebook = shortened(path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # the kernel's transport warns of TCP
-        NotebookClient(notebook, timeout=800, resources={"metadata": {"path": str(place)}}).execute()
+    before = BEFORE.format(place=str(place), root=str(ROOT))
+    notebook.cells = [new_code_cell(before), *notebook.cells, new_code_cell(AFTER)]
+    client = NotebookClient(notebook, km=kernel, timeout=800)
+    client.execute()
+    client.kc.stop_channels()
     for cell in notebook.cells:
         if cell.cell_type == "code" and any(word in cell.source for word in DRAWS):
             assert any("image/png" in output.get("data", {}) for output in cell.outputs), cell.source

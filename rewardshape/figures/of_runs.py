@@ -65,17 +65,6 @@ def _above_baseline(runs: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return sweep.plot_along(settings_along(runs), ax)
 
 
-def _equal_margin(trace: Trace) -> Figure:
-    figure, axes = plt.subplots(1, 2, figsize=(BOTH_COLUMNS, 2.5), sharex=True)
-    settings = settings_along(_along_margin(trace))
-    sweep.plot_along(settings.drop(columns="difference", errors="ignore"), axes[0])
-    sweep.plot_along(settings, axes[1])
-    base = baseline_setting(trace)
-    label = next(run.setting_label for run in trace.runs if run.setting == base)
-    axes[1].set_ylabel(f"chosen above that of {plain(label)}\n(nats per token, paired)")
-    return figure
-
-
 def _predicted(trace: Trace) -> Figure:
     figure, ax = plt.subplots(figsize=(COLUMN_WIDTH, 3.0))
     table = predictions(trace)
@@ -195,13 +184,12 @@ PICTURES = {
         drawn=_final,
     ),
     "equal_margin": Picture(
-        "The settings of a sweep at equal log-prob margin, along all that it gained, each to where it got: what is "
-        "left of the effect of α once its effect on the speed is taken out. Left: change of the chosen "
-        "log-probability. Right: how far above the setting named at the axis it stands, pair by pair. Bands: 95 % "
-        "over prompts, or over seeds where there are several.",
+        "How far the chosen responses of each setting stand above those of the setting at zero where their log-prob "
+        "margins have grown by the same amount, pair by pair, along all that each gained: what is left of the effect "
+        "of α once its effect on the speed is taken out. Bands: 95 % over prompts, or over seeds where there are "
+        "several.",
         several=True,
         panel=(_along_margin, _above_baseline),
-        drawn=_equal_margin,
     ),
     "predicted_vs_measured": Picture(
         "What first-order theory predicts for the score of each probe response in one optimiser step, against what "

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from transformers import AutoModelForCausalLM
 from rewardshape.probe.__main__ import main
 from rewardshape.probe.policy import load_policy
 from rewardshape.probe.settings import ModelSettings
+from tests.processes import Python
 
 GOOD = {
     "prompt": "Please bring eggs to the mill.\n",
@@ -243,24 +242,9 @@ def test_a_disk_that_fills_up_keeps_the_trace_readable(checkpoint, pairs_file, t
         "30",
         "--quiet",
     ]
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            code,
-            checkpoint,
-            "--data",
-            pairs_file,
-            "--output",
-            str(tmp_path / "run"),
-            *flags,
-        ],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    lines = [line for line in done.stderr.splitlines() if "error" in line or "Traceback" in line]
-    assert done.returncode == 2, done.stderr
+    process = Python("-c", code, checkpoint, "--data", pairs_file, "--output", tmp_path / "run", *flags)
+    assert process.wait() == 2, process.said
+    lines = [line for line in process.said.splitlines() if "error" in line or "Traceback" in line]
     assert len(lines) == 1
     assert lines[0].startswith("error: ")
     from rewardshape import read_trace

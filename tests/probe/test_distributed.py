@@ -75,11 +75,14 @@ def environment(**extra: str) -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", **extra}
 
 
-def launch(*flags: str, program: list[str] | None = None, processes: int = 2, **extra: str):
-    words = command(program or ["-m", "rewardshape.probe"], processes)
-    return subprocess.run(
-        [*words, *flags], env=environment(**extra), capture_output=True, text=True, timeout=300
-    )
+def ranks(number: int, *words: object, **extra: str) -> None:
+    """What a launcher starts, without one."""
+    with socket.create_server(("localhost", 0)) as free:
+        port = str(free.getsockname()[1])
+    common = {"WORLD_SIZE": str(number), "MASTER_ADDR": "localhost", "MASTER_PORT": port, **extra}
+    places = ({"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(number))
+    for process in [Python(*words, environment=common | place) for place in places]:
+        assert process.wait() == 0, process.said
 
 
 def as_typed(mark: str) -> list[str]:
@@ -167,8 +170,7 @@ def test_a_checkpoint_of_two_processes_goes_on_with_one(one, two, tmp_path):
 
 def test_a_checkpoint_of_one_process_goes_on_with_two(one, tmp_path):
     cut_back(one, tmp_path / "run", 2)
-    done = launch("--resume", "--output", str(tmp_path / "run"), "--quiet")
-    assert done.returncode == 0, done.stderr
+    ranks(2, "-m", "rewardshape.probe", "--resume", "--output", tmp_path / "run", "--quiet")
     assert_same_record(tmp_path / "run", one)
 
 
@@ -190,12 +192,7 @@ def test_a_sharded_model_records_what_a_whole_one_records(one, sharded):
 
 def test_a_sharded_checkpoint_goes_on_with_another_number_of_processes(one, sharded, tmp_path):
     cut_back(sharded, tmp_path / "run", 2)
-    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "localhost"} | FSDP
-    words = ["--resume", "--output", tmp_path / "run", "--quiet"]
-    with socket.create_server(("localhost", 0)) as free:  # as a launcher finds one
-        alone["MASTER_PORT"] = str(free.getsockname()[1])
-    process = Python(sharded.parent / "sharded.py", *words, environment=alone)
-    assert process.wait() == 0, process.said
+    ranks(1, sharded.parent / "sharded.py", "--resume", "--output", tmp_path / "run", "--quiet", **FSDP)
     assert_same_record(tmp_path / "run", one)
 
 
@@ -235,7 +232,8 @@ def test_an_error_on_one_process_ends_all_with_one_line(task, tmp_path):
         "from rewardshape.probe.__main__ import main\n"
         "sys.exit(main())\n"
     )
-    done = launch(*task, "--output", str(tmp_path / "run"), program=[str(program)])
+    words = [*command([str(program)], 2), *task, "--output", str(tmp_path / "run")]
+    done = subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=300)
     assert done.returncode != 0
     errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert len(errors) == 1
