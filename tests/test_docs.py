@@ -44,7 +44,7 @@ FEW = 4  # blocks that may be marked as not run
 SHORT = [
     "--steps", "2", "--probe-pairs", "8", "--batch-size", "4", "--samples", "8", "--best-of", "2", "--quiet",
 ]  # fmt: skip
-PAIRS = 160  # of the reader's: what a line does to every pair of its file takes long with thousands
+PAIRS = 240  # of the reader's: what a line does to every pair of its file takes long with thousands
 FENCE = re.compile(
     r"^(?:<!-- not run: (?P<why>.+?) -->\n+)?(?P<indent> *)```(?P<language>\w*)[^\n]*\n(?P<code>.*?)^(?P=indent)```",
     re.MULTILINE | re.DOTALL,
