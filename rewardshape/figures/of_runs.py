@@ -33,7 +33,14 @@ from rewardshape.analysis.what_if import what_if_beside, what_if_table
 from rewardshape.errors import InputError
 from rewardshape.figures.picture import Picture, one_run, varied_values
 from rewardshape.plotting import cause, displacement, distributions, overoptimization, sweep, what_if
-from rewardshape.plotting.style import BOTH_COLUMNS, COLUMN_WIDTH, RESPONSE_COLORS, plain, style
+from rewardshape.plotting.style import (
+    BOTH_COLUMNS,
+    COLUMN_WIDTH,
+    RESPONSE_COLORS,
+    closing_figures,
+    plain,
+    style,
+)
 from rewardshape.trace import Trace
 
 
@@ -253,10 +260,10 @@ PICTURES = {
         panel=(pair_levels, distributions.plot_length),
     ),
     "win_rate": Picture(
-        "What the distance from the reference buys: win rate of the sampled responses against those of step 0, by "
-        "gold reward, over their KL (left; bars: 95 % over prompts; line: the front, the most that any step wins at no "
-        "more KL; ring: the last step; diamond: the step that half of the prompts would choose by gold); KL over the "
-        "steps, ± 2 standard errors (right).",
+        "What the distance from the reference buys: win rate of the sampled responses against those of step 0, by gold "
+        "reward, over the square root of their KL (left; bars: 95 % over prompts; line: the front, the most that any step "
+        "wins at no more KL; ring: the last step; diamond: the step that half of the prompts would choose by gold); KL "
+        "over the steps, ± 2 standard errors (right).",
         table="samples",
         panel=(win_rates, distributions.plot_win_rate),
         drawn=_kl,
@@ -357,10 +364,9 @@ def picture_of(name: str, trace: Trace, **by: str | None) -> Figure:
 def save(figure_of: Callable[[], Figure], stem: Path) -> list[Path]:
     """Draw in the project's style and write ``stem.svg`` and ``stem.png``: the same bytes from the same numbers."""
     paths = [stem.with_name(f"{stem.name}.svg"), stem.with_name(f"{stem.name}.png")]
-    with style():
+    with style(), closing_figures():
         figure = figure_of()
         figure.savefig(paths[0], metadata={"Date": None, "Creator": None})
         figure.set_layout_engine("none")  # as it is laid out now: to do it again takes a third of the time
         figure.savefig(paths[1], metadata={"Software": None})
-        plt.close(figure)
     return paths

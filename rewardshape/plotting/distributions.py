@@ -9,6 +9,7 @@ from scipy import stats
 
 from rewardshape.numbers import number
 from rewardshape.plotting.axes import axis, percent_axis, require_one_run, step_axis, styled, zero_line
+from rewardshape.plotting.overoptimization import DISTANCE_LABEL
 from rewardshape.plotting.style import FAINT, NEUTRAL, RESPONSE_COLORS, plain
 from rewardshape.plotting.sweep import by_setting, name_lines, plot_lines, settings_axis
 
@@ -133,7 +134,7 @@ def plot_tokens(moved: pd.DataFrame, ax: Axes | None = None, *, response: str = 
 
 @styled
 def plot_win_rate(rates: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Win rate of the samples against those of step 0, over the KL that they cost, with each setting's front.
+    """Win rate of the samples against those of step 0, over the distance that they cost, with each setting's front.
 
     The front is the most that any of its steps wins at no more KL, step 0 (one half, at no KL) among them; a setting
     whose front lies higher buys more with the same distance. The last step of each run is ringed, the one that half of
@@ -148,23 +149,31 @@ def plot_win_rate(rates: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.axhline(0.5, color=NEUTRAL, linewidth=0.7, linestyle=":", zorder=0)
     for setting in by_setting(rates):
         color, rows = setting.color, setting.rows.sort_values("kl")
-        ax.plot(rows["kl"], rows["win_rate"], "o", color=color, markersize=2.5, alpha=0.6, label="_steps")
-        ax.vlines(
-            rows["kl"], rows["win_rate_low"], rows["win_rate_high"], color=color, linewidth=0.5, alpha=0.4
+        rows = rows.assign(distance=np.sqrt(np.maximum(rows["kl"], 0)))  # an estimate, which may be below 0
+        ax.plot(
+            rows["distance"], rows["win_rate"], "o", color=color, markersize=2.5, alpha=0.6, label="_steps"
         )
-        reach = np.concatenate([[0.0], rows["kl"].to_numpy(float)])
+        ax.vlines(
+            rows["distance"],
+            rows["win_rate_low"],
+            rows["win_rate_high"],
+            color=color,
+            linewidth=0.5,
+            alpha=0.4,
+        )
+        reach = np.concatenate([[0.0], rows["distance"].to_numpy(float)])
         front = np.maximum.accumulate(np.concatenate([[0.5], rows["win_rate"].to_numpy(float)]))
         end = int(front.argmax()) + 1  # beyond it nothing more is won
         ax.step(reach[:end], front[:end], where="post", color=color, linewidth=1.2, label=setting.label)
         last = rows.sort_values("step").groupby("run", sort=False).tail(1)
-        ax.plot(last["kl"], last["win_rate"], "o", color=color, markerfacecolor="white", label="_last")
-        picked = rows.loc[rows["picked"], ["kl", "win_rate"]].to_numpy(float)
+        ax.plot(last["distance"], last["win_rate"], "o", color=color, markerfacecolor="white", label="_last")
+        picked = rows.loc[rows["picked"], ["distance", "win_rate"]].to_numpy(float)
         at_start = [[0.0, 0.5]] * (rows["run"].nunique() - len(picked))  # step 0 has no row
         ax.plot(
             *np.vstack([picked, *at_start]).T, "D", color=color, markeredgecolor="black", markeredgewidth=0.6,
             label="_picked",
         )  # fmt: skip
-    ax.set(xlabel="KL to the reference (nats per response)", ylabel="win rate against step 0")
+    ax.set(xlabel=DISTANCE_LABEL, ylabel="win rate against step 0")
     percent_axis(ax)
     ax.legend(loc="best")
     return ax

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -112,3 +114,14 @@ def style(use: Use = "notebook") -> Any:
     # Loads the backend, which switches a notebook's interactive mode on: within, the end of the context would undo it.
     matplotlib.pyplot.draw_if_interactive()
     return matplotlib.pyplot.style.context([STYLE, USES[use]])
+
+
+@contextlib.contextmanager
+def closing_figures() -> Iterator[None]:
+    """What is drawn within is closed after it, also where drawing fails: a notebook would show what is left open."""
+    before = set(matplotlib.pyplot.get_fignums())
+    try:
+        yield
+    finally:
+        for number in set(matplotlib.pyplot.get_fignums()) - before:
+            matplotlib.pyplot.close(number)

@@ -27,6 +27,7 @@ from rewardshape.plotting.style import (
     PROXY,
     REJECTED,
     alpha_color,
+    closing_figures,
     hex_color,
     ordered_colors,
     style,
@@ -89,7 +90,8 @@ class Drawer:
     ) -> Chart:
         """A picture of one panel."""
         self.count += 1
-        with style(), plt.rc_context({"svg.fonttype": "none", "svg.hashsalt": f"rewardshape-{self.count}"}):
+        fonts = {"svg.fonttype": "none", "svg.hashsalt": f"rewardshape-{self.count}"}
+        with style(), plt.rc_context(fonts), closing_figures():
             figure = plt.figure(figsize=(COLUMN_WIDTH, height))
             ax = figure.add_subplot()
             draw(ax)
@@ -97,7 +99,6 @@ class Drawer:
             target = io.StringIO()
             figure.savefig(target, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
             data = {"kind": kind, "lines": lines, **_place(ax, tuple(figure.get_size_inches()))}
-            plt.close(figure)
         return Chart(self._inline(target.getvalue(), caption), caption, kind, data)
 
     def _lines(self, ax: Axes) -> list[dict[str, Any]]:

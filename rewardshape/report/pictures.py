@@ -267,7 +267,7 @@ def _front(tables: Tables, drawer: Drawer) -> Chart:
     rates = win_rates(tables.trace)
     chart = drawer.draw(
         partial(distributions.plot_win_rate, rates),
-        "What the distance from the reference buys: win rate against step 0, by gold, over KL. Bars: 95 % over "
+        "What the distance from the reference buys: win rate against step 0, by gold, over √KL. Bars: 95 % over "
         "prompts. Line: the front, the most that any step wins at no more KL. Ring: the last step. Diamond: the step "
         f"that half of the prompts would choose by gold. {_judged_apart(tables)}",
         "path",

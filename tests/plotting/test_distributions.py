@@ -110,9 +110,9 @@ def test_the_front_is_the_most_that_is_won_at_no_more_kl(line):
     ).assign(win_rate_low=0.3, win_rate_high=0.8, picked=[False, False, True, False])  # fmt: skip
     ax = plot_win_rate(rates)
     front = line(ax, "α = 0")
-    np.testing.assert_allclose(front.get_xdata(), [0, 1, 2])  # beyond, nothing more is won
+    np.testing.assert_allclose(front.get_xdata(), np.sqrt([0, 1, 2]))  # beyond, nothing more is won
     np.testing.assert_allclose(front.get_ydata(), [0.5, 0.6, 0.7])
-    np.testing.assert_allclose(line(ax, "_picked").get_xydata(), [[2.0, 0.7]])
+    np.testing.assert_allclose(line(ax, "_picked").get_xydata(), [[np.sqrt(2), 0.7]])
     losing = plot_win_rate(rates.assign(win_rate=[0.4, 0.3, 0.2, 0.1], picked=False))
     np.testing.assert_allclose(line(losing, "α = 0").get_xydata(), [[0, 0.5]])  # step 0 itself
     np.testing.assert_allclose(line(losing, "_picked").get_xydata(), [[0, 0.5]])

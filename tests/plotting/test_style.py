@@ -9,11 +9,13 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from rewardshape.analysis import displacement_curve
+from rewardshape.errors import InputError
 from rewardshape.plotting.style import (
     ALPHA_LIMIT,
     CHOSEN,
     REJECTED,
     alpha_color,
+    closing_figures,
     hex_color,
     looks,
     ordered_colors,
@@ -112,3 +114,16 @@ def test_drawing_leaves_the_global_style_alone(sweep):
     assert dict(mpl.rcParams) == before
     with style():
         assert mpl.rcParams["figure.figsize"] == [3.4, 2.5]
+
+
+def test_what_is_drawn_within_is_closed_also_where_drawing_fails():
+    kept = plt.figure()
+
+    def too_few_steps():
+        with closing_figures():
+            plt.figure()
+            raise InputError("too few steps")
+
+    with pytest.raises(InputError):
+        too_few_steps()
+    assert plt.get_fignums() == [kept.number]
