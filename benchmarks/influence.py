@@ -2,6 +2,8 @@
 
     python benchmarks/influence.py leave-one-out      rank correlation with what retraining without each pair does
     python benchmarks/influence.py poisoned           precision at k for pairs that reject their own good answer
+    python benchmarks/influence.py sketches [--model DIR --data FILE]
+                                                      influence on single probe pairs: what the sketches miss, and the time
 
 A plain loop, so that leaving a pair out changes nothing else: the same batches and order, the pair's loss times 0.
 """
@@ -17,9 +19,18 @@ from scipy import stats
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rewardshape.data import EncodedPair, embedded, encode_pairs, read_preferences
-from rewardshape.probe.measure.influence import chosen_gradient, influences, preconditioned
+from rewardshape.probe.measure.influence import (
+    STRONGEST,
+    chosen_gradient,
+    influences,
+    preconditioned,
+    sketches_of,
+    strongest,
+)
+from rewardshape.probe.measure.layers import Layers
 from rewardshape.probe.measure.logprobs import SharedPrefixReader
-from rewardshape.probe.measure.probe_set import ProbeSet
+from rewardshape.probe.measure.probe_set import PAIR, ProbeSet
+from rewardshape.probe.measure.sketch import Sketch
 from rewardshape.theory import Responses, objective
 
 GOAL = objective("alphapo", alpha=0.25, beta=2.5, gamma=0.5)
@@ -27,14 +38,16 @@ READER = SharedPrefixReader()
 PROBE, BATCH, RATE = 64, 8, 3e-4
 
 
-def encoded() -> list[EncodedPair]:
-    tokenizer = AutoTokenizer.from_pretrained(embedded.checkpoint_path())
-    pairs, _ = read_preferences([embedded.pairs_path()])
+def encoded(model: str | None = None, data: str | None = None) -> list[EncodedPair]:
+    tokenizer = AutoTokenizer.from_pretrained(model or embedded.checkpoint_path())
+    pairs, _ = read_preferences([data or embedded.pairs_path()])
     return encode_pairs(pairs, tokenizer, max_prompt_tokens=128, max_response_tokens=128)[0]
 
 
-def fresh() -> torch.nn.Module:
-    return AutoModelForCausalLM.from_pretrained(embedded.checkpoint_path()).eval()
+def fresh(model: str | None = None) -> torch.nn.Module:
+    return AutoModelForCausalLM.from_pretrained(
+        model or embedded.checkpoint_path(), dtype=torch.float32
+    ).eval()
 
 
 def level(model: torch.nn.Module, probe: ProbeSet) -> float:
@@ -116,15 +129,101 @@ def poisoned(pairs: list[EncodedPair], share: float, count: int, seed: int) -> N
     print(f"  a clean pair ranks above a poisoned one in {auc:.0%}")
 
 
+def sketches(pairs: list[EncodedPair], model: torch.nn.Module, probed: int, count: int, seed: int) -> None:
+    """Against the exact influence of every training pair on every probe pair, at the untouched model."""
+    drawn = np.random.default_rng(seed).permutation(len(pairs))
+    probe, train = [pairs[i] for i in drawn[:probed]], [pairs[i] for i in drawn[probed : probed + count]]
+    parameters = list(model.parameters())
+    optimizer = torch.optim.AdamW(parameters)
+    timed: dict[str, float] = {}
+
+    def score(batch):
+        return READER.logps(model, batch)
+
+    def measured(name, what):
+        began = time.process_time()
+        found = what()
+        timed[name] = time.process_time() - began
+        return found
+
+    theirs = ProbeSet(train, READER, torch.device("cpu"))
+    asked = ProbeSet(probe, READER, torch.device("cpu"))
+
+    def mean():
+        gradient = chosen_gradient(parameters, asked, score)
+        direction = preconditioned(optimizer, parameters, gradient)
+        return influences(parameters, direction, gradient, theirs, score, GOAL)
+
+    measured("the mean over the probe set", mean)
+    found = measured(
+        "single probe pairs", lambda: strongest(model, optimizer, probe, train, READER, score, GOAL)
+    )
+    sketch = Sketch(parameters)
+    short = measured(
+        "of it the sketches",
+        lambda: sketches_of(Layers(model, parameters), sketch, train, READER, score, GOAL, None),
+    )
+    hits, first, related = 0, 0, []
+    for pair in probe:
+        gradient = chosen_gradient(parameters, ProbeSet([pair], READER, torch.device("cpu")), score)
+        direction = preconditioned(optimizer, parameters, gradient)
+        exact = influences(parameters, direction, gradient, theirs, score, GOAL)
+        estimate = -(short @ sketch.of_all(direction.__getitem__)).numpy()
+        related.append(np.corrcoef(exact, estimate)[0, 1])
+        best = [train[place].pair_id for place in np.argsort(exact)[:STRONGEST]]
+        named = [one.pair_id for one in found if one.probe_pair_id == pair.pair_id]
+        hits += len(set(best) & set(named))
+        first += named[0] == best[0] if named else 0
+    print(f"{probed} probe pairs, {count} training pairs, seed {seed}:")
+    print(
+        f"  correlation of sketched with exact influence {np.median(related):.2f} in the median of the probe pairs"
+    )
+    print(
+        f"  of the {STRONGEST} strongest {hits / STRONGEST / probed:.0%} are named, the strongest of all first in "
+        f"{first} of {probed}"
+    )
+    print("  processor time: " + ", ".join(f"{name} {seconds:.0f} s" for name, seconds in timed.items()))
+    texts = [EncodedPair(p.pair_id, p.prompt_ids, {side: p.responses[side]}) for p in probe for side in PAIR]
+    products = Layers(model, parameters).products(
+        READER.collate(texts), score, lambda sums, tokens: sums / tokens, sketch=sketch
+    )
+    sums = READER.logps(model, READER.collate(texts))
+    scores = sums.logp_sum / sums.logp_sum.new_tensor(sums.lengths)
+    whole = torch.stack(
+        [
+            torch.cat([g.flatten() for g in torch.autograd.grad(one, parameters, retain_graph=True)])
+            for one in scores.unbind()[: 2 * KERNEL]
+        ]
+    )
+    estimated = products.sketches.flatten(0, 1)[: 2 * KERNEL]
+    lengths = whole.norm(dim=1)
+    error = (estimated @ estimated.T - whole @ whole.T) / (lengths[:, None] * lengths)
+    between = ~np.eye(KERNEL, dtype=bool).repeat(2, 0).repeat(2, 1)
+    off = error.numpy()[between]
+    print(
+        f"  cosines between the responses of {KERNEL} pairs are off by {off.std():.3f} (at most {np.abs(off).max():.3f})"
+    )
+
+
+KERNEL = 8  # pairs whose whole gradients are held
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["leave-one-out", "poisoned"])
+    parser.add_argument("what", choices=["leave-one-out", "poisoned", "sketches"])
+    parser.add_argument("--model", help="of sketches: another model than the embedded one")
+    parser.add_argument("--data", help="of sketches: its pairs")
+    parser.add_argument("--probe-pairs", type=int, default=16, help="of sketches")
     parser.add_argument("--pairs", type=int, default=None, help="training pairs (default 64, poisoned 480)")
     parser.add_argument("--share", type=float, default=0.1, help="share of pairs poisoned")
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
+    if arguments.what == "sketches":
+        pairs, model = encoded(arguments.model, arguments.data), fresh(arguments.model)
+        sketches(pairs, model, arguments.probe_pairs, arguments.pairs or 400, 0)
+        return
     pairs = encoded()
     for seed in range(arguments.seeds):
         if arguments.what == "leave-one-out":

@@ -49,6 +49,11 @@ SOURCES = {
             "overlap_map",
         ),
     ),
+    "causes": Source(
+        "python -m rewardshape.probe --alpha 0.25 --output figures/runs/causes --destination-every 50 "
+        "--influence-every 75 --geometry-every 150 --sample-every 50 --samples 64 --probe-every 3",
+        ("kernel", "destination", "tokens_gained"),
+    ),
     "polite": Source(
         f"{STORIES}llms_from_scratch_polite.jsonl --alpha 0 --steps 60 --learning-rate 3e-4 --no-end-token "
         "--probe-pairs 96 --probe-every 10 --geometry-every 60 --output figures/runs/polite",

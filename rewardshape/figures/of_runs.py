@@ -261,9 +261,9 @@ PICTURES = {
     ),
     "win_rate": Picture(
         "What the distance from the reference buys: win rate of the sampled responses against those of step 0, by gold "
-        "reward, over the square root of their KL (left; bars: 95 % over prompts; line: the front, the most that any step "
-        "wins at no more KL; ring: the last step; diamond: the step that half of the prompts would choose by gold); KL "
-        "over the steps, ± 2 standard errors (right).",
+        "reward, over the square root of their KL (left; bars: 95 % over prompts; line: the front, the most that any "
+        "step wins at no more KL; ring: the last step; diamond: the step that half of the prompts would choose by "
+        "gold); KL over the steps, ± 2 standard errors (right).",
         table="samples",
         panel=(win_rates, distributions.plot_win_rate),
         drawn=_kl,
@@ -307,8 +307,10 @@ PICTURES = {
         drawn=_what_if,
     ),
     "destination": Picture(
-        "Where the probability went that moved at the positions of the chosen responses, by kind of token, over the "
-        "steps; means over pairs.",
+        "Where the probability went that moved at the positions of the chosen responses, over the steps, means over "
+        "pairs: to the response's own tokens where they gained, the end token, the other response's token where the "
+        "two part, the token that the untouched model would have taken (greedy), the ten nearest by output embedding, "
+        "or the rest.",
         several=False,
         table="destination",
         panel=(destination_curve, cause.plot_destination),

@@ -34,6 +34,7 @@ from rewardshape.trace.records import lines_of, parsed
 
 OnStep = Callable[[int, dict[str, float], dict[str, float]], None]
 
+KEPT = ("pair_id", "prompt", "responses")  # of a training pair's texts
 KEPT_TEXTS = 50  # of the training pairs that push chosen down most, at every measurement
 
 
@@ -300,5 +301,6 @@ def keep_texts(file: Path, pairs: Sequence[EncodedPair], tokenizer: Any) -> None
     """Add the texts of pairs to those that a file has already."""
     lines = [line for _, line in lines_of(file)] if file.is_file() else []
     known = {row["pair_id"] for line in lines if (row := parsed(line)) is not None}
-    new = [pair for pair in pairs if pair.pair_id not in known]
-    write_whole(file, "".join(lines) + json_lines(probe_texts(new, tokenizer)))
+    new = list({pair.pair_id: pair for pair in pairs if pair.pair_id not in known}.values())
+    rows = [{name: row[name] for name in KEPT} for row in probe_texts(new, tokenizer)]
+    write_whole(file, "".join(lines) + json_lines(rows))

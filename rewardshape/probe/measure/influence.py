@@ -194,7 +194,7 @@ def strongest(
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     device, sketch = weights[0].device, Sketch(weights)
     with evaluating(model):
-        sketched = _sketches(Layers(model, weights), sketch, train, reader, score, objective, reference)
+        sketched = sketches_of(Layers(model, weights), sketch, train, reader, score, objective, reference)
     found = []
     for pair in probe:
         alone = ProbeSet([only_pair(pair)], reader, device)
@@ -211,7 +211,7 @@ def strongest(
     return found
 
 
-def _sketches(
+def sketches_of(
     layers: Layers,
     sketch: Sketch,
     pairs: Sequence[EncodedPair],
