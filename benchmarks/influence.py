@@ -2,8 +2,8 @@
 
     python benchmarks/influence.py leave-one-out      rank correlation with what retraining without each pair does
     python benchmarks/influence.py poisoned           precision at k for pairs that reject their own good answer
-    python benchmarks/influence.py sketches [--model DIR --data FILE]
-                                                      influence on single probe pairs: what the sketches miss, and the time
+    python benchmarks/influence.py sketches           influence on single probe pairs: what sketches miss, and the time
+                                                      (--model DIR --data FILE for another model)
 
 A plain loop, so that leaving a pair out changes nothing else: the same batches and order, the pair's loss times 0.
 """
@@ -201,7 +201,7 @@ def sketches(pairs: list[EncodedPair], model: torch.nn.Module, probed: int, coun
     between = ~np.eye(KERNEL, dtype=bool).repeat(2, 0).repeat(2, 1)
     off = error.numpy()[between]
     print(
-        f"  cosines between the responses of {KERNEL} pairs are off by {off.std():.3f} (at most {np.abs(off).max():.3f})"
+        f"  cosines between responses of {KERNEL} pairs are off by {off.std():.3f}, at most {np.abs(off).max():.3f}"
     )
 
 

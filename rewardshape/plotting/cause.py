@@ -5,6 +5,8 @@ Intervals are 95 % over pairs. Every function returns its Axes, neither saves no
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -216,11 +218,16 @@ def plot_kernel(
     grid = rows.pivot(
         index=["response", "pair_id"], columns=["other_response", "other_pair_id"], values="cosine"
     ).reindex(index=order, columns=order)
-    mesh = ax.imshow(grid.to_numpy(float), cmap="PuOr_r", vmin=-1, vmax=1, interpolation="nearest")
-    middle = len(pairs) - 0.5
+    # Vectors, not an image: a page that allows nothing but itself shows no images.
+    mesh = ax.pcolormesh(
+        grid.to_numpy(float), cmap="PuOr_r", vmin=-1, vmax=1, edgecolors="face", linewidth=0.1
+    )
+    ax.set_aspect("equal")
+    ax.invert_yaxis()
+    middle = len(pairs)
     ax.axvline(middle, color="black", linewidth=0.7)
     ax.axhline(middle, color="black", linewidth=0.7)
-    places = [(len(pairs) - 1) / 2, len(pairs) + (len(pairs) - 1) / 2]
+    places = [len(pairs) / 2, 1.5 * len(pairs)]
     names = list(RESPONSE_COLORS)
     ax.set_xticks(places, names)
     ax.set_yticks(places, names, rotation=90, va="center")
@@ -228,6 +235,8 @@ def plot_kernel(
     ax.set_title(f"step {rows['step'].iloc[0]}")
     if bar:
         scale = ax.figure.colorbar(mesh, ax=ax, shrink=0.85)
+        solids: Any = scale.solids
+        solids.set(rasterized=False, edgecolor="face")
         scale.ax.set_title("cosine", fontsize="small")
     return ax
 

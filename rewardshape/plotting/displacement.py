@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from rewardshape.errors import InputError
 from rewardshape.numbers import number
@@ -120,6 +121,7 @@ def plot_descriptor(
             low, high = number(row["rho_low"], 2), number(row["rho_high"], 2)
             text = f"Spearman ρ = {number(row['rho'], 2)} [{low}, {high}]"
             ax.text(1, 1.02, text, transform=ax.transAxes, ha="right", va="bottom")
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=5))
     ax.set(
         xlabel=label,
         ylabel="change of the chosen response\n(nats per token)",

@@ -175,7 +175,8 @@ def plot_win_rate(rates: pd.DataFrame, ax: Axes | None = None) -> Axes:
         )  # fmt: skip
     ax.set(xlabel=DISTANCE_LABEL, ylabel="win rate against step 0")
     percent_axis(ax)
-    ax.legend(loc="best")
+    if rates["setting"].nunique() > 1:
+        ax.legend(loc="best")
     return ax
 
 

@@ -125,7 +125,8 @@ def plot_gold_sweep(curves: pd.DataFrame, fitted: pd.DataFrame | None = None, ax
         Line2D([], [], color=NEUTRAL, linestyle=FORM_STYLES[form], label=FORM_LABELS[form]) for form in forms
     ]
     ax.set(xlabel=DISTANCE_LABEL, ylabel="gold reward")
-    ax.legend(handles=handles)
+    if len(handles) > 1:
+        ax.legend(handles=handles)
     return ax
 
 

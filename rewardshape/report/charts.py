@@ -90,7 +90,7 @@ class Drawer:
     ) -> Chart:
         """A picture of one panel."""
         self.count += 1
-        fonts = {"svg.fonttype": "none", "svg.hashsalt": f"rewardshape-{self.count}"}
+        fonts: dict[Any, str] = {"svg.fonttype": "none", "svg.hashsalt": f"rewardshape-{self.count}"}
         with style(), plt.rc_context(fonts), closing_figures():
             figure = plt.figure(figsize=(COLUMN_WIDTH, height))
             ax = figure.add_subplot()

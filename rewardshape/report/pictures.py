@@ -290,9 +290,13 @@ def _judged_apart(tables: Tables) -> str:
     said = []
     for _, row in found.iterrows():
         label = f"{tables.labels[row['run']]}, " if len(tables.trace.runs) > 1 else ""
-        gain = f"{signed(row['gain'], 2)} ({interval(row, 'gain', 2)})" if row["step"] else "none"
+        gain = (
+            f"{signed(row['gain'], 2)} ({interval(row, 'gain', 2)})"
+            if row["step"]
+            else "none chosen above it"
+        )
         said.append(f"{label}step {row['step']}: {gain}")
-    return f"Its gain of gold since step 0 on the other half: {'; '.join(said)}."
+    return f"What it gained since step 0 on the other half: {'; '.join(said)}."
 
 
 def _destination(tables: Tables, drawer: Drawer) -> Iterator[Chart]:

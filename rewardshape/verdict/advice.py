@@ -41,8 +41,8 @@ def _answered(answers: tuple[Judgement, ...]) -> str:
     found = {answer.word for answer in answers}
     if "lost to worse answers" in found:
         return (
-            "Mend it: the answers became worse too. The first thing to try is an earlier checkpoint, chosen on some of "
-            "the prompts and judged on the others; what follows lets a run go further."
+            "Mend it: the answers became worse too. An earlier checkpoint is the first thing to try; what follows lets "
+            "a run go further."
         )
     if "cannot tell" in found:
         prompts = min(answer.num_prompts for answer in answers)

@@ -191,7 +191,10 @@ def _by_answers(tables: Tables) -> list[str]:
         f"In {fell} of {len(judged)} runs the last answers are worse than those of step 0. " if many else ""
     )
     if found["step"] == 0:
-        return [f"{became}No step is better than step 0 by gold, on the prompts that chose."]
+        return [
+            f"{became}None of the sampled steps is better than step 0 by gold: sample more often (--sample-every), and "
+            "stop before the answers become worse."
+        ]
     which = f"step {found['step']}" + (f" of {tables.labels[found['run']]}" if many else "")
     sure = "" if found["gain_low"] > 0 else ", not beyond chance"
     return [
@@ -239,9 +242,10 @@ def _sweep_findings(tables: Tables) -> Findings:
         (signed(row["chosen_change"]), f"({tables.labels[row['run']]}, {interval(row, 'chosen_change')})")
         for row in (deepest, mildest)
     )
+    meaning = f"{next(iter(words)).meaning.capitalize()}. " if len(words) == 1 else ""
     ending = (
-        f"At the last step they stand between {low[0]} nats per token {low[1]} and {high[0]} {high[1]} from where they"
-        f" began; {percents(shares.min(), shares.max())} of the pairs fell."
+        f"{meaning}At the last step they stand between {low[0]} nats per token {low[1]} and {high[0]} {high[1]} from "
+        f"where they began; {percents(shares.min(), shares.max())} of the pairs fell."
     )
     if summary["setting"].nunique() == 1:  # repetitions of one setting: nothing to set side by side
         return Findings(headline, ending, _sweep_advice(tables, None), _answers(tables))

@@ -152,9 +152,12 @@ def test_the_kernel_map_has_chosen_before_rejected_in_one_order_of_pairs():
         for j, (q, s) in enumerate(texts)
     ]  # fmt: skip
     ax = plot_kernel(pd.DataFrame(rows))
-    [mesh] = ax.images
+    [mesh] = [one for one in ax.collections if one.get_array() is not None]
+    assert not mesh.get_rasterized()
     order = [0, 2, 1, 3]  # a chosen, b chosen, a rejected, b rejected
     expected = [[0.5 + 0.01 * i + 0.001 * j for j in order] for i in order]
-    np.testing.assert_allclose(mesh.get_array(), expected)
+    np.testing.assert_allclose(np.asarray(mesh.get_array()).reshape(4, 4), expected)
     assert mesh.get_clim() == (-1, 1)
+    low, high = ax.get_ylim()
+    assert low > high  # the first row is the top one
     assert [text.get_text() for text in ax.get_xticklabels()] == ["chosen", "rejected"]
