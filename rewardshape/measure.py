@@ -203,13 +203,14 @@ def measure(asked: Asked) -> Trace:
                     for line in [*pairs.notes, recorder.note]:
                         progress.say(line) if line else None
                 progress.begin(saved.checkpoint, "measuring")
-                told = recorder.measure(saved.step, model=model)
+                taken = recorder.take(saved.step, model)
+                recorder.write(taken, {}, tokens=saved.step == 0)
                 recorder.model = model = None  # before the next is loaded
                 progress.step(
                     {
                         "step": saved.step,
-                        "chosen": f"{told['probe_chosen_change']:+.3f}",
-                        "rejected": f"{told['probe_rejected_change']:+.3f}",
+                        "chosen": f"{taken.told['probe_chosen_change']:+.3f}",
+                        "rejected": f"{taken.told['probe_rejected_change']:+.3f}",
                     },
                     tokens=recorder.num_tokens,
                 )

@@ -107,9 +107,9 @@ def difference_curves(trace: Trace, *, baseline: str | None = None, seed: int = 
     -------
     DataFrame
         One row per other setting, response and step: ``setting``, ``alpha``, ``baseline`` (its label), ``num_seeds``,
-        ``step``, ``response`` and ``difference`` (nats per token: this setting's change since step 0 minus the
-        baseline's) with ``difference_low`` and ``difference_high``: 95 % over pairs where there is one
-        seed, else over seeds (Student's t, the runs of one seed paired).
+        ``diverged`` (whether all its runs did), ``step``, ``response`` and ``difference`` (nats per token: this
+        setting's change since step 0 minus the baseline's) with ``difference_low`` and ``difference_high``: 95 % over
+        pairs where there is one seed, else over seeds (Student's t, the runs of one seed paired).
 
     Raises
     ------
@@ -133,7 +133,8 @@ def difference_curves(trace: Trace, *, baseline: str | None = None, seed: int = 
         compared = [compare(alone(by_setting[base][s].name), alone(runs[s].name), seed=seed) for s in seeds]
         run = runs[seeds[0]]
         label = {"setting": setting, "alpha": run.alpha, "baseline": by_setting[base][seeds[0]].setting_label}
-        tables.append(_mean_over_seeds(compared).assign(**label, num_seeds=len(seeds)))
+        lost = all(run.diverged for run in runs.values())
+        tables.append(_mean_over_seeds(compared).assign(**label, num_seeds=len(seeds), diverged=lost))
     if not tables:
         raise InputError("no seed is common to a setting and its baseline, so nothing can be paired")
     found = pd.concat(tables, ignore_index=True)

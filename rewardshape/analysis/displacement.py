@@ -48,6 +48,7 @@ def displacement_curve(trace: Trace, *, seed: int = 0) -> pd.DataFrame:
         * ``logp_sum`` (nats), ``logp_mean`` (nats per token): means over pairs;
         * ``logp_sum_change``, ``logp_mean_change``: change since step 0, each with ``…_low`` and ``…_high``;
         * ``share_fallen``: share of pairs below their step-0 log-prob, with ``…_low`` and ``…_high``;
+        * ``diverged``: whether the run ended in numbers that are not finite;
         * where measured, ``greedy_mean`` and ``greedy_mean_change`` (log-prob per token of the tokens that
           greedy decoding would take at the positions of this response: it rises while the response falls when
           mass is squeezed into the mode, arXiv 2407.10490) and ``entropy_mean``, ``entropy_mean_change``
@@ -83,7 +84,7 @@ def _panel_curve(panel: Panel, seed: int) -> pd.DataFrame:
     fallen = panel.change() < 0
     low, high = share_interval(fallen, panel.prompt_codes)
     curve |= {"share_fallen": fallen.mean(axis=1), "share_fallen_low": low, "share_fallen_high": high}
-    return pd.DataFrame(curve)
+    return pd.DataFrame(curve).assign(diverged=panel.run.diverged)
 
 
 def _change(name: str, values: np.ndarray, prompts: np.ndarray, seed: int) -> dict[str, Any]:
@@ -106,7 +107,7 @@ def margin_curve(trace: Trace, *, seed: int = 0) -> pd.DataFrame:
         * ``at_target``: share of pairs whose reward margin has reached the target, z ≥ 0: a logistic loss has let go
           of at least half of its pull on them. NaN where the margin is.
 
-        Each with ``…_low`` and ``…_high``.
+        Each with ``…_low`` and ``…_high``; and ``diverged``, as in `displacement_curve`.
     """
     tables = []
     for chosen, rejected in chosen_and_rejected(trace):
@@ -125,7 +126,7 @@ def margin_curve(trace: Trace, *, seed: int = 0) -> pd.DataFrame:
             "accuracy_high": high,
             **_at_target(margins, chosen.prompt_codes),
         }
-        tables.append(pd.DataFrame(curve))
+        tables.append(pd.DataFrame(curve).assign(diverged=chosen.run.diverged))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -208,7 +209,7 @@ def displacement_summary(trace: Trace, *, seed: int = 0) -> pd.DataFrame:
         units, γ included), ``logp_margin`` (nats per token), ``accuracy`` and ``at_target`` (pairs whose margin
         reached its target), each with ``…_low`` and ``…_high``; of the chosen response ``onset``, ``depth``,
         ``depth_step``, ``recovery`` as in `displacement_phases`; where measured ``greedy_change`` and
-        ``entropy_change`` at the positions of the chosen response (nats per token).
+        ``entropy_change`` at the positions of the chosen response (nats per token); ``diverged``.
     """
     return summarise(
         displacement_curve(trace, seed=seed),
@@ -236,6 +237,7 @@ def summarise(curve: pd.DataFrame, margins: pd.DataFrame, phases: pd.DataFrame) 
             for k in ("greedy", "entropy")
             if f"{k}_mean" in chosen
         ),
+        chosen[["diverged"]],
     ]
     summary = pd.concat(parts, axis=1)
     return summary.rename_axis("run").reset_index().sort_values(BY_SETTING, ignore_index=True)

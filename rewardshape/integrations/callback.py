@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
 from os import PathLike
@@ -38,7 +39,8 @@ class ProbeCallback(TrainerCallback):
     """Measure a fixed probe set at step 0 and every K steps, and write our trace beside the run.
 
     A run that the trainer resumes goes on in the same trace, cut back to the checkpoint; the reference stays that of
-    step 0. Another ``train()`` begins another trace, in ``rewardshape-2`` beside the first.
+    step 0. Another ``train()`` begins another trace, in ``rewardshape-2`` beside the first. A disk that takes no more
+    ends the trace, with a warning, and not the training.
 
     Parameters
     ----------
@@ -153,7 +155,7 @@ class ProbeCallback(TrainerCallback):
         )
         self.recorder.about |= described(args, state, kwargs, found, self._trainer)
         if begun:
-            self.recorder.go_on(state.global_step)
+            self._go_on(self.recorder, state)
             return
         taken = self.recorder.take(0)
         self.recorder.write(taken, {}, tokens=True)
@@ -163,17 +165,18 @@ class ProbeCallback(TrainerCallback):
         self._flush(state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.recorder is None or (state.global_step % self.every and state.global_step < state.max_steps):
+        if self.recorder is None or not self._is_due(state):
             return
         self._taken = self.recorder.take(state.global_step)
         told = self._taken.told
         quiet = not args.disable_tqdm if self.quiet is None else self.quiet
         if here().is_main and not quiet:
-            print(
-                f"step {state.global_step}: chosen {told['probe_chosen_change']:+.4f}, rejected "
-                f"{told['probe_rejected_change']:+.4f} nats per token since step 0",
-                flush=True,
-            )
+            with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
+                print(
+                    f"step {state.global_step}: chosen {told['probe_chosen_change']:+.4f}, rejected "
+                    f"{told['probe_rejected_change']:+.4f} nats per token since step 0",
+                    flush=True,
+                )
         if self.stop_below is not None and -told["probe_chosen_change"] > self.stop_below:
             control.should_training_stop = True
         self._send(told, state, control)
@@ -183,18 +186,14 @@ class ProbeCallback(TrainerCallback):
     ) -> None:
         if not logs or "loss" not in logs or self.recorder is None:
             return
-        metrics = {LOGGED[name]: float(value) for name, value in logs.items() if name in LOGGED}
-        if "margin" in metrics and self._trained is None:
-            margin = trainers_margin(self.recorder.objective, metrics.pop("margin"))
-            metrics |= {} if margin is None else {"margin": margin}
-        # A trainer logs means over the steps since it last did; the learning rate and the gradient are this step's.
-        self._metrics = {**metrics, "mean_over_steps": state.global_step - self._logged}
+        self._metrics = self._logged_metrics(logs, self.recorder, state.global_step - self._logged)
         self._logged = state.global_step
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._flush(state.global_step, last=True)
         if self.recorder is not None:
-            self.recorder.close()
+            with self.recorder.going_without():
+                self.recorder.close()
 
     # --- how ------------------------------------------------------------------------------------------------------
 
@@ -231,11 +230,43 @@ class ProbeCallback(TrainerCallback):
         Trainer.log(self._trainer, dict(told))  # not TRL's, which would empty the means that it collects
         control.should_log = due
 
+    def _is_due(self, state: Any) -> bool:
+        return bool(state.global_step % self.every == 0 or state.global_step >= state.max_steps)
+
+    def _go_on(self, recorder: Recorder, state: Any) -> None:
+        """Go on in the record of a run that is resumed, whose last step a kill may have left out."""
+        step = state.global_step
+        recorder.go_on(step)
+        assert recorder.last_step is not None
+        if recorder.last_step == step:
+            return
+        logged = [entry for entry in state.log_history if "loss" in entry]
+        metrics: dict[str, float] = {}
+        if logged and logged[-1]["step"] == step:
+            before = logged[-2]["step"] if len(logged) > 1 else 0
+            metrics = self._logged_metrics(logged[-1], recorder, step - before)
+        with recorder.going_without():
+            if self._is_due(state):
+                recorder.write(recorder.take(step), metrics)  # of the checkpoint's own weights
+            elif metrics:
+                recorder.write_metrics(step, metrics)
+
+    def _logged_metrics(self, logs: Mapping[str, Any], recorder: Recorder, steps: int) -> dict[str, float]:
+        """What a trainer logged of a step in our words, as means over so many steps."""
+        metrics = {LOGGED[name]: float(value) for name, value in logs.items() if name in LOGGED}
+        if "margin" in metrics and self._trained is None:
+            margin = trainers_margin(recorder.objective, metrics.pop("margin"))
+            metrics |= {} if margin is None else {"margin": margin}
+        # Only losses and rewards are means; the learning rate and the gradient are this step's.
+        return {**metrics, "mean_over_steps": steps}
+
     def _flush(self, step: int, last: bool = False) -> None:
-        if self.recorder is not None and self._taken is not None:
-            self.recorder.write(self._taken, self._metrics, tokens=last)
-        elif self.recorder is not None and self._metrics:
-            self.recorder.write_metrics(step, self._metrics)
+        if self.recorder is not None:
+            with self.recorder.going_without():
+                if self._taken is not None:
+                    self.recorder.write(self._taken, self._metrics, tokens=last)
+                elif self._metrics:
+                    self.recorder.write_metrics(step, self._metrics)
         self._taken, self._metrics = None, {}
 
 

@@ -11,8 +11,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -41,6 +43,7 @@ from rewardshape.probe.measure.probe_set import PAIR, Measurement, ProbeSet, num
 from rewardshape.probe.measure.sampling import Sampler
 from rewardshape.probe.reference import untouched_model
 from rewardshape.probe.resume import is_of
+from rewardshape.probe.stopping import record_ending
 from rewardshape.probe.training import call_inside
 from rewardshape.theory import Objective, Responses
 from rewardshape.trace import RunFolder, TraceWriter, write_json
@@ -155,6 +158,7 @@ class Recorder:
             self.reader, self.note = choose_reader(uncompiled(model), self.pairs)
         self.probe = ProbeSet(self.pairs, self.reader, next(model.parameters()).device)
         self.last_step: int | None = None
+        """Of the newest measurement, also one of an earlier start that is gone on with."""
         self._kind = kind_of(inner_of(model))
         self._rows = self.probe.table(None)
         self._writer: TraceWriter | None = None
@@ -190,9 +194,15 @@ class Recorder:
         ------
         InputError
             A step that is not later than the last, or a first one that is not 0 in a new folder.
+
+        Warns
+        -----
+        UserWarning
+            Where the disk takes no more: the record ends there, measuring and training go on.
         """
         taken = self.take(step, model)
-        self.write(taken, metrics or {}, tokens=step == 0)
+        with self.going_without():
+            self.write(taken, metrics or {}, tokens=step == 0)
         return taken.told
 
     def take(self, step: int, model: torch.nn.Module | None = None) -> Taken:
@@ -233,6 +243,20 @@ class Recorder:
         if self._writer is not None:
             self._writer.append(step, metrics=metrics)
 
+    @contextlib.contextmanager
+    def going_without(self) -> Iterator[None]:
+        """Within it a disk that takes no more ends the record, which is said, and not the training."""
+        try:
+            yield
+        except OSError as error:
+            reason = f"{self.files.path}: {error.strerror or error}"
+            with contextlib.suppress(OSError):  # what could not be written could not be flushed either
+                if self._writer is not None:
+                    self._writer.close()
+            self._writer = None
+            record_ending(self.files, "failed", reason)
+            warnings.warn(f"{reason}; the record ends here, the training goes on", stacklevel=3)
+
     def go_on(self, step: int) -> None:
         """Open the record of an earlier start in the folder; what it holds beyond `step` is dropped.
 
@@ -251,18 +275,20 @@ class Recorder:
                 "sample_every: the untouched model is gone when a run goes on; give it as reference, or leave "
                 "sample_every out"
             )
-        self._start, self._reference = on_main(self._recorded)
+        self._start, self._reference, last = on_main(lambda: self._recorded(step))
         self._open(lambda: self._cut_back(step), head=None)
-        self.last_step = step
+        self.last_step = last
 
     def close(self, status: Status = "done", reason: str = "") -> None:
         """End the record; a later measurement opens it again."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
-            self.files.set_status(status, reason)
-        self._held.close()
-        self.last_step = None
+        try:
+            if self._writer is not None:
+                self._writer.close()
+                self._writer = None
+                self.files.set_status(status, reason)
+        finally:
+            self._held.close()
+            self.last_step = None
 
     def __enter__(self) -> Recorder:
         return self
@@ -378,8 +404,8 @@ class Recorder:
         goes_on = {name: value for name, value in self.about.items() if name != "run"}
         write_json(self.files.manifest, {**self.files.read_manifest(), **goes_on})
 
-    def _recorded(self) -> tuple[list[float], list[float] | None]:
-        """Log-probs at step 0 and under the reference, of the record in the folder."""
+    def _recorded(self, step: int) -> tuple[list[float], list[float] | None, int]:
+        """Of the record in the folder: log-probs at step 0 and under the reference, and its last step up to `step`."""
         stated = self.files.read_manifest().get("objective", {})
         if stated != manifest.stated(self.objective):
             raise InputError(
@@ -395,7 +421,9 @@ class Recorder:
                 f"{self.files.trace}:1: its probe set is another one than these pairs make; give another folder"
             )
         reference = _numbers(rows["ref_logp_sum"]) if self.objective.needs_reference else None
-        return _numbers(first.tables["probe"]["logp_sum"]), reference
+        kept = itertools.takewhile(lambda record: record.step <= step, records)
+        last = max((record.step for record in kept), default=0)
+        return _numbers(first.tables["probe"]["logp_sum"]), reference, last
 
     def _described(self) -> dict[str, Any]:
         inner, about = inner_of(self.model), dict(self.about)

@@ -83,6 +83,32 @@ def percent_axis(ax: Axes) -> None:
     ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
 
 
+def has_diverged(rows: pd.DataFrame) -> bool:
+    """Whether the runs of a table all ended in numbers that are not finite, as far as the table says."""
+    return "diverged" in rows and bool(rows["diverged"].all())
+
+
+def mark_end(ax: Axes, x: pd.Series, y: pd.Series, color: Any) -> None:
+    """A cross at the end of a line: there its run diverged."""
+    ax.plot(x.iloc[-1], y.iloc[-1], "x", color=color, markersize=6, markeredgewidth=1.5, label="_diverged")
+
+
+def note_end(ax: Axes, rows: pd.DataFrame) -> None:
+    """Say, where the lines of one run end, that it diverged, if it did."""
+    if has_diverged(rows):
+        ax.annotate(
+            "diverged",
+            (rows["step"].max(), 0),
+            xycoords=ax.get_xaxis_transform(),
+            xytext=(-3, 3),
+            textcoords="offset points",
+            rotation=90,
+            ha="right",
+            color=NEUTRAL,
+            fontsize="x-small",
+        )
+
+
 NAME = "_name of a line"  # the label of the texts and leaders that `label_ends` writes
 
 

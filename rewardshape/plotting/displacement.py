@@ -15,7 +15,17 @@ from matplotlib.ticker import MaxNLocator
 
 from rewardshape.errors import InputError
 from rewardshape.numbers import number
-from rewardshape.plotting.axes import axis, label_ends, require_one_run, step_axis, styled, zero_line
+from rewardshape.plotting.axes import (
+    axis,
+    has_diverged,
+    label_ends,
+    mark_end,
+    note_end,
+    require_one_run,
+    step_axis,
+    styled,
+    zero_line,
+)
 from rewardshape.plotting.style import DASHES, RESPONSE_COLORS, ordered_colors, plain
 
 
@@ -47,6 +57,9 @@ def plot_displacement(curve: pd.DataFrame, ax: Axes | None = None) -> Axes:
             linewidth=0,
         )
         ax.axhline(start, color=color, linewidth=0.7, linestyle=":", zorder=0)
+        if has_diverged(rows):
+            mark_end(ax, rows["step"], rows["logp_mean"], color)
+    note_end(ax, curve)
     ax.set(ylabel="log-prob of the probe set\n(nats per token)")
     step_axis(ax)
     label_ends(ax)
@@ -76,9 +89,12 @@ def plot_responses(curve: pd.DataFrame, ax: Axes | None = None) -> Axes:
             low, high = rows["logp_mean_change_low"], rows["logp_mean_change_high"]
             band = RESPONSE_COLORS[str(response)]
             ax.fill_between(rows["step"], low, high, color=band, alpha=0.13, linewidth=0)
+        if has_diverged(rows):
+            mark_end(ax, rows["step"], rows["logp_mean_change"], looks[str(response)]["color"])
     chosen = curve[curve["response"] == "chosen"]
     if "greedy_mean_change" in chosen:
         ax.plot(chosen["step"], chosen["greedy_mean_change"], color="black", linestyle="--", label="greedy")
+    note_end(ax, curve)
     ax.set(ylabel="change in log-prob\nsince step 0 (nats per token)")
     step_axis(ax)
     label_ends(ax)

@@ -1,7 +1,8 @@
 """A sweep: the same picture for every α. Takes the tables of `rewardshape.analysis`.
 
 Settings are told apart by α (always the same ordered colours); where runs have no α, or differ in something else,
-by the name of their setting. Several seeds of a setting are drawn thin, with their mean on top.
+by the name of their setting. Several seeds of a setting are drawn thin, with their mean on top. A run that diverged
+ends in a cross, and a setting whose runs all did says so in its name.
 """
 
 from __future__ import annotations
@@ -17,7 +18,17 @@ from matplotlib.path import Path
 from matplotlib.ticker import MaxNLocator
 
 from rewardshape.numbers import number, parameter, shortest
-from rewardshape.plotting.axes import axis, label_ends, panels, percent_axis, step_axis, styled, zero_line
+from rewardshape.plotting.axes import (
+    axis,
+    has_diverged,
+    label_ends,
+    mark_end,
+    panels,
+    percent_axis,
+    step_axis,
+    styled,
+    zero_line,
+)
 from rewardshape.plotting.style import (
     BOTH_COLUMNS,
     CHOSEN,
@@ -48,19 +59,35 @@ def by_setting(table: pd.DataFrame) -> list[Setting]:
     alphas = [rows["alpha"].iloc[0] for _, rows in groups]
     if np.isfinite(alphas).all() and len(set(alphas)) == len(alphas):
         ordered = sorted(zip(alphas, groups, strict=True), key=lambda item: item[0])
-        return [Setting(parameter("alpha", a), alpha_color(a), a, shortest(a), g[1]) for a, g in ordered]
+        return [
+            Setting(_named(parameter("alpha", a), rows), alpha_color(a), a, _ticked(shortest(a), rows), rows)
+            for a, (_, rows) in ordered
+        ]
     column = table["setting"]
     known = list(column.cat.categories) if column.dtype == "category" else [name for name, _ in groups]
     colors = dict(zip(known, ordered_colors(len(known)), strict=True))
-    return [Setting(plain(name), colors[name], i, plain(name), rows) for i, (name, rows) in enumerate(groups)]
+    return [
+        Setting(_named(plain(name), rows), colors[name], i, _ticked(plain(name), rows), rows)
+        for i, (name, rows) in enumerate(groups)
+    ]
+
+
+def _named(label: str, rows: pd.DataFrame) -> str:
+    return f"{label} (diverged)" if has_diverged(rows) else label
+
+
+def _ticked(tick: str, rows: pd.DataFrame) -> str:
+    return f"{tick}\n(diverged)" if has_diverged(rows) else tick
 
 
 def _lines(ax: Axes, setting: Setting, x: str, y: str, linestyle: Any = "-") -> None:
     """Every seed thin and their mean on top; a single seed is its own mean."""
     seeds = [rows for _, rows in setting.rows.groupby("run", sort=False)]
-    if len(seeds) > 1:
-        for rows in seeds:
+    for rows in seeds:
+        if len(seeds) > 1:
             ax.plot(rows[x], rows[y], color=setting.color, linewidth=0.5, alpha=0.5)
+        if has_diverged(rows):
+            mark_end(ax, rows[x], rows[y], setting.color)
     values = list(dict.fromkeys(["step", x, y]))
     mean = setting.rows[values].groupby("step", as_index=False).mean()
     ax.plot(mean[x], mean[y], color=setting.color, label=setting.label, linestyle=linestyle)
@@ -134,6 +161,8 @@ def plot_difference(differences: pd.DataFrame, ax: Axes | None = None, *, respon
         ax.plot(setting.rows["step"], setting.rows["difference"], color=setting.color, label=setting.label)
         low, high = setting.rows["difference_low"], setting.rows["difference_high"]
         ax.fill_between(setting.rows["step"], low, high, color=setting.color, alpha=0.2, linewidth=0)
+        if has_diverged(setting.rows):
+            mark_end(ax, setting.rows["step"], setting.rows["difference"], setting.color)
     zero_line(ax)
     step_axis(ax)
     base = plain(str(rows["baseline"].iloc[0]))
@@ -226,7 +255,8 @@ def plot_trajectory(curve: pd.DataFrame, ax: Axes | None = None) -> Axes:
         path = np.asarray(ax.get_lines()[-1].get_xydata())
         marks = path[np.unique(np.linspace(0, len(path) - 1, STEP_MARKS).round().astype(int))[1:-1]]
         ax.plot(*marks.T, "|", color=setting.color, markersize=5, label="_steps")
-        ax.plot(*path[-1], "o", color=setting.color, label="_end")
+        if not has_diverged(setting.rows):
+            ax.plot(*path[-1], "o", color=setting.color, label="_end")
         if setting.rows["run"].nunique() == 1 and "chosen_low" in setting.rows:
             ax.add_collection(_band(setting.rows, setting.color))
         ax.plot(*path[0], "o", markerfacecolor="white", markeredgecolor=NEUTRAL, zorder=3, label="_start")
@@ -268,7 +298,7 @@ def equal_margin(curve: pd.DataFrame) -> float | None:
 
 def _plane(curve: pd.DataFrame) -> pd.DataFrame:
     """Chosen and margin of every step, one row per run and step, with the interval of chosen's change since step 0."""
-    index = ["run", "setting", "alpha", "step"]
+    index = ["run", "setting", "alpha", "step", *(["diverged"] if "diverged" in curve else [])]
     wide = curve.pivot(index=index, columns="response", values="logp_mean").reset_index()
     wide["logp_margin"] = wide["chosen"] - wide["rejected"]
     if "logp_mean_change_low" not in curve:

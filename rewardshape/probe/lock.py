@@ -10,6 +10,8 @@ from filelock import FileLock, Timeout
 from rewardshape.errors import InputError
 from rewardshape.trace.folder import RunFolder
 
+PATIENCE = 0.1  # seconds: whoever only asks whether a run goes on holds its lock for less
+
 
 def locked(folder: Path) -> FileLock:
     """The folder, for this process alone, until the lock is released or the process ends, however it ends.
@@ -24,7 +26,7 @@ def locked(folder: Path) -> FileLock:
     """
     lock = FileLock(RunFolder(folder).lock)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=PATIENCE)
     except Timeout:
         raise InputError(
             f"{folder}: another process is at work in it; wait for it, or stop it, then go on with --resume"

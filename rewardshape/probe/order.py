@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,6 +90,15 @@ class TrainingOrder(Sequence[Item]):
         """The pairs that updates `first` to `last`, counted from 1, train on, each once."""
         places = range((first - 1) * self._batch_size, min(last * self._batch_size, len(self)))
         return list({self[place].pair.pair_id: self[place].pair for place in places}.values())
+
+    def counted(self, count: Callable[[EncodedPair], int], most: int) -> np.ndarray:
+        """What `count` gives for the pair at each of the first `most` places; every pair is asked once."""
+        left, places, epoch = min(most, self._length), [], 0
+        while left > 0:
+            places.append(self._of_epoch(epoch)[:left])
+            left -= len(places[-1])
+            epoch += 1
+        return np.array([count(pair) for pair in self._pairs])[np.concatenate(places)]
 
     def __getitem__(self, position: Any) -> Any:
         if isinstance(position, slice):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -12,11 +11,10 @@ from tqdm import tqdm
 
 from rewardshape.data import EncodedPair
 from rewardshape.probe.distributed import here
-from rewardshape.probe.grid import Grid, ModelFacts, PlannedRun
+from rewardshape.probe.grid import Grid, PlannedRun
 from rewardshape.probe.inputs import Inputs
 from rewardshape.probe.manifest import folder_to_make
-from rewardshape.probe.measure.probe_set import num_tokens
-from rewardshape.probe.order import LOOKED_AT, TrainingOrder
+from rewardshape.probe.measure.probe_set import num_tokens, only_pair
 from rewardshape.probe.policy import DTYPES
 
 SHOWN = 12  # runs that are named
@@ -41,7 +39,11 @@ def outline(grid: Grid, inputs: Inputs) -> list[str]:
         f"{len(inputs.train):,} pairs to train on, {len(inputs.probe):,} probe pairs",
         f"output: {folder_to_make(grid.settings)}{' (resumed)' if resumed else ''}",
     ]
-    work = sum(operations(planned, grid.model, inputs.train, inputs.probe) for planned in grid.runs)
+    once, probed = (
+        forward(pairs, grid.model.config, grid.model.parameters)
+        for pairs in ([only_pair(pair) for pair in inputs.train], inputs.probe)
+    )
+    work = sum(operations(planned, len(inputs.train), once, probed) for planned in grid.runs)
     seconds = work / (EFFICIENCY * speed(grid.runs[0], grid.model.config) * here().processes)
     probing = grid.runs[0].settings.probing
     asked = (probing.geometry_every, probing.sample_every, probing.destination_every, probing.influence_every)
@@ -49,21 +51,26 @@ def outline(grid: Grid, inputs: Inputs) -> list[str]:
     return [*lines, f"time: about {told(seconds)}, from operations counted and products timed here{beside}"]
 
 
-def operations(
-    run: PlannedRun, model: ModelFacts, train: Sequence[EncodedPair], probe: Sequence[EncodedPair]
-) -> float:
+def operations(run: PlannedRun, pairs: int, once: float, probed: float) -> float:
     """Floating-point operations of a run: its steps and its measurements of the probe set.
 
     Two for each weight and token forwards, four backwards (two where only adapters are trained), two again where
     activations are computed twice; the output projection at the tokens of responses alone. Attention's own products are
-    left out: at 1,000 tokens they are a few per cent.
+    left out: at 1,000 tokens they are a few per cent. Every pair is taken to be trained on as often as any other.
+
+    Parameters
+    ----------
+    run : PlannedRun
+    pairs : int
+        How many there are to train on.
+    once, probed : float
+        What `forward` counts of all of them, and of the probe set.
     """
-    settings, order = run.settings, TrainingOrder.of(run, train)
+    settings = run.settings
     passes = (2.0 if settings.model.lora_rank else 3.0) + bool(settings.model.gradient_checkpointing)
     measured = settings.training.steps // settings.probing.probe_every + 1
-    looked_at = [item.pair for item in itertools.islice(order, LOOKED_AT)]
-    trained = passes * forward(looked_at, model.config, model.parameters) * len(order) / len(looked_at)
-    return trained + measured * forward(probe, model.config, model.parameters)
+    trained = settings.training.steps * run.decided.batch_size / pairs
+    return passes * trained * once + measured * probed
 
 
 def forward(pairs: Sequence[EncodedPair], config: Any, parameters: int) -> float:

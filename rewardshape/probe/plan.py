@@ -10,7 +10,6 @@ Outside it lie the CUDA context (about 0.5 GB) and what the allocator loses to f
 
 from __future__ import annotations
 
-import itertools
 import json
 import weakref
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -289,10 +289,10 @@ def _bytes(tensor: torch.Tensor) -> int:
 def largest_batches(run: PlannedRun, inputs: Inputs) -> tuple[list[EncodedPair], list[EncodedPair]]:
     """The micro-batch and the batch of the probe set that have the most tokens."""
     size, order = run.decided.micro_batch_size, TrainingOrder.of(run, inputs.train)
-    pairs = [item.pair for item in itertools.islice(order, -(-LOOKED_AT // size) * size)]
-    micro = [pairs[start : start + size] for start in range(0, len(pairs), size)]
+    tokens = order.counted(num_tokens, -(-LOOKED_AT // size) * size)
+    start = size * int(np.add.reduceat(tokens, np.arange(0, len(tokens), size)).argmax())
     groups = group_by_tokens(inputs.probe, TOKENS_PER_BATCH)
-    return max(micro, key=lambda pairs: num_tokens(*pairs)), max(
+    return [item.pair for item in order[start : start + size]], max(
         ([inputs.probe[index] for index in group] for group in groups), key=lambda pairs: num_tokens(*pairs)
     )
 

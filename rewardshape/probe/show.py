@@ -99,7 +99,7 @@ def write_results(trace: Trace) -> Results:
 
 def diverged(trace: Trace) -> list[str]:
     """Of each run that diverged its name, the step and the pair, as its manifest has it."""
-    found = [run for run in trace.runs if run.manifest.get("status") == "diverged"]
+    found = [run for run in trace.runs if run.diverged]
     return [f"{run.name}: diverged: {run.manifest.get('reason')}" for run in found]
 
 

@@ -118,7 +118,7 @@ def _watch(reader: int, stop: Stop, files: RunFolder, end: Callable[[int], objec
                 again, until = True, min(until, now + SAME)
         if now >= until:
             if again or not stop.heard.is_set():
-                _record(files, "interrupted")
+                record_ending(files, "interrupted")
                 end(number)
                 return
             until = math.inf
@@ -130,17 +130,18 @@ def ending_recorded(files: RunFolder, home: Path) -> Iterator[None]:
     try:
         yield
     except Diverged as error:
-        _record(files, "diverged", str(error))
+        record_ending(files, "diverged", str(error))
         raise
     except KeyboardInterrupt:
-        _record(files, "interrupted")
+        record_ending(files, "interrupted")
         raise Interrupted(signal.SIGINT, home) from None
     except BaseException as error:
-        _record(files, "failed", (str(error).splitlines() or [type(error).__name__])[0])
+        record_ending(files, "failed", (str(error).splitlines() or [type(error).__name__])[0])
         raise
 
 
-def _record(files: RunFolder, status: Status, reason: str = "") -> None:
+def record_ending(files: RunFolder, status: Status, reason: str = "") -> None:
+    """Say in the manifest of a run that has one how it ended, also where the disk has no room for it."""
     if not here().is_main or not files.manifest.is_file():  # the latter: before the run began
         return
     try:

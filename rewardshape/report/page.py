@@ -71,7 +71,7 @@ def write_report(source: str | Path | Trace, *, live: bool = False) -> Path:
 
 def unfinished(trace: Trace) -> bool:
     """Whether a run of the trace is still going on, or one of its command is yet to begin."""
-    states = [str(run.manifest.get("status", "done")) for run in trace.runs]
+    states = [run.status for run in trace.runs]
     if "running" in states:
         return True
     begun = {run.name for run in trace.runs}
@@ -175,8 +175,10 @@ def _objectives(trace: Trace) -> list[str]:
 def _unfinished(trace: Trace) -> list[str]:
     lines = []
     for run in trace.runs:
-        status, reason = run.manifest.get("status", "done"), run.manifest.get("reason")
+        status, reason = run.status, run.manifest.get("reason")
         if status != "done":
+            if status == "killed":
+                reason = "no process of this machine is at work in its folder"
             status = f"{status}: {reason}" if reason else status
             last = trace.steps.loc[trace.steps["run"] == run.name, "step"].max()
             which = run.label if len(trace.runs) > 1 else "The run"

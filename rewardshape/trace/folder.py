@@ -126,6 +126,14 @@ class RunFolder:
         """What the command was; empty where no command made the folder. Raises as `read_manifest` does."""
         return read_json(self.command, {"settings": dict, "runs": list}) if self.command.is_file() else {}
 
+    def is_left(self) -> bool:
+        """Whether no process of this machine works here any more: its lock, or that of the command's folder, is free.
+
+        A folder without a lock, a copied one say, is not known to be left; nor is one where locks cannot be asked.
+        """
+        locks = [folder.lock for folder in (self, RunFolder(self.path.parent)) if folder.lock.is_file()]
+        return bool(locks) and all(map(_is_free, locks))
+
     def planned_runs(self) -> list[str]:
         """Of the command's folder: the names of all runs of a sweep, begun or not; empty of a single run."""
         return [str(name) for name in self.read_command().get("runs", ())]
@@ -145,6 +153,17 @@ class RunFolder:
                 stream.seek(found.start(1))
                 # White space before the comma is JSON still.
                 stream.write(after.ljust(len(found[1])))
+
+
+def _is_free(lock: Path) -> bool:
+    try:
+        import fcntl
+
+        with open(lock, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # which closing lets go
+    except (ImportError, OSError):  # another system; held, or a file system without locks
+        return False
+    return True
 
 
 PARTS = {name: dict for name in ("run", "swept", "objective", "model", "data", "versions", "device")}

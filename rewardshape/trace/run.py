@@ -11,6 +11,7 @@ from typing import Any
 
 from rewardshape.errors import printable
 from rewardshape.numbers import parameter
+from rewardshape.trace.folder import RunFolder
 
 # What a manifest's ``run`` part says that does not make it another setting: how an objective was given (its parameters
 # stand under ``objective``), which repetition it is, what is measured, where it is written and what is said meanwhile.
@@ -60,6 +61,17 @@ class Run:
     folder: Path
 
     @property
+    def status(self) -> str:
+        """How the run stands, in its manifest's word; ``killed`` where that is `running` and nobody works there."""
+        said = str(self.manifest.get("status", "done"))
+        return "killed" if said == "running" and RunFolder(self.folder).is_left() else said
+
+    @property
+    def diverged(self) -> bool:
+        """Whether it ended in a number that is not finite."""
+        return self.manifest.get("status") == "diverged"
+
+    @property
     def setting_label(self) -> str:
         """The setting for people, ``"α = 0.25, β = 2"``."""
         return ", ".join(
@@ -70,7 +82,7 @@ class Run:
     def label(self) -> str:
         """The run for people: its setting, its seed where there are several, and that it diverged where it did."""
         label = f"{self.setting_label}, seed {self.seed}" if self.several_seeds else self.setting_label
-        return f"{label} (diverged)" if self.manifest.get("status") == "diverged" else label
+        return f"{label} (diverged)" if self.diverged else label
 
     def _repr_html_(self) -> str:
         return as_html([self])
@@ -82,7 +94,7 @@ def as_html(runs: Sequence[Run]) -> str:
     rows = []
     for run in runs:
         objective = run.manifest.get("objective", {}).get("name", "")
-        cells = (run.name, run.setting_label, objective, run.seed, run.manifest.get("status", ""))
+        cells = (run.name, run.setting_label, objective, run.seed, run.status)
         rows.append("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells) + "</tr>")
     return f"<table><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>"
 

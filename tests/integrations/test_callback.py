@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,14 @@ import pandas as pd
 import pytest
 import torch
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 
 from rewardshape import InputError, ProbeCallback, judge, objective, read_trace
 from rewardshape.integrations.trl import shaped
@@ -72,6 +81,65 @@ def test_a_killed_run_goes_on_and_records_what_it_would_have(checkpoint, pairs_f
     np.testing.assert_allclose(killed["logp_sum"], whole["logp_sum"], atol=1e-4)
     assert read_trace(trace.parent).settings["status"] == "done"
     assert not (tmp_path / "killed" / "rewardshape-2").exists()
+
+
+def test_a_step_that_a_kill_left_unwritten_is_measured_again_from_its_checkpoint(made, rows, tmp_path):
+    """The trainer saves a step's checkpoint before the record's line of it is on disk: a kill can fall between."""
+    options = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}
+    made(trl.DPOTrainer, trl.DPOConfig, ProbeCallback(rows[:4]), **options).train()
+    trace = tmp_path / "out" / "rewardshape" / "trace.jsonl"
+    whole = trace.read_bytes().splitlines(keepends=True)
+    trace.write_bytes(b"".join(whole[:3]) + whole[3][:50])  # the head, steps 0 and 1, step 2 torn
+    again = made(trl.DPOTrainer, trl.DPOConfig, ProbeCallback(rows[:4]), **options)
+    again.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-2"))
+    found, expected = ([json.loads(line) for line in lines] for lines in (trace.open("rb"), whole))
+    assert [record.get("step") for record in found] == [None, 0, 1, 2, 3, 4]
+    assert found[3]["metrics"] == expected[3]["metrics"]
+    np.testing.assert_allclose(found[3]["probe"]["logp_sum"], expected[3]["probe"]["logp_sum"], atol=1e-4)
+
+
+class Fills(TrainerCallback):
+    """Puts a disk without room in the place of a callback's record once a step is done."""
+
+    def __init__(self, watch: ProbeCallback, step: int):
+        self.watch, self.step = watch, step
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == self.step:
+            self.watch.recorder._writer._file = open("/dev/full", "a")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full, a device of Linux without room")
+def test_a_disk_without_room_ends_the_record_and_not_the_training(made, rows, tmp_path):
+    watch = ProbeCallback(rows[:4])
+    trainer = made(trl.DPOTrainer, trl.DPOConfig, watch, max_steps=5)
+    watch.attach(trainer)
+    trainer.add_callback(Fills(watch, 2))
+    with pytest.warns(
+        UserWarning, match="No space left on device; the record ends here, the training goes on"
+    ):
+        trainer.train()
+    assert trainer.state.global_step == 5
+    told = [entry["step"] for entry in trainer.state.log_history if "probe_margin" in entry]
+    assert told == [0, 1, 2, 3, 4, 5]  # measured still, and heard by the trackers
+    trace = read_trace(tmp_path / "out" / "rewardshape")
+    assert trace.steps["step"].tolist() == [0, 1]
+    assert trace.settings["status"] == "failed"
+    assert "No space left" in trace.settings["reason"]
+
+
+def test_whoever_stops_reading_does_not_end_the_training(made, rows, monkeypatch):
+    reader, writer = os.pipe()
+    os.close(reader)
+    trainer = made(trl.DPOTrainer, trl.DPOConfig, ProbeCallback(rows[:2], quiet=False))
+    trainer.remove_callback(PrinterCallback)  # transformers' own, which prints too
+    with open(writer, "w") as nobody:
+        monkeypatch.setattr(sys, "stdout", nobody)
+        trainer.train()
+        monkeypatch.undo()
+        with contextlib.suppress(BrokenPipeError):
+            nobody.close()
+    assert trainer.state.global_step == 2
 
 
 def test_a_second_train_begins_a_second_trace_against_the_same_reference(made, rows, tmp_path):

@@ -186,6 +186,18 @@ def test_an_exception_in_the_loop_is_recorded(model, tokenizer, rows, tmp_path):
     assert (stated["status"], stated["reason"]) == ("failed", "out of luck")
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full, a device of Linux without room")
+def test_a_disk_without_room_ends_the_record_and_not_the_loop(model, tokenizer, rows, tmp_path):
+    with Recorder(model, tokenizer, rows[:3], DPO, tmp_path / "run") as recorder:
+        recorder.measure(0)
+        recorder._writer._file = open("/dev/full", "a")
+        with pytest.warns(UserWarning, match="No space left on device; the record ends here"):
+            recorder.measure(1)
+        assert recorder.measure(2)["probe_chosen_change"] == 0.0
+    assert read_trace(tmp_path / "run").steps["step"].tolist() == [0]
+    assert read_trace(tmp_path / "run").settings["status"] == "failed"
+
+
 def test_it_stands_at_the_front_door():
     assert rewardshape.Recorder is Recorder
 

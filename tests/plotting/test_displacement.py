@@ -33,6 +33,17 @@ def test_run_shows_levels_with_the_interval_of_their_change(run, line):
     assert "nats per token" in ax.get_ylabel()
 
 
+def test_a_run_that_diverged_says_so_where_its_lines_end(run, line):
+    curve = displacement_curve(run)
+    for plot, value in ((plot_displacement, "logp_mean"), (plot_responses, "logp_mean_change")):
+        assert not [text for text in plot(curve).texts if text.get_text() == "diverged"]
+        ax = plot(curve.assign(diverged=True))
+        [text] = [text for text in ax.texts if text.get_text() == "diverged"]
+        assert text.xy[0] == curve["step"].max()
+        last = curve[curve["response"] == "chosen"][value].iloc[-1]
+        assert line(ax, "_diverged").get_ydata().tolist() == [last]
+
+
 def test_responses_are_named_at_their_ends_without_overlap(run):
     ax = plot_responses(displacement_curve(run))
     names = {text.get_text(): text.xy[1] for text in ax.texts if text.get_text()}

@@ -41,6 +41,45 @@ def test_sweep_orders_and_colours_by_alpha(sweep, line):
         assert len(ax.collections) == 3  # one band a run
 
 
+def test_a_run_that_diverged_ends_in_a_cross_and_says_so(write, tmp_path, line):
+    """The middle one of three settings: named and marked at its own last step, in every picture that has its curve."""
+    folder = tmp_path / "lost"
+    for alpha in (0.0, 0.5, 1.0):
+        write(folder / f"alpha={alpha}", alpha=alpha)
+    manifest, record = folder / "alpha=0.5" / "run.json", folder / "alpha=0.5" / "trace.jsonl"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "status": "diverged"}))
+    record.write_bytes(b"".join(record.read_bytes().splitlines(keepends=True)[:4]))  # steps 0, 1, 2
+    trace = read_trace(folder)
+    curve, summary = displacement_curve(trace), displacement_summary(trace)
+    chosen, rejected = plot_sweep(curve)
+    mine = curve[curve["alpha"] == 0.5]
+    for ax, response in ((chosen, "chosen"), (rejected, "rejected")):
+        cross = line(ax, "_diverged")
+        assert cross.get_marker() == "x"
+        assert same_color(cross.get_color(), alpha_color(0.5))
+        last = mine[mine["response"] == response].iloc[-1]
+        assert cross.get_xydata().tolist() == [[2, last["logp_mean_change"]]]
+        assert sum(item.get_label() == "_diverged" for item in ax.get_lines()) == 1
+    assert {"α = 0", "α = 0.5 (diverged)", "α = 1"} <= {text.get_text() for text in rejected.texts}
+    path = plot_trajectory(curve)
+    end = line(path, "α = 0.5 (diverged)").get_xydata()[-1]
+    np.testing.assert_array_equal(line(path, "_diverged").get_xydata()[0], end)
+    difference = plot_difference(difference_curves(trace))
+    assert line(difference, "_diverged").get_xdata().tolist() == [2]
+    ticks = [label.get_text() for label in plot_final_displacement(summary)[1].get_xticklabels()]
+    assert ticks == ["0", "0.5\n(diverged)", "1"]
+
+
+def test_one_seed_of_several_that_diverged_is_marked_and_the_setting_is_not(seeds, write, line):
+    folder = seeds.folder / "alpha=0.0-seed=1" / "run.json"
+    folder.write_text(json.dumps({**json.loads(folder.read_text()), "status": "diverged"}))
+    curve = displacement_curve(read_trace(seeds.folder))
+    chosen, _ = plot_sweep(curve)
+    last = curve[(curve["run"] == "alpha=0.0-seed=1") & (curve["response"] == "chosen")].iloc[-1]
+    assert line(chosen, "_diverged").get_ydata().tolist() == [last["logp_mean_change"]]
+    assert line(chosen, "α = 0") is not None
+
+
 def test_seeds_are_drawn_thin_under_their_mean(seeds, line):
     curve = displacement_curve(seeds)
     chosen, _ = plot_sweep(curve)

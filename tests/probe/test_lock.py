@@ -9,17 +9,24 @@ import pytest
 
 from rewardshape import InputError
 from rewardshape.probe.lock import locked
+from rewardshape.trace import RunFolder, write_json
 
 
 def test_a_lock_ends_with_its_process_however_that_ends(tmp_path):
+    run = RunFolder(tmp_path / "alpha=0")
+    run.path.mkdir()
+    write_json(run.manifest, {"status": "running"})
+    assert not run.is_left()  # nobody ever locked it: a copy may be of a run that goes on elsewhere
     code = "import sys, time; from pathlib import Path; from rewardshape.probe.lock import locked\n"
     code += "lock = locked(Path(sys.argv[1])); print('held', flush=True); time.sleep(600)"
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "held\n"
     with pytest.raises(InputError, match="another process"):
         locked(tmp_path)
+    assert not run.is_left()
     process.kill()
     process.wait()
+    assert run.is_left()
     locked(tmp_path).release()
 
 

@@ -53,6 +53,9 @@ def test_an_order_without_end_is_made_as_it_is_asked_for():
         assert endless[position].position == position
     assert [item.pair.pair_id for item in endless[:35]] == whole
     assert [pair.pair_id for pair in endless.pairs()] == whole[:7]
+    assert endless.counted(lambda pair: int(pair.pair_id[2:]), 35).tolist() == [
+        int(name[2:]) for name in whole
+    ]
     with pytest.raises(IndexError):
         endless[16 * 10**12]
 

@@ -58,12 +58,12 @@ def test_a_run_is_its_steps_and_its_measurements(model):
     run = plan_run(Settings().replace(steps=10, batch_size=8, probe_every=5), facts)
     train, probe_pairs = some_pairs(8), some_pairs(4)
     once, probe = (forward(of, CONFIG, facts.parameters) for of in (train, probe_pairs))
-    found = operations(run, facts, train, probe_pairs)
+    found = operations(run, len(train), once, probe)
     assert found == pytest.approx(10 * 3 * once + 3 * probe)  # all eight pairs a step; steps 0, 5 and 10
     again = plan_run(
         Settings().replace(steps=10, batch_size=8, probe_every=5, gradient_checkpointing=True), facts
     )
-    assert operations(again, facts, train, probe_pairs) == pytest.approx(10 * 4 * once + 3 * probe)
+    assert operations(again, len(train), once, probe) == pytest.approx(10 * 4 * once + 3 * probe)
 
 
 def test_the_lines_name_runs_pairs_folder_and_time(checkpoint, pairs_file, tmp_path, monkeypatch):

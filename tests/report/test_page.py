@@ -16,7 +16,7 @@ import pytest
 from rewardshape.analysis import displacement_summary
 from rewardshape.errors import InputError
 from rewardshape.numbers import signed
-from rewardshape.report.page import render, write_report
+from rewardshape.report.page import render, unfinished, write_report
 from rewardshape.trace import read_trace
 from rewardshape.verdict import judge, judge_all
 
@@ -230,6 +230,11 @@ def test_an_unfinished_run_says_so(write, tmp_path, page_of):
         (folder / "run.json").write_text(json.dumps(manifest | told))
         line = f"The run is not finished ({said}): what follows is as of step 30"
         assert line in page_of(render(read_trace(folder))).text
+    (folder / "run.json").write_text(json.dumps(manifest | {"status": "running"}))
+    (folder / ".lock").touch()  # which nobody holds
+    said = "killed: no process of this machine is at work in its folder"
+    assert f"The run is not finished ({said})" in page_of(render(read_trace(folder))).text
+    assert not unfinished(read_trace(folder))  # nothing to wait for
 
 
 def test_a_report_without_texts_or_tokens_still_ranks_the_pairs(write, tmp_path, page_of):

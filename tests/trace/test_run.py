@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
@@ -107,3 +108,21 @@ def test_a_run_that_diverged_says_so_wherever_it_is_named(write, tmp_path):
     manifest = folder / "run.json"
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "status": "diverged"}))
     assert told(tmp_path) == [("alpha=0", "α = 0"), ("alpha=600", "α = 600 (diverged)")]
+    assert [(run.status, run.diverged) for run in read_trace(tmp_path).runs] == [
+        ("done", False),
+        ("diverged", True),
+    ]
+
+
+def test_a_run_that_nobody_works_at_was_killed(write, tmp_path):
+    folder = write(tmp_path / "run", alpha=0.0)
+    manifest = folder / "run.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "status": "running"}))
+    [run] = read_trace(folder).runs
+    assert run.status == "running"
+    (folder / ".lock").touch()
+    assert run.status == "killed"
+    with open(folder / ".lock") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert run.status == "running"
+    assert run.status == "killed"
