@@ -10,8 +10,9 @@ from scipy import stats
 from rewardshape.numbers import number
 from rewardshape.plotting.axes import axis, percent_axis, require_one_run, step_axis, styled, zero_line
 from rewardshape.plotting.overoptimization import DISTANCE_LABEL
+from rewardshape.plotting.settings import by_setting, settings_axis
 from rewardshape.plotting.style import FAINT, NEUTRAL, RESPONSE_COLORS, plain
-from rewardshape.plotting.sweep import by_setting, name_lines, plot_lines, settings_axis
+from rewardshape.plotting.sweep import name_lines, plot_lines
 
 MOMENTS = {"before": ("--", 0.9), "after": ("-", 1.6)}
 

@@ -14,8 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from rewardshape.plotting.axes import axis, styled
+from rewardshape.plotting.settings import by_setting
 from rewardshape.plotting.style import GOLD, NEUTRAL, PROXY
-from rewardshape.plotting.sweep import by_setting
 
 DISTANCE_LABEL = "√KL to the reference (nats$^{1/2}$ per response)"
 FORM_LABELS = {"best_of_n": "fit $d(a - bd)$", "policy_gradient": r"fit $d(a - b\,\ln d)$"}

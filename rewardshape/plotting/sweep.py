@@ -1,14 +1,12 @@
 """A sweep: the same picture for every α. Takes the tables of `rewardshape.analysis`.
 
-Settings are told apart by α (always the same ordered colours); where runs have no α, or differ in something else,
-by the name of their setting. Several seeds of a setting are drawn thin, with their mean on top. A run that diverged
-ends in a cross, and a setting whose runs all did says so in its name.
+Several seeds of a setting are drawn thin, with their mean on top. A run that diverged ends in a cross.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +15,7 @@ from matplotlib.collections import PathCollection
 from matplotlib.path import Path
 from matplotlib.ticker import MaxNLocator
 
-from rewardshape.numbers import number, parameter, shortest
+from rewardshape.numbers import number
 from rewardshape.plotting.axes import (
     axis,
     has_diverged,
@@ -29,55 +27,17 @@ from rewardshape.plotting.axes import (
     styled,
     zero_line,
 )
+from rewardshape.plotting.settings import Setting, by_setting, settings_axis
 from rewardshape.plotting.style import (
     BOTH_COLUMNS,
     CHOSEN,
     COLUMN_WIDTH,
     NEUTRAL,
     RESPONSE_COLORS,
-    alpha_color,
-    ordered_colors,
     plain,
 )
 
 MOST_LABELS = 7  # lines named at their ends; more of them go into a legend
-
-
-class Setting(NamedTuple):
-    """One setting of a sweep: its name for people, its colour, its place on an axis, its rows."""
-
-    label: str
-    color: Any
-    place: float  # on an axis of settings: α itself, or the rank of the name
-    tick: str  # on such an axis
-    rows: pd.DataFrame
-
-
-def by_setting(table: pd.DataFrame) -> list[Setting]:
-    """The settings of a table in order: by α where that tells them apart, else by name."""
-    groups = [(str(name), rows) for name, rows in table.groupby("setting", sort=False, observed=True)]
-    alphas = [rows["alpha"].iloc[0] for _, rows in groups]
-    if np.isfinite(alphas).all() and len(set(alphas)) == len(alphas):
-        ordered = sorted(zip(alphas, groups, strict=True), key=lambda item: item[0])
-        return [
-            Setting(_named(parameter("alpha", a), rows), alpha_color(a), a, _ticked(shortest(a), rows), rows)
-            for a, (_, rows) in ordered
-        ]
-    column = table["setting"]
-    known = list(column.cat.categories) if column.dtype == "category" else [name for name, _ in groups]
-    colors = dict(zip(known, ordered_colors(len(known)), strict=True))
-    return [
-        Setting(_named(plain(name), rows), colors[name], i, _ticked(plain(name), rows), rows)
-        for i, (name, rows) in enumerate(groups)
-    ]
-
-
-def _named(label: str, rows: pd.DataFrame) -> str:
-    return f"{label} (diverged)" if has_diverged(rows) else label
-
-
-def _ticked(tick: str, rows: pd.DataFrame) -> str:
-    return f"{tick}\n(diverged)" if has_diverged(rows) else tick
 
 
 def _lines(ax: Axes, setting: Setting, x: str, y: str, linestyle: Any = "-") -> None:
@@ -463,10 +423,3 @@ def _seed_places(settings: list[Setting]) -> Iterator[tuple[float, pd.Series]]:
         shifts = np.linspace(-room / 2, room / 2, len(setting.rows)) if len(setting.rows) > 1 else [0.0]
         for shift, (_, row) in zip(shifts, setting.rows.iterrows(), strict=True):
             yield setting.place + shift, row
-
-
-def settings_axis(ax: Axes, settings: list[Setting]) -> None:
-    """Settings along the bottom, each with its name."""
-    ax.set_xticks([setting.place for setting in settings])
-    ax.set_xticklabels([setting.tick for setting in settings])
-    ax.set_xlabel("run" if any(setting.tick == setting.label for setting in settings) else "α")

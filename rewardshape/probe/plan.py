@@ -39,7 +39,7 @@ from rewardshape.probe.room import at_most, device_memory, process_memory
 from rewardshape.probe.training import training_arguments
 
 DEPTHS = (2, 4)  # layers gone through in place of a deeper model's; even, for layers that alternate
-SURELY = 0.25  # share of the memory below which a bound needs no closer look
+SURELY = 0.25  # share of the memory below which a bound needs no closer look, and a plan no alternatives
 ROOM = 0.92  # share of a device's memory a plan may fill: the rest is context and fragmentation
 CARDS = (24, 40, 80)  # GB, the columns of the table
 GB = 1e9
@@ -317,12 +317,14 @@ def sharded(memory: Memory, run: PlannedRun) -> Memory:
 def plans(
     run: PlannedRun, model: ModelFacts, train: Sequence[EncodedPair], probe: Sequence[EncodedPair]
 ) -> dict[str, Memory]:
-    """Memory of the run as it was given, then of the usual alternatives."""
-    place = here()
-    found = {}
+    """Memory of the run as it was given, then of the usual alternatives where it does not surely fit."""
+    place, found = here(), dict[str, Memory]()
+    plenty = SURELY * min(device_memory()[1], CARDS[0] * GB)
     for name, changes in {"as asked": {}, **PLANS}.items():
         other = run
         if changes:
+            if found["as asked"].peak < plenty:
+                break
             settings = run.settings.replace(**changes, optimizer=None)
             if settings.model == run.settings.model:
                 continue
@@ -392,11 +394,15 @@ def text(
     lines += [
         "",
         f"{device}, {total / GB:.1f} GB: "
-        + (f"{'; '.join(suited)} fit" if suited else "nothing fits; fewer --micro-batch-size, shorter texts"),
+        + (_suited(suited) if suited else "nothing fits; fewer --micro-batch-size, shorter texts"),
     ]
     if run.settings.probing.sample_every and not model.lora_rank:
         lines.append(f"--sample-every keeps a second copy of the weights: {asked.weights / GB:.3f} GB more")
     return "\n".join(lines)
+
+
+def _suited(names: Sequence[str]) -> str:
+    return f"{'; '.join(names)} fit" if len(names) > 1 else f"{names[0]} fits"
 
 
 def fits(plan: Memory, total: float) -> bool:

@@ -163,10 +163,14 @@ def test_dry_run_prints_the_plan_and_leaves_nothing(checkpoint, pairs_file, tmp_
         if file.suffix == ".json":
             (bare / file.name).write_bytes(file.read_bytes())
     words = [str(bare), "--data", pairs_file, "--alpha", "0.25", "--batch-size", "2", "--probe-pairs", "4"]
-    assert main([*words, "--dry-run"]) == 0
+    assert main([*words, "--dry-run", "--steps", str(10**12)]) == 0  # whose length costs nothing
     said = capsys.readouterr().out
     assert "parameters" in said
-    assert "as asked" in said
-    assert "bfloat16, LoRA 16, checkpointed" in said
+    assert "1000000000000 steps of 2 pairs" in said
+    assert "as asked fits" in said
+    assert "bfloat16, LoRA 16, checkpointed" not in said  # four times over: no other plan is called for
     assert "24 GB" in said
+    monkeypatch.setattr("rewardshape.probe.plan.SURELY", 0.0)
+    assert main([*words, "--dry-run"]) == 0
+    assert "bfloat16, LoRA 16, checkpointed" in capsys.readouterr().out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bare"]

@@ -1,0 +1,63 @@
+"""The settings of a sweep as pictures tell them apart: name, colour, and place on an axis of their own.
+
+By α (always the same ordered colours); where runs have no α, or differ in something else, by the name of their setting.
+A setting whose runs all diverged says so in its name.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from rewardshape.numbers import parameter, shortest
+from rewardshape.plotting.axes import has_diverged
+from rewardshape.plotting.style import alpha_color, ordered_colors, plain
+
+
+class Setting(NamedTuple):
+    """One setting of a sweep: its name for people, its colour, its place on an axis, its rows."""
+
+    label: str
+    color: Any
+    place: float  # on an axis of settings: α itself, or the rank of the name
+    tick: str  # on such an axis
+    rows: pd.DataFrame
+
+
+def by_setting(table: pd.DataFrame) -> list[Setting]:
+    """The settings of a table in order: by α where that tells them apart, else by name."""
+    groups = [(str(name), rows) for name, rows in table.groupby("setting", sort=False, observed=True)]
+    alphas = [rows["alpha"].iloc[0] for _, rows in groups]
+    if np.isfinite(alphas).all() and len(set(alphas)) == len(alphas):
+        ordered = sorted(zip(alphas, groups, strict=True), key=lambda item: item[0])
+        return [
+            Setting(_named(parameter("alpha", a), rows), alpha_color(a), a, _ticked(shortest(a), rows), rows)
+            for a, (_, rows) in ordered
+        ]
+    column = table["setting"]
+    known = list(column.cat.categories) if column.dtype == "category" else [name for name, _ in groups]
+    colors = dict(zip(known, ordered_colors(len(known)), strict=True))
+    return [
+        Setting(_named(plain(name), rows), colors[name], i, _ticked(plain(name), rows), rows)
+        for i, (name, rows) in enumerate(groups)
+    ]
+
+
+def _named(label: str, rows: pd.DataFrame) -> str:
+    return f"{label} (diverged)" if has_diverged(rows) else label
+
+
+def _ticked(tick: str, rows: pd.DataFrame) -> str:
+    return f"{tick}\n(diverged)" if has_diverged(rows) else tick
+
+
+def settings_axis(ax: Axes, settings: list[Setting]) -> None:
+    """Settings along the bottom, each with its name."""
+    ax.set_xticks([setting.place for setting in settings])
+    ax.set_xticklabels([setting.tick for setting in settings])
+    ax.set_xlabel(
+        "run" if any(setting.tick.replace("\n", " ") == setting.label for setting in settings) else "α"
+    )
