@@ -34,6 +34,16 @@ def manifest(folder: Path) -> dict[str, Any]:
     return found
 
 
+def with_a_third(pairs_file: str, folder: Path) -> str:
+    """The pairs with one more response."""
+    file = folder / "pairs.jsonl"
+    each = map(json.loads, Path(pairs_file).read_text(encoding="utf-8").splitlines())
+    file.write_text(
+        "".join(json.dumps(row | {"rejected_too": row["rejected"]}) + "\n" for row in each), encoding="utf-8"
+    )
+    return str(file)
+
+
 @pytest.mark.parametrize(
     ("words", "keywords", "runs"),
     [
@@ -43,10 +53,44 @@ def manifest(folder: Path) -> dict[str, Any]:
             {"alpha": [0, 1], "schedule": "linear"},
             ["alpha=0", "alpha=1"],
         ),
+        (
+            [
+                "--objective",
+                "dpo",
+                "--beta",
+                "0.1",
+                "--drop",
+                "length=0.2",
+                "--add-nll",
+                "0.1",
+                "--no-end-token",
+                "--probe-responses",
+                "rejected_too",
+                "--sample-every",
+                "2",
+                "--samples",
+                "4",
+                "--best-of",
+                "1",
+            ],
+            {
+                "objective": "dpo",
+                "beta": 0.1,
+                "drop": "length=0.2",
+                "add_nll": 0.1,
+                "no_end_token": True,
+                "probe_responses": ["rejected_too"],
+                "sample_every": 2,
+                "samples": 4,
+                "best_of": 1,
+            },
+            [""],
+        ),
     ],
-    ids=["nothing", "a sweep"],
+    ids=["nothing", "a sweep", "settings of every kind"],
 )
 def test_the_same_words_make_the_same_run(words, keywords, runs, checkpoint, pairs_file, tmp_path):
+    pairs_file = with_a_third(pairs_file, tmp_path)
     run_probe(checkpoint, pairs_file, output=tmp_path / "call", **SMALL, **keywords)
     settings = Settings().replace(
         checkpoint=checkpoint, data=pairs_file, output=tmp_path / "run", **SMALL, **keywords

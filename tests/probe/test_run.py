@@ -173,6 +173,21 @@ def test_a_sweep_has_one_folder_per_alpha_and_the_same_pairs_in_each(probe, tmp_
     assert zero.query("step == 2")["logp_sum"].tolist() != one.query("step == 2")["logp_sum"].tolist()
 
 
+def test_every_run_loads_its_policy_once(probe, tmp_path, monkeypatch):
+    """Also for the choice of the reader, the reference and the samples."""
+    loaded: list[str] = []
+
+    def counted(place: str, settings: ModelSettings) -> torch.nn.Module:
+        loaded.append(place)
+        return load_policy(place, settings)
+
+    for module in ("run", "beginning"):
+        monkeypatch.setattr(f"rewardshape.probe.{module}.load_policy", counted)
+    flags = ["--sample-every", "2", "--samples", "4", "--best-of", "1", "--steps", "2"]
+    assert probe(tmp_path / "sweep", "--objective", "dpo", "--beta", "0.1", "0.2", *flags) == 0
+    assert len(loaded) == len(read_trace(tmp_path / "sweep").runs) == 2
+
+
 def test_non_finite_loss_stops_before_the_update_and_names_the_pair(probe, tmp_path, capsys):
     assert probe(tmp_path / "run", "--alpha", "600") == 2
     error = capsys.readouterr().err.strip().splitlines()
