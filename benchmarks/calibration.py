@@ -172,14 +172,15 @@ def probe(kind: str, prompts: int, pairs: int, rng: Rng, drift: float = 0.0) -> 
     path += drift * np.linspace(0, 1, steps)[:, None]
     panels = [
         Panel(
-            None,
-            name,
-            np.arange(steps),
-            list(map(str, range(len(own)))),
-            own,
-            np.full(len(own), 20.0),
-            None,
-            sums,
+            run=None,
+            response=name,
+            steps=np.arange(steps),
+            pair_ids=list(map(str, range(len(own)))),
+            prompt_ids=list(map(str, own)),
+            prompt_codes=own,
+            num_tokens=np.full(len(own), 20.0),
+            ref_logp_sum=None,
+            sums=sums,
         )
         for name, sums in (("chosen", {"logp_sum": path}), ("rejected", {"logp_sum": path - 1}))
     ]
