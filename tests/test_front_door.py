@@ -190,6 +190,7 @@ def test_the_reference_shows_every_name_of_the_room(room: str):
 
 
 def test_every_name_at_the_door_is_a_room_s():
+    pytest.importorskip("accelerate", reason="what stands above the probe needs rewardshape[probe]")
     for name in public("rewardshape"):
         home = getattr(rewardshape, name).__module__.split(".")
         assert home[0] == "rewardshape"

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedModel, set_seed
+from transformers import PreTrainedModel, __version__, set_seed
 
 from rewardshape.errors import InputError
 from rewardshape.probe import manifest, plan
@@ -50,7 +50,7 @@ from rewardshape.probe.stopping import (
     is_settled,
     stop_on_signal,
 )
-from rewardshape.probe.training import PairTrainer, training_arguments
+from rewardshape.probe.training import PairTrainer, require_trainer, training_arguments
 from rewardshape.trace import Trace, read_trace
 from rewardshape.trace.folder import RunFolder
 from rewardshape.trace.records import rewind
@@ -119,6 +119,7 @@ def run(
     in_memory = tuple(name for name, given in objects.items() if given is not None)
     _require_objects(settings, in_memory)
     refuse_deepspeed()
+    require_trainer(__version__)
     with set_up():
         join()
         grid = replace(plan_runs(settings, checkpoint), in_memory=in_memory)

@@ -87,6 +87,21 @@ def training_arguments(run: PlannedRun, folder: Path) -> TrainingArguments:
     return arguments
 
 
+def require_trainer(version: str, trainer: type = Trainer) -> None:
+    """Refuse a transformers of this version if its trainer cannot be asked for what a step measures.
+
+    Raises
+    ------
+    InputError
+        Below 5.6. `rewardshape measure`, the recorder and the callback do with 4.57.
+    """
+    if not hasattr(trainer, "_get_grad_norm"):
+        raise InputError(
+            f"rewardshape probe: needs transformers 5.6 or newer to train, and {version} is installed; update it, or "
+            "measure what another trainer trains (rewardshape measure, ProbeCallback)"
+        )
+
+
 PerPair = Float[Tensor, "pairs"] | Float64[np.ndarray, "pairs"]
 
 

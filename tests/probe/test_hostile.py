@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewardshape.probe.command import command_line, parse
+from rewardshape.probe.command import OF_THE_OUTPUT, command_line, parse
 from rewardshape.probe.settings import SETTINGS, flag
 from tests.fuzzing import FUZZ, STRANGE, attempted
 
@@ -41,7 +41,9 @@ def test_any_command_line_is_settings_or_refused_in_one_line(words):
 def lines(draw: st.DrawFn) -> list[str]:
     """A command line of flags that take numbers, each once, some with several values."""
     names = [
-        name for name, s in SETTINGS.items() if s.kind in (int, float) and name not in ("seeds", "gamma")
+        name
+        for name, s in SETTINGS.items()
+        if s.kind in (int, float) and name not in ("seeds", "gamma") and name not in OF_THE_OUTPUT
     ]
     words = []
     for name in draw(st.lists(st.sampled_from(names), unique=True, max_size=5)):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from transformers import AutoModelForCausalLM
 
-from rewardshape import read_trace
+from rewardshape import InputError, read_trace
 from rewardshape.data import EncodedPair, embedded
 from rewardshape.probe.grid import Grid, plan_runs
 from rewardshape.probe.inputs import Inputs
@@ -19,7 +19,7 @@ from rewardshape.probe.measure.logprobs import SharedPrefixReader
 from rewardshape.probe.order import TrainingOrder
 from rewardshape.probe.policy import load_policy
 from rewardshape.probe.settings import Settings
-from rewardshape.probe.training import PairTrainer, StepNumbers, training_arguments
+from rewardshape.probe.training import PairTrainer, StepNumbers, require_trainer, training_arguments
 from rewardshape.trace import TraceWriter
 from tests.probe.test_run import plain_logp
 
@@ -152,3 +152,12 @@ def test_two_numbers_in_each_others_place_are_noticed(
     wrong = swapped(numbers, first, second)
     with pytest.raises(AssertionError):
         assert_true(wrong, grid.runs[0].objective, pairs, logps, reference, tmp_path / "run")
+
+
+def test_a_transformers_too_old_to_train_with_is_refused_and_this_one_is_not():
+    """4.57's trainer computes the norm of a gradient where nobody can ask for it: a class without the method."""
+    require_trainer("5.23.0")
+    with pytest.raises(
+        InputError, match=r"needs transformers 5\.6 or newer to train, and 4\.57\.6 is installed"
+    ):
+        require_trainer("4.57.6", type("Trainer", (), {}))

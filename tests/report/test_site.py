@@ -18,6 +18,7 @@ NOT_PROSE = {"code", "pre", "math", "script", "style", "svg", "title"}
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory) -> Path:
+    pytest.importorskip("mkdocs", reason="building the site needs rewardshape[docs]")
     folder = tmp_path_factory.mktemp("docs") / "site"
     built = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)],
