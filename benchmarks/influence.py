@@ -20,6 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rewardshape.data import EncodedPair, embedded, encode_pairs, read_preferences
 from rewardshape.probe.measure.influence import (
+    SHORT,
     STRONGEST,
     chosen_gradient,
     influences,
@@ -158,7 +159,7 @@ def sketches(pairs: list[EncodedPair], model: torch.nn.Module, probed: int, coun
     found = measured(
         "single probe pairs", lambda: strongest(model, optimizer, probe, train, READER, score, GOAL)
     )
-    sketch = Sketch(parameters)
+    sketch = Sketch(parameters, size=SHORT)
     short = measured(
         "of it the sketches",
         lambda: sketches_of(Layers(model, parameters), sketch, train, READER, score, GOAL, None),
@@ -185,7 +186,7 @@ def sketches(pairs: list[EncodedPair], model: torch.nn.Module, probed: int, coun
     print("  processor time: " + ", ".join(f"{name} {seconds:.0f} s" for name, seconds in timed.items()))
     texts = [EncodedPair(p.pair_id, p.prompt_ids, {side: p.responses[side]}) for p in probe for side in PAIR]
     products = Layers(model, parameters).products(
-        READER.collate(texts), score, lambda sums, tokens: sums / tokens, sketch=sketch
+        READER.collate(texts), score, lambda sums, tokens: sums / tokens, sketch=Sketch(parameters)
     )
     sums = READER.logps(model, READER.collate(texts))
     scores = sums.logp_sum / sums.logp_sum.new_tensor(sums.lengths)

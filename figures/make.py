@@ -31,7 +31,8 @@ STORIES = "python -m rewardshape.probe ../shared/checkpoints/stories260K --data 
 SOURCES = {
     "embedded": Source(
         "python -m rewardshape.probe --output figures/runs/embedded --sample-every 10 --samples 128 --best-of 8 "
-        "--geometry-every 30 --probe-every 3",
+        "--geometry-every 30 --probe-every 3\n"
+        "python -m rewardshape.probe --what-if --output figures/runs/embedded/what-if",
         (
             "sweep",
             "trajectories",
@@ -47,6 +48,7 @@ SOURCES = {
             "win_rate",
             "cosine",
             "overlap_map",
+            "what_if",
         ),
     ),
     "causes": Source(

@@ -102,8 +102,8 @@ PAPERS = {
             Likeness("where the probability goes", "destination", "measured, by kind of token"),
             Likeness(
                 "heat map of the empirical tangent kernel",
-                "overlap_map",
-                "chosen against rejected of every pair, over training, in place of pair against pair",
+                "kernel",
+                "every two responses of 16 pairs, before and after; cosines of whole gradients",
             ),
             Likeness(
                 "predicted against measured influence",

@@ -220,7 +220,7 @@ def plot_kernel(
     ).reindex(index=order, columns=order)
     # Vectors, not an image: a page that allows nothing but itself shows no images.
     mesh = ax.pcolormesh(
-        grid.to_numpy(float), cmap="PuOr_r", vmin=-1, vmax=1, edgecolors="face", linewidth=0.1
+        grid.to_numpy(float), cmap="PuOr_r", vmin=-1, vmax=1, edgecolors="face", linewidth=0.5
     )
     ax.set_aspect("equal")
     ax.invert_yaxis()
@@ -236,7 +236,7 @@ def plot_kernel(
     if bar:
         scale = ax.figure.colorbar(mesh, ax=ax, shrink=0.85)
         solids: Any = scale.solids
-        solids.set(rasterized=False, edgecolor="face")
+        solids.set(rasterized=False, edgecolor="face", linewidth=0.5)
         scale.ax.set_title("cosine", fontsize="small")
     return ax
 

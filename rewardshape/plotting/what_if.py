@@ -23,8 +23,8 @@ HEIGHT = 0.26  # inches of a row
 def plot_what_if(table: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
     """Effect of every change (rows) on chosen, gold and accuracy (a panel for each that was measured).
 
-    A dot is a difference to the run as it is, a diamond one to a run that leaves out as many pairs at random. Bars are
-    intervals that hold for all rows of a panel together.
+    First the changes that are set against the run as it is. A dot is a difference to that, a diamond one to a run that
+    leaves out as many pairs at random. Bars are intervals that hold for all rows of a panel together.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def plot_what_if(table: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Seq
     axes : sequence of Axes, optional
         One for each of `measured`.
     """
-    names = measured(table)
+    table, names = table.sort_values("matched", kind="stable", ignore_index=True), measured(table)
     axes = panels(axes, 1, len(names), (BOTH_COLUMNS, 0.9 + HEIGHT * len(table)), sharey=True)
     places = np.arange(len(table))
     for ax, name in zip(axes, names, strict=True):

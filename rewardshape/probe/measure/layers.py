@@ -27,7 +27,7 @@ from transformers.pytorch_utils import Conv1D
 from rewardshape.probe.measure.logprobs import Batch, ResponseLogps
 from rewardshape.probe.measure.predictions import AGREEMENT, Seen, disagreement, logps_of, watching
 from rewardshape.probe.measure.projection import Head, NoLinearHead, head_of
-from rewardshape.probe.measure.sketch import SIZE, Sketch
+from rewardshape.probe.measure.sketch import Sketch
 
 Tensors = list[Float[Tensor, "..."]]  # one per trainable parameter
 SIDES = 2  # chosen, rejected: every pair is two texts, one behind the other
@@ -190,7 +190,7 @@ class _Pass:
         self.sides = torch.stack([side == 0, side == 1]).double()
         self.gram = torch.zeros(self.pairs, 3, dtype=torch.double, device=device)
         self.along = torch.zeros(self.texts, len(directions), dtype=torch.double, device=device)
-        self.sketches = torch.zeros(self.texts, SIZE if sketch else 0, device=device)
+        self.sketches = torch.zeros(self.texts, sketch.size if sketch else 0, device=device)
         self.embedded: list[tuple[torch.nn.Module, Int64[Tensor, "positions"], Tensor]] = []
         self.root: Tensor | None = None
         self.called: set[int] = set()

@@ -27,10 +27,11 @@ class Hash(NamedTuple):
 
     signs: Float[Tensor, "axis"]
     places: Int64[Tensor, "axis"]
+    size: int
 
     def short(self, values: Float[Tensor, "*batch axis"]) -> Float[Tensor, "*batch size"]:
         """The count sketch of the last axis."""
-        target = values.new_zeros(*values.shape[:-1], SIZE)
+        target = values.new_zeros(*values.shape[:-1], self.size)
         return target.index_add_(-1, self.places, values * self.signs.to(values.dtype))
 
 
@@ -41,17 +42,20 @@ class Sketch:
     ----------
     parameters : sequence of Tensor
         The trainable ones.
+    size : int
+        Of a sketch; the memory and time of a layer's are in proportion to it.
     seed : int
     """
 
-    def __init__(self, parameters: Sequence[Tensor], seed: int = 0):
+    def __init__(self, parameters: Sequence[Tensor], *, size: int = SIZE, seed: int = 0):
         generator = torch.Generator().manual_seed(seed)
 
         def drawn(length: int, device: torch.device) -> Hash:
             signs = 2.0 * torch.randint(0, 2, (length,), generator=generator) - 1
-            return Hash(signs.to(device), torch.randint(0, SIZE, (length,), generator=generator).to(device))
+            places = torch.randint(0, size, (length,), generator=generator)
+            return Hash(signs.to(device), places.to(device), size)
 
-        self.number_of_weights = len(parameters)
+        self.number_of_weights, self.size = len(parameters), size
         self.matrices: dict[int, tuple[Hash, Hash]] = {}
         self.others: dict[int, Hash] = {}
         for number, weight in enumerate(parameters):
@@ -81,7 +85,7 @@ class Sketch:
         rows, columns = self.matrices[number]
         found = []
         for some, b in _few_at_once(tokens, v):
-            short = b.new_zeros(*some.shape, SIZE)
+            short = b.new_zeros(*some.shape, self.size)
             short.scatter_(-1, rows.places[some][..., None], rows.signs[some][..., None].to(b.dtype))
             found.append(_convolved(short, columns.short(b)))
         return torch.cat(found)
@@ -93,11 +97,11 @@ class Sketch:
         if number in self.others:
             return self.others[number].short(gradients.flatten(1))
         rows, columns = self.matrices[number]
-        found = gradients.new_zeros(len(gradients), SIZE)
+        found = gradients.new_zeros(len(gradients), self.size)
         step = max(1, AT_ONCE // gradients.shape[2])
         for start in range(0, gradients.shape[1], step):
             part = slice(start, start + step)
-            places = (rows.places[part, None] + columns.places) % SIZE
+            places = (rows.places[part, None] + columns.places) % self.size
             signs = (rows.signs[part, None] * columns.signs).to(gradients.dtype)
             found.index_add_(1, places.flatten(), (gradients[:, part] * signs).flatten(1))
         return found
@@ -121,4 +125,4 @@ def _convolved(
 ) -> Float[Tensor, "texts size"]:
     """Circular convolutions, summed over positions."""
     both = torch.fft.rfft(first).mul_(torch.fft.rfft(second)).sum(1)
-    return torch.fft.irfft(both, n=SIZE)
+    return torch.fft.irfft(both, n=first.shape[-1])

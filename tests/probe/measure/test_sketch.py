@@ -43,7 +43,7 @@ def test_inner_products_are_right_in_the_mean_within_the_stated_error(rng, rank)
     lengths = np.prod([np.sqrt(sum((a**2).sum() for a in of).item()) for of in (first, second)])
     errors = []
     for seed in range(100):
-        sketch = Sketch(first, seed)
+        sketch = Sketch(first, seed=seed)
         estimate = sketch.of_all(first.__getitem__) @ sketch.of_all(second.__getitem__)
         errors.append((estimate.item() - exact) / lengths)
     spread = np.std(errors)
