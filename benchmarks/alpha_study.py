@@ -2,6 +2,7 @@
 
     python benchmarks/alpha_study.py run --output runs/alpha        # stops at any time, goes on where it stopped
     python benchmarks/alpha_study.py table --output runs/alpha      # from the runs that are complete
+    python benchmarks/alpha_study.py keep shared --output runs/alpha --into docs/alpha_study
     python benchmarks/alpha_study.py run --task chat --model chat-model --output runs/chat
 
 ``run`` takes stages (``tune``, ``shared``, ``judge``, ``control``) and ``--worker I/N`` for several processes. A run
@@ -26,6 +27,7 @@ from generations import TEMPERATURES, answer, best_of, tempered
 from scipy import stats
 
 from rewardshape import read_trace
+from rewardshape.analysis import displacement_summary
 from rewardshape.errors import InputError
 from rewardshape.theory import Alpha
 
@@ -314,19 +316,44 @@ def show_tables(task: Task) -> None:
         print(f"\n== untouched model {file.stem}\n", pd.read_csv(file).round(3).to_string(index=False))
 
 
+def keep(task: Task, stages: Sequence[str], into: Path) -> None:
+    """What the page and its figure are made from: a row for every run, and the curves against α = 0."""
+    into.mkdir(parents=True, exist_ok=True)
+    for stage in stages:
+        rows = judged(task, [stage]).sort_values(["seed", "alpha"])
+        ends = pd.concat([ended(task.output / "runs" / run) for run in rows["run"]])
+        rows = rows.merge(ends, on="run")
+        rows.drop(columns=["stage", "run"]).round(5).to_csv(into / f"{stage}.csv", index=False)
+        for axis in ("margin", "kl"):
+            curve = along_curve(task.output / "runs", rows, axis)
+            curve.round(6).to_csv(into / f"{stage}_along_{axis}.csv", index=False)
+
+
+def ended(folder: Path) -> pd.DataFrame:
+    """Where a run's probe pairs stand at its end: changes in nats per token, shares of pairs."""
+    columns = ["chosen_change", "rejected_change", "share_fallen", "at_target", "accuracy"]
+    return displacement_summary(read_trace(folder))[columns].assign(run=folder.name)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("what", choices=["run", "table"])
+    parser.add_argument("what", choices=["run", "table", "keep"])
     parser.add_argument("stages", nargs="*", metavar="STAGE", help="tune, judge, shared, control")
     parser.add_argument("--output", type=Path, default=Path("runs/alpha"))
     parser.add_argument("--worker", default="1/1", metavar="I/N", help="this process takes every Nth run")
     parser.add_argument("--task", choices=sorted(TASKS), default="embedded")
     parser.add_argument("--model", type=Path, help="the chat model's folder")
     parser.add_argument("--bias", type=float, help="of the labels; another bias needs another --output")
+    parser.add_argument(
+        "--into", type=Path, default=Path("docs/alpha_study"), help="where `keep` writes its tables"
+    )
     options = parser.parse_args()
     task = TASKS[options.task](options.output, options.model, options.bias)
     if options.what == "table":
         show_tables(task)
+        return
+    if options.what == "keep":
+        keep(task, options.stages, options.into)
         return
     this, workers = map(int, options.worker.split("/"))
     if this == 1:

@@ -6,7 +6,7 @@ RUNS is a run folder with ``--geometry-every`` and ``--sample-every``, of pairs 
 (``figures/runs/embedded``). One row a run:
 
 * `identity` and `chosen`: −KL(π₀‖π) + g/2 and the mean change of chosen, nats per response, at the last sampled step
-  whose divergence is below 2 nats;
+  whose divergence is below 2 nats, where there is one;
 * `own`: rank correlation over pairs between the rate w_w·a − w_l·b of each pair's own gradients and the change of its
   chosen response in the following interval: +1 where the two-response flow decides;
 * `rare`: rank correlation between how far the rejected response lies below the chosen one halfway and the later change
@@ -42,14 +42,15 @@ def theories(trace: Trace) -> pd.DataFrame:
     parts = decompose(trace)
     rows = []
     for chosen, rejected in chosen_and_rejected(trace):
-        own = parts[(parts["run"] == chosen.run.name) & (parts["kl"] < SMALL) & (parts["step"] > 0)].iloc[-1]
+        small = parts[(parts["run"] == chosen.run.name) & (parts["kl"] < SMALL) & (parts["step"] > 0)]
+        own = small.iloc[-1] if len(small) else dict.fromkeys(("step", "margin_part", "kl", "chosen"), np.nan)
         change, half = chosen.change(), len(chosen.steps) // 2
         gaps = chosen.sums["logp_sum"] / chosen.num_tokens - rejected.sums["logp_sum"] / rejected.num_tokens
         entropy = chosen.change("entropy_sum")[-1]
         rows.append(
             {
                 "alpha": chosen.run.alpha,
-                "step": int(own["step"]),
+                "step": own["step"],
                 "identity": own["margin_part"] - own["kl"],
                 "chosen": own["chosen"],
                 "own": own_rates(trace, chosen),

@@ -1,0 +1,85 @@
+"""What docs/alpha.md says of the completed stage follows from the tables beside it, by scipy's own t-test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+PAGE = " ".join((DOCS / "alpha.md").read_text(encoding="utf-8").split())
+RUNS = pd.read_csv(DOCS / "alpha_study" / "shared.csv")
+
+
+def told(value: float, digits: int = 3, sign: bool = True) -> str:
+    return f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "−")
+
+
+def against_zero(column: str, alpha: float) -> str:
+    wide = RUNS.pivot(index="seed", columns="alpha", values=column)
+    found = stats.ttest_rel(wide[alpha], wide[0.0])
+    low, high = found.confidence_interval(0.95)
+    return f"{told((wide[alpha] - wide[0.0]).mean())} [{told(low)}, {told(high)}]"
+
+
+@pytest.mark.parametrize("alpha", [-1.0, -0.5, 0.0, 0.25, 0.5, 1.0])
+def test_a_row_of_the_table_follows_from_the_runs(alpha):
+    rows = RUNS[RUNS["alpha"] == alpha]
+    assert sorted(rows["seed"]) == list(range(3, 11))
+    cells = [told(rows[name].mean(), sign=False) for name in ("gold T=0.7", "gold T=0")]
+    cells += [against_zero(name, alpha) if alpha else "" for name in ("gold T=0.7", "gold T=0")]
+    cells += [told(rows["chosen_change"].mean()), against_zero("chosen_change", alpha) if alpha else ""]
+    cells += [
+        f"{rows['at_target'].mean():.0%}".replace("%", " %"),
+        told(rows["kl_end"].mean(), 2, sign=False),
+    ]
+    cells += [told(rows["end T=0.7"].mean(), sign=False)]
+    row = f"| {alpha:g} | {' | '.join(cells)} |".replace("| -", "| −")
+    assert " ".join(row.split()) in PAGE
+
+
+def test_the_six_tests_after_holm():
+    p = []
+    for column in ("gold T=0.7", "gold T=0"):
+        wide = RUNS.pivot(index="seed", columns="alpha", values=column)
+        slopes = [stats.linregress(wide.columns.to_numpy(float), row).slope for row in wide.to_numpy()]
+        p += [stats.ttest_rel(wide[alpha], wide[0.0]).pvalue for alpha in (0.25, -0.5)]
+        p.append(stats.ttest_1samp(slopes, 0).pvalue)
+    adjusted = np.empty(6)
+    order = np.argsort(p)
+    for place, number in enumerate(order):
+        before = adjusted[order[place - 1]] if place else 0
+        adjusted[number] = min(1, max(before, (6 - place) * p[number]))
+    quarter, half, slope, quarter_greedy, half_greedy, slope_greedy = (f"{value:.2f}" for value in adjusted)
+    assert f"α = 0.25 {quarter} at T = 0.7 and {quarter_greedy} greedy" in PAGE
+    assert f"α = −0.5 {half} and {half_greedy}, the slope over α {slope} and {slope_greedy}" in PAGE
+
+
+@pytest.mark.parametrize(("alpha", "words"), [(-1.0, "α = −1 stands {}"), (-0.5, "α = −0.5 {}")])
+def test_chosen_at_the_whole_margin_that_both_reach(alpha, words):
+    curves = pd.read_csv(DOCS / "alpha_study" / "shared_along_margin.csv")
+    last = curves[(curves["alpha"] == alpha) & (curves["share"] == 1)]["difference"]
+    found = stats.ttest_1samp(last, 0)
+    low, high = found.confidence_interval(0.95)
+    assert words.format(f"{told(last.mean())} [{told(low)}, {told(high)}]") in PAGE
+
+
+def test_at_equal_divergence_there_is_nothing():
+    curves = pd.read_csv(DOCS / "alpha_study" / "shared_along_kl.csv")
+    halfway = np.sort(curves["share"].unique())[4]
+    for alpha in (-1.0, -0.5, 0.25, 0.5, 1.0):
+        for share in (halfway, 1.0):
+            rows = curves[(curves["alpha"] == alpha) & np.isclose(curves["share"], share)]["difference"]
+            interval = stats.ttest_1samp(rows, 0).confidence_interval(0.95)
+            assert abs(rows.mean()) < 0.00125
+            assert max(map(abs, interval)) < 0.0041
+
+
+def test_the_model_decides_more_than_alpha():
+    means = RUNS.groupby([RUNS["seed"] % 3, "alpha"])["end T=0.7"].mean()
+    assert f"goes from {means[0, -1.0]:.2f} (α = −1) to {means[0, 1.0]:.2f} (α = 1) from model 0" in PAGE
+    assert f"from {means[1, -1.0]:.2f} to {means[1, 1.0]:.2f} from model 1" in PAGE
+    assert f"within {means[2].min():.2f} to {means[2].max():.2f} from model 2" in PAGE
