@@ -3,7 +3,7 @@
 A step moves the model by about its learning rate, so curves are read against the *clock*: the share of the run's
 whole learning rate that was spent. The forecast goes on along the last stretch, a **line** in the clock. What comes of
 distance (a divergence starts flat) grows faster, at most like a **parabola** through the start: how far the two part is
-the width of the interval. ``docs/forecast.md`` has its test on finished runs.
+the width of the interval, doubled. ``docs/forecast.md`` has its test on finished runs.
 """
 
 from __future__ import annotations
@@ -20,9 +20,7 @@ from rewardshape.analysis.resampling import CONFIDENCE
 from rewardshape.errors import InputError
 from rewardshape.trace import Run, Trace
 
-WIDTH = (
-    1.5  # half of an interval in units of half the gap between line and parabola; `benchmarks/forecast.py`
-)
+WIDTH = 2.0  # half of an interval, in units of what gap and pairs leave open: fixed on 48 runs, docs/forecast.md
 FEWEST = 3  # measurements of the probe set, step 0 apart, below which nothing is forecast
 COLUMNS = [
     "run", "setting", "alpha", "seed", "quantity", "step", "last_step", "clock", "now", "forecast", "low", "high",
@@ -125,11 +123,12 @@ def schedule_clock(plan: Mapping[str, Any], steps: np.ndarray) -> np.ndarray:
 def _ahead(clock: np.ndarray, change: np.ndarray) -> dict[str, float]:
     """Forecast of the mean over pairs at clock 1; `change` is (steps, pairs).
 
-    Half of the interval: the t interval of the mean over pairs, and the gap of the two forms, added as variances.
+    Half of the interval: `WIDTH` times the t interval of the mean over pairs and the gap of the two forms, added as
+    variances.
     """
     line, parabola = _line(clock, change), _parabola(clock, change)
     pairs = stats.t.ppf((1 + CONFIDENCE) / 2, len(line) - 1) * stats.sem(line)
-    middle, half = float(line.mean()), float(np.hypot(pairs, (line - parabola).mean()))
+    middle, half = float(line.mean()), WIDTH * float(np.hypot(pairs, (line - parabola).mean()))
     return {
         "now": float(change[-1].mean()),
         "forecast": middle,
