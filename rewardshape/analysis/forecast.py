@@ -20,7 +20,7 @@ from rewardshape.analysis.resampling import CONFIDENCE
 from rewardshape.errors import InputError
 from rewardshape.trace import Run, Trace
 
-WIDTH = 2.0  # half of an interval, in units of what gap and pairs leave open: fixed on 48 runs, docs/forecast.md
+WIDTH = 2.0  # times what gap and pairs leave open is half of an interval: fixed on 48 runs, docs/forecast.md
 FEWEST = 3  # measurements of the probe set, step 0 apart, below which nothing is forecast
 COLUMNS = [
     "run", "setting", "alpha", "seed", "quantity", "step", "last_step", "clock", "now", "forecast", "low", "high",
