@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import runpy
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -65,6 +66,18 @@ class Python:
             self.send_signal(signal.SIGKILL)
             raise AssertionError(f"still running after {timeout} seconds: {self.said}")
         return self._process.exitcode
+
+
+def ranks(number: int, *words: object, **environment: str) -> str:
+    """What a launcher starts so many times, without one; what the first of them said."""
+    with socket.create_server(("localhost", 0)) as free:
+        port = str(free.getsockname()[1])
+    common = {"WORLD_SIZE": str(number), "MASTER_ADDR": "localhost", "MASTER_PORT": port, **environment}
+    places = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(number)]
+    processes = [Python(*words, environment=common | place) for place in places]
+    for process in processes:
+        assert process.wait() == 0, process.said
+    return processes[0].said
 
 
 def lines_in(file: Path) -> int:

@@ -21,7 +21,7 @@ from rewardshape import InputError, Recorder, judge, objective, read_trace
 from rewardshape.integrations.models import inner_of
 from rewardshape.report import write_report
 from tests.integrations.small_run import probe_rows
-from tests.processes import Python
+from tests.processes import Python, ranks
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
 DPO = objective("dpo", beta=0.1)
@@ -237,8 +237,7 @@ def test_the_plain_loop_records_and_goes_on_after_a_kill(checkpoint, pairs_file,
 def test_two_processes_with_a_sharded_model_record_what_one_records(
     checkpoint, pairs_file, rows, tokenizer, tmp_path
 ):
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    said = run(*launcher, EXAMPLES / "fsdp2_loop.py", checkpoint, pairs_file, tmp_path / "run")
+    said = ranks(2, EXAMPLES / "fsdp2_loop.py", checkpoint, pairs_file, tmp_path / "run")
     assert len(re.findall(r"^step \d", said, re.MULTILINE)) == 3
     recorded = probe_rows(tmp_path / "run")
     assert sorted(set(recorded["step"])) == [0, 1, 2, 3]

@@ -13,7 +13,6 @@ import os
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -28,7 +27,7 @@ from rewardshape.probe.checkpoints import newest_whole
 from rewardshape.probe.command import parse
 from rewardshape.probe.run import run
 from rewardshape.trace.records import read_records
-from tests.processes import Python
+from tests.processes import ranks
 
 # Nats per response. Two processes add the same float32 gradients in another order, which after some steps of AdamW
 # shows in the sixth digit.
@@ -73,16 +72,6 @@ def command(program: list[str], processes: int) -> list[str]:
 
 def environment(**extra: str) -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", **extra}
-
-
-def ranks(number: int, *words: object, **extra: str) -> None:
-    """What a launcher starts, without one."""
-    with socket.create_server(("localhost", 0)) as free:
-        port = str(free.getsockname()[1])
-    common = {"WORLD_SIZE": str(number), "MASTER_ADDR": "localhost", "MASTER_PORT": port, **extra}
-    places = ({"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(number))
-    for process in [Python(*words, environment=common | place) for place in places]:
-        assert process.wait() == 0, process.said
 
 
 def as_typed(mark: str) -> list[str]:
