@@ -3,9 +3,10 @@
     python benchmarks/calibration.py                   every cell that calibration.jsonl lacks, then the tables
     python benchmarks/calibration.py --only onset      the cells whose name matches
 
-A cell is one world at one size, with the statements that are looked for in it. Its worlds are drawn from a seed made
-of its name, so that a cell gives the same rates wherever and in whatever order it runs; the command may be stopped and
-started again. A line of calibration.jsonl is one rate; take out those that a change of the product makes untrue.
+A cell is one world at one size (calibration_worlds.py), with the statements that are looked for in it. Its worlds are
+drawn from a seed made of its name, so that a cell gives the same rates wherever and in whatever order it runs; the
+command may be stopped and started again. A line of calibration.jsonl is one rate; take out those that a change of the
+product makes untrue.
 """
 
 from __future__ import annotations
@@ -16,41 +17,68 @@ import math
 import re
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
-
-from rewardshape.analysis.overoptimization import drop_p_value, resampled_weights
-from rewardshape.analysis.pairs import DESCRIPTORS, falling_pairs
-from rewardshape.analysis.panels import Panel
-from rewardshape.analysis.resampling import MAX_ROWS, mean_interval, resampled_means
-from rewardshape.verdict.contrast import range_over_resamples, range_over_seeds
-from rewardshape.verdict.evidence import Baseline, Evidence
-from rewardshape.verdict.judge import Verdict, gave_back, verdict_of
-from rewardshape.verdict.of_log import levels_of_rows
-from rewardshape.verdict.of_trace import levels_of_pairs
-from rewardshape.verdict.rows import noise_of, onset_of_rows, turned
-from rewardshape.verdict.signal import Signal
-from rewardshape.verdict.thresholds import MATTERS, SMALLEST
+from calibration_worlds import (
+    BARELY_EQUAL,
+    DRAWS,
+    EQUALLY_GOOD,
+    GRADES,
+    WORSE_OR_BETTER,
+    Drawn,
+    answers_called,
+    best_and_worst_differ,
+    evaluations_fell,
+    gold_fell,
+    held_out_turned,
+    interval_holds,
+    onset_held,
+    onset_of_pairs_held,
+    pairs_fell,
+    pairs_in_common,
+    rows_fell,
+)
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 PAGE = Path(__file__).parents[1] / "docs" / "calibration.md"
 BEGIN, END = "<!-- written by benchmarks/calibration.py -->\n", "<!-- end -->"
-SIMULATIONS = 1000
-Rng = np.random.Generator
-FELL = ("displaced", "recovered", "collapsed")
+# Of a cell whose worlds take tens of milliseconds each, of one whose worlds take few, and of one that was in doubt.
+SIMULATIONS, MANY, IN_DOUBT = 200, 500, 4000
+DRAW = (
+    1  # another number, other worlds: raised where a statement was mended after its worlds had been looked at
+)
 
 
 @dataclass(frozen=True)
 class Statement:
-    """What may be said of a world: its name, its goal in words, and whether its rate is a share or a median."""
+    """What may be said of a world: between what its rate is to lie, and whether that is a share or a median."""
 
     name: str
-    goal: str = ""
+    least: float = 0.0
+    most: float = 1.0
     median: bool = False
+
+    @property
+    def goal(self) -> str:
+        """As a table has it; empty of a power, which has none."""
+        if (self.least, self.most) == (0.0, 1.0):
+            return ""
+        most = f"{100 * self.most:g} %"
+        return f"at most {most}" if self.least <= 0 else f"{100 * self.least:g} to {most}"
+
+    def beyond(self, rate: float, simulations: int) -> bool:
+        """Whether a rate lies beyond the goal by more than the simulations' own chance (95 %)."""
+        room = 0.0 if self.median else by_chance(self, simulations)
+        return not self.least - room <= rate <= self.most + room
+
+
+def by_chance(statement: Statement, simulations: int) -> float:
+    """How far a share that is at the end of its goal is measured from it, in 95 of 100 measurements."""
+    end = statement.most if statement.most < 0.5 else statement.least if statement.least > 0 else 0.5
+    return 1.96 * math.sqrt(end * (1 - end) / simulations)
 
 
 @dataclass(frozen=True)
@@ -60,7 +88,7 @@ class Cell:
     statements: tuple[Statement, ...]
     world: str
     size: str
-    drawn: Callable[[Rng, int], np.ndarray]
+    drawn: Drawn
     simulations: int = SIMULATIONS
 
     @property
@@ -69,7 +97,7 @@ class Cell:
 
     def rates(self, simulations: int) -> dict[str, float]:
         """Of each statement the share of so many worlds in which it is made, NaN where none is."""
-        rng = np.random.default_rng(zlib.crc32(self.names[0].encode()))
+        rng = np.random.default_rng([zlib.crc32(self.names[0].encode()), DRAW])
         found = self.drawn(rng, simulations)
         rates = [
             np.median(row) if statement.median else row.mean()
@@ -78,300 +106,148 @@ class Cell:
         return dict(zip(self.names, map(float, rates), strict=True))
 
 
-def each(world: Callable[[Rng], tuple[float, ...]]) -> Callable[[Rng, int], np.ndarray]:
-    """Worlds that are drawn one after another: (statements, worlds)."""
-    return lambda rng, worlds: np.array([world(rng) for _ in range(worlds)], dtype=float).T
-
-
-# --- noise -------------------------------------------------------------------------------------------------------
-
-
-def noise(kind: str, rows: int, rng: Rng) -> np.ndarray:
-    """Rows of noise of unit variance: ``white``, ``t(3)`` or ``AR .5``."""
-    if kind == "white":
-        return rng.normal(size=rows)
-    if kind == "t(3)":
-        return rng.standard_t(3, rows) / np.sqrt(3)
-    rho = float(kind.removeprefix("AR "))
-    values = rng.normal(size=rows)
-    for i in range(1, rows):
-        values[i] = rho * values[i - 1] + np.sqrt(1 - rho**2) * values[i]
-    return values
-
-
-def of_rows(values: np.ndarray, *, batches: bool, known: bool = True) -> Verdict:
-    """The verdict on rows of rewards of batches, or of log-probs of a fixed set above its first row."""
-    unit = "reward" if batches else "nats"
-    basis = "rewards/chosen of training batches" if batches else "logps/chosen of the evaluation set"
-    baseline = Baseline("the reference" if known else "the first logged row", assumed=not known)
-    chosen = pd.Series(values, index=10 * np.arange(1, len(values) + 1))
-    signal = Signal(chosen, None, unit, basis, baseline, known, batches, "train" if batches else "eval")
-    return verdict_of(Evidence("made", "made", **levels_of_rows(signal)))
-
-
-def fell_and_clear(verdict: Verdict) -> tuple[float, float]:
-    """Whether a fall is said, and whether it is said to be clear."""
-    fell = verdict.word in FELL
-    return fell, fell and verdict.how_sure == "clear"
-
-
-def rows_fell(kind: str, rows: int, *, fall: float = 0.0) -> Callable[[Rng, int], np.ndarray]:
-    def drawn(rng: Rng) -> tuple[float, float]:
-        values = 0.3 * noise(kind, rows, rng) - fall * np.linspace(0, 1, rows)
-        return fell_and_clear(of_rows(values, batches=True))
-
-    return each(drawn)
-
-
-def evaluations_fell(kind: str, rows: int) -> Callable[[Rng, int], np.ndarray]:
-    def drawn(rng: Rng) -> tuple[float, float]:
-        values = noise(kind, rows, rng)
-        return fell_and_clear(of_rows(values - values[0], batches=False, known=False))
-
-    return each(drawn)
-
-
-# --- pairs -------------------------------------------------------------------------------------------------------
-
-DRAWS: dict[str, tuple[Callable[[Rng, int], np.ndarray], float]] = {
-    "normal": (lambda rng, size: rng.normal(size=size), 0.0),
-    "t(3)": (lambda rng, size: rng.standard_t(3, size), 0.0),
-    "skewed (exponential)": (lambda rng, size: -rng.exponential(size=size), -1.0),
-    "skewed (log-normal)": (lambda rng, size: -rng.lognormal(size=size), -float(np.exp(0.5))),
-}
-
-
-def drawn_pairs(kind: str, prompts: int, pairs: int, rng: Rng) -> np.ndarray:
-    """Values of pairs with mean 0, `pairs` a prompt; of several, half of the variance is the prompt's."""
-    draw, mean = DRAWS[kind]
-    if pairs == 1:
-        return draw(rng, prompts) - mean
-    of_prompts = np.repeat(draw(rng, prompts), pairs)
-    return (of_prompts + draw(rng, prompts * pairs) - 2 * mean) / np.sqrt(2)
-
-
-def interval_holds(kind: str, prompts: int, pairs: int) -> Callable[[Rng, int], np.ndarray]:
-    """Whether the interval holds the true mean, 0; NaN where none is given."""
-
-    def drawn(rng: Rng, worlds: int) -> np.ndarray:
-        own = np.repeat(np.arange(prompts), pairs)
-        values = np.stack([drawn_pairs(kind, prompts, pairs, rng) for _ in range(worlds)])
-        parts = [mean_interval(part, own) for part in np.array_split(values, -(-worlds // MAX_ROWS))]
-        low, high = np.concatenate(parts, axis=1)
-        return np.where(np.isnan(low), np.nan, (low <= 0) & (0 <= high))[None]
-
-    return drawn
-
-
-def probe(kind: str, prompts: int, pairs: int, rng: Rng, drift: float = 0.0) -> Evidence:
-    """A run of eleven probe steps whose pairs walk at random, 20 tokens each, about a mean that drifts."""
-    steps = 11
-    moved = np.stack([drawn_pairs(kind, prompts, pairs, rng) for _ in range(steps - 1)])
-    own = np.repeat(np.arange(prompts), pairs)
-    path = np.vstack([np.zeros(len(own)), np.cumsum(moved, axis=0)]) / np.sqrt(steps - 1)
-    path += drift * np.linspace(0, 1, steps)[:, None]
-    panels = [
-        Panel(
-            run=None,
-            response=name,
-            steps=np.arange(steps),
-            pair_ids=list(map(str, range(len(own)))),
-            prompt_ids=list(map(str, own)),
-            prompt_codes=own,
-            num_tokens=np.full(len(own), 20.0),
-            ref_logp_sum=None,
-            sums=sums,
-        )
-        for name, sums in (("chosen", {"logp_sum": path}), ("rejected", {"logp_sum": path - 1}))
-    ]
-    more = {"matters": MATTERS["nats"] / 20, "smallest": SMALLEST["nats"] / 20, "num_pairs": len(own)}
-    return Evidence("made", "made", **levels_of_pairs(*panels), num_prompts=prompts, **more)
-
-
-def pairs_fell(
-    kind: str, prompts: int, pairs: int, *, drift: float = 0.0
-) -> Callable[[Rng, int], np.ndarray]:
-    """Whether a fall is said, whether it is said to be clear, and whether a rise is said to be given back."""
-
-    def drawn(rng: Rng) -> tuple[float, ...]:
-        evidence = probe(kind, prompts, pairs, rng, drift)
-        return *fell_and_clear(verdict_of(evidence)), gave_back(evidence)
-
-    return each(drawn)
-
-
-def pairs_in_common(pairs: int, *, related: float = 0.0) -> Callable[[Rng, int], np.ndarray]:
-    """Whether anything is said of what falling pairs have in common; `related`: correlation with one descriptor."""
-
-    def drawn(rng: Rng) -> tuple[float]:
-        table = pd.DataFrame({known.name: rng.normal(size=pairs) for known in DESCRIPTORS})
-        change = related * table[DESCRIPTORS[0].name] + np.sqrt(1 - related**2) * rng.normal(size=pairs)
-        return (not falling_pairs(table.assign(run="made", chosen_change=change)).query("told").empty,)
-
-    return each(drawn)
-
-
-# --- curves ------------------------------------------------------------------------------------------------------
-
-
-def held_out_turned(
-    kind: str, rows: int, spread: float, rise: float = 0.0
-) -> Callable[[Rng, int], np.ndarray]:
-    def drawn(rng: Rng) -> tuple[float]:
-        course = 1 + rise * np.maximum(np.linspace(-1, 1, rows), 0)
-        values = 0.6 * (course + spread * noise(kind, rows, rng))
-        return (bool(turned("held-out loss", np.arange(rows), values).worse),)
-
-    return each(drawn)
-
-
-def gold_fell(truth: str, steps: int, prompts: int) -> Callable[[Rng, int], np.ndarray]:
-    """Whether gold is said to have dropped from a peak; prompts differ in ease, samples scatter by 0.4."""
-    d = 1.6 * (np.arange(steps) / (steps - 1)) ** 0.8
-    curves = {
-        "flat": 0 * d, "linear": 0.1 * d, "saturating": 0.15 * (1 - np.exp(-3 * d)),
-        "peak .3 at √KL .8": 0.3 * (2 * d / 0.8 - (d / 0.8) ** 2),
-    }  # fmt: skip
-    weights = resampled_weights(prompts)
-
-    def drawn(rng: Rng) -> tuple[float]:
-        scatter = 0.2 * rng.normal(size=prompts) + 0.4 * rng.normal(size=(steps, prompts))
-        gold = curves[truth][:, None] + scatter
-        means = np.vstack([gold.mean(axis=1), weights @ gold.T / (prompts - 1)])
-        return (drop_p_value(means, prompts) <= 0.05,)
-
-    return each(drawn)
-
-
-def best_and_worst_differ(
-    settings: int, seeds: int, *, effect: float = 0.0
-) -> Callable[[Rng, int], np.ndarray]:
-    """Whether the best setting is said to stand above the worst: over seeds, or over 64 pairs of one seed each."""
-    truth = np.r_[effect, np.zeros(settings - 1)]
-
-    def over_seeds(rng: Rng) -> tuple[float]:
-        values = rng.normal(size=(seeds, 1)) + truth + rng.normal(size=(seeds, settings))
-        return (range_over_seeds(values).p_value <= 0.05,)
-
-    def over_pairs(rng: Rng) -> tuple[float]:
-        values = rng.normal(size=64) + truth[:, None] + rng.normal(size=(settings, 64))
-        means = np.vstack([values.mean(axis=1), resampled_means(values)])
-        return (range_over_resamples(means, 64).p_value <= 0.05,)
-
-    return each(over_seeds if seeds > 1 else over_pairs)
-
-
-def onset_held(kind: str, rows: int, start: int, shape: str) -> Callable[[Rng, int], np.ndarray]:
-    """Whether the interval holds the true onset, and by what share of the run the onset is late."""
-    along = np.maximum(np.arange(rows) - start, 0) / (rows - start)
-    course = along if shape == "straight" else (1 - np.exp(-3 * along)) / (1 - np.exp(-3))
-    truth = float(np.interp(0.05, course[start:], np.arange(start, rows)))
-
-    def drawn(rng: Rng) -> tuple[float, float]:
-        values = 0.3 * noise(kind, rows, rng) - course
-        found = onset_of_rows(np.arange(rows, dtype=float), values, noise_of(values))
-        if found is None:
-            return False, math.inf
-        return found.low <= truth <= found.high, (found.step - truth) / rows
-
-    return each(drawn)
-
-
 # --- the cells ---------------------------------------------------------------------------------------------------
 
 
-def fall_and_clear(of: str, goal: str, clear: str) -> tuple[Statement, Statement]:
-    return Statement(f"displaced or recovered ({of})", goal), Statement(f"the same, clear ({of})", clear)
+def false_alarm(name: str, most: float = 0.05) -> Statement:
+    return Statement(name, most=most)
+
+
+def fall_and_clear(of: str, most: float = 0.05, clear: float = 0.01) -> tuple[Statement, Statement]:
+    return false_alarm(f"displaced or recovered ({of})", most), false_alarm(f"the same, clear ({of})", clear)
+
+
+def onset(of: str) -> tuple[Statement, Statement]:
+    late = f"onset: median, late by this share of the run ({of})"
+    return holds(f"onset interval holds ({of})"), Statement(late, -0.05, 0.05, median=True)
+
+
+def holds(name: str) -> Statement:
+    return Statement(name, 0.93, 0.97)
 
 
 def cells() -> Iterator[Cell]:
-    """Every cell of the plan, those that decide most for their time first."""
-    between = (Statement("best against worst", "5 %"),)
-    for settings in (2, 4, 6):
-        yield Cell(between, "over 64 pairs", f"{settings} settings", best_and_worst_differ(settings, 1))
-    for kind in DRAWS:
-        for prompts, pairs in ((8, 1), (16, 1), (32, 1), (64, 1), (256, 1), (16, 4), (32, 4), (64, 4)):
-            holds = Statement("95 % interval holds", "93–97 %")
-            size = f"{prompts} prompts × {pairs}"
-            yield Cell((holds,), kind, size, interval_holds(kind, prompts, pairs))
-    for truth in ("flat", "linear", "saturating"):
-        for steps, prompts in ((7, 64), (11, 128)):
-            size = f"{steps} steps × {prompts} prompts"
-            yield Cell((Statement("gold peaks", "5 %"),), truth, size, gold_fell(truth, steps, prompts), 400)
-    for pairs in (16, 64, 256):
-        told = Statement("pairs that are … fell deeper", "5 %")
-        yield Cell((told,), "no relation", f"{pairs} pairs", pairs_in_common(pairs), 400)
+    """Every cell of the plan, in the order of its tables."""
+    yield from of_rows()
+    yield from of_pairs()
+    yield from of_curves()
+    yield from of_sweeps()
+    yield from of_answers()
+
+
+NOISES = ("white", "t(3)", "AR .5")
+
+
+def of_rows() -> Iterator[Cell]:
+    """Rows of batches, and evaluations without a reference."""
+    for kind in (*NOISES, "AR .9"):
+        told = fall_and_clear("batches", *((0.1, 0.02) if kind == "AR .9" else ()))
+        for rows in (10, 25, 50, 100, 400):
+            yield Cell(told, kind, f"{rows} rows", rows_fell(kind, rows), MANY)
+    for kind in NOISES:
+        for rows in (3, 5, 10, 20):
+            told = fall_and_clear("evaluations")
+            yield Cell(told, kind, f"{rows} rows", evaluations_fell(kind, rows), MANY)
+    seen = (Statement("power: displaced (batches)"), Statement("power: the same, clear (batches)"))
+    for kind in NOISES:
+        for rows, fall in ((25, 0.4), (50, 0.4), (100, 0.2), (200, 0.2), (400, 0.2)):
+            world = f"{kind}, sd .3, falls {fall:g}"
+            yield Cell(seen, world, f"{rows} rows", rows_fell(kind, rows, fall=fall))
     for shape in ("straight", "slowing"):
         for kind in ("white", "AR .5"):
             for rows, start in ((400, 200), (1000, 500), (1000, 0), (2000, 1500)):
-                of = (
-                    Statement("onset interval holds", "93–97 %"),
-                    Statement("onset: median, late by this share of the run", "5 %", median=True),
-                )
-                size = f"{rows} rows, from {start}"
-                yield Cell(of, f"{kind}, {shape}", size, onset_held(kind, rows, start, shape), 200)
-    for kind in ("white", "t(3)", "AR .5", "AR .9"):
-        of = fall_and_clear("batches", *(("10 %", "2 %") if kind == "AR .9" else ("5 %", "1 %")))
-        for rows in (10, 25, 50, 100, 400):
-            yield Cell(of, kind, f"{rows} rows", rows_fell(kind, rows), 500)
-    for kind in ("white", "t(3)", "AR .5"):
-        of = fall_and_clear("evaluations", "5 %", "1 %")
-        for rows in (3, 5, 10, 20):
-            yield Cell(of, kind, f"{rows} rows", evaluations_fell(kind, rows), 500)
-    for kind in ("white", "t(3)", "AR .5"):
-        for rows in (3, 5, 10, 20, 50):
-            for spread in (0.017, 0.05):
-                world, told = f"{kind}, sd {spread:.1%}", Statement("over-optimized", "5 %")
-                yield Cell((told,), world, f"{rows} rows", held_out_turned(kind, rows, spread), 400)
-    of_pairs = (*fall_and_clear("pairs", "5 %", "1 %"), Statement("rose, then given back (pairs)", "5 %"))
-    for prompts, pairs in ((16, 1), (64, 1), (16, 4), (8, 1), (256, 1), (64, 4)):
-        for kind in DRAWS:
-            many = 200 if prompts * pairs > 100 else 300
-            size = f"{prompts} prompts × {pairs}"
-            yield Cell(of_pairs, kind, size, pairs_fell(kind, prompts, pairs), many)
-    yield from power()
-    for settings in (2, 4, 6):
-        yield Cell(between, "over 5 seeds", f"{settings} settings", best_and_worst_differ(settings, 5))
+                drawn, size = onset_held(kind, rows, start, shape), f"{rows} rows, from {start}"
+                yield Cell(onset("batches"), f"{kind}, {shape}", size, drawn)
 
 
-def power() -> Iterator[Cell]:
-    """The same statements where they are true: how often they are made."""
-    for kind in ("white", "t(3)", "AR .5"):
-        for rows, fall in ((25, 0.4), (50, 0.4), (100, 0.2), (200, 0.2), (400, 0.2)):
-            of = (Statement("power: displaced (batches)"), Statement("power: the same, clear (batches)"))
-            world = f"{kind}, sd .3, falls {fall:g}"
-            yield Cell(of, world, f"{rows} rows", rows_fell(kind, rows, fall=fall), 400)
-    of_pairs = (
+def of_pairs() -> Iterator[Cell]:
+    """Probe pairs, of one prompt each or four to a prompt."""
+    for kind in DRAWS:
+        for prompts, pairs in ((8, 1), (16, 1), (32, 1), (64, 1), (256, 1), (16, 4), (32, 4), (64, 4)):
+            drawn, size = interval_holds(kind, prompts, pairs), f"{prompts} prompts × {pairs}"
+            yield Cell(
+                (holds("95 % interval holds"),),
+                kind,
+                size,
+                drawn,
+                2 * MANY if "log" not in kind else IN_DOUBT,
+            )
+    told = (*fall_and_clear("pairs"), false_alarm("rose, then given back (pairs)"))
+    for kind in DRAWS:
+        for prompts, pairs in ((8, 1), (16, 1), (64, 1), (256, 1), (16, 4), (64, 4)):
+            yield Cell(told, kind, f"{prompts} prompts × {pairs}", pairs_fell(kind, prompts, pairs))
+    seen = (
         Statement("power: displaced (pairs)"),
         Statement("power: the same, clear (pairs)"),
-        Statement("a steady fall, said to be given back (pairs)", "5 %"),
+        false_alarm("a steady fall, said to be given back (pairs)"),
     )
-    for prompts in (16, 64):
-        for drift in (0.5, 1.0):
-            world = f"normal, sd 1 nat, falls {drift:g} nats"
-            drawn = pairs_fell("normal", prompts, 1, drift=-drift)
-            yield Cell(of_pairs, world, f"{prompts} prompts × 1", drawn, 200)
+    for fall in (0.5, 1.0):
+        for prompts in (16, 64):
+            world, drawn = (
+                f"normal, sd 1 nat, falls {fall:g} nats",
+                pairs_fell("normal", prompts, 1, drift=-fall),
+            )
+            yield Cell(seen, world, f"{prompts} prompts × 1", drawn)
+    for kind in ("normal", "skewed (exponential)"):
+        for prompts in (32, 64, 256):
+            world, drawn = f"{kind}, sd 1 nat, falls 1 nat", onset_of_pairs_held(kind, prompts, 1.0)
+            yield Cell(onset("pairs"), world, f"{prompts} prompts × 1", drawn)
+    for pairs in (16, 64, 256):
+        drawn = pairs_in_common(pairs)
+        yield Cell((false_alarm("pairs that are … fell deeper"),), "no relation", f"{pairs} pairs", drawn)
+    for related in (0.3, 0.5):
+        drawn = pairs_in_common(64, related=related)
+        seen = (Statement("power: pairs that are … fell deeper"),)
+        yield Cell(seen, f"ρ = {related:g}", "64 pairs", drawn)
+
+
+def of_curves() -> Iterator[Cell]:
+    """Held-out loss and gold reward along a run."""
+    for kind in NOISES:
+        for spread in (0.017, 0.05):
+            for rows in (3, 5, 10, 20, 50):
+                world, drawn = f"{kind}, sd {spread:.1%}", held_out_turned(kind, rows, spread)
+                yield Cell((false_alarm("over-optimized"),), world, f"{rows} rows", drawn)
     for rows in (5, 10, 20):
-        drawn = held_out_turned("white", rows, 0.017, rise=0.15)
-        yield Cell(
-            (Statement("power: over-optimized"),), "white, sd 1.7%, rises 15%", f"{rows} rows", drawn, 200
-        )
-    for steps, prompts in ((7, 64), (11, 128)):
-        size, drawn = f"{steps} steps × {prompts} prompts", gold_fell("peak .3 at √KL .8", steps, prompts)
-        yield Cell((Statement("power: gold peaks"),), "peak .3 at √KL .8", size, drawn, 200)
-    for seeds, effect, world in (
-        (5, 3.0, "5 seeds, one stands 3 sd above"),
-        (1, 0.5, "64 pairs, one stands .5 sd above"),
+        drawn, seen = held_out_turned("white", rows, 0.017, rise=0.15), Statement("power: over-optimized")
+        yield Cell((seen,), "white, sd 1.7%, rises 15%", f"{rows} rows", drawn)
+    for truth in ("flat", "linear", "saturating", "peak .3 at √KL .8"):
+        peaks = truth.startswith("peak")
+        told = Statement("power: gold peaks") if peaks else false_alarm("gold peaks")
+        for steps, prompts in ((7, 64), (11, 128)):
+            drawn, size = gold_fell(truth, steps, prompts), f"{steps} steps × {prompts} prompts"
+            yield Cell((told,), truth, size, drawn, SIMULATIONS if peaks else IN_DOUBT // 2)
+
+
+def of_sweeps() -> Iterator[Cell]:
+    """Settings along equal margin."""
+    for seeds, world in ((1, "over 64 pairs"), (5, "over 5 seeds")):
+        for settings in (2, 4, 6):
+            drawn = best_and_worst_differ(settings, seeds)
+            yield Cell((false_alarm("best against worst"),), world, f"{settings} settings", drawn, MANY)
+    for seeds, apart, world in (
+        (5, 3.0, "5 seeds, one ends 3 sd above"),
+        (1, 0.5, "64 pairs, one ends .5 sd above"),
     ):
         for settings in (2, 6):
-            drawn = best_and_worst_differ(settings, seeds, effect=effect)
-            yield Cell((Statement("power: best against worst"),), world, f"{settings} settings", drawn, 400)
-    for related in (0.3, 0.5):
-        drawn, told = (
-            pairs_in_common(64, related=related),
-            Statement("power: pairs that are … fell deeper"),
-        )
-        yield Cell((told,), f"ρ = {related:g}", "64 pairs", drawn, 300)
+            drawn = best_and_worst_differ(settings, seeds, effect=apart)
+            yield Cell((Statement("power: best against worst"),), world, f"{settings} settings", drawn)
+
+
+def of_answers() -> Iterator[Cell]:
+    """Answers of a run's last step against those of step 0."""
+    for statement, wins, words in (
+        (false_alarm("worse or better, of answers that win 50 %"), 0.5, WORSE_OR_BETTER),
+        (false_alarm("equally good, of answers that win 40 %"), BARELY_EQUAL, EQUALLY_GOOD),
+        (Statement("power: worse, of answers that win 35 %"), 0.35, WORSE_OR_BETTER[:1]),
+    ):
+        for kind in GRADES:
+            for prompts, samples in ((32, 1), (64, 4), (256, 4)):
+                drawn, size = (
+                    answers_called(kind, prompts, samples, wins, words),
+                    f"{prompts} prompts × {samples}",
+                )
+                yield Cell((statement,), kind, size, drawn)
 
 
 # --- running and writing -----------------------------------------------------------------------------------------
@@ -389,14 +265,14 @@ def run(share: float, only: str) -> None:
     for cell in cells():
         if set(cell.names) <= done or not any(re.search(only, name) for name in cell.names):
             continue
-        start, simulations = time.perf_counter(), max(20, round(share * cell.simulations))
+        start, simulations = time.process_time(), max(20, round(share * cell.simulations))
         rates = cell.rates(simulations)
         with RESULTS.open("a", encoding="utf-8") as out:
             for name, rate in rates.items():
                 known = None if math.isnan(rate) else rate
                 row = {"name": name, "rate": known, "simulations": simulations}
                 out.write(json.dumps(row, ensure_ascii=False) + "\n")
-        took = time.perf_counter() - start
+        took = time.process_time() - start
         print(
             f"{took:4.0f} s  {simulations}  " + "; ".join(f"{n}: {r:.3f}" for n, r in rates.items()),
             flush=True,
@@ -405,35 +281,60 @@ def run(share: float, only: str) -> None:
 
 def tables(rows: list[dict[str, object]]) -> str:
     """One table a statement, in the order of the plan: worlds in rows, sizes in columns."""
-    rates = {row["name"]: row for row in rows}
-    shown: dict[Statement, dict[str, dict[str, str]]] = {}
-    counts = []
-    for cell in cells():
-        for statement, name in zip(cell.statements, cell.names, strict=True):
-            if name in rates:
-                counts.append(rates[name]["simulations"])
-                shown.setdefault(statement, {}).setdefault(cell.world, {})[cell.size] = _shown(rates[name])
-    total = sum(len(cell.names) for cell in cells())
-    parts = [
-        f"{len(counts)} of {total} rates of the plan, each from {min(counts)} to {max(counts):,} simulations."
-    ]
-    names = dict.fromkeys(statement.name for statement in shown)
-    for name in names:
-        mine = [statement for statement in shown if statement.name == name]
-        goals = " or ".join(dict.fromkeys(statement.goal for statement in mine if statement.goal))
-        worlds = {world: sizes for statement in mine for world, sizes in shown[statement].items()}
-        columns = sorted({size for sizes in worlds.values() for size in sizes}, key=_by_number)
-        lines = [f"| {name}{f' (goal {goals})' if goals else ''} | {' | '.join(columns)} |"]
+    rates = {str(row["name"]): row for row in rows}
+    planned = [(cell, *one) for cell in cells() for one in zip(cell.statements, cell.names, strict=True)]
+    shown = [(cell, statement, rates[name]) for cell, statement, name in planned if name in rates]
+    parts = [_summary(len(planned), shown)]
+    for name in dict.fromkeys(statement.name for _, statement, _ in shown):
+        mine = [row for row in shown if row[1].name == name]
+        columns = sorted({cell.size for cell, _, _ in mine}, key=_by_number)
+        lines = [f"| {name}{_goals(mine)} | {' | '.join(columns)} |"]
         lines.append("|---" * (len(columns) + 1) + "|")
-        for world, sizes in worlds.items():
-            lines.append(f"| {world} | {' | '.join(sizes.get(size, '') for size in columns)} |")
+        for world in dict.fromkeys(cell.world for cell, _, _ in mine):
+            cells_of = {
+                cell.size: _shown(statement, row) for cell, statement, row in mine if cell.world == world
+            }
+            lines.append(f"| {world} | {' | '.join(cells_of.get(size, '') for size in columns)} |")
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
 
 
-def _shown(row: dict[str, object]) -> str:
-    rate = row["rate"]
-    return "refused" if rate is None else f"{100 * float(str(rate)):.1f} %"
+def _summary(planned: int, shown: list[tuple[Cell, Statement, dict[str, object]]]) -> str:
+    """How many rates of the plan were measured, and how many of them lie within their goal."""
+    counts = [_simulations(row) for _, _, row in shown]
+    judged = [(statement, row) for _, statement, row in shown if statement.goal and row["rate"] is not None]
+    within = sum(statement.least <= _rate(row) <= statement.most for statement, row in judged)
+    beyond = sum(statement.beyond(_rate(row), _simulations(row)) for statement, row in judged)
+    return (
+        f"{len(shown)} of {planned} rates of the plan, each from {min(counts)} to {max(counts):,} simulations. Of "
+        f"{len(judged)} with a goal, {within} lie within it, {len(judged) - within - beyond} beyond it by no more than "
+        f"the chance of the simulations, and {beyond} beyond that (bold)."
+    )
+
+
+def _goals(shown: list[tuple[Cell, Statement, dict[str, object]]]) -> str:
+    """The goals of a table, and to how much its rates are known."""
+    goals = " or ".join(dict.fromkeys(statement.goal for _, statement, _ in shown if statement.goal))
+    room = max(by_chance(statement, _simulations(row)) for _, statement, row in shown)
+    known = "" if shown[0][1].median else f"± {100 * room:.1f} by chance"
+    told = ", ".join(part for part in (f"goal {goals}" if goals else "", known) if part)
+    return f" ({told})" if told else ""
+
+
+def _rate(row: dict[str, object]) -> float:
+    return float(str(row["rate"]))
+
+
+def _simulations(row: dict[str, object]) -> int:
+    return int(str(row["simulations"]))
+
+
+def _shown(statement: Statement, row: dict[str, object]) -> str:
+    if row["rate"] is None:
+        return "refused"
+    rate, simulations = _rate(row), _simulations(row)
+    text = f"{100 * rate:.1f} %"
+    return f"**{text}**" if statement.goal and statement.beyond(rate, simulations) else text
 
 
 def _by_number(size: str) -> list[int]:

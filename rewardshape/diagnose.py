@@ -40,7 +40,7 @@ def report(verdict: Verdict) -> str:
         _part("Found", _found(verdict)),
         _part("Check", list(evidence.checks)),
         _part("Answers", verdict.answers),
-        _part("Cannot tell", list(evidence.cannot_tell)),
+        _part("Cannot tell", verdict.cannot_tell),
         _part("What to try", verdict.advice),
     ]
     return "\n".join(part for part in parts if part)
@@ -62,11 +62,17 @@ def _part(title: str, sentences: list[str]) -> str:
 def _found(verdict: Verdict) -> list[str]:
     evidence = verdict.evidence
     reference, found = evidence.reference, []
-    spread = f" ± {reference.beta_spread:.1g}" if reference.beta_spread else ""
+    rounding = 1e-6 * abs(reference.beta or 0.0)
+    spread = f" ± {reference.beta_spread:.1g}" if (reference.beta_spread or 0.0) > rounding else ""
     if reference.beta is not None:
         found.append(f"β = {reference.beta:.4g}{spread} ({evidence.beta_source})")
     if reference.free:
-        found.append("there is no reference: rewards are β times the log-probabilities")
+        of = (
+            "come of the log-probabilities alone"
+            if evidence.num_pairs
+            else "are β times the log-probabilities"
+        )
+        found.append(f"there is no reference: rewards {of}")
     if reference.chosen is not None:
         rejected = f", of rejected {reference.rejected:.2f}" if reference.rejected is not None else ""
         noise = f" ± {reference.spread:.1g}" if reference.spread else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import math
 import sys
 from pathlib import Path
@@ -11,10 +11,8 @@ import pytest
 from scipy import stats
 
 ROOT = Path(__file__).parents[1]
-spec = importlib.util.spec_from_file_location("calibration", ROOT / "benchmarks" / "calibration.py")
-calibration = importlib.util.module_from_spec(spec)
-sys.modules["calibration"] = calibration
-spec.loader.exec_module(calibration)
+sys.path.insert(0, str(ROOT / "benchmarks"))
+calibration = importlib.import_module("calibration")
 CELLS = {name: cell for cell in calibration.cells() for name in cell.names}
 
 # name: simulations, and the rate that must not be passed (a goal of 5 %, or 10 %) or must be reached
@@ -28,19 +26,25 @@ FALSE_ALARMS = {
     "pairs that are … fell deeper | no relation | 64 pairs": (100, 0.05),
     "gold peaks | saturating | 11 steps × 128 prompts": (40, 0.05),
     "best against worst | over 5 seeds | 6 settings": (100, 0.05),
-    "best against worst | over 64 pairs | 6 settings": (200, 0.05),
+    "best against worst | over 64 pairs | 6 settings": (100, 0.05),
+    "worse or better, of answers that win 50 % | graded | 32 prompts × 1": (100, 0.05),
+    "worse or better, of answers that win 50 % | passed or not | 32 prompts × 1": (100, 0.05),
+    "worse or better, of answers that win 50 % | five grades | 32 prompts × 1": (100, 0.05),
+    "equally good, of answers that win 40 % | graded | 32 prompts × 1": (100, 0.05),
+    "equally good, of answers that win 40 % | passed or not | 32 prompts × 1": (100, 0.05),
 }
 SEEN = {
     "power: displaced (batches) | white, sd .3, falls 0.2 | 400 rows": (40, 0.9),
     "power: over-optimized | white, sd 1.7%, rises 15% | 20 rows": (30, 0.7),
     "power: gold peaks | peak .3 at √KL .8 | 11 steps × 128 prompts": (20, 0.9),
     "power: pairs that are … fell deeper | ρ = 0.5 | 64 pairs": (40, 0.7),
+    "power: worse, of answers that win 35 % | graded | 64 prompts × 4": (20, 0.9),
 }
 COVERAGE = {
     "95 % interval holds | normal | 32 prompts × 1": 400,
     "95 % interval holds | skewed (log-normal) | 32 prompts × 1": 400,
     "95 % interval holds | normal | 64 prompts × 4": 400,
-    "onset interval holds | white, straight | 400 rows, from 200": 40,
+    "onset interval holds (batches) | white, straight | 400 rows, from 200": 40,
 }
 
 
@@ -71,7 +75,7 @@ def test_an_interval_of_few_prompts_is_refused():
 
 
 def test_the_onset_is_on_time_in_the_median():
-    name = "onset: median, late by this share of the run | white, slowing | 400 rows, from 200"
+    name = "onset: median, late by this share of the run (batches) | white, slowing | 400 rows, from 200"
     assert abs(CELLS[name].rates(40)[name]) <= 0.05
 
 

@@ -16,6 +16,7 @@ from scipy.optimize import isotonic_regression
 from rewardshape.analysis.panels import BY_SETTING, chosen_and_rejected, in_order, run_label
 from rewardshape.analysis.resampling import (
     MIN_PROMPTS,
+    RESAMPLES,
     drawn_counts,
     evenly,
     percentile_interval,
@@ -99,7 +100,14 @@ def compare_at_equal(
     --------
     >>> compare_at_equal(read_trace("runs/sweep"), "logp_margin")       # doctest: +SKIP
     """
-    return at_equal(trace, axis, value, baseline=baseline, seed=seed).rows
+    courses = _courses(trace, axis, seed)
+    if value is None:
+        furthest = min(course.followed.max() for course in courses)
+        value = float(furthest if axis == "step" else WITHIN_REACH * furthest)
+    found = [_row(course, axis, value) for course in courses]
+    if baseline is not None:
+        _add_differences(found, courses, baseline)
+    return pd.DataFrame([row for row, _ in found]).sort_values(BY_SETTING, ignore_index=True)
 
 
 def compare_along(
@@ -139,31 +147,25 @@ def compare_along(
     return pd.concat(tables, ignore_index=True).sort_values([*BY_SETTING, "value"], ignore_index=True)
 
 
-class AtEqual(NamedTuple):
-    """Runs where they have come equally far."""
+def resampled_along(
+    trace: Trace, axis: Axis, values: np.ndarray, runs: list[str], *, seed: int = 0
+) -> tuple[np.ndarray, int]:
+    """Change of the chosen responses of some runs at several values, and over how many prompts.
 
-    rows: pd.DataFrame
-    """As `compare_at_equal` returns them."""
-    changes: dict[str, np.ndarray]
-    """Change of the chosen responses by run, nats per token: as measured, then in every resample, (1 + resamples,)."""
-    num_prompts: dict[str, int]
-    """By run."""
-
-
-def at_equal(
-    trace: Trace, axis: Axis, value: float | None = None, *, baseline: str | None = None, seed: int = 0
-) -> AtEqual:
-    """What `compare_at_equal` tells, and the resamples that its intervals are made of; the same arguments."""
-    courses = _courses(trace, axis, seed)
-    if value is None:
-        furthest = min(course.followed.max() for course in courses)
-        value = float(furthest if axis == "step" else WITHIN_REACH * furthest)
-    found = [_row(course, axis, value) for course in courses]
-    if baseline is not None:
-        _add_differences(found, courses, baseline)
-    rows = pd.DataFrame([row for row, _ in found]).sort_values(BY_SETTING, ignore_index=True)
-    there = {row["run"]: np.r_[row.get("chosen_change", np.nan), resampled] for row, resampled in found}
-    return AtEqual(rows, there, {course.run.name: course.num_prompts for course in courses})
+    Returns
+    -------
+    changes : array, shape (1 + resamples, values, runs)
+        Row 0 as measured, then every resample; NaN where a run does not reach the value.
+    num_prompts : int
+    """
+    courses = {course.run.name: course for course in _courses(trace, axis, seed)}
+    changes = np.full((1 + RESAMPLES, len(values), len(runs)), np.nan)
+    for i, value in enumerate(values):
+        for j, course in enumerate(courses[run] for run in runs):
+            if course.followed.max() >= value:
+                row, drawn = _row(course, axis, float(value))
+                changes[:, i, j] = np.r_[row["chosen_change"], drawn]
+    return changes, min(courses[run].num_prompts for run in runs)
 
 
 # --- courses -----------------------------------------------------------------------------------------------------

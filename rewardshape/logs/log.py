@@ -7,8 +7,9 @@ resumed run wrote twice is settled.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -108,13 +109,28 @@ def assemble(
     if not len(rows):
         return _of_another_kind(parted(name, part), form, rows, settings)
     notes += _one_evaluation_set(rows)
+    if rows.repeated:
+        notes.append(f"{rows.repeated} records repeat the one before them, and do not count")
     runs = runs_of(rows, one_run=one_run)
     own = [""] if len(runs) == 1 else [f"run {index}" for index in range(1, len(runs) + 1)]
     parts = [parted(part, run) for run in own]
     return [
-        replace(_log(parted(name, which), form, rows, run, settings, notes), part=shown(which))
-        for which, run in zip(parts, runs, strict=True)
+        replace(_log(parted(name, which), form, rows, run, settings | stated, notes), part=shown(which))
+        for which, run, stated in zip(parts, runs, _stated_by_run(rows, runs), strict=True)
     ]
+
+
+def _stated_by_run(rows: Rows, runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """What the text states for each of several runs alone: one value between the run before it and its own end."""
+    found = []
+    for first, last in pairwise([0, *(int(run.rows[-1]) + 1 for run in runs)]):
+        own: dict[str, set[Any]] = {}
+        for row, stated in rows.stated if len(runs) > 1 else ():
+            for name, value in stated.items():
+                if first <= row < last:
+                    own.setdefault(name, set()).add(value)
+        found.append({name: values.pop() for name, values in own.items() if len(values) == 1})
+    return found
 
 
 def _of_another_kind(name: str, form: str, rows: Rows, settings: Mapping[str, Any]) -> list[Log]:

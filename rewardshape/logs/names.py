@@ -102,7 +102,7 @@ def meaning(key: str) -> tuple[str | None, str | None]:
 
 
 _NUMBER = re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
-_TENSOR = re.compile(r"tensor\(\s*\[?\s*([^,\])\s]+)")
+_WRAPPED = re.compile(r"(?:tensor|(?:np|numpy)\.\w+|Array)\(\s*\[?\s*([^,\])\s]+)")
 _NONFINITE = {
     "nan": math.nan,
     "inf": math.inf,
@@ -113,7 +113,7 @@ _NONFINITE = {
 
 
 def number(value: Any, *, decimal_comma: bool = False) -> float | None:
-    """The number in a cell: quoted, bold, in per cent, or inside ``tensor(…)``; None where there is none.
+    """The number in a cell: quoted, bold, in per cent, inside ``tensor(…)`` or ``np.float64(…)``; None for no number.
 
     NaN and infinity count as numbers, since a log that says NaN says something; an empty cell does not.
     """
@@ -136,8 +136,8 @@ def _as_float(value: float) -> float:
 
 def _dressed(text: str, decimal_comma: bool) -> float | None:
     text = text.strip().strip("*`\"' ").replace("−", "-")
-    if tensor := _TENSOR.match(text):
-        text = tensor.group(1)
+    if wrapped := _WRAPPED.match(text):
+        text = wrapped.group(1)
     if text.lower().lstrip("+") in _NONFINITE:
         return _NONFINITE[text.lower().lstrip("+")]
     scale = 0.01 if text.endswith("%") else 1.0

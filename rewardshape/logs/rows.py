@@ -29,7 +29,7 @@ DISORDER, MOST_RESUMES = 1 / 3, 200
 MOST_UNTOLD = 1000
 _STEP_OF_TOTAL = re.compile(r"['\"]?(\d+)/(\d+)['\"]?$")  # ms-swift: {"global_step/max_steps": "10/100"}
 _STEP_AND_TOTAL = re.compile(r"step\S*/\S*(?:steps|total)")
-_PLACES = ("step", "examples", "epoch")
+PLACES = ("step", "examples", "epoch")
 
 
 class _Column:
@@ -71,18 +71,24 @@ class Rows:
         Each series with the rows that hold it.
     bars : list of arrays
         The progress bars that stood before the rows: row, count and total of each.
+    stated : list of (row, settings)
+        Settings that the text states before a row.
+    repeated : int
+        Records that were left out since they came twice in a row.
     """
 
     default_split: str = "train"
     decimal_comma: bool = False
 
     def __post_init__(self) -> None:
-        self.place = {name: array("d") for name in _PLACES}
+        self.place = {name: array("d") for name in PLACES}
         self.columns: dict[tuple[str, str], _Column] = {}
         self.strange: list[
             tuple[int, str, str]
         ] = []  # row, split and key of what is not finite and not understood
         self.bars = [array("q"), array("q"), array("q")]
+        self.stated: list[tuple[int, dict[str, Any]]] = []
+        self.repeated = 0
         self.trains = bytearray()
         self.after_summary = bytearray()
         self.untold: list[Record] = []  # records that show what is trained and no series of ours
@@ -161,7 +167,7 @@ class Rows:
                 value = float(total.group(1))
             if value is not None and math.isfinite(value) and (first or name not in place):
                 place[name] = value
-        for name in _PLACES:
+        for name in PLACES:
             self.place[name].append(place.get(name, math.nan))
 
     def _layout(self, keys: tuple[str, ...]) -> _Layout:
@@ -170,7 +176,7 @@ class Rows:
             split, series = meaning(key)
             if series is None and _STEP_AND_TOTAL.search(key.lower()):
                 series = "step"
-            if series in _PLACES:
+            if series in PLACES:
                 # `train/global_step` and the like count optimiser steps; wandb's own `_step` counts log calls
                 layout.places.append((position, series, "global" in key.lower()))
             elif series is None:

@@ -16,7 +16,7 @@ _NAMES = {
 _STATED = re.compile(
     r"""(?<![\w.])[`'"*]{0,3}(?:(?:loss|dpo|simpo|kto|pref|algorithm|actor|train|trainer|args|config)[._]){0,2}"""
     r"""(?P<name>beta|β|reference_policy_kl_penalty|gamma_beta_ratio|gamma|γ|loss_type|pref_loss)(?![\w₀-₉])"""
-    r"""[`'"*]{0,3}[ \t]*(?:\([βγa-z]{1,8}\))?[`'"* \t]{0,4}[:=|][`'"* \t|:=]{0,12}"""
+    r"""[`'"*]{0,3}[ \t]*(?:\([βγa-z]{1,8}\))?[`'"* \t]{0,12}[:=|│┃][`'"* \t|│┃:=]{0,12}"""
     r"""(?P<value>\d[\d.eE+-]*|[a-z_]+)\b""",
     re.IGNORECASE,
 )

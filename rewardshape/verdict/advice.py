@@ -17,6 +17,7 @@ def advice_for(word: Word, evidence: Evidence, *, gave_back: bool, fell: bool) -
     if word in (Word.BROKEN, Word.NOT_TRAINING):
         return list(word.advice)
     return [
+        *_reference(evidence),
         *_stop(evidence),
         *_peak(word, evidence, gave_back),
         *_single_pairs(evidence),
@@ -56,6 +57,15 @@ def _answered(answers: tuple[Judgement, ...]) -> str:
     )
 
 
+def _reference(evidence: Evidence) -> list[str]:
+    if not evidence.started_elsewhere:
+        return []
+    return [
+        "Check the reference before all else: the loss weighs pairs by their distance from it, and pairs that it puts "
+        "far apart teach nothing. Merge an adapter before you train another on it, or name the reference itself."
+    ]
+
+
 def _stop(evidence: Evidence) -> list[str]:
     held = evidence.held_out
     if held is None or not (held.worse or held.above_start):
@@ -85,9 +95,14 @@ def _single_pairs(evidence: Evidence) -> list[str]:
     carried = evidence.learning.carried
     if carried is None:
         return []
+    mend = "Clip the gradient, drop or mend such pairs, or take a reward shape that lets go of them."
+    if carried.steps:
+        return [
+            f"Do not go on from here before you have looked at the batches of {carried.what}: their loss is the run's. "
+            f"{mend}"
+        ]
     return [
-        f"Do not go on from here before you have looked at pair {carried.pair_id}: a step is mostly its gradient. "
-        "Clip the gradient, drop or mend such pairs, or take a reward shape that lets go of them."
+        f"Do not go on from here before you have looked at {carried.what}: a step is mostly its gradient. {mend}"
     ]
 
 
@@ -111,6 +126,10 @@ def _measure(word: Word, evidence: Evidence, gave_back: bool) -> list[str]:
     """What to measure, where the word is weak for want of it."""
     ours = evidence.num_pairs is not None
     few = evidence.exact and ours
+    if evidence.never_held:
+        return [
+            "Check the labels, and that batches hold examples of both kinds: without one of them nothing is compared."
+        ]
     if word is Word.UNDETERMINED or (few and word in (Word.DISPLACED, Word.NOT_DISPLACED)):
         return [_more(evidence)] if ours else [_LOG_MORE]
     if word is Word.NOT_DISPLACED:
@@ -118,7 +137,7 @@ def _measure(word: Word, evidence: Evidence, gave_back: bool) -> list[str]:
         small = learnt is not None and learnt.last - learnt.first < 0.02 and learnt.last < 0.7
         go_on = "Accuracy has hardly moved: train longer or raise the learning rate, and watch chosen while you do."
         keep = "No sign of displacement: sample a few prompts before you call the run good."
-        return [go_on] if small else [] if gave_back else [keep]
+        return [] if evidence.learning.carried else [go_on] if small else [] if gave_back else [keep]
     if not evidence.evaluated:
         return ["Hold out a fixed set of pairs and evaluate it from step 0: batches hide small changes."]
     return []

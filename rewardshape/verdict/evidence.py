@@ -94,26 +94,49 @@ class Course(NamedTuple):
     highest: float
 
 
+MOST_NAMED = 5  # steps that are named one by one
+
+
 @dataclass(frozen=True)
 class Carried:
-    """A run whose gradient or loss is that of single pairs.
+    """A run whose gradient or loss is that of single pairs, or a log whose loss is that of single batches.
 
     Attributes
     ----------
     pair_id : str
+        Of a run of ours; of a log empty.
     share : float
-        Of the gradient weight of all pairs, owed to this one.
+        Of the gradient weight of all pairs, owed to this one; of a log, of the summed loss, owed to these rows.
     loss_ratio : float
         The mean loss over the median one.
+    steps : tuple of int or float
+        Of a log, where those batches stand, and in `counts` what a step is.
     """
 
     pair_id: str
     share: float
     loss_ratio: float
+    steps: tuple[Step, ...] = ()
+    counts: str = "step"
+
+    @property
+    def what(self) -> str:
+        """What is to be looked at."""
+        if not self.steps:
+            return f"pair {self.pair_id}"
+        named = [f"{step:g}" for step in self.steps[:MOST_NAMED]]
+        more = len(self.steps) - len(named)
+        if more:
+            named.append(f"{more} more")
+        one = f"{', '.join(named[:-1])} and {named[-1]}" if len(named) > 1 else named[0]
+        return f"{self.counts}{'s' if len(self.steps) > 1 else ''} {one}"
 
     def __str__(self) -> str:
+        if self.steps:
+            ratio = f", whose mean is {self.loss_ratio:.3g} times the median"
+            return f"carried by single batches ({self.what}: {self.share:.0%} of the summed loss{ratio})"
         ratio = f", its mean loss is {self.loss_ratio:.3g} times the median" if self.loss_ratio > 2 else ""
-        return f"carried by single pairs (pair {self.pair_id} owns {self.share:.0%} of the gradient weight{ratio})"
+        return f"carried by single pairs ({self.what} owns {self.share:.0%} of the gradient weight{ratio})"
 
 
 @dataclass(frozen=True)
@@ -133,7 +156,7 @@ class Learning:
     ties : float or None
         Share of pairs whose two responses are the same to the trainer.
     carried : Carried or None
-        The single pair that the run is about, if there is one.
+        The single pair, or the single batches of a log, that the run is about, if there are such.
     num_rows : int or None
         How many rows of a log these are from.
     """
@@ -159,6 +182,8 @@ class HeldOut:
     best_step : int or float
     worse : bool or None
         None where too little was logged to tell.
+    trained_on : bool
+        Whether the pairs that are trained on were still learnt meanwhile: without that nothing is over-optimized.
     chance : float
         How often a measure that never turns would look so.
     above_start : bool
@@ -170,10 +195,16 @@ class HeldOut:
     measure: str
     best_step: Step
     worse: bool | None = None
+    trained_on: bool = True
     chance: float = 1.0
     above_start: bool = False
     best: float | None = None
     last: float | None = None
+
+    @property
+    def over_optimized(self) -> bool | None:
+        """Whether it became worse while the training pairs were learnt on; None where that cannot be told."""
+        return self.worse and self.trained_on if self.worse else self.worse
 
 
 @dataclass(frozen=True)
@@ -212,6 +243,10 @@ class Evidence:
         Of the fall, if there is one.
     smallest_fall : float or None
         The smallest fall that would have been seen, four times in five; positive.
+    started_elsewhere : bool
+        Whether the first rewards show that the reference is not the model that the run began with.
+    never_held : bool
+        Whether a log of unpaired examples held none of one kind.
     evaluated : bool
         Whether a fixed set was measured along the run.
     matters, smallest : float
@@ -224,6 +259,8 @@ class Evidence:
         For drawing: step, chosen, smooth, rejected, above the baseline.
     progress : DataFrame
         For drawing: split, step, loss, margin.
+    cannot_tell, cannot_tell_of_fall : tuple of str
+        What was not measured: at all, and of what was lost where something was.
     ahead : str
         Where a run that is still going is expected to end.
     """
@@ -254,6 +291,8 @@ class Evidence:
     held_out: HeldOut | None = None
     broken: Broken | None = None
     why_unknown: str = ""
+    started_elsewhere: bool = False
+    never_held: bool = False
     counts: str = "step"
     rows: str = ""
     per_token: bool | None = None
@@ -265,6 +304,7 @@ class Evidence:
     facts: tuple[str, ...] = ()
     checks: tuple[str, ...] = ()
     cannot_tell: tuple[str, ...] = ()
+    cannot_tell_of_fall: tuple[str, ...] = ()
     ahead: str = ""
     curve: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
     progress: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)

@@ -254,26 +254,31 @@ def _sweep_findings(tables: Tables) -> Findings:
     return Findings(headline, sentence, _sweep_advice(tables, found), _answers(tables))
 
 
-def _equal_sentence(tables: Tables, found: Contrast | str) -> str:
-    if isinstance(found, str):
-        return found
-    levels = dict(zip(found.settings["setting"], found.settings["chosen_change"].astype(float), strict=True))
-    highest, lowest = (tables.setting_labels[setting] for setting in (found.best, found.worst))
-    sentence = (
-        f"At equal margin (a gain of {found.value:.2g} nats per token) {highest} keeps the chosen responses highest"
-        f" ({signed(levels[found.best])}) and {lowest} lowest ({signed(levels[found.worst])})"
-    )
-    among = f"the best and the worst of {len(levels)} settings, by {found.method}"
-    if not found.clear:
-        sentence += (
-            f", but chance alone gives as much over {found.over} (p = {found.p_value:.2g} between {among})."
+def _equal_sentence(tables: Tables, compared: Contrast | str) -> str:
+    if isinstance(compared, str):
+        return compared
+    found, margins = compared.found, compared.margins
+    highest, lowest = (tables.setting_labels[setting] for setting in (compared.best, compared.worst))
+    among = f"the best and the worst of {len(compared.settings)} settings, by {compared.method}"
+    if not compared.clear:
+        sentence = (
+            f"At equal margin no setting keeps the chosen responses higher than another, as far as each got: most"
+            f" apart are {highest} and {lowest} at a gain of {margins[found.place]:.2g} nats per token, by"
+            f" {number(found.difference[found.place])}, and chance alone gives as much over {compared.over}"
+            f" (p = {found.p_value:.2g} between {among})."
         )
     else:
-        sentence += (
-            f": {number(found.difference)} apart (95 % interval over {found.over}: {number(found.low)} to"
-            f" {number(found.high)}, of {among})."
+        rows = zip(margins, found.difference, found.low, found.high, strict=True)
+        steps = [
+            f"by {signed(gap)} ({signed(low)} to {signed(high)}) at a gain of {margin:.2g}"
+            for margin, gap, low, high in rows
+            if np.isfinite(gap)
+        ]
+        sentence = (
+            f"At equal margin {highest} keeps the chosen responses above {lowest}: {', '.join(steps)} nats per token"
+            f" (95 % intervals over {compared.over}, of {among})."
         )
-    for setting, why in found.left_out.items():
+    for setting, why in compared.left_out.items():
         sentence += f" {tables.setting_labels[setting]} is not compared: {why}."
     return sentence
 

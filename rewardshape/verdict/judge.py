@@ -96,6 +96,14 @@ class Verdict:
         return [one.told(lost=fell(self.evidence)) for one in self.evidence.answers]
 
     @property
+    def cannot_tell(self) -> list[str]:
+        """What was not measured and might be asked of this word."""
+        found = self.evidence
+        if self.word in (Word.BROKEN, Word.NOT_TRAINING):
+            return []
+        return [*found.cannot_tell, *(found.cannot_tell_of_fall if fell(found) or dipped(found) else ())]
+
+    @property
     def onset_step(self) -> Step | None:
         """The step by which the fall had begun, where a fall is part of the word."""
         return self.evidence.onset.step if self.word.falls and self.evidence.onset else None
@@ -113,8 +121,8 @@ class Verdict:
 
     @property
     def over_optimized(self) -> bool | None:
-        """Whether the held-out measure has become worse since its best; None where that cannot be told."""
-        return self.evidence.held_out.worse if self.evidence.held_out else None
+        """Whether the held-out measure became worse while training went on; None where that cannot be told."""
+        return self.evidence.held_out.over_optimized if self.evidence.held_out else None
 
     @property
     def best_step(self) -> Step | None:
@@ -184,7 +192,7 @@ class Verdict:
                     {**vars(one), "sentence": line}
                     for one, line in zip(found.answers, self.answers, strict=True)
                 ],
-                "cannot_tell": list(found.cannot_tell),
+                "cannot_tell": self.cannot_tell,
                 "checks": list(found.checks),
                 "advice": self.advice,
             }

@@ -12,7 +12,8 @@ import pandas as pd
 from rewardshape.logs.log import Log
 from rewardshape.logs.names import SERIES
 from rewardshape.numbers import signed
-from rewardshape.verdict.evidence import Broken, Change, Course, Evidence, HeldOut, Learning, Onset, as_step
+from rewardshape.verdict.evidence import Change, Course, Evidence, HeldOut, Learning, Onset, as_step
+from rewardshape.verdict.nonfinite import broken_since, never_held, one_sided
 from rewardshape.verdict.recovery import Reference, find_reference, has, is_per_token
 from rewardshape.verdict.rows import (
     FEWEST_TO_TURN,
@@ -27,6 +28,7 @@ from rewardshape.verdict.rows import (
 )
 from rewardshape.verdict.sanity import SCALE_LIMIT, effective_scale, loss_is_logistic, sanity_checks
 from rewardshape.verdict.signal import Signal, chosen_signal, started_elsewhere
+from rewardshape.verdict.spikes import carried_by
 from rewardshape.verdict.still import stands_still
 from rewardshape.verdict.thresholds import (
     CHANCE,
@@ -54,8 +56,13 @@ def evidence_of_log(log: Log, *, beta: float | None = None) -> Evidence:
     beta : float, optional
         β where the user knows it; else it is recovered from a fixed evaluation set, or taken from the log's text.
     """
-    nonfinite, lacking = _one_sided(log.nonfinite)
+    nonfinite, lacking = one_sided(log.nonfinite)
+    never = never_held(log)
     log = replace(log, nonfinite=nonfinite)
+    carried = carried_by(log.split("train").get("loss", pd.Series(dtype=float)), log.counts)
+    if carried is not None:
+        apart = (log.table["split"] == "train") & log.table["step"].isin(carried.steps)
+        log = replace(log, table=log.table[~apart].reset_index(drop=True))
     evaluated, trained = log.split("eval"), log.split("train")
     reference, source = find_reference(evaluated, trained, beta, log.settings)
     per_token = log.settings.get("per_token", is_per_token(pd.concat([evaluated, trained])))
@@ -63,6 +70,7 @@ def evidence_of_log(log: Log, *, beta: float | None = None) -> Evidence:
     signal = chosen_signal(log, reference, per_token, elsewhere is not None)
     rows = _progress_rows(evaluated, trained, signal)
     learning = _learning(rows, trained, reference.beta, fixed=rows is evaluated)
+    learning = replace(learning, carried=carried)
     held = _held_out(evaluated, trained, reference, log.settings)
     found: dict[str, Any] = dict(
         name=log.name,
@@ -70,8 +78,10 @@ def evidence_of_log(log: Log, *, beta: float | None = None) -> Evidence:
         part=log.part,
         learning=learning,
         held_out=held,
-        broken=_broken(log),
-        why_unknown=_why_unknown(log, signal),
+        broken=broken_since(log),
+        why_unknown=never or _why_unknown(log, signal),
+        never_held=bool(never),
+        started_elsewhere=elsewhere is not None,
         counts=log.counts,
         rows=_rows_in_words(log),
         per_token=per_token,
@@ -81,9 +91,10 @@ def evidence_of_log(log: Log, *, beta: float | None = None) -> Evidence:
         nonfinite_series=tuple(sorted({SERIES.get(name, name) for name in log.nonfinite["series"]})),
         missing=_missing(log),
         evaluated=bool(len(evaluated)),
-        facts=(*_facts(evaluated, elsewhere), *lacking),
+        facts=(*_facts(evaluated, elsewhere), *(() if never else lacking)),
         checks=(*_checks(evaluated, trained, reference), *log.notes),
         cannot_tell=_cannot_tell(signal, reference, evaluated, held),
+        cannot_tell_of_fall=_cannot_tell_of_fall(signal, evaluated),
         progress=log.table,
     )
     if signal is not None:
@@ -150,17 +161,18 @@ def _is_exact(signal: Signal) -> bool:
 
     On a fixed set an evaluation has no noise: it is what that checkpoint does to these pairs. What may still be chance
     is that a run that wobbles about its start ends on one side of it. So the numbers are taken as they stand where
-    all rows lie on one side of a known start, or the last rows of a longer run do, or where the change is so large
-    that no wobble gives it; else the scatter of the rows is taken for noise.
+    all rows lie on one side of a known start, or the last rows of a longer run do, or where the run went so far from it
+    that no wobble does; else the scatter of the rows is taken for noise.
     """
     if signal.batches:
         return False
     values = signal.chosen.to_numpy(float)
-    end, large = values[-1], abs(values[-1]) >= MATTERS[signal.unit]
+    end, far = values[-1], MATTERS[signal.unit]
     if not signal.known_zero:
-        return bool(len(values) > 1 and large and (values[1:] * end > 0).all())
+        return bool(len(values) > 1 and abs(end) >= far and (values[1:] * end > 0).all())
     agree = values * end > 0
-    return bool(agree.all() or (agree[-SAME_SIGN:].all() and len(values) >= SAME_SIGN) or large)
+    settled = agree[-SAME_SIGN:].all() and len(values) >= SAME_SIGN
+    return bool(agree.all() or settled or np.abs(values).max() >= far)
 
 
 def _chance_of_wobble(signal: Signal, value: float) -> float:
@@ -179,6 +191,8 @@ def _onset(signal: Signal, noise: Noise, lowest: int) -> Onset | None:
     steps = signal.chosen.index.to_numpy(float)
     if signal.batches and len(values) >= 2 * signal.width + 2:
         return onset_of_rows(steps, values, noise)
+    if len(values) == 1:  # there is no course in which anything begins
+        return None
     stop = len(values) if values[-1] < 0 else lowest + 1
     if values[stop - 1] >= 0:
         return None
@@ -272,9 +286,7 @@ def _held_out(
         found = turned(
             "held-out loss", values.index.to_numpy(float), values.to_numpy(float), above_start=above
         )
-        if not grew and found.worse:
-            return replace(found, worse=False, chance=1.0)
-        return found
+        return replace(found, trained_on=grew)
     for column in ("accuracy", "logp_chosen"):
         if has(evaluated, column) and len(evaluated) > 1:
             return HeldOut(SERIES[column], as_step(evaluated[column].idxmax()))
@@ -287,52 +299,6 @@ def _grows(table: pd.DataFrame, column: str, sign: int = 1) -> bool:
 
 
 # --- what is wrong with the log ----------------------------------------------------------------------------------
-
-SIDES = {
-    "chosen": {"reward_chosen", "logp_chosen", "logits/chosen", "margin"},
-    "rejected": {"reward_rejected", "logp_rejected", "logits/rejected", "margin"},
-}
-
-
-def _one_sided(nonfinite: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """What is not finite without the rows of batches that held no good or no bad examples, and those in words.
-
-    A batch of unpaired examples (KTO) may lack one kind: then the means of that kind are 0/0, and nothing else is.
-    """
-    rows = nonfinite.groupby(["split", "step"])["series"].agg(set)
-    lacking = {side: rows.index[[row <= SIDES[side] and row != {"margin"} for row in rows]] for side in SIDES}
-    told = [
-        f"{len(steps)} row{'s' if len(steps) > 1 else ''} held no {side} examples, so their means were not finite"
-        for side, steps in lacking.items()
-        if len(steps)
-    ]
-    taken = lacking["chosen"].union(lacking["rejected"])
-    places = pd.MultiIndex.from_frame(nonfinite[["split", "step"]])
-    return nonfinite[~places.isin(taken)], told
-
-
-CORE = ("loss", "reward_chosen", "reward_rejected", "margin", "logp_chosen", "logp_rejected")
-
-
-def _broken(log: Log) -> Broken | None:
-    """From where on nothing is finite: the loss, or both rewards, or both log-probs, to the end of a split.
-
-    A row that lacks only the good or only the bad examples (KTO) has one side without numbers and is not broken.
-    """
-    for split in ("train", "eval"):
-        bad = log.nonfinite[log.nonfinite["split"] == split]
-        table = log.split(split)
-        since = {}
-        for series in set(bad["series"]) & set(CORE):
-            finite = table[series].dropna().index if series in table else pd.Index([])
-            after = bad.loc[bad["series"] == series, "step"]
-            after = after[after > finite[-1]] if len(finite) else after
-            if len(after):
-                since[series] = as_step(after.min())
-        both = [{"reward_chosen", "reward_rejected"}, {"logp_chosen", "logp_rejected"}]
-        if {"loss", "margin"} & set(since) or any(pair <= set(since) for pair in both):
-            return Broken(min(since.values()), tuple(sorted(SERIES[series] for series in since)))
-    return None
 
 
 def _why_unknown(log: Log, signal: Signal | None) -> str:
@@ -401,8 +367,6 @@ def _cannot_tell(
     unknown = []
     if signal is None:
         unknown.append("whether the chosen responses lost probability: a margin grows as well when both fall")
-    elif signal.unit == "reward":
-        unknown.append("the depth in nats: β is not in the log, give it with --beta")
     if signal is not None and signal.baseline.assumed:
         unknown.append("what happened before the first logged row, which is taken for the start")
     if signal is not None and signal.batches:
@@ -420,9 +384,16 @@ def _cannot_tell(
         unknown.append("over-optimization: nothing held out is logged")
     elif held is None or (held.worse is None and not held.above_start):
         unknown.append(f"over-optimization: that takes {FEWEST_TO_TURN} evaluations of the held-out loss")
+    unknown.append("whether answers got worse: that takes samples")
+    return tuple(unknown)
+
+
+def _cannot_tell_of_fall(signal: Signal | None, evaluated: pd.DataFrame) -> tuple[str, ...]:
+    unknown = []
+    if signal is not None and signal.unit == "reward":
+        unknown.append("the depth in nats: that takes β, which you can give with --beta")
     if not has(evaluated, "logp_greedy"):
         unknown.append(
             "where the lost probability went: that takes samples, or greedy log-probs of a probe set"
         )
-    unknown.append("whether answers got worse: that takes samples")
     return tuple(unknown)

@@ -44,6 +44,7 @@ from rewardshape.verdict.evidence import (
 )
 from rewardshape.verdict.recovery import Reference
 from rewardshape.verdict.rows import MOST_OF_RUN, smallest_seen
+from rewardshape.verdict.spikes import carried_by
 from rewardshape.verdict.thresholds import (
     CARRIED_LEAST_LOSS,
     CARRIED_LOSS,
@@ -99,7 +100,7 @@ def _evidence(trace: Trace, chosen: Panel, rejected: Panel) -> Evidence:
         matters=min(MATTERS["nats"] / length, MOST_PER_TOKEN),
         smallest=SMALLEST["nats"] / length,
         broken=broken,
-        rows=f"{len(chosen.pair_ids)} probe pairs, steps {chosen.steps[0]} to {chosen.steps[-1]}",
+        rows=f"{len(chosen.pair_ids)} probe pairs, steps {chosen.steps[0]:g} to {chosen.steps[-1]:g}",
         per_token=True,
         reference=_reference(goal, chosen, rejected),
         beta_source="stated in the manifest",
@@ -115,7 +116,7 @@ def _evidence(trace: Trace, chosen: Panel, rejected: Panel) -> Evidence:
     if kept.sum() > 1 and kept[0]:
         chosen, rejected = _at(chosen, kept), _at(rejected, kept)
         losses = None if losses is None else losses[kept]
-        found["learning"] = _learning(goal, chosen, rejected, losses, margins[kept])
+        found["learning"] = _learning(goal, chosen, rejected, losses, margins[kept], steps)
         found["held_out"] = _held_out(chosen, losses)
         found |= levels_of_pairs(chosen, rejected)
         if found["exact"]:
@@ -247,7 +248,12 @@ def _pair_losses(goal: Objective, chosen: Panel, rejected: Panel) -> np.ndarray 
 
 
 def _learning(
-    goal: Objective, chosen: Panel, rejected: Panel, losses: np.ndarray | None, margins: np.ndarray
+    goal: Objective,
+    chosen: Panel,
+    rejected: Panel,
+    losses: np.ndarray | None,
+    margins: np.ndarray,
+    steps: pd.DataFrame,
 ) -> Learning:
     gaps = score_gaps(goal, chosen, rejected)
     tied = float((gaps == 0).mean(axis=1)[-1])
@@ -258,6 +264,8 @@ def _learning(
     weights = pair_weights(_at(chosen, ENDS), _at(rejected, ENDS))[0] if goal.sums_suffice else None
     middles = None if weights is None else np.median(weights, axis=1)
     left = float(middles[1] / middles[0]) if middles is not None and middles[0] > 0 else None
+    carried = None if weights is None or losses is None else _carried(chosen, weights[-1], losses[-1])
+    trained = steps[steps["step"] > 0].set_index("step").get("loss", pd.Series(dtype=float))
     return Learning(
         loss=None if losses is None else _course(losses.mean(axis=1)),
         margin=_course(margins),
@@ -266,7 +274,7 @@ def _learning(
         gradient_left=left,
         still=still,
         ties=tied or None,
-        carried=None if weights is None or losses is None else _carried(chosen, weights[-1], losses[-1]),
+        carried=carried or carried_by(trained, "step"),
     )
 
 
@@ -313,7 +321,7 @@ def _held_out(chosen: Panel, losses: np.ndarray | None) -> HeldOut | None:
     drawn = studentised(rise, chosen.prompt_codes).max(axis=1)
     chance = float((drawn >= rise[best].mean() / error).mean()) if error > 0 else 1.0
     worse = chance <= 2 * CHANCE_LIKELY and rise[best].mean() > WORSE_LOSS * abs(mean.min())
-    return HeldOut("held-out loss", step, bool(worse), chance, above)
+    return HeldOut("held-out loss", step, bool(worse), chance=chance, above_start=above)
 
 
 # --- what stands beside ------------------------------------------------------------------------------------------

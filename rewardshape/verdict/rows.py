@@ -33,6 +33,9 @@ MAX_CORRELATION = 0.97
 SAFE = 1.5
 FEWEST_TO_TURN = 5
 SLOWING = 3.0
+# How often an onset outside its interval may look as likely as this one. A kink is found a little less exactly than the
+# likelihood ratio of one parameter promises: at 3.5 % the interval holds it in 95 of 100 runs (docs/calibration.md).
+ONSET_CHANCE = 0.035
 MOST_OF_RUN = 0.8  # an onset that may lie anywhere in so much of the run is not told
 MAX_FITTED = 400  # means of rows that a fall is fitted to
 MAX_KNOTS = 40  # places at which a fall may begin or end, in the search for its onset
@@ -124,8 +127,8 @@ def onset_of_rows(steps: np.ndarray, values: np.ndarray, noise: Noise) -> Onset 
     """When a noisy series began to fall: level, then a fall, then level, fitted by least squares.
 
     The fall is straight or slows down (as 1 − e^−3u does). The onset is where it has fallen by `ONSET_SHARE` of its
-    depth. Its interval holds the onsets of all falls that the data reject no more than the likelihood ratio of two
-    parameters allows, with the variance of correlated noise. Of a long series the means of successive rows are fitted.
+    depth. Its interval holds the onsets of all falls that the data reject no more than the likelihood ratio of one
+    parameter allows, with the variance of correlated noise. Of a long series the means of successive rows are fitted.
     """
     rows = len(values)
     each = math.ceil(rows / MAX_FITTED)  # rows in a mean
@@ -135,7 +138,7 @@ def onset_of_rows(steps: np.ndarray, values: np.ndarray, noise: Noise) -> Onset 
         return None
     begun, misfit = found
     long_run = noise.deviation**2 * (1 + noise.correlation) / (1 - noise.correlation)
-    room = 2 * float(stats.f.isf(0.05, 2, max(noise.freedom, 1))) * long_run / each
+    room = float(stats.f.isf(ONSET_CHANCE, 1, max(noise.freedom, 1))) * long_run / each
     allowed = misfit <= misfit.min() + room
     half = (each - 1) / 2  # a mean stands for rows on either side of its middle
     place = np.array([begun[misfit.argmin()], begun[allowed].min(), begun[allowed].max()]) * each + half
@@ -210,7 +213,10 @@ def turned(measure: str, steps: np.ndarray, values: np.ndarray, *, above_start: 
         chance, worse = 2 * CHANCE_LIKELY, True
     told = None if worse is None else bool(worse)
     ends = float(values[best]), float(values[-1])
-    return HeldOut(measure, as_step(steps[best]), told, chance, above_start, *ends)
+    best_step = as_step(steps[best])
+    return HeldOut(
+        measure, best_step, told, chance=chance, above_start=above_start, best=ends[0], last=ends[1]
+    )
 
 
 def _chance_of_turning(values: np.ndarray, correlation: float) -> float:

@@ -27,6 +27,8 @@ SCALE_LIMIT = 0.5
 # What logs call the logistic loss on pairs with a reference.
 LOGISTIC = ("sigmoid", "dpo", "logistic")
 START_LOSSES = {1.0: "the hinge loss", 0.5: "the KTO loss"}
+# Accumulation steps or devices over which a loss may be summed, and how near to a whole number of ln 2 it then starts.
+SUMMED_OVER, SUMMED_TOLERANCE = (2, 4, 8, 16, 32, 64), 0.01
 
 
 def sanity_checks(table: pd.DataFrame, *, reference_free: bool | None, beta: float | None) -> list[str]:
@@ -83,11 +85,12 @@ def _first_loss(table: pd.DataFrame) -> str | None:
     if abs(loss - expected) <= START_LOSS_TOLERANCE:
         return None
     times = loss / expected
-    if times > 1.9 and abs(times - round(times)) < START_LOSS_TOLERANCE * times:
-        return (
-            f"the first loss is {loss:.3f}, {round(times)} × ln 2, with rewards still at 0: it is summed over "
-            f"{round(times)} accumulation steps or devices instead of averaged; read losses divided by {round(times)}"
-        )
+    for many in SUMMED_OVER:
+        if abs(times / many - 1) < SUMMED_TOLERANCE:
+            return (
+                f"the first loss is {loss:.3f}, {many} × ln 2, with rewards still at 0: it is summed over {many} "
+                f"accumulation steps or devices instead of averaged; read losses divided by {many}"
+            )
     for value, link in START_LOSSES.items():
         if abs(loss - value) <= START_LOSS_TOLERANCE:
             return f"the first loss is {loss:.3f}, not ln 2 = 0.693, with rewards still at 0: this is {link}"

@@ -33,9 +33,12 @@ def headline(word: Word, evidence: Evidence, reasons: tuple[str, ...]) -> str:
         return _sentence(f"{word.meaning}: {reasons[0]}; {_where(chosen, evidence)}")
     if word is Word.RECOVERED and evidence.lowest is not None:
         lowest = evidence.lowest
+        began = not evidence.curve.empty and lowest.step == evidence.curve["step"].iloc[0]
+        low = f"{amount(lowest.value)} {evidence.unit} below {evidence.baseline}"
+        at = f"{evidence.counts} {lowest.step:g}"
+        dip = f"stood {low} when they were first logged ({at})" if began else f"fell {low} (at {at})"
         return _sentence(
-            f"the chosen responses fell {amount(lowest.value)} {evidence.unit} below {evidence.baseline} (at "
-            f"{evidence.counts} {lowest.step:g}) and came back; at the end they stand "
+            f"the chosen responses {dip} and came back; at the end they stand "
             f"{_above_or_below(chosen.value, evidence)}{_interval(evidence)}"
         )
     if word is Word.NOT_DISPLACED:
@@ -71,7 +74,7 @@ def _interval(evidence: Evidence) -> str:
     if not math.isfinite(low) or high == low:
         return ""
     over = f" over {evidence.num_prompts} prompts" if evidence.num_prompts else ""
-    digits = max(3, 1 - math.floor(math.log10(high - low)))
+    digits = max(0, 2 - math.floor(math.log10(high - low)))
     return f" (95 % interval{over}: {signed(low, digits)} to {signed(high, digits)})"
 
 
@@ -100,10 +103,10 @@ def what_is_left(evidence: Evidence) -> str:
     learning = evidence.learning
     left = learning.gradient_left or 0.0
     share = "less than 0.1 %" if left < 1e-3 else f"{left:.1%}"
-    ends = "" if learning.margin is None else amount(learning.margin.last)
-    if evidence.num_pairs is None:  # a log tells it of its loss alone, against that of two equal responses
-        return f"{share} of the gradient that a margin of 0 has is left{ends and f' at one of {ends}'}"
-    return f"{share} of the gradient that the run began with is left{ends and f' at a margin of {ends}'}"
+    at = "" if learning.margin is None else f"at a margin of {amount(learning.margin.last)}, "
+    # A log tells it of its loss alone, against that of two responses that are equal.
+    of = "equal responses have" if evidence.num_pairs is None else "the run began with"
+    return f"{at}{share} of the gradient that {of} is left"
 
 
 def how_preference_was_lost(evidence: Evidence) -> str:
@@ -247,7 +250,13 @@ def _short(value: float) -> str:
 
 def _carried(evidence: Evidence) -> list[str]:
     carried = evidence.learning.carried
-    return [] if carried is None else [f"the run is {carried}: its means say little about the other pairs"]
+    if carried is None:
+        return []
+    if not carried.steps:
+        return [f"the run is {carried}: its means say little about the other pairs"]
+    if evidence.num_pairs is not None:  # judged on its probe pairs
+        return [f"training was {carried}"]
+    return [f"the run is {carried}: what is said here leaves them out"]
 
 
 def _ties(evidence: Evidence) -> list[str]:
@@ -268,7 +277,10 @@ def _held_out(evidence: Evidence) -> list[str]:
     if held.above_start:
         return [f"the {held.measure} was never below what no training gives; it was best at {best}"]
     if held.worse:
-        return [f"over-optimized: the {held.measure} was best at {best} and has become worse since"]
+        turned = f"the {held.measure} was best at {best} and has become worse since"
+        return [
+            f"over-optimized: {turned}" if held.over_optimized else f"{turned}, while the margin did not grow"
+        ]
     if held.worse is False:
         return [
             f"not over-optimized: the {held.measure} was best at {best} and has not risen beyond chance since"

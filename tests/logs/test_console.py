@@ -43,6 +43,10 @@ def test_other_dictionaries_are_no_records():
     [
         ("eval after 960: ", {"examples": 960.0}),
         ("Step 12:\n", {"step": 12.0}),
+        ("[rank0] 2026-02-03 10:00:00,123 INFO trainer.py:88 - step 30: ", {"step": 30.0}),
+        ("global_step=30 | ", {"step": 30.0}),
+        ("step 30 of 90 took 1.2 s: ", {}),
+        ("two-step 30: ", {"step": 30.0}),
         (
             "at step 12 something happened that is no heading of a record below it, for it says too much:\n",
             {},
@@ -52,6 +56,27 @@ def test_other_dictionaries_are_no_records():
 def test_a_record_takes_its_place_from_what_stands_before_it(before, place):
     [found] = dict_records([before + "{'loss': 0.5}"])
     assert found.record == {**place, "loss": 0.5}
+
+
+def test_numbers_that_numpy_or_jax_wrap_are_read():
+    rows, _ = console_rows(
+        [
+            "{'loss': np.float64(0.5), 'rewards/chosen': np.float32(-1e-3), 'grad_norm': Array(2.5, dtype=float32)}"
+        ]
+    )
+    assert {name: list(column.values) for (_, name), column in rows.columns.items()} == {
+        "loss": [0.5],
+        "reward_chosen": [-1e-3],
+        "grad_norm": [2.5],
+    }
+
+
+def test_what_two_processes_print_counts_once_and_what_stands_still_counts_each_time():
+    placed = ["{'loss': 0.6, 'epoch': 0.1}\n"] * 2 + ["{'loss': 0.5, 'epoch': 0.2}\n"] * 2
+    rows, _ = console_rows(placed)
+    assert (len(rows), rows.repeated) == (2, 2)
+    rows, _ = console_rows(["{'loss': 0.69, 'rewards/chosen': 0.0}\n"] * 3)
+    assert (len(rows), rows.repeated) == (3, 0)
 
 
 def test_a_step_of_the_record_s_own_is_kept():

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from rewardshape.logs.log import MOST_OF_A_NAME, assemble, shown
+from rewardshape.logs.read import read_logs
 from rewardshape.logs.rows import Rows
 
 
@@ -83,3 +84,18 @@ def test_nothing_that_tells_is_no_log():
 def test_a_name_is_shown_without_control_characters_and_not_too_long():
     assert shown("a" * 1000) == "a" * (MOST_OF_A_NAME - 1) + "…"
     assert shown("\x1b[2J").isprintable()
+
+
+def test_of_several_runs_in_one_file_each_has_the_beta_that_is_stated_before_it(tmp_path):
+    text = ""
+    for beta in (0.05, 0.1, 0.5):
+        text += f"=== DPO with beta={beta} ===\n"
+        text += "".join(
+            f"{{'loss': 0.6, 'rewards/chosen': -0.1, 'epoch': {row / 10}}}\n" for row in range(1, 6)
+        )
+        text += "{'train_runtime': 12.5, 'train_loss': 0.6, 'epoch': 0.5}\n"
+    file = tmp_path / "sweep.log"
+    file.write_text(text)
+    assert [log.settings.get("beta") for log in read_logs(file)] == [0.05, 0.1, 0.5]
+    file.write_text("beta=0.3\n" + text)  # two values before the first run: its own is not known
+    assert [log.settings.get("beta") for log in read_logs(file)] == [None, 0.1, 0.5]

@@ -20,6 +20,8 @@ from rewardshape.logs.settings import stated_settings
         ("**Beta (β):** 0.1", {"beta": 0.1}),
         ("- **Beta**: 0.1", {"beta": 0.1}),
         ("β=0.1", {"beta": 0.1}),
+        ("│ beta         │ 0.05  │\n│ loss_type    │ ipo   │", {"beta": 0.05, "loss_type": "ipo"}),
+        ("┃ beta ┃ lr ┃\n│ 0.05 │ 1e-6 │", {}),
         ("we train with β = 0.01.", {"beta": 0.01}),
         ("DPOConfig(beta=0.1, loss_type='ipo')", {"beta": 0.1, "loss_type": "ipo"}),
         ("pref_beta: 0.01", {"beta": 0.01}),

@@ -204,3 +204,66 @@ def test_batches_without_good_or_bad_examples_are_counted_and_no_fault(tmp_path)
     assert "5 rows held no rejected examples, so their means were not finite." in said["story"]
     assert said["nonfinite_steps"] == []
     assert not any("float16" in line for line in said["advice"])
+
+
+def test_a_fixed_set_that_went_far_and_came_back_recovered_and_is_exact(make):
+    """Half a sine wave of 8 nats on a fixed set with a known reference: the last row is above 0 again."""
+    dip = -0.8 * np.sin(np.pi * np.arange(1, 11) / 10) + 0.02
+    log = make(dip, split="eval")
+    log.table["logp_chosen"] = -200 + log.table["reward_chosen"] / 0.1
+    log.table["logp_rejected"] = -220 + log.table["reward_rejected"] / 0.1
+    verdict = judge(log)
+    assert (verdict.word, verdict.how_sure, verdict.evidence.exact) == ("recovered", "clear", True)
+    assert verdict.evidence.lowest.value == pytest.approx(-7.8, abs=0.01)
+    assert verdict.interval == pytest.approx((0.2, 0.2), abs=1e-6)
+
+
+def test_a_held_out_loss_that_rises_without_training_is_not_called_over_optimized(make):
+    log = make(-0.1 * np.arange(1, 7), split="eval", margin=np.linspace(0.6, 0.1, 6))
+    held, verdict = evidence_of_log(log).held_out, judge(log)
+    assert (held.worse, held.over_optimized, verdict.over_optimized) == (True, False, False)
+    assert "has become worse since, while the margin did not grow" in " ".join(verdict.to_dict()["story"])
+
+
+def test_questions_are_listed_only_where_they_may_be_asked(make, log_of):
+    where = "where the lost probability went"
+    assert where in " ".join(judge(make(np.linspace(0, -1.5, 20), noise=0.05)).cannot_tell)
+    rose = judge(make(np.linspace(0, 1.5, 20), noise=0.05)).cannot_tell
+    assert where not in " ".join(rose)
+    assert any("whether answers got worse" in line for line in rose)
+    still = judge(log_of(loss=np.full(20, math.log(2)), margin=np.zeros(20), grad_norm=np.zeros(20)))
+    assert (still.word, still.cannot_tell) == ("not training", [])
+
+
+def test_a_reference_that_is_not_the_start_comes_first_in_the_advice(make):
+    """An adapter that was not merged: rewards are far from 0 in the first row, and pairs count as learnt."""
+    verdict = judge(
+        make(np.linspace(8.8, 6.5, 40), noise=0.05, margin=np.linspace(7.0, 14.0, 40), accuracy=1.0)
+    )
+    assert verdict.word == "saturated"
+    assert verdict.advice[0].startswith("Check the reference before all else")
+    assert not any(
+        "Check the reference" in line for line in judge(make(np.linspace(0, -1.5, 40), noise=0.05)).advice
+    )
+
+
+def test_one_row_has_no_onset(make):
+    verdict = judge(make([-1.4], split="eval", margin=[1.3]))
+    assert (verdict.word, verdict.evidence.exact, verdict.onset_step) == ("displaced", True, None)
+    assert "had begun" not in " ".join(verdict.to_dict()["story"])
+
+
+@pytest.mark.parametrize(("side", "other"), [("chosen", "rejected"), ("rejected", "chosen")])
+def test_unpaired_examples_of_one_kind_only_are_named(side, other, tmp_path):
+    """KTO whose labels are all bad (or all good): means of the other kind are 0/0 in every row."""
+    rows = [
+        {"loss": 0.5 - 0.002 * i, f"rewards/{side}": math.nan, f"rewards/{other}": -0.02 * i,
+         "rewards/margins": math.nan, "kl": 0.1, "epoch": i / 50}
+        for i in range(50)
+    ]  # fmt: skip
+    file = tmp_path / "kto.log"
+    file.write_text("\n".join(map(str, rows)))
+    verdict = judge(file)
+    assert (verdict.word, verdict.how_sure) == ("undetermined", "weak")
+    assert f"no row held {side} examples" in verdict.sentence
+    assert verdict.advice[0].startswith("Check the labels")

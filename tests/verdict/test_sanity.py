@@ -39,6 +39,16 @@ def test_a_summed_first_loss_is_seen():
     assert "4 × ln 2" in sanity_checks(table, reference_free=False, beta=0.1)[0]
 
 
+@pytest.mark.parametrize("first", [25.0, 2500.0, 3 * math.log(2), 36 * math.log(2)])
+def test_another_loss_is_not_taken_for_a_sum(first):
+    """IPO starts at (1/2β)², which lies near some multiple of ln 2, since every large number does."""
+    table = pd.DataFrame(
+        {"loss": [first, first], "reward_chosen": [0.0, 0.01], "reward_rejected": [0.0, -0.01]}
+    )
+    [found] = sanity_checks(table, reference_free=False, beta=0.1)
+    assert "the loss is not plain DPO" in found
+
+
 def test_a_loss_below_jensen_s_bound_is_not_logistic():
     table = pd.DataFrame({"loss": [0.5, 0.3, 0.2], "margin": [0.2, 0.3, 0.4]})
     assert "no logistic loss" in " ".join(sanity_checks(table, reference_free=False, beta=0.1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import pandas as pd
 import pytest
 
 from rewardshape.verdict.evidence import Baseline, Broken, Change, Course, Evidence, HeldOut, Learning, Onset
@@ -34,8 +35,10 @@ FELL = Evidence(
 def test_a_fall_is_told_with_its_unit_its_baseline_and_its_interval():
     said = headline(Word.DISPLACED, FELL, ())
     assert said == (
-        "The chosen responses ended 3.14 nats below the reference (95 % interval: −4.100 to −2.200)."
+        "The chosen responses ended 3.14 nats below the reference (95 % interval: −4.10 to −2.20)."
     )
+    wide = dataclasses.replace(FELL, chosen=Change(-10249.0, 3080.0, -16540.2, -3959.4, 0.0))
+    assert "(95 % interval: −16540 to −3959)" in headline(Word.DISPLACED, wide, ())
     rose = dataclasses.replace(FELL, chosen=Change(3.14159, 0.5, 2.2, 4.1, 0.0))
     assert "3.14 nats above the reference" in headline(Word.NOT_DISPLACED, rose, ())
     assert headline(Word.NOT_DISPLACED, rose, ()).endswith("they gained probability.")
@@ -113,6 +116,7 @@ def test_the_story_dates_the_fall_names_the_deepest_point_and_takes_the_margin_f
     [
         (HeldOut("held-out loss", 30, True), "Over-optimized: the held-out loss was best at step 30"),
         (HeldOut("held-out loss", 30, False), "Not over-optimized: "),
+        (HeldOut("held-out loss", 30, True, trained_on=False), "worse since, while the margin did not grow"),
         (HeldOut("held-out loss", 30, None, above_start=True), "never below what no training gives"),
     ],
 )
@@ -126,7 +130,7 @@ def test_shares_and_sizes_are_rounded_once():
     learning = Learning(margin=Course(0.0, 6.54321, 7.0), gradient_left=0.0421)
     assert (
         what_is_left(Evidence("a", "b", learning=learning))
-        == "4.2% of the gradient that a margin of 0 has is left at one of 6.54"
+        == "at a margin of 6.54, 4.2% of the gradient that equal responses have is left"
     )
     assert what_is_left(Evidence("a", "b", learning=Learning(gradient_left=1e-5))).startswith(
         "less than 0.1 %"
@@ -139,3 +143,14 @@ def test_what_could_hide_is_the_larger_of_power_and_interval():
     wide = dataclasses.replace(FELL, chosen=Change(-0.5, 2.0, -4.5, 3.5), smallest_fall=2.0)
     assert "a fall of 4.5 nats could hide in the scatter, and one of 3 would matter" in what_could_hide(wide)
     assert "too few rows" in what_could_hide(dataclasses.replace(wide, smallest_fall=None))
+
+
+def test_a_dip_that_was_there_from_the_first_row_is_not_said_to_be_a_fall():
+    dip = {"lowest": Change(-0.4, 0.1, -0.6, -0.2, 0.0, 1), "chosen": Change(0.2, 0.1, 0.0, 0.4, 0.01)}
+    curve = pd.DataFrame({"step": [1, 2, 3], "chosen": [-0.5, -0.1, 0.2]})
+    seen = dataclasses.replace(FELL, **dip, curve=curve, counts="row")
+    assert "stood 0.4 nats below the reference when they were first logged (row 1)" in headline(
+        Word.RECOVERED, seen, ()
+    )
+    later = dataclasses.replace(seen, lowest=dataclasses.replace(dip["lowest"], step=2))
+    assert "fell 0.4 nats below the reference (at row 2)" in headline(Word.RECOVERED, later, ())

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 from scipy import special, stats
 
-from rewardshape.verdict import recovery, thresholds
+from rewardshape.verdict import thresholds
 
 GUIDE = Path(__file__).parents[2] / "docs" / "diagnose.md"
 
@@ -43,7 +44,8 @@ def test_the_guide_states_the_thresholds_that_the_code_uses():
     rows = [row for row in rows if re.match(r"`[A-Z][A-Z_\d]+`", row[0])]
     assert len(rows) >= 18
     for names, values in rows:
-        module = recovery if "recovery" in names else thresholds
+        file = re.search(r"\(`(\w+)\.py`\)", names)
+        module = import_module(f"rewardshape.verdict.{file.group(1)}") if file else thresholds
         stated = [float(number) for number in re.findall(r"-?\d+(?:\.\d+)?", values)]
         used = [getattr(module, name) for name in re.findall(r"`([A-Z][A-Z_\d]+)`", names)]
         used = list(used[0].values()) if isinstance(used[0], dict) else used

@@ -1,0 +1,287 @@
+"""The worlds of benchmarks/calibration.py, in which it is known what is true.
+
+Each function takes what a world is like and returns `drawn`, which draws so many worlds and tells of each whether the
+statements looked for in it are made (or their interval holds the truth): (statements, worlds), NaN where none is made.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+
+from rewardshape.analysis.generations import EQUIVALENCE, against
+from rewardshape.analysis.overoptimization import drop_p_value, resampled_weights
+from rewardshape.analysis.pairs import DESCRIPTORS, falling_pairs
+from rewardshape.analysis.panels import Panel
+from rewardshape.analysis.resampling import MAX_ROWS, mean_interval, resampled_means
+from rewardshape.verdict.contrast import MARGINS, range_over_resamples, range_over_seeds
+from rewardshape.verdict.evidence import Baseline, Evidence
+from rewardshape.verdict.judge import Verdict, gave_back, verdict_of
+from rewardshape.verdict.of_log import levels_of_rows
+from rewardshape.verdict.of_trace import levels_of_pairs
+from rewardshape.verdict.rows import noise_of, onset_of_rows, turned
+from rewardshape.verdict.signal import Signal
+from rewardshape.verdict.thresholds import MATTERS, SMALLEST
+
+Rng = np.random.Generator
+Drawn = Callable[[Rng, int], np.ndarray]
+FELL = ("displaced", "recovered", "collapsed")
+
+
+def each(world: Callable[[Rng], tuple[float, ...]]) -> Drawn:
+    """Worlds that are drawn one after another: (statements, worlds)."""
+    return lambda rng, worlds: np.array([world(rng) for _ in range(worlds)], dtype=float).T
+
+
+# --- noise -------------------------------------------------------------------------------------------------------
+
+
+def noise(kind: str, rows: int, rng: Rng) -> np.ndarray:
+    """Rows of noise of unit variance: ``white``, ``t(3)`` or ``AR .5``."""
+    if kind == "white":
+        return rng.normal(size=rows)
+    if kind == "t(3)":
+        return rng.standard_t(3, rows) / np.sqrt(3)
+    rho = float(kind.removeprefix("AR "))
+    values = rng.normal(size=rows)
+    for i in range(1, rows):
+        values[i] = rho * values[i - 1] + np.sqrt(1 - rho**2) * values[i]
+    return values
+
+
+def of_rows(values: np.ndarray, *, batches: bool, known: bool = True) -> Verdict:
+    """The verdict on rows of rewards of batches, or of log-probs of a fixed set above its first row."""
+    unit = "reward" if batches else "nats"
+    basis = "rewards/chosen of training batches" if batches else "logps/chosen of the evaluation set"
+    baseline = Baseline("the reference" if known else "the first logged row", assumed=not known)
+    chosen = pd.Series(values, index=10 * np.arange(1, len(values) + 1))
+    signal = Signal(chosen, None, unit, basis, baseline, known, batches, "train" if batches else "eval")
+    return verdict_of(Evidence("made", "made", **levels_of_rows(signal)))
+
+
+def fell_and_clear(verdict: Verdict) -> tuple[float, float]:
+    """Whether a fall is said, and whether it is said to be clear."""
+    fell = verdict.word in FELL
+    return fell, fell and verdict.how_sure == "clear"
+
+
+def rows_fell(kind: str, rows: int, *, fall: float = 0.0) -> Drawn:
+    def drawn(rng: Rng) -> tuple[float, float]:
+        values = 0.3 * noise(kind, rows, rng) - fall * np.linspace(0, 1, rows)
+        return fell_and_clear(of_rows(values, batches=True))
+
+    return each(drawn)
+
+
+def evaluations_fell(kind: str, rows: int) -> Drawn:
+    def drawn(rng: Rng) -> tuple[float, float]:
+        values = noise(kind, rows, rng)
+        return fell_and_clear(of_rows(values - values[0], batches=False, known=False))
+
+    return each(drawn)
+
+
+# --- pairs -------------------------------------------------------------------------------------------------------
+
+DRAWS: dict[str, tuple[Callable[[Rng, int], np.ndarray], float]] = {
+    "normal": (lambda rng, size: rng.normal(size=size), 0.0),
+    "t(3)": (lambda rng, size: rng.standard_t(3, size), 0.0),
+    "skewed (exponential)": (lambda rng, size: -rng.exponential(size=size), -1.0),
+    "skewed (log-normal)": (lambda rng, size: -rng.lognormal(size=size), -float(np.exp(0.5))),
+}
+
+
+def drawn_pairs(kind: str, prompts: int, pairs: int, rng: Rng) -> np.ndarray:
+    """Values of pairs with mean 0, `pairs` a prompt; of several, half of the variance is the prompt's."""
+    draw, mean = DRAWS[kind]
+    if pairs == 1:
+        return draw(rng, prompts) - mean
+    of_prompts = np.repeat(draw(rng, prompts), pairs)
+    return (of_prompts + draw(rng, prompts * pairs) - 2 * mean) / np.sqrt(2)
+
+
+def interval_holds(kind: str, prompts: int, pairs: int) -> Drawn:
+    """Whether the interval holds the true mean, 0; NaN where none is given."""
+
+    def drawn(rng: Rng, worlds: int) -> np.ndarray:
+        own = np.repeat(np.arange(prompts), pairs)
+        values = np.stack([drawn_pairs(kind, prompts, pairs, rng) for _ in range(worlds)])
+        parts = [mean_interval(part, own) for part in np.array_split(values, -(-worlds // MAX_ROWS))]
+        low, high = np.concatenate(parts, axis=1)
+        return np.where(np.isnan(low), np.nan, (low <= 0) & (0 <= high))[None]
+
+    return drawn
+
+
+def probe(kind: str, prompts: int, pairs: int, rng: Rng, course: np.ndarray) -> Evidence:
+    """A run whose probe pairs, of 20 tokens each, walk at random about a mean that takes this course, in nats."""
+    steps = len(course)
+    moved = np.stack([drawn_pairs(kind, prompts, pairs, rng) for _ in range(steps - 1)])
+    own = np.repeat(np.arange(prompts), pairs)
+    path = np.vstack([np.zeros(len(own)), np.cumsum(moved, axis=0)]) / np.sqrt(steps - 1) + course[:, None]
+    ids = list(map(str, range(len(own))))
+    panels = [
+        Panel(
+            None,
+            name,
+            np.arange(steps),
+            ids,
+            list(map(str, own)),
+            own,
+            np.full(len(own), 20.0),
+            None,
+            {"logp_sum": sums},
+        )
+        for name, sums in (("chosen", path), ("rejected", path - 1))
+    ]
+    more = {"matters": MATTERS["nats"] / 20, "smallest": SMALLEST["nats"] / 20, "num_pairs": len(own)}
+    return Evidence("made", "made", **levels_of_pairs(*panels), num_prompts=prompts, **more)
+
+
+def pairs_fell(kind: str, prompts: int, pairs: int, *, drift: float = 0.0) -> Drawn:
+    """Whether a fall is said, whether it is said to be clear, and whether a rise is said to be given back."""
+
+    def drawn(rng: Rng) -> tuple[float, ...]:
+        evidence = probe(kind, prompts, pairs, rng, np.linspace(0, drift, 11))
+        return *fell_and_clear(verdict_of(evidence)), gave_back(evidence)
+
+    return each(drawn)
+
+
+def onset_of_pairs_held(kind: str, prompts: int, depth: float) -> Drawn:
+    """Whether the interval holds the onset of a fall from step 10 to 30, and by what share of the run it is late."""
+    course = -depth * np.maximum(np.arange(31) - 10, 0) / 20
+    truth = int((course <= 0.05 * course[-1]).argmax())
+
+    def drawn(rng: Rng) -> tuple[float, float]:
+        onset = probe(kind, prompts, 1, rng, course).onset
+        if onset is None:
+            return False, math.inf
+        return onset.low <= truth <= onset.high, (onset.step - truth) / 30
+
+    return each(drawn)
+
+
+def pairs_in_common(pairs: int, *, related: float = 0.0) -> Drawn:
+    """Whether anything is said of what falling pairs have in common; `related`: correlation with one descriptor."""
+
+    def drawn(rng: Rng) -> tuple[float]:
+        table = pd.DataFrame({known.name: rng.normal(size=pairs) for known in DESCRIPTORS})
+        change = related * table[DESCRIPTORS[0].name] + np.sqrt(1 - related**2) * rng.normal(size=pairs)
+        return (not falling_pairs(table.assign(run="made", chosen_change=change)).query("told").empty,)
+
+    return each(drawn)
+
+
+# --- curves ------------------------------------------------------------------------------------------------------
+
+
+def held_out_turned(kind: str, rows: int, spread: float, rise: float = 0.0) -> Drawn:
+    def drawn(rng: Rng) -> tuple[float]:
+        course = 1 + rise * np.maximum(np.linspace(-1, 1, rows), 0)
+        values = 0.6 * (course + spread * noise(kind, rows, rng))
+        return (bool(turned("held-out loss", np.arange(rows), values).worse),)
+
+    return each(drawn)
+
+
+def gold_fell(truth: str, steps: int, prompts: int) -> Drawn:
+    """Whether gold is said to have dropped from a peak; prompts differ in ease, samples scatter by 0.4."""
+    d = 1.6 * (np.arange(steps) / (steps - 1)) ** 0.8
+    curves = {
+        "flat": 0 * d, "linear": 0.1 * d, "saturating": 0.15 * (1 - np.exp(-3 * d)),
+        "peak .3 at √KL .8": 0.3 * (2 * d / 0.8 - (d / 0.8) ** 2),
+    }  # fmt: skip
+    weights = resampled_weights(prompts)
+
+    def drawn(rng: Rng) -> tuple[float]:
+        scatter = 0.2 * rng.normal(size=prompts) + 0.4 * rng.normal(size=(steps, prompts))
+        gold = curves[truth][:, None] + scatter
+        means = np.vstack([gold.mean(axis=1), weights @ gold.T / (prompts - 1)])
+        return (drop_p_value(means, prompts) <= 0.05,)
+
+    return each(drawn)
+
+
+def best_and_worst_differ(settings: int, seeds: int, *, effect: float = 0.0) -> Drawn:
+    """Whether one setting is said to stand above another along the margins: over seeds, or over 64 pairs of one seed.
+
+    Settings drift apart along the margins as random walks do, and one of them by `effect` in a straight line; of more
+    than two the last gets only half as far as the others.
+    """
+    truth = effect * np.outer(np.arange(1, MARGINS + 1) / MARGINS, np.arange(settings) == 0)
+    beyond = np.zeros_like(truth, dtype=bool)
+    beyond[MARGINS // 2 :, -1] = settings > 2
+
+    def walks(rng: Rng, repeats: int, settings: int) -> np.ndarray:
+        return rng.normal(size=(repeats, MARGINS, settings)).cumsum(axis=1) / math.sqrt(MARGINS)
+
+    def drawn(rng: Rng) -> tuple[float]:
+        repeats = seeds if seeds > 1 else 64
+        values = walks(rng, repeats, 1) + walks(rng, repeats, settings) + truth
+        values[:, beyond] = np.nan
+        if seeds > 1:
+            return (range_over_seeds(values).p_value <= 0.05,)
+        means = resampled_means(values.reshape(repeats, -1).T).reshape(-1, *truth.shape)
+        return (range_over_resamples(np.concatenate([values.mean(axis=0)[None], means]), 64).p_value <= 0.05,)
+
+    return each(drawn)
+
+
+def onset_held(kind: str, rows: int, start: int, shape: str) -> Drawn:
+    """Whether the interval holds the true onset, and by what share of the run the onset is late."""
+    along = np.maximum(np.arange(rows) - start, 0) / (rows - start)
+    course = along if shape == "straight" else (1 - np.exp(-3 * along)) / (1 - np.exp(-3))
+    truth = float(np.interp(0.05, course[start:], np.arange(start, rows)))
+
+    def drawn(rng: Rng) -> tuple[float, float]:
+        values = 0.3 * noise(kind, rows, rng) - course
+        found = onset_of_rows(np.arange(rows, dtype=float), values, noise_of(values))
+        if found is None:
+            return False, math.inf
+        return found.low <= truth <= found.high, (found.step - truth) / rows
+
+    return each(drawn)
+
+
+# --- answers -----------------------------------------------------------------------------------------------------
+
+GRADES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "graded": lambda quality: quality,
+    "passed or not": lambda quality: (quality > 0).astype(float),
+    "five grades": lambda quality: np.digitize(quality, [-1.5, -0.5, 0.5, 1.5]).astype(float),
+}
+WORSE_OR_BETTER = ("lost to worse answers", "answers got better")
+EQUALLY_GOOD = ("lost to equally good ones",)
+BARELY_EQUAL = 0.5 - EQUIVALENCE  # a win rate that is just not equally good
+
+
+@functools.cache
+def shifts_and_rates(kind: str) -> tuple[np.ndarray, np.ndarray]:
+    """Shifts in quality, and what share of comparisons an answer so much worse wins; on a large draw of its own."""
+    rng = np.random.default_rng(0)
+    ease, noise = rng.normal(size=200_000), rng.normal(size=(2, 200_000))
+    shifts = np.linspace(-2, 0, 41)
+    old = GRADES[kind](ease + noise[0])
+    wins = [((np.sign(GRADES[kind](ease + shift + noise[1]) - old) + 1) / 2).mean() for shift in shifts]
+    return shifts, np.array(wins)
+
+
+def answers_called(kind: str, prompts: int, samples: int, wins: float, words: tuple[str, ...]) -> Drawn:
+    """Whether answers that win so much against those of step 0 get one of these words; prompts differ in ease."""
+
+    def drawn(rng: Rng) -> tuple[float]:
+        shift = 0.0 if wins == 0.5 else float(np.interp(wins, *shifts_and_rates(kind)[::-1]))
+        ease, ids, steps = rng.normal(size=(prompts, 1)), np.repeat(np.arange(prompts), samples), []
+        for step, moved in enumerate((0.0, shift)):
+            gold = GRADES[kind](ease + moved + rng.normal(size=(prompts, samples)))
+            steps.append(
+                pd.DataFrame({"step": step, "prompt_id": ids, "gold": gold.ravel(), "num_tokens": 10})
+            )
+        return (against(*steps).word in words,)
+
+    return each(drawn)
