@@ -116,11 +116,13 @@ def show(trace: Trace, compared: list[pd.DataFrame], settings: Settings) -> None
     steps, pairs = int(summary["step"].max()), int(summary["num_pairs"].max())
     print(f"after {steps} steps: change since step 0 on {pairs} probe pairs, 95 % intervals over prompts\n")
     print(text_table(summary, "run"))
-    for line in [*diverged(trace), *_answers(summary)]:
+    for line in [*diverged(trace), *_answers(summary), *_carried(summary)]:
         print(line)
     for rows in compared:
-        for line in along(settings_along(rows), trace):
-            print(line)
+        beside = rows[rows["run"].isin(summary.loc[summary["carried"].isna(), "run"])]
+        if {baseline_setting(trace)} < set(beside["setting"]):
+            for line in along(settings_along(beside), trace):
+                print(line)
     if tried is not None:
         print(f"\n{what_if_heading(tried)}\n\n{what_if_text(tried)}")
     print(
@@ -136,6 +138,13 @@ def _answers(summary: pd.DataFrame) -> list[str]:
         for row in summary.to_dict("records")
         for line in row["answers"]
     ]
+
+
+def _carried(summary: pd.DataFrame) -> list[str]:
+    """The runs that single pairs or batches carry, which are not set beside the others by their means."""
+    rows = summary[summary["carried"].notna()]
+    apart = ", and not set beside the others" if len(summary) > 1 else ""
+    return [f"{row['run']}: {row['carried']}{apart}" for row in rows.to_dict("records")]
 
 
 def what_if_heading(tried: pd.DataFrame) -> str:
@@ -205,6 +214,8 @@ def ends(trace: Trace) -> pd.DataFrame:
     summary["word"] = [str(verdict.word) for verdict in mine]
     summary["onset"] = [verdict.onset_step for verdict in mine]
     summary["answers"] = [verdict.answers for verdict in mine]
+    carried = [verdict.evidence.learning.carried for verdict in mine]
+    summary["carried"] = [None if what is None else str(what) for what in carried]
     for verdict, row in zip(mine, summary.index, strict=True):
         if verdict.interval is not None:
             summary.loc[row, ["chosen_change_low", "chosen_change_high"]] = verdict.interval

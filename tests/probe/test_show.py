@@ -133,3 +133,21 @@ def test_runs_that_came_no_further_than_their_start_are_not_compared_along_anyth
     settings = settings_along(rows)
     assert along(settings, sweep)
     assert along(settings.assign(value=0.0), sweep) == []
+
+
+def test_a_run_carried_by_one_pair_is_named_and_not_set_beside_the_others(write_run, tmp_path, capsys):
+    """Of α = 1 one pair's chosen response runs away; without it two settings are left."""
+    at, pace = np.arange(11)[:, None], np.random.default_rng(3).uniform(0.8, 1.2, PAIRS)
+    for alpha, wild in ((0.0, 0.0), (0.25, 0.0), (1.0, 20.0)):
+        sums = {"chosen": -15 - 0.2 * at * pace, "rejected": -15 - 0.7 * at * pace}
+        sums["chosen"][:, 0] -= wild * at[:, 0]
+        stated = {"name": "alphapo", "parameters": {"alpha": alpha, "beta": 2.5, "gamma": 0.5}}
+        write_run(tmp_path / f"alpha={alpha:g}", sums, num_tokens=TOKENS, objective=stated)
+    trace = read_trace(tmp_path)
+    show(trace, list(comparisons(trace)), Settings())
+    said = capsys.readouterr().out
+    assert "alpha=1: carried by single pairs (pair pairs.jsonl:1 owns" in said
+    assert "and not set beside the others" in said
+    compared = said[said.index("chosen above that of") :]
+    assert "α = 0.25" in compared
+    assert "α = 1" not in compared
