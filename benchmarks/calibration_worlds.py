@@ -123,18 +123,17 @@ def probe(kind: str, prompts: int, pairs: int, rng: Rng, course: np.ndarray) -> 
     moved = np.stack([drawn_pairs(kind, prompts, pairs, rng) for _ in range(steps - 1)])
     own = np.repeat(np.arange(prompts), pairs)
     path = np.vstack([np.zeros(len(own)), np.cumsum(moved, axis=0)]) / np.sqrt(steps - 1) + course[:, None]
-    ids = list(map(str, range(len(own))))
     panels = [
         Panel(
-            None,
-            name,
-            np.arange(steps),
-            ids,
-            list(map(str, own)),
-            own,
-            np.full(len(own), 20.0),
-            None,
-            {"logp_sum": sums},
+            run=None,
+            response=name,
+            steps=np.arange(steps),
+            pair_ids=list(map(str, range(len(own)))),
+            prompt_ids=list(map(str, own)),
+            prompt_codes=own,
+            num_tokens=np.full(len(own), 20.0),
+            ref_logp_sum=None,
+            sums={"logp_sum": sums},
         )
         for name, sums in (("chosen", path), ("rejected", path - 1))
     ]
