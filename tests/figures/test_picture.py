@@ -10,7 +10,7 @@ from rewardshape.figures.picture import varied_values
 from rewardshape.trace import read_trace
 
 PAIRS, STEPS = 8, 4
-OWN = ("ches_vs_displacement", "gold", "grid")  # pictures that have several panels already
+OWN = ("ches_vs_displacement", "gold", "grid", "what_if")  # pictures that have several panels already
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from rewardshape.analysis.influence import pair_influence, probe_pair_influence
 from rewardshape.probe.__main__ import main
 from rewardshape.probe.checkpoints import numbered_checkpoints, step_of
 from rewardshape.probe.recorder import nearest_updates
+from rewardshape.report import write_report
 from rewardshape.trace import RunFolder
 
 FLAGS = ["--steps", "6", "--checkpoint-every", "2", "--keep-checkpoints", "3", "--probe-every", "3"]
@@ -114,7 +115,7 @@ def test_the_page_shows_the_texts_of_the_pairs_that_pushed_down_most(whole):
     kept = {row["pair_id"]: row for row in map(json.loads, lines)}
     lowest = read_trace(whole).influence.query("step == 6").nsmallest(5, "influence")["pair_id"]
     assert set(lowest) <= set(kept)
-    page = unescape(RunFolder(whole).report.read_text(encoding="utf-8"))
+    page = unescape(write_report(whole).read_text(encoding="utf-8"))
     most = pair_influence(read_trace(whole)).iloc[0]["pair_id"]
     for name in ("chosen", "rejected"):
         assert f"<b>{name}</b> {kept[most]['responses'][name]}" in page

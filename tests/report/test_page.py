@@ -274,10 +274,7 @@ def test_page_written_twice_is_the_same_bytes_whatever_the_hash_seed(sweep):
 def test_sweep_sets_settings_side_by_side_at_equal_margin(sweep, page_of):
     """The sweep falls further with α at the same pace of the margin's growth: −0.5 must come out on top."""
     page = page_of(write_report(sweep).read_text(encoding="utf-8"))
-    assert re.search(
-        r"At equal margin \(a gain of [\d.]+ nats per token\) α = −0.5 keeps the chosen responses highest",
-        page.text,
-    )
+    assert "At equal margin α = −0.5 keeps the chosen responses above α = 0.25: by +" in page.text
 
 
 def test_sweeps_over_seeds_judge_over_seeds(write, tmp_path, page_of):

@@ -54,7 +54,7 @@ def every(write_run, folder):
 WORDS = {
     "seed=0": "displaced", "seed=1": "displaced", "rose": "not displaced", "below-chance": "displaced",
     "alpha=-0.5": "displaced", "alpha=0": "displaced", "alpha=0.25": "displaced", "alpha=1": "displaced",
-    "polite": "not displaced", "response-kinds": "undetermined",
+    "causes": "displaced", "polite": "not displaced", "response-kinds": "undetermined",
 }  # fmt: skip
 
 
