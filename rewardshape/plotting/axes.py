@@ -96,17 +96,22 @@ def mark_end(ax: Axes, x: pd.Series, y: pd.Series, color: Any) -> None:
 def note_end(ax: Axes, rows: pd.DataFrame) -> None:
     """Say, where the lines of one run end, that it diverged, if it did."""
     if has_diverged(rows):
-        ax.annotate(
-            "diverged",
-            (rows["step"].max(), 0),
-            xycoords=ax.get_xaxis_transform(),
-            xytext=(-3, 3),
-            textcoords="offset points",
-            rotation=90,
-            ha="right",
-            color=NEUTRAL,
-            fontsize="x-small",
-        )
+        note_beside(ax, rows["step"].max(), "diverged")
+
+
+def note_beside(ax: Axes, x: float, text: str) -> None:
+    """Small upright text at the foot of the axes, left of `x`."""
+    ax.annotate(
+        text,
+        (x, 0),
+        xycoords=ax.get_xaxis_transform(),
+        xytext=(-3, 3),
+        textcoords="offset points",
+        rotation=90,
+        ha="right",
+        color=NEUTRAL,
+        fontsize="x-small",
+    )
 
 
 NAME = "_name of a line"  # the label of the texts and leaders that `label_ends` writes

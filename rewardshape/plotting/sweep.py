@@ -21,6 +21,7 @@ from rewardshape.plotting.axes import (
     has_diverged,
     label_ends,
     mark_end,
+    note_beside,
     panels,
     percent_axis,
     step_axis,
@@ -223,17 +224,7 @@ def plot_trajectory(curve: pd.DataFrame, ax: Axes | None = None) -> Axes:
     common = equal_margin(curve)
     if common is not None:
         ax.axvline(common, color=NEUTRAL, linewidth=0.7, linestyle="--", zorder=0, label="_equal margin")
-        ax.annotate(
-            "equal margin",
-            (common, 0),
-            xycoords=ax.get_xaxis_transform(),
-            xytext=(-3, 3),
-            textcoords="offset points",
-            rotation=90,
-            ha="right",
-            color=NEUTRAL,
-            fontsize="x-small",
-        )
+        note_beside(ax, common, "equal margin")
     ax.set(
         xlabel="chosen − rejected log-prob (nats per token)",
         ylabel="chosen log-prob\n(nats per token)",

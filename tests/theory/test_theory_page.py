@@ -28,14 +28,18 @@ ROWS = {
 }
 
 
+def stated_in(line: str) -> list[float]:
+    """The numbers of a row of a table, after its name."""
+    return [float(cell.replace("−", "-")) for cell in line.split("|")[2:-1]]
+
+
 @pytest.mark.parametrize(("row", "name"), ROWS.items())
 def test_break_even_scores_of_the_published_settings(row, name):
     [line] = [line for line in PAGE.splitlines() if line.startswith("|") and row in line]
-    stated = [float(cell.replace("−", "-")) for cell in line.split("|")[2:-1]]
     parameters = preset(name).objective.parameters
     options = {key: parameters[key] for key in ("beta", "gamma")}
     scores = break_even_score(parameters["alpha"], NEAR, margin=np.arange(4.0), **options)
-    assert stated == pytest.approx(scores, abs=0.005)
+    assert stated_in(line) == pytest.approx(scores, abs=0.005)
 
 
 KINDS = {
@@ -51,8 +55,8 @@ KINDS = {
 def test_where_the_chat_models_text_lies(row, kind):
     with open(Path(__file__).resolve().parents[2] / "docs" / "text_scores.csv", encoding="utf-8") as file:
         scores = np.array([float(line["score"]) for line in csv.DictReader(file) if line["kind"] == kind])
-    tables = [[float(cell.replace("−", "-")) for cell in line.split("|")[2:-1]] for line in PAGE.splitlines()
-              if line.startswith("|") and any(setting in line for setting in ROWS)]  # fmt: skip
+    lines = [line for line in PAGE.splitlines() if line.startswith("|")]
+    tables = [stated_in(line) for line in lines if any(setting in line for setting in ROWS)]
     thresholds = tables[0][1], tables[0][3], min(min(line) for line in tables)
     middle, low, high = (
         f"{value:.2f}".replace("-", "−") for value in (np.median(scores), *np.quantile(scores, (0.1, 0.9)))
