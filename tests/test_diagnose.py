@@ -257,11 +257,12 @@ def guide_folder(log, tmp_path, monkeypatch):
 
 
 def test_every_command_of_the_guides_runs(guide_folder):
-    written = [line.removeprefix("python -m ") for block in blocks("bash") for line in block.splitlines()]
-    commands = [line for line in written if line.startswith("rewardshape.diagnose ")]
+    written = [line for language in ("bash", "text") for block in blocks(language) for line in block.splitlines()]
+    begins = "python -m rewardshape.diagnose "
+    commands = [line.removeprefix(begins) for line in written if line.startswith(begins)]
     assert len(commands) >= 8
     for command in commands:
-        assert main(shlex.split(command)[1:]) == 0, command
+        assert main(shlex.split(command)) == 0, command
 
 
 def test_every_python_block_of_the_guides_runs(guide_folder, capsys):

@@ -141,7 +141,9 @@ class Shift:
                 message = worker.connection.recv()
             except (EOFError, OSError):  # it was killed
                 worker.process.join()
-                message = Ended("failed", f"its process ended with status {worker.process.exitcode}")
+                asked = worker.process.exitcode == -signal.SIGTERM  # before its run could answer that itself
+                reason = f"its process ended with status {worker.process.exitcode}"
+                message = Ended("interrupted") if asked else Ended("failed", reason)
             if isinstance(message, Ended):
                 self.ended.append((worker.run, message))
                 worker.run = None

@@ -86,6 +86,8 @@ def triple(common, run, progress):  # what `in_processes` is given: it is import
         raise InputError("no good")
     if run == "dead":
         os.kill(os.getpid(), signal.SIGKILL)
+    if run == "long":
+        time.sleep(60)
     (common / run).write_text(os.environ["OMP_NUM_THREADS"])
 
 
@@ -110,10 +112,9 @@ def test_every_run_is_done_once_and_a_failure_stops_the_rest(tmp_path, monkeypat
     ended = told(["a", "b", "c"], tmp_path)
     assert sorted((run, how.kind) for run, how in ended) == [("a", "done"), ("b", "done"), ("c", "done")]
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a", "b", "c"]
-    ended = told(["bad", "dead", "d", "e"], tmp_path)
-    kinds = {run: how.kind for run, how in ended}
-    assert kinds["bad"] == "refused"
-    assert "e" not in kinds  # nothing begins after it
+    for fails, how_it_ends in [("bad", "refused"), ("dead", "failed")]:
+        kinds = {run: how.kind for run, how in told([fails, "long", "e"], tmp_path)}
+        assert kinds == {fails: how_it_ends, "long": "interrupted"}  # "e" does not begin after it
 
 
 def test_how_it_ended_is_a_record():
