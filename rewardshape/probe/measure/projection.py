@@ -181,7 +181,8 @@ class _Projection(torch.autograd.Function):
             if reference is None
             else torch.zeros_like(reference.normalizer)
         )
-        kept = []
+        softmaxes = 1 if reference is None else 2
+        kept = hidden.new_empty(softmaxes, len(hidden) * len(weight)) if keeps else None
         for tile in _tiles(hidden, weight, bias, softcap):
             words, logits, shares = tile.words, tile.logits, tile.shares
             their_shares = None
@@ -190,14 +191,16 @@ class _Projection(torch.autograd.Function):
             place = (targets - words.start).clamp(0, logits.shape[1] - 1)
             here = (targets >= words.start) & (targets < words.stop)
             tiles_target.append(logits.gather(1, place[:, None]).squeeze(1).where(here, -torch.inf))
-            tiles_square.append(torch.linalg.vecdot(shares, shares))
             if reference is not None:
                 theirs, their_shares = reference.tile(words)
                 kl += torch.linalg.vecdot(their_shares, theirs - logits)
-            if keeps:
+            if kept is not None:
                 slopes = _slopes(logits, softcap, shares, their_shares)
-                kept += [slope.to(hidden.dtype, copy=True) for slope in slopes]
+                for place, slope in zip(_kept_slopes(kept, words, len(hidden)), slopes, strict=True):
+                    place.copy_(slope)
+            # In place: room for one more tile each time would leave holes in the heap, as many as there are tiles.
             tiles_mean.append(logits.mul_(shares).sum(-1))
+            tiles_square.append(shares.square_().sum(-1))
         normalizers = torch.stack(tiles_normalizer)
         normalizer = normalizers.logsumexp(0)
         target = torch.stack(tiles_target).amax(0)
@@ -209,7 +212,7 @@ class _Projection(torch.autograd.Function):
         log_sum_sq_probs = (2 * (normalizers - normalizer) + torch.stack(tiles_square).log()).logsumexp(0)
         if reference is not None:
             kl += normalizer - reference.normalizer
-        ctx.save_for_backward(hidden, weight, targets, bias, normalizer, target, normalizers, *kept)
+        ctx.save_for_backward(hidden, weight, targets, bias, normalizer, target, normalizers, kept)
         ctx.softcap, ctx.reference = softcap, reference
         ctx.mark_non_differentiable(greedy_logps, entropies, log_sum_sq_probs)
         return (
@@ -238,14 +241,14 @@ class _Projection(torch.autograd.Function):
         divergence, of upstream gradient k, adds k (p_v − p′_v).
         """
         upstream, of_kl, reference = upstreams[0], upstreams[-1], ctx.reference
-        hidden, weight, targets, bias, normalizer, target, normalizers, *kept = ctx.saved_tensors
+        hidden, weight, targets, bias, normalizer, target, normalizers, kept = ctx.saved_tensors
         to_hidden = torch.zeros_like(hidden, dtype=upstream.dtype)
         to_weight = torch.empty_like(weight) if ctx.needs_input_grad[1] else None
         to_bias = torch.empty_like(bias) if ctx.needs_input_grad[3] else None
-        tiles = (
-            _kept_slopes(kept, len(normalizers))
-            if kept
-            else _slopes_anew(hidden, weight, bias, ctx.softcap, reference)
+        tiles: Iterator[tuple[Any, ...]] = (
+            _slopes_anew(hidden, weight, bias, ctx.softcap, reference)
+            if kept is None
+            else ((words, *_kept_slopes(kept, words, len(hidden))) for words in _slices(hidden, weight))
         )
         for (words, own, *theirs), tile_normalizer in zip(tiles, normalizers, strict=True):
             scale = -upstream * (tile_normalizer - normalizer).exp()
@@ -270,6 +273,15 @@ class _Projection(torch.autograd.Function):
         return to_hidden.to(hidden.dtype), to_weight, None, to_bias, None, None, None
 
 
+def _slices(hidden: Float[Tensor, "tokens width"], weight: Float[Tensor, "vocabulary width"]) -> list[slice]:
+    """The vocabulary cut into tiles, of which only the last may be smaller."""
+    elements = CPU_TILE_ELEMENTS if hidden.device.type == "cpu" else GPU_TILE_ELEMENTS
+    tile_width = min(len(weight), max(SMALLEST_TILE, elements // len(hidden)))
+    return [
+        slice(start, min(start + tile_width, len(weight))) for start in range(0, len(weight), tile_width)
+    ]
+
+
 def _tiles(
     hidden: Float[Tensor, "tokens width"],
     weight: Float[Tensor, "vocabulary width"],
@@ -277,14 +289,12 @@ def _tiles(
     softcap: float | None,
 ) -> Iterator[Tile]:
     """The vocabulary in tiles. The next one overwrites the last one's logits and softmax."""
-    elements = CPU_TILE_ELEMENTS if hidden.device.type == "cpu" else GPU_TILE_ELEMENTS
-    tile_width = min(len(weight), max(SMALLEST_TILE, elements // len(hidden)))
+    slices = _slices(hidden, weight)
     wide = torch.promote_types(hidden.dtype, torch.float32)
-    raw = hidden.new_empty(len(hidden) * tile_width)
-    soft = hidden.new_empty(len(hidden) * tile_width, dtype=wide)
-    for start in range(0, len(weight), tile_width):
-        words = slice(start, min(start + tile_width, len(weight)))
-        shape = len(hidden), words.stop - start
+    raw = hidden.new_empty(len(hidden) * slices[0].stop)
+    soft = hidden.new_empty(len(hidden) * slices[0].stop, dtype=wide)
+    for words in slices:
+        shape = len(hidden), words.stop - words.start
         size = shape[0] * shape[1]
         logits = torch.mm(hidden, weight[words].T, out=raw[:size].view(shape))
         if bias is not None:
@@ -324,10 +334,8 @@ def _slopes_anew(
         yield tile.words, *_slopes(tile.logits, softcap, tile.shares, theirs)
 
 
-def _kept_slopes(kept: list[Float[Tensor, "tokens tile"]], tiles: int) -> Iterator[tuple[Any, ...]]:
-    """The same, kept since the forward pass."""
-    each, stop = len(kept) // tiles, 0
-    for first in range(0, len(kept), each):
-        slopes = kept[first : first + each]
-        start, stop = stop, stop + slopes[0].shape[1]
-        yield slice(start, stop), *slopes
+def _kept_slopes(
+    kept: Float[Tensor, "softmaxes tokens*vocabulary"], words: slice, tokens: int
+) -> Float[Tensor, "softmaxes tokens tile"]:
+    """Where those of a tile wait for the backward pass: all in one block, which goes back to the system whole."""
+    return kept[:, tokens * words.start : tokens * words.stop].unflatten(1, (tokens, -1))
