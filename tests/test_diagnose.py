@@ -257,7 +257,9 @@ def guide_folder(log, tmp_path, monkeypatch):
 
 
 def test_every_command_of_the_guides_runs(guide_folder):
-    written = [line for language in ("bash", "text") for block in blocks(language) for line in block.splitlines()]
+    written = [
+        line for language in ("bash", "text") for block in blocks(language) for line in block.splitlines()
+    ]
     begins = "python -m rewardshape.diagnose "
     commands = [line.removeprefix(begins) for line in written if line.startswith(begins)]
     assert len(commands) >= 8

@@ -277,9 +277,7 @@ def _slices(hidden: Float[Tensor, "tokens width"], weight: Float[Tensor, "vocabu
     """The vocabulary cut into tiles, of which only the last may be smaller."""
     elements = CPU_TILE_ELEMENTS if hidden.device.type == "cpu" else GPU_TILE_ELEMENTS
     tile_width = min(len(weight), max(SMALLEST_TILE, elements // len(hidden)))
-    return [
-        slice(start, min(start + tile_width, len(weight))) for start in range(0, len(weight), tile_width)
-    ]
+    return [slice(start, min(start + tile_width, len(weight))) for start in range(0, len(weight), tile_width)]
 
 
 def _tiles(
