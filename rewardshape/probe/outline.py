@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from rewardshape.data import EncodedPair
 from rewardshape.probe.distributed import here
@@ -16,6 +15,7 @@ from rewardshape.probe.inputs import Inputs
 from rewardshape.probe.manifest import folder_to_make
 from rewardshape.probe.measure.probe_set import num_tokens, only_pair
 from rewardshape.probe.policy import DTYPES
+from rewardshape.probe.progress import duration
 
 SHOWN = 12  # runs that are named
 MEASURED = 0.3  # seconds for which products of matrices are timed
@@ -98,4 +98,4 @@ def speed(run: PlannedRun, config: Any) -> float:
 
 def told(seconds: float) -> str:
     """A time that claims no more than it knows."""
-    return "a minute" if seconds < 90 else tqdm.format_interval(60 * round(seconds / 60))
+    return "a minute" if seconds < 90 else duration(60 * round(seconds / 60))

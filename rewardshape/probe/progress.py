@@ -17,6 +17,20 @@ FIRST = ("step", "chosen", "rejected")  # what a narrow terminal shows; the rest
 NAME = 30  # characters of a run's name
 
 
+def duration(seconds: float) -> str:
+    """A time that lies ahead: hours, minutes and seconds up to two days, then days, then years.
+
+    Examples
+    --------
+    >>> duration(3725), duration(5 * 86400.0), duration(1e9)
+    ('1:02:05', '5 days', '32 years')
+    """
+    days = seconds / 86400
+    if days < 2:
+        return str(tqdm.format_interval(seconds))
+    return f"{days:,.0f} days" if days < 2 * 365.25 else f"{days / 365.25:,.0f} years"
+
+
 class Progress:
     """Progress over all steps of a command (of every run of a sweep), with the time left.
 
@@ -88,7 +102,7 @@ class Progress:
         if self._fresh < FEWEST:
             return ""
         pace = (self._last_step - self._first_step) / (self._fresh - 1)
-        return f"{tqdm.format_interval(pace * (self._total - self._done))} left"
+        return f"{duration(pace * (self._total - self._done))} left"
 
     def _show(self, values: Mapping[str, Any], *, due: bool) -> None:
         if self._quiet:
