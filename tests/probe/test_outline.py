@@ -86,6 +86,9 @@ def test_the_speed_is_that_of_a_product(model):
     assert 1e8 < speed(run, CONFIG) < 1e15
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(5, "a minute"), (250, "04:00"), (7250, "2:01:00"), (4e5, "5 days"), (1e12, "31,688 years")])
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(5, "a minute"), (250, "04:00"), (7250, "2:01:00"), (4e5, "5 days"), (1e12, "31,688 years")],
+)
 def test_a_time_claims_no_more_than_it_knows(seconds, text):
     assert told(seconds) == text
