@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 from calibration_worlds import (
+    APART,
     BARELY_EQUAL,
     DRAWS,
     EQUALLY_GOOD,
@@ -31,6 +32,7 @@ from calibration_worlds import (
     Drawn,
     answers_called,
     best_and_worst_differ,
+    change_told,
     evaluations_fell,
     gold_fell,
     held_out_turned,
@@ -220,7 +222,7 @@ def of_curves() -> Iterator[Cell]:
 
 
 def of_sweeps() -> Iterator[Cell]:
-    """Settings along equal margin."""
+    """Settings, and changes of a what-if, along equal margin."""
     for seeds, world in ((1, "over 64 pairs"), (5, "over 5 seeds")):
         for settings in (2, 4, 6):
             drawn = best_and_worst_differ(settings, seeds)
@@ -232,6 +234,19 @@ def of_sweeps() -> Iterator[Cell]:
         for settings in (2, 6):
             drawn = best_and_worst_differ(settings, seeds, effect=apart)
             yield Cell((Statement("power: best against worst"),), world, f"{settings} settings", drawn)
+
+    for kind in APART:
+        for changes, seeds in ((1, 2), (3, 2), (8, 2), (8, 5)):
+            drawn, size = change_told(kind, changes, seeds), f"{changes} changes × {seeds} seeds"
+            yield Cell((false_alarm("a change helps or harms (what-if)"),), kind, size, drawn, MANY)
+    for kind, apart in (("runs differ most", 0.25), ("pairs differ most", 0.1)):
+        for changes, seeds in ((3, 2), (8, 2), (8, 5)):
+            drawn, size = (
+                change_told(kind, changes, seeds, effect=apart),
+                f"{changes} changes × {seeds} seeds",
+            )
+            seen = Statement("power: a change helps or harms (what-if)")
+            yield Cell((seen,), f"{kind}, one ends {apart:g} above", size, drawn)
 
 
 def of_answers() -> Iterator[Cell]:

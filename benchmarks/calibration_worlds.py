@@ -13,12 +13,14 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
+from rewardshape.analysis.equal import MARGINS
 from rewardshape.analysis.generations import EQUIVALENCE, against
 from rewardshape.analysis.overoptimization import drop_p_value, resampled_weights
 from rewardshape.analysis.pairs import DESCRIPTORS, falling_pairs
 from rewardshape.analysis.panels import Panel
 from rewardshape.analysis.resampling import MAX_ROWS, mean_interval, resampled_means
-from rewardshape.verdict.contrast import MARGINS, range_over_resamples, range_over_seeds
+from rewardshape.analysis.what_if import Outcome, effects
+from rewardshape.verdict.contrast import range_over_resamples, range_over_seeds
 from rewardshape.verdict.evidence import Baseline, Evidence
 from rewardshape.verdict.judge import Verdict, gave_back, verdict_of
 from rewardshape.verdict.of_log import levels_of_rows
@@ -26,6 +28,7 @@ from rewardshape.verdict.of_trace import levels_of_pairs
 from rewardshape.verdict.rows import noise_of, onset_of_rows, turned
 from rewardshape.verdict.signal import Signal
 from rewardshape.verdict.thresholds import MATTERS, SMALLEST
+from rewardshape.verdict.tried import sure_by
 
 Rng = np.random.Generator
 Drawn = Callable[[Rng, int], np.ndarray]
@@ -227,6 +230,43 @@ def best_and_worst_differ(settings: int, seeds: int, *, effect: float = 0.0) -> 
             return (range_over_seeds(values).p_value <= 0.05,)
         means = resampled_means(values.reshape(repeats, -1).T).reshape(-1, *truth.shape)
         return (range_over_resamples(np.concatenate([values.mean(axis=0)[None], means]), 64).p_value <= 0.05,)
+
+    return each(drawn)
+
+
+# Of a what-if: how far runs end apart by their order of the data, and how far the changes move a pair from another.
+APART = {
+    "runs differ most": (0.05, 0.1),
+    "pairs differ most": (0.005, 0.1),
+    "heavy-tailed pairs": (0.005, 0.1),
+}
+
+
+def change_told(kind: str, changes: int, seeds: int, *, effect: float = 0.0) -> Drawn:
+    """Whether any change of a what-if is said to help or to harm; 64 pairs, and walks along the margins as above.
+
+    Beside the changes there are the run as it is and the one that drops pairs at random, which half of the changes
+    are set against; the last of several gets half as far, and one ends higher by `effect`.
+    """
+    names = ["as it is", "at random", *(f"change {i}" for i in range(changes))]
+    compared = [(name, names[i % 2 if i > 1 else 0]) for i, name in enumerate(names) if i]
+    of_run, of_pair = APART[kind]
+    margins = np.arange(1, MARGINS + 1) / MARGINS
+    draw = DRAWS["t(3)" if kind == "heavy-tailed pairs" else "normal"][0]
+
+    def walk(rng: Rng, *shape: int) -> np.ndarray:
+        return draw(rng, (MARGINS, *shape)).cumsum(axis=0) / math.sqrt(MARGINS)
+
+    def drawn(rng: Rng) -> tuple[float]:
+        values = of_run * walk(rng, len(names), seeds, 1) + of_pair * walk(rng, len(names), 1, 64)
+        values = values + 0.5 * rng.normal(size=(seeds, 64))
+        values[:, 2] += effect * margins[:, None, None]
+        means = resampled_means(values.reshape(-1, 64)).reshape(-1, *values.shape[:-1])
+        both = np.concatenate([values.mean(axis=-1)[None], means])
+        if changes > 1:
+            both[:, MARGINS // 2 :, -1] = np.nan
+        found = effects(Outcome(both, 64, margins), names, compared)
+        return (any(sure_by(row) > 0 for rows in found.values() for row in rows),)
 
     return each(drawn)
 

@@ -61,6 +61,17 @@ def interval(row: Row, name: str, digits: int = 3) -> str:
     return f"{signed(row[f'{name}_low'], digits)} to {signed(row[f'{name}_high'], digits)}"
 
 
+def counted(number: int, noun: str) -> str:
+    """So many of something.
+
+    Examples
+    --------
+    >>> counted(1, "row"), counted(1485, "row")
+    ('1 row', '1,485 rows')
+    """
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def percents(low: float, high: float) -> str:
     """Two shares as one text.
 

@@ -1,7 +1,7 @@
 """The runs of a sweep where they have come equally far: in margin, in KL, in steps.
 
-A common value says how the runs stand there, and depends on the run that got least far; a curve over the margin or the
-KL takes every run to where it got. Each resample of the pairs, and for the KL of the prompts that were sampled,
+A common value, which you name, says how the runs stand there; a curve over the margin or the KL takes every run to
+where it got. Each resample of the pairs, and for the KL of the prompts that were sampled,
 finds its own place on its own curve, so that the uncertainty of what is set equal is in the intervals.
 """
 
@@ -31,6 +31,8 @@ Axis = Literal["logp_margin", "kl", "step"]
 POINTS, MOST_STEPS = 21, 200
 # Most resamples of the pairs reach it too.
 WITHIN_REACH = 0.9
+# Margins at which runs are set against each other, evenly spaced up to the largest that two of them reach.
+MARGINS = 4
 
 
 class Course(NamedTuple):
@@ -59,7 +61,7 @@ class Course(NamedTuple):
 
 
 def compare_at_equal(
-    trace: Trace, axis: Axis, value: float | None = None, *, baseline: str | None = None, seed: int = 0
+    trace: Trace, axis: Axis, value: float, *, baseline: str | None = None, seed: int = 0
 ) -> pd.DataFrame:
     """Every run of a sweep at the step where it first reaches a common margin gain, KL, or step.
 
@@ -73,8 +75,8 @@ def compare_at_equal(
         What is set equal: the gain since step 0 of the probe margin in log-probs (nats per token), the KL to the
         reference (nats per response, the mean over samples, made non-decreasing along the run by isotonic
         regression, since the first crossing of a noisy curve comes early), or the step.
-    value : float, optional
-        The common value. Left out: nine tenths of what the slowest run reaches; for steps, the last that all have.
+    value : float
+        The common value.
     baseline : str, optional
         A run, or a setting: then each run is set against the baseline's run of its own seed. ``difference`` tells how
         much higher or lower the run's chosen responses stand, paired: every resample holds the same pairs in both.
@@ -98,12 +100,9 @@ def compare_at_equal(
 
     Examples
     --------
-    >>> compare_at_equal(read_trace("runs/sweep"), "logp_margin")       # doctest: +SKIP
+    >>> compare_at_equal(read_trace("runs/sweep"), "logp_margin", 0.1)       # doctest: +SKIP
     """
     courses = _courses(trace, axis, seed)
-    if value is None:
-        furthest = min(course.followed.max() for course in courses)
-        value = float(furthest if axis == "step" else WITHIN_REACH * furthest)
     found = [_row(course, axis, value) for course in courses]
     if baseline is not None:
         _add_differences(found, courses, baseline)

@@ -1,17 +1,23 @@
 r"""By how much would it help? Interventions of a what-if, each against what it is set against, with paired intervals.
 
-A run of intervention k with seed s ends with a value of every probe pair (or sampled prompt). An effect is the mean
-difference of two interventions over seeds and pairs. Its variance has two parts, which are added:
+Chosen is compared along equal margin, each comparison to where the runs of its two interventions got; gold and accuracy
+at the last step. An effect is the mean difference of two interventions over seeds and pairs (or prompts that were
+sampled). Its variance has two parts, which are added:
 
-* over prompts: that of the differences of their pairs, in all seeds, which may have probe sets of their own;
+* over prompts: that of the difference in resamples which hold the same prompts in every run, each of which finds its
+  own place of equal margin;
 * over seeds: 2σ²/S for S seeds, with σ² the residual variance of the runs' means y_{ks} after the effects of
   intervention and seed, (K − 1)(S − 1) degrees of freedom (two-way analysis of variance without interaction).
 
-Intervals are simultaneous over the effects of a table: at 1 − 0.05/m for m effects (Bonferroni), by Student's t.
+Intervals are simultaneous over the comparisons, and for chosen over the margins as well: at 1 − 0.05/m for m effects of
+a measure (Bonferroni). The quantile is the mean of Student's t of the two parts, weighted by their variances (Cochran
+1964, "Approximate significance levels of the Behrens-Fisher test"), which Satterthwaite's degrees of freedom make far
+too small where few runs estimate σ².
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,48 +25,50 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from rewardshape.analysis.equal import WITHIN_REACH, at_place, first_place
-from rewardshape.analysis.panels import Panel, chosen_and_rejected, in_order, logp_margins
-from rewardshape.analysis.resampling import CONFIDENCE, MIN_TESTED, mean_error
+from rewardshape.analysis.equal import MARGINS, WITHIN_REACH, resampled_along
+from rewardshape.analysis.panels import chosen_and_rejected, in_order, logp_margins
+from rewardshape.analysis.resampling import CONFIDENCE, MIN_TESTED, resampled_means, with_interval
 from rewardshape.analysis.samples import has_gold, samples_of
 from rewardshape.errors import InputError
 from rewardshape.trace import Run, Trace
 from rewardshape.trace.folder import RunFolder
 
 MEASURES = ("chosen", "gold", "accuracy")
-LEAST_GAIN = (
-    0.5  # of the margin that the run as it is gains: a run that gains less is not set equal with the others
-)
+Runs = dict[str, dict[Any, Run]]  # by intervention and seed
+TOO_LITTLE = "its margin gained too little"
 
 
 class Outcome(NamedTuple):
-    """What a run came to, one value per probe pair or prompt."""
+    """What the runs of a what-if came to, in one measure."""
 
-    values: pd.Series
-    """By the unit's id."""
-    prompts: pd.Series
-    """The prompt of each unit, by the unit's id; of prompts themselves, they."""
+    drawn: np.ndarray
+    """(1 + resamples, values, interventions, seeds): as measured, then in every resample of the prompts; NaN where
+    there is no run, or where an intervention did not get to the value with every seed."""
+    num_prompts: int
+    margins: np.ndarray
+    """Where it was measured, (values,): gains of the margin in nats per token; NaN is the last step."""
 
 
-def what_if_table(trace: Trace) -> pd.DataFrame:
-    """The effect of every intervention of a what-if.
+def what_if_table(trace: Trace, excluded: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """The effects of every intervention of a what-if.
 
     Parameters
     ----------
     trace : Trace
         Of a command with ``--what-if``.
+    excluded : mapping, optional
+        Runs whose means say nothing, and why: an intervention that has one is not compared.
 
     Returns
     -------
     DataFrame
-        One row per intervention: ``intervention``, ``against``, ``flags`` (how to ask for it), ``matched`` (whether it
-        is set against as many pairs dropped at random), ``steps``, ``num_seeds`` (in both), ``margin_gain`` (at which
-        chosen is compared: nats per token, one a seed, here their mean); ``chosen`` (nats per token: how much higher
-        the probe set's chosen responses stand at equal margin), ``gold`` (reward at the last step) and ``accuracy``
-        (share of probe pairs in
-        order at the last step), differences to the intervention it is set against, each with ``…_low`` and ``…_high``
-        (module docstring; with one seed over pairs alone). NaN where not measured, or where a run gained less than half
-        the margin of the run as it is.
+        One row per intervention, ``measure`` and margin: ``intervention``, ``against``, ``flags`` (how to ask for it),
+        ``matched`` (whether it is set against as many pairs dropped at random), ``steps``, ``num_seeds`` (in both);
+        ``measure``: ``chosen`` (how much higher the probe set's chosen responses stand, nats per token), ``gold``
+        (reward) or ``accuracy`` (share of probe pairs in order); ``margin_gain``: where that is, nats per token, NaN at
+        the last step; ``difference`` to the intervention it is set against, with ``…_low`` and ``…_high`` (module
+        docstring; with one seed over prompts alone). What is not compared has one row without a number, and
+        ``left_out`` says why.
 
     Raises
     ------
@@ -68,37 +76,67 @@ def what_if_table(trace: Trace) -> pd.DataFrame:
         If the trace is of no what-if, or if none of its comparisons is complete.
     """
     runs = _by_intervention(trace)
-    against = {name: next(iter(of.values())).manifest["what_if"]["against"] for name, of in runs.items()}
+    stated = {name: next(iter(of.values())).manifest["what_if"] for name, of in runs.items()}
+    against = {name: what["against"] for name, what in stated.items()}
     pairs = [(name, other) for name, other in against.items() if set(runs[name]) & set(runs.get(other, {}))]
     if not pairs:
         raise InputError(
             f"{trace.folder}: no intervention and what it is set against have a run of one seed yet"
         )
-    outcomes, value = _outcomes(trace, runs)
+    why = excluded or {}
+    lost = {name: why[run.name] for name, of in runs.items() for run in of.values() if run.name in why}
+    kept = {name: of for name, of in runs.items() if name not in lost}
+    compared = [pair for pair in pairs if not lost.keys() & set(pair)]
+    found = {
+        measure: effects(of, list(kept), compared) for measure, of in _outcomes(trace, kept, compared).items()
+    }
     steps = trace.steps.groupby("run")["step"].max()
     rows = []
     for name, other in pairs:
-        seeds = sorted(set(runs[name]) & set(runs[other]))
-        row: dict[str, Any] = {
-            "intervention": name,
-            "against": other,
-            "flags": runs[name][seeds[0]].manifest["what_if"]["flags"],
-            "matched": runs[name][seeds[0]].manifest["what_if"]["matched"],
-            "steps": int(steps[[runs[name][seed].name for seed in seeds]].min()),
-            "num_seeds": len(seeds),
-            "margin_gain": value,
-        }
-        for measure in MEASURES:
-            mean, low, high = _effect(outcomes[measure], name, other, seeds, len(pairs))
-            row |= {measure: mean, f"{measure}_low": low, f"{measure}_high": high}
-        rows.append(row)
-    return pd.DataFrame(rows)
+        seeds = set(runs[name]) & set(runs[other])
+        what = {key: stated[name][key] for key in ("flags", "matched")}
+        many = {"steps": int(steps[[runs[name][seed].name for seed in seeds]].min()), "num_seeds": len(seeds)}
+        label = {"intervention": name, "against": other, **what, **many}
+        mine = [
+            {"measure": measure, **row} for measure, of in found.items() for row in of.get((name, other), [])
+        ]
+        if not any(row["measure"] == "chosen" for row in mine):
+            apart = "; ".join(f"{one}: {lost[one]}" for one in (name, other) if one in lost)
+            mine = [{"measure": "chosen", "left_out": apart or TOO_LITTLE}, *mine]
+        rows += [label | row for row in mine]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+COLUMNS = [
+    "intervention", "against", "flags", "matched", "steps", "num_seeds", "measure", "margin_gain", "difference",
+    "difference_low", "difference_high", "left_out",
+]  # fmt: skip
 
 
 def read_what_if(folder: Path) -> pd.DataFrame | None:
     """The table that a what-if left in a folder; None where there is none."""
     file = RunFolder(folder).what_if
     return pd.read_csv(file) if file.is_file() else None
+
+
+class Place(NamedTuple):
+    """Where a measure was compared."""
+
+    measure: str
+    margin_gain: float | None
+    """Nats per token; None at the last step."""
+
+
+def by_place(table: pd.DataFrame) -> dict[Place, dict[str, dict[str, Any]]]:
+    """The rows of a what-if's table that have a number: by measure and margin, and there by intervention."""
+    known = table[table["difference"].notna()].sort_values("margin_gain", kind="stable")
+    found: dict[Place, dict[str, dict[str, Any]]] = {}
+    for measure in MEASURES:
+        for row in known[known["measure"] == measure].to_dict("records"):
+            margin = None if pd.isna(row["margin_gain"]) else float(row["margin_gain"])
+            named = {str(name): value for name, value in row.items()}
+            found.setdefault(Place(measure, margin), {})[str(row["intervention"])] = named
+    return found
 
 
 WHAT_IF = "what-if"  # the folder of a what-if beside the run that it asks about
@@ -110,8 +148,8 @@ def what_if_beside(folder: Path) -> pd.DataFrame | None:
     return next((found for place in places if (found := read_what_if(place)) is not None), None)
 
 
-def _by_intervention(trace: Trace) -> dict[str, dict[Any, Run]]:
-    found: dict[str, dict[Any, Run]] = {}
+def _by_intervention(trace: Trace) -> Runs:
+    found: Runs = {}
     for run in trace.runs:
         stated = run.manifest.get("what_if")
         if stated is not None:
@@ -122,82 +160,119 @@ def _by_intervention(trace: Trace) -> dict[str, dict[Any, Run]]:
     return {name: found[name] for name in [*base, *(name for name in found if name not in base)]}
 
 
-def _outcomes(
-    trace: Trace, runs: dict[str, dict[Any, Run]]
-) -> tuple[dict[str, dict[tuple[str, Any], Outcome]], float]:
-    """Of each measure what every (intervention, seed) came to; and the margin gain at which chosen is compared."""
-    place = {run.name: (name, seed) for name, of in runs.items() for seed, run in of.items()}
-    panels = {place[c.run.name]: (c, r) for c, r in chosen_and_rejected(trace) if c.run.name in place}
-    gains = {key: _gain(chosen, rejected) for key, (chosen, rejected) in panels.items()}
-    base = next(iter(runs))
-    most = {key: float(gain.max()) for key, gain in gains.items()}
-    far = {
-        key for key in gains if most[key] > 0 and most[key] >= LEAST_GAIN * most.get((base, key[1]), np.inf)
-    }
-    seeds = {seed for _, seed in far}
-    value = {seed: WITHIN_REACH * min(most[key] for key in far if key[1] == seed) for seed in seeds}
-    found: dict[str, dict[tuple[str, Any], Outcome]] = {measure: {} for measure in MEASURES}
-    for key, (chosen, rejected) in panels.items():
-        prompts = pd.Series(chosen.prompt_ids, index=chosen.pair_ids)
-        ordered = in_order(chosen, rejected)[-1].astype(float)
-        found["accuracy"][key] = Outcome(pd.Series(ordered, index=chosen.pair_ids), prompts)
-        if key in far:
-            there = at_place(
-                chosen.change().T,
-                np.repeat(first_place(gains[key][None], value[key[1]]), len(chosen.pair_ids)),
-            )
-            found["chosen"][key] = Outcome(pd.Series(there, index=chosen.pair_ids), prompts)
-        gold = _gold(trace, chosen.run)
-        if gold is not None:
-            found["gold"][key] = Outcome(gold, pd.Series(gold.index, index=gold.index))
-    return found, float(np.mean(list(value.values()))) if value else np.nan
+# --- what the runs came to ---------------------------------------------------------------------------------------
 
 
-def _gain(chosen: Panel, rejected: Panel) -> np.ndarray:
-    margin = logp_margins(chosen, rejected).mean(axis=1)
-    return np.asarray(margin - margin[0])
+def _outcomes(trace: Trace, runs: Runs, compared: list[tuple[str, str]]) -> dict[str, Outcome]:
+    """Of each measure that there is what every intervention came to with every seed."""
+    names = {run.name for of in runs.values() for run in of.values()}
+    gains, accuracy, gold, pairs, prompts = {}, {}, {}, [], []
+    for chosen, rejected in chosen_and_rejected(trace):
+        if chosen.run.name not in names:
+            continue
+        margin = logp_margins(chosen, rejected).mean(axis=1)
+        gains[chosen.run.name] = float((margin - margin[0]).max())
+        ordered = in_order(chosen, rejected)[-1:].astype(float)
+        accuracy[chosen.run.name] = _drawn(ordered, chosen.prompt_codes)
+        pairs.append(len(np.unique(chosen.prompt_codes)))
+        samples = samples_of(trace, chosen.run)
+        if has_gold(samples):
+            last = samples[samples["step"] == samples["step"].max()].groupby("prompt_id")["gold"].mean()
+            gold[chosen.run.name] = _drawn(last.to_numpy()[None])
+            prompts.append(len(last))
+    reach = {name: WITHIN_REACH * min(gains[run.name] for run in of.values()) for name, of in runs.items()}
+    top = max((min(reach[name] for name in pair) for pair in compared), default=0.0)
+    found = {}
+    if top > 0:
+        margins = top * np.arange(1, MARGINS + 1) / MARGINS
+        changes, many = resampled_along(trace, "logp_margin", margins, sorted(names))
+        drawn = _by_seed(runs, dict(zip(sorted(names), np.moveaxis(changes, 2, 0), strict=True)))
+        beyond = margins[:, None] > np.array(list(reach.values())) * (1 + 1e-9)
+        found["chosen"] = Outcome(np.where(beyond[:, :, None], np.nan, drawn), many, margins)
+    if gold:
+        found["gold"] = Outcome(_by_seed(runs, gold), min(prompts), np.array([np.nan]))
+    if accuracy:
+        found["accuracy"] = Outcome(_by_seed(runs, accuracy), min(pairs), np.array([np.nan]))
+    return found
 
 
-def _gold(trace: Trace, run: Run) -> pd.Series | None:
-    samples = samples_of(trace, run)
-    if not has_gold(samples):
-        return None
-    last = samples[samples["step"] == samples["step"].max()]
-    return pd.Series(last.groupby("prompt_id")["gold"].mean())
+def _drawn(values: np.ndarray, prompts: np.ndarray | None = None) -> np.ndarray:
+    """The mean of (1, pairs), as measured and in every resample: (1 + resamples, 1)."""
+    return np.concatenate([values.mean(axis=1)[None], resampled_means(values, prompts)])
 
 
-def _effect(
-    outcomes: dict[tuple[str, Any], Outcome], name: str, other: str, seeds: list[Any], effects: int
-) -> tuple[float, float, float]:
-    """Mean difference, and its interval at a level that holds for all `effects` together."""
-    if not all((one, seed) in outcomes for one in (name, other) for seed in seeds):
-        return np.nan, np.nan, np.nan
-    by_seed = [(outcomes[name, seed].values - outcomes[other, seed].values).dropna() for seed in seeds]
-    each = pd.concat(by_seed)
-    prompts = pd.concat(
-        [outcomes[name, seed].prompts[one.index] for seed, one in zip(seeds, by_seed, strict=True)]
-    )
-    mean, count = float(each.mean()), prompts.nunique()
-    if count < MIN_TESTED:
-        return mean, np.nan, np.nan
-    error = mean_error(each.to_numpy(float)[None], pd.factorize(prompts)[0])[0]
-    variance, freedom = float(error**2), float(count - 1)
-    if len(seeds) > 1:
-        residual, left = residual_variance(outcomes, seeds)
-        variance += 2 * residual / len(seeds)
-        freedom = min(freedom, left)
-    half = stats.t.ppf(1 - (1 - CONFIDENCE) / (2 * effects), freedom) * np.sqrt(variance)
-    return mean, mean - half, mean + half
-
-
-def residual_variance(outcomes: dict[tuple[str, Any], Outcome], seeds: list[Any]) -> tuple[float, float]:
-    """Variance of the runs' means that neither intervention nor seed explains, and its degrees of freedom."""
-    names = [
-        name
-        for name in dict.fromkeys(name for name, _ in outcomes)
-        if all((name, seed) in outcomes for seed in seeds)
+def _by_seed(runs: Runs, of: Mapping[str, np.ndarray]) -> np.ndarray:
+    """What every run came to, (1 + resamples, values) each, with axes of interventions and seeds behind."""
+    seeds = dict.fromkeys(seed for mine in runs.values() for seed in mine)
+    nothing = np.full_like(next(iter(of.values())), np.nan)
+    found = [
+        [of.get(mine[s].name, nothing) if s in mine else nothing for s in seeds] for mine in runs.values()
     ]
-    table = np.array([[outcomes[name, seed].values.mean() for seed in seeds] for name in names])
-    left = table - table.mean(axis=1, keepdims=True) - table.mean(axis=0, keepdims=True) + table.mean()
-    freedom = (len(names) - 1) * (len(seeds) - 1)
+    return np.moveaxis(np.array(found), (0, 1), (2, 3))
+
+
+# --- effects -----------------------------------------------------------------------------------------------------
+
+
+def effects(
+    outcome: Outcome, names: list[str], compared: list[tuple[str, str]]
+) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """Of each comparison its rows: ``margin_gain`` and ``difference`` with an interval that holds for all together.
+
+    Parameters
+    ----------
+    outcome : Outcome
+    names : list of str
+        The interventions, as `outcome` has them.
+    compared : list of (str, str)
+        An intervention, and what it is set against.
+    """
+    found = {
+        (pair, place): both
+        for pair in compared
+        for place in range(len(outcome.margins))
+        if (both := _seeds_of(outcome.drawn[:, place], *map(names.index, pair))) is not None
+    }
+    rows: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for (pair, place), seeds in found.items():
+        first, second = map(names.index, pair)
+        mean, half = _effect(
+            outcome.drawn[:, place][..., seeds], first, second, outcome.num_prompts, len(found)
+        )
+        row = with_interval("difference", mean, mean - half, mean + half)
+        rows.setdefault(pair, []).append({"margin_gain": outcome.margins[place], **row})
+    return rows
+
+
+def _seeds_of(drawn: np.ndarray, first: int, second: int) -> np.ndarray | None:
+    """Which seeds both interventions have, of (1 + resamples, interventions, seeds); None if none."""
+    both = np.isfinite(drawn[0, first]) & np.isfinite(drawn[0, second])
+    return both if both.any() else None
+
+
+def _effect(drawn: np.ndarray, first: int, second: int, num_prompts: int, tests: int) -> tuple[float, float]:
+    """Mean difference of two interventions, and half the width of an interval that holds for so many together."""
+    gap = (drawn[:, first] - drawn[:, second]).mean(axis=1)
+    if num_prompts < MIN_TESTED:
+        return float(gap[0]), np.nan
+    # Resamples vary by (n − 1)/n of what samples do.
+    parts = [(float(gap[1:].var()) * num_prompts / (num_prompts - 1), float(num_prompts - 1))]
+    seeds = drawn.shape[2]
+    if seeds > 1:
+        residual, left = residual_variance(drawn[0])
+        parts.append((2 * residual / seeds, left))
+    level = 1 - (1 - CONFIDENCE) / (2 * tests)
+    variances, quantiles = np.array([(part, stats.t.ppf(level, left)) for part, left in parts]).T
+    total = float(variances.sum())
+    return float(gap[0]), float(quantiles @ variances / np.sqrt(total)) if total else 0.0
+
+
+def residual_variance(means: np.ndarray) -> tuple[float, float]:
+    """Variance of means (interventions, seeds) that neither explains, and its degrees of freedom.
+
+    Interventions that lack a seed are left out.
+    """
+    table = means[np.isfinite(means).all(axis=1)]
+    left = table - table.mean(axis=1, keepdims=True) - table.mean(axis=0) + table.mean()
+    freedom = (table.shape[0] - 1) * (table.shape[1] - 1)
     return float((left**2).sum() / freedom), float(freedom)

@@ -9,6 +9,7 @@ from typing import Any
 from rewardshape.data.forms import PLAIN
 from rewardshape.data.prompts import Reading
 from rewardshape.errors import printable
+from rewardshape.numbers import counted
 
 
 @dataclass
@@ -219,11 +220,6 @@ class EncodeReport:
 def _add(counts: dict[str, int], names: Iterable[str]) -> None:
     for name in names:
         counts[name] = counts.get(name, 0) + 1
-
-
-def counted(number: int, noun: str) -> str:
-    """``"1 row"``, ``"1,485 rows"``."""
-    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def dropped_parts(dropped: dict[str, list[str]]) -> list[str]:

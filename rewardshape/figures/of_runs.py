@@ -29,7 +29,7 @@ from rewardshape.analysis.distributions import pair_levels, win_rates
 from rewardshape.analysis.overlaps import gradient_cosines, kernel_cosines
 from rewardshape.analysis.overoptimization import best_of_n_curve, fitted_curves, gold_curve, turning_points
 from rewardshape.analysis.samples import kl_curve, samples_of
-from rewardshape.analysis.what_if import what_if_beside, what_if_table
+from rewardshape.analysis.what_if import what_if_beside
 from rewardshape.errors import InputError
 from rewardshape.figures.picture import Picture, one_run, varied_values
 from rewardshape.plotting import cause, displacement, distributions, overoptimization, sweep, what_if
@@ -149,7 +149,8 @@ def _kernel(trace: Trace) -> Figure:
 
 def _what_if(trace: Trace) -> Figure:
     table = what_if_beside(trace.folder)
-    table = what_if_table(trace) if table is None else table
+    if table is None:
+        raise InputError(f"{trace.folder}: no table of a what-if; run the probe with --what-if")
     return what_if.plot_what_if(table)[0].get_figure(root=True)  # type: ignore[return-value]
 
 
@@ -179,8 +180,8 @@ PICTURES = {
     "trajectories": Picture(
         "Training as a path in the plane of log-prob margin and chosen log-probability. Ring: step 0; ticks: equal "
         "numbers of steps; dot: the last step; band: 95 % over pairs, of the chosen change of that run alone. A path "
-        "that falls to the right buys its margin with the probability of the chosen response. Of several settings: on "
-        "the dashed line all have the same margin.",
+        "that falls to the right buys its margin with the probability of the chosen response. A vertical "
+        "cuts all paths at the same margin.",
         panel=(displacement_curve, sweep.plot_trajectory),
     ),
     "final": Picture(
@@ -303,7 +304,8 @@ PICTURES = {
     "what_if": Picture(
         "What each change of a what-if did (rows) to the chosen responses at equal margin, to gold and to accuracy. "
         "Dots: against the run as it is; diamonds: against a run that leaves out as many pairs at random, which has a "
-        "row of its own. Bars: 95 % over pairs and seeds, for all rows together.",
+        "row of its own. Chosen: a mark at every margin that both runs reach, from a small one (on top, faint) to the "
+        "largest. Bars: 95 % over prompts and seeds, for all marks of a panel together.",
         drawn=_what_if,
     ),
     "destination": Picture(

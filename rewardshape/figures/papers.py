@@ -45,9 +45,7 @@ PAPERS = {
                 "gradient_magnitude",
                 "exact for single pairs with a given Gram matrix",
             ),
-            Likeness(
-                "margin against likelihood over training", "trajectories", f"{SAME}; a line of equal margin"
-            ),
+            Likeness("margin against likelihood over training", "trajectories", f"{SAME}"),
             Likeness("likelihood and margin at the end by α", "final", f"{SAME}; intervals over pairs"),
             Likeness(
                 "distribution of likelihood and margin by α",
@@ -179,9 +177,7 @@ PAPERS = {
                 "sweep",
                 "the shift as the settings of a sweep; paired differences",
             ),
-            Likeness(
-                "trade of chosen log-prob against margin", "trajectories", f"{SAME}; a line of equal margin"
-            ),
+            Likeness("trade of chosen log-prob against margin", "trajectories", f"{SAME}"),
             Likeness("log-probs before and after as distributions", "distributions", SAME),
         ),
     ),

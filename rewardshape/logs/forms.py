@@ -22,6 +22,7 @@ from rewardshape.logs.rows import Record, Rows
 from rewardshape.logs.settings import stated_settings
 from rewardshape.logs.source import Source
 from rewardshape.logs.tables import csv_header, csv_records, csv_table, markdown_tables, spaced_tables
+from rewardshape.numbers import counted
 
 TRAINER_STATE = "Hugging Face trainer_state.json"
 DAMAGED = "the JSON is cut off or damaged: the whole records in it were read"
@@ -159,7 +160,7 @@ def _lines_form(name: str, word: str, default_split: str = "train") -> Form:
         items = list(json_lines(request.source.lines()))
         records = [item for item in items if item is not None]
         bad = len(items) - len(records)
-        notes = [f"{bad} lines could not be read and were left out"] if bad else []
+        notes = [f"{counted(bad, 'line')} left out that could not be read"] if bad else []
         return _by_run(
             request, name, {"": records}, request.settings(), notes=notes, default_split=default_split
         )

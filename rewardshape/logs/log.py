@@ -21,6 +21,7 @@ from rewardshape.logs.kinds import Kind, kind_of
 from rewardshape.logs.names import parted
 from rewardshape.logs.rows import Rows, Run, runs_of
 from rewardshape.logs.steps import Counts, steps_of
+from rewardshape.numbers import counted
 
 NONFINITE = ["split", "step", "series"]
 MOST_OF_A_NAME = 120  # characters; a name comes from a caption or a column of the file
@@ -110,7 +111,7 @@ def assemble(
         return _of_another_kind(parted(name, part), form, rows, settings)
     notes += _one_evaluation_set(rows)
     if rows.repeated:
-        notes.append(f"{rows.repeated} records repeat the one before them, and do not count")
+        notes.append(f"{counted(rows.repeated, 'record')} as the one before, left out")
     runs = runs_of(rows, one_run=one_run)
     own = [""] if len(runs) == 1 else [f"run {index}" for index in range(1, len(runs) + 1)]
     parts = [parted(part, run) for run in own]
@@ -175,7 +176,7 @@ def _log(
             nonfinite += bad
             repeated += twice
     if repeated:
-        notes.append(f"{repeated} steps were logged more than once: the later values count")
+        notes.append(f"{counted(repeated, 'step')} logged more than once: the later values count")
     wide = tables[0] if len(tables) == 1 else pd.concat(tables, ignore_index=True)
     del tables
     if not wide["step"].is_monotonic_increasing:

@@ -38,7 +38,7 @@ def prose_records(lines: Iterable[str]) -> Iterator[Record]:
     """Records from lines of ``name number`` pairs.
 
     Lines that hold one pair each are gathered until a name or a heading comes again. A progress bar that is drawn
-    again with the numbers it showed before is one record.
+    again with the numbers it showed before is one record, and none where a line that states its step has them too.
     """
     reader = _Reader()
     for line in lines:
@@ -53,7 +53,8 @@ class _Reader:
     def __init__(self) -> None:
         self._heading = _Heading()
         self._gathered: Record = {}
-        self._shown: Record = {}  # by the last bar
+        self._shown: Record = {}  # by the last line or bar that told anything
+        self._with_step: frozenset[str] = frozenset()  # names on the last line that states its step
         self._early = 0.0  # 1 where a bar shows a step's numbers before it counts the step
 
     def read(self, line: str) -> list[Record]:
@@ -70,10 +71,14 @@ class _Reader:
             return []
         if len(pairs) == 1 and not place:
             return self._gather(pairs)
-        if not tells(pairs) or (bar and pairs == self._shown):
+        stated = any(meaning(name)[1] == "step" for name in pairs)
+        again = pairs == self._shown or (not stated and pairs.keys() <= self._with_step)
+        if not tells(pairs) or (bar and again):
             return []
         self._shown = pairs
-        return [pairs if any(meaning(name)[1] == "step" for name in pairs) else place | pairs]
+        if stated:
+            self._with_step = frozenset(pairs)
+        return [pairs if stated else place | pairs]
 
     def _gather(self, pair: Record) -> list[Record]:
         done = self.flush() if set(pair) & set(self._gathered) else []

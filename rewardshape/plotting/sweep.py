@@ -21,7 +21,6 @@ from rewardshape.plotting.axes import (
     has_diverged,
     label_ends,
     mark_end,
-    note_beside,
     panels,
     percent_axis,
     step_axis,
@@ -202,8 +201,9 @@ def plot_trajectory(curve: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
     Both axes are means over the probe set in nats per token, on one scale for every objective. The ring is step 0,
     the dot the last step, ticks between are at equal numbers of steps. The band along the path of a setting with one
-    seed is the interval of the chosen response's change over pairs. On the dashed line all have gained as much margin
-    as the one that gained least. Falling to the right: the margin grows while the chosen response loses probability.
+    seed is the interval of the chosen response's change over pairs. Falling to the right: the margin grows while the
+    chosen response loses probability. Paths that start from one point are compared along a vertical, where all that
+    reach it have gained the same.
 
     Parameters
     ----------
@@ -221,10 +221,6 @@ def plot_trajectory(curve: pd.DataFrame, ax: Axes | None = None) -> Axes:
         if setting.rows["run"].nunique() == 1 and "chosen_low" in setting.rows:
             ax.add_collection(_band(setting.rows, setting.color))
         ax.plot(*path[0], "o", markerfacecolor="white", markeredgecolor=NEUTRAL, zorder=3, label="_start")
-    common = equal_margin(curve)
-    if common is not None:
-        ax.axvline(common, color=NEUTRAL, linewidth=0.7, linestyle="--", zorder=0, label="_equal margin")
-        note_beside(ax, common, "equal margin")
     ax.set(
         xlabel="chosen − rejected log-prob (nats per token)",
         ylabel="chosen log-prob\n(nats per token)",
@@ -236,15 +232,6 @@ def plot_trajectory(curve: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 
 STEP_MARKS = 6  # of a path: its ends, and four ticks at equal numbers of steps between
-
-
-def equal_margin(curve: pd.DataFrame) -> float | None:
-    """The largest margin that every setting's path reaches: there they are to be compared. None of one path, or of
-    paths that do not all rise above their starts."""
-    paths = _plane(curve).groupby(["setting", "step"], observed=True)["logp_margin"].mean()
-    of = paths.groupby("setting", observed=True)
-    common = float(of.max().min())
-    return common if of.ngroups > 1 and common > float(of.first().max()) else None
 
 
 def _plane(curve: pd.DataFrame) -> pd.DataFrame:

@@ -19,6 +19,7 @@ from rewardshape.data import (
     read_preferences,
 )
 from rewardshape.errors import InputError, printable
+from rewardshape.numbers import counted
 from rewardshape.probe.grid import PlannedRun
 from rewardshape.probe.policy import load_tokenizer, vocabulary_size
 from rewardshape.trace.folder import json_lines, write_whole
@@ -97,13 +98,13 @@ class Inputs:
         )
         if (batch := run.decided.batch_size) > len(self.train):
             raise InputError(
-                f"--batch-size {batch}: there are {len(self.train):,} pairs to train on, and a batch holds none twice; "
+                f"--batch-size {batch}: {counted(len(self.train), 'pair')} to train on, and a batch holds none twice; "
                 "give a smaller one"
             )
         left_out = 0 if probing.probe_in_training else len(self.pairs) - len(self.train) - len(self.probe)
-        kept = f"{len(self.train):,} pairs to train on, {len(self.probe):,} probe pairs"
+        kept = f"{counted(len(self.train), 'pair')} to train on, {counted(len(self.probe), 'probe pair')}"
         if left_out:
-            kept += f"; {left_out:,} pairs left out, they share a prompt with a probe pair"
+            kept += f"; {counted(left_out, 'pair')} left out, which share a prompt with a probe pair"
         self.notes = [self._read.summary(), self._tokens.summary(), kept]
         self.report = {
             "read": self._read.to_dict(),
@@ -169,7 +170,7 @@ def as_tokens(pair: EncodedPair, tokenizer: Any) -> list[str]:
         line = "|".join(
             ["…"] * (left_out and name == "prompt") + shown + ["…"] * (left_out and name != "prompt")
         )
-        lines.append(f"  {printable(name)} ({len(ids):,} tokens): {line}")
+        lines.append(f"  {printable(name)} ({counted(len(ids), 'token')}): {line}")
     return lines
 
 
@@ -179,7 +180,7 @@ def split_probe(
     """Pairs to train on and a probe set of `size`, drawn by `seed`; no prompt is in both unless `in_training`."""
     if not in_training and size >= len(pairs):
         raise InputError(
-            f"--probe-pairs {size}: only {len(pairs)} pairs are usable and none would be left to train on; "
+            f"--probe-pairs {size}: only {counted(len(pairs), 'usable pair')} and none would be left to train on; "
             "give fewer, or --probe-in-training"
         )
     drawn = np.random.default_rng(seed).permutation(len(pairs))[:size]

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from rewardshape.data import EncodedPair
+from rewardshape.numbers import counted
 from rewardshape.probe.distributed import here
 from rewardshape.probe.grid import Grid, PlannedRun
 from rewardshape.probe.inputs import Inputs
@@ -36,7 +37,7 @@ def outline(grid: Grid, inputs: Inputs) -> list[str]:
     resumed = grid.settings.output.resume
     lines = [
         runs,
-        f"{len(inputs.train):,} pairs to train on, {len(inputs.probe):,} probe pairs",
+        f"{counted(len(inputs.train), 'pair')} to train on, {counted(len(inputs.probe), 'probe pair')}",
         f"output: {folder_to_make(grid.settings)}{' (resumed)' if resumed else ''}",
     ]
     once, probed = (

@@ -27,6 +27,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from rewardshape.data import EncodedPair
 from rewardshape.errors import InputError
+from rewardshape.numbers import counted
 from rewardshape.probe.distributed import here, is_sharded
 from rewardshape.probe.grid import ModelFacts, PlannedRun, plan_run
 from rewardshape.probe.inputs import Inputs
@@ -375,10 +376,11 @@ def text(
     names = ("process", "weights", "gradients", "optimizer", "activations", "log_probs", "peak")
     lines = [
         f"{asked.parameters:,} parameters, {asked.trainable:,} of them trained",
-        f"{run.settings.training.steps} steps of {decided.batch_size} pairs on {here().processes} process(es), "
+        f"{counted(run.settings.training.steps, 'step')} of {counted(decided.batch_size, 'pair')} on "
+        f"{here().processes} process{'es' * (here().processes > 1)}, "
         f"learning rate {decided.learning_rate:g}, {decided.optimizer}, {model.precision}",
-        f"the largest micro-batch: {len(train)} pairs, {num_tokens(*train):,} tokens; "
-        f"of the probe set: {len(probe)} pairs, {num_tokens(*probe):,} tokens",
+        f"the largest micro-batch: {counted(len(train), 'pair')}, {counted(num_tokens(*train), 'token')}; "
+        f"of the probe set: {counted(len(probe), 'pair')}, {counted(num_tokens(*probe), 'token')}",
         "",
         "GB per process".ljust(34)
         + "".join(f"{name.replace('_', '-'):>13}" for name in names)

@@ -13,15 +13,16 @@ import pandas as pd
 from rewardshape.analysis import compare_along, displacement_summary, settings_along
 from rewardshape.analysis.comparison import baseline_setting
 from rewardshape.analysis.equal import Axis
-from rewardshape.analysis.what_if import read_what_if, what_if_table
+from rewardshape.analysis.what_if import Place, by_place, read_what_if, what_if_table
 from rewardshape.errors import InputError, printable
 from rewardshape.figures.of_runs import draw_all
-from rewardshape.numbers import interval, number, signed
+from rewardshape.numbers import counted, interval, signed
 from rewardshape.probe.settings import Settings
 from rewardshape.report import write_report
 from rewardshape.trace import Trace
 from rewardshape.trace.folder import RunFolder
 from rewardshape.verdict import judge_all
+from rewardshape.verdict.findings import not_compared
 
 COLUMNS = {
     "word": "verdict",
@@ -86,7 +87,7 @@ def write_results(trace: Trace) -> Results:
             pd.concat(compared).to_csv(files.comparison, index=False)
 
     def try_out() -> None:
-        what_if_table(trace).to_csv(files.what_if, index=False)
+        what_if_table(trace, not_compared(judge_all(trace))).to_csv(files.what_if, index=False)
 
     if len(trace.runs) > 1:
         made("the comparison", compare)
@@ -114,7 +115,9 @@ def show(trace: Trace, compared: list[pd.DataFrame], settings: Settings) -> None
     if settings.output.quiet:
         return
     steps, pairs = int(summary["step"].max()), int(summary["num_pairs"].max())
-    print(f"after {steps} steps: change since step 0 on {pairs} probe pairs, 95 % intervals over prompts\n")
+    print(
+        f"after {counted(steps, 'step')}: change since step 0 on {counted(pairs, 'probe pair')}, 95 % intervals over prompts\n"
+    )
     print(text_table(summary, "run"))
     for line in [*diverged(trace), *_answers(summary), *_carried(summary)]:
         print(line)
@@ -124,7 +127,7 @@ def show(trace: Trace, compared: list[pd.DataFrame], settings: Settings) -> None
             for line in along(settings_along(beside), trace):
                 print(line)
     if tried is not None:
-        print(f"\n{what_if_heading(tried)}\n\n{what_if_text(tried)}")
+        print("", *what_if_lines(tried), sep="\n")
     print(
         f"\nreport: {printable(RunFolder(trace.folder).report)}\ntrace and figures: {printable(trace.folder)}"
     )
@@ -147,34 +150,41 @@ def _carried(summary: pd.DataFrame) -> list[str]:
     return [f"{row['run']}: {row['carried']}{apart}" for row in rows.to_dict("records")]
 
 
-def what_if_heading(tried: pd.DataFrame) -> str:
-    """What the table of `what_if_text` shows."""
-    first = tried.iloc[0]
-    over = "pairs and seeds" if first["num_seeds"] > 1 else "pairs (one seed: not over orders of the data)"
-    return (
-        f"what each change did after {first['steps']} steps and {first['num_seeds']} seeds, against what it is set "
-        f"against; 95 % intervals over {over}, for all rows together. Chosen: at equal margin, "
-        f"{number(first['margin_gain'])} nats per token above step 0's"
+def what_if_lines(tried: pd.DataFrame) -> list[str]:
+    """The tables of a what-if for the terminal: chosen along equal margin, then the rest at the last step."""
+    first, places = tried.iloc[0], by_place(tried)
+    over = (
+        "prompts and seeds" if first["num_seeds"] > 1 else "prompts (one seed: not over orders of the data)"
     )
+    parts = {
+        "chosen [nats/token] where both margins have grown by (nats per token)": [
+            place for place in places if place.margin_gain is not None
+        ],
+        "at the last step": [place for place in places if place.margin_gain is None],
+    }
+    tried_over = f"{counted(first['steps'], 'step')} and {counted(first['num_seeds'], 'seed')}"
+    lines = [
+        f"what each change did over {tried_over}, against what it is set against; 95 % intervals over {over}, for all "
+        "numbers of a measure together"
+    ]
+    for title, shown in parts.items():
+        if shown:
+            lines += ["", title, "", _what_if_table(tried, {place: places[place] for place in shown})]
+    out = tried[tried["left_out"].notna()].to_dict("records")
+    return [*lines, *(f"chosen of {row['intervention']} is not compared: {row['left_out']}" for row in out)]
 
 
-def what_if_text(tried: pd.DataFrame) -> str:
-    """The table of a what-if for the terminal."""
-    shown = pd.DataFrame({"change": tried["intervention"], "against": tried["against"]})
-    titles = {"chosen": "chosen [nats/token]", "gold": "gold reward", "accuracy": "accuracy"}
-    for name, title in titles.items():
-        if tried[name].notna().any():
-            shown[title] = [
-                f"{signed(row[name])} ({interval(row, name)})" if pd.notna(row[name]) else "–"
-                for row in tried.to_dict("records")
-            ]
-    short = tried["chosen"].isna().any()
-    note = (
-        "\n–: gained less than half the margin of the run as it is, or none; try more --steps"
-        if short
-        else ""
-    )
-    return shown.to_string(index=False) + note
+def _what_if_table(tried: pd.DataFrame, places: dict[Place, dict[str, dict[str, Any]]]) -> str:
+    """The changes in rows; a column for each place, whose numbers hold together with those of the same measure."""
+    changes = tried.drop_duplicates("intervention")
+    shown = pd.DataFrame({"change": changes["intervention"], "against": changes["against"]})
+    for place, rows in places.items():
+        title = place.measure if place.margin_gain is None else f"{place.margin_gain:.3g}"
+        shown[title] = [
+            f"{signed(row['difference'])} ({interval(row, 'difference')})" if (row := rows.get(name)) else "–"
+            for name in changes["intervention"]
+        ]
+    return shown.to_string(index=False)
 
 
 def along(settings: pd.DataFrame, trace: Trace) -> list[str]:

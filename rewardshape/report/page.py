@@ -23,8 +23,8 @@ from rewardshape.analysis.destination import moved_tokens
 from rewardshape.analysis.generations import CHANCE
 from rewardshape.analysis.influence import pair_influence
 from rewardshape.analysis.pairs import DESCRIPTORS
-from rewardshape.analysis.what_if import what_if_beside
-from rewardshape.numbers import GREEK, interval, number, shortest, signed
+from rewardshape.analysis.what_if import by_place, what_if_beside
+from rewardshape.numbers import GREEK, counted, interval, number, shortest, signed
 from rewardshape.report.charts import Drawer, Palette
 from rewardshape.report.data import as_json, printable, script_data
 from rewardshape.report.pairs import pair_text, read_texts, worst_pairs
@@ -153,7 +153,7 @@ def _facts(trace: Trace) -> list[str]:
         *_objectives(trace),
         f"model {Path(checkpoint).name}" if checkpoint else "",
         f"data {', '.join(Path(str(file)).name for file in files)}" if files else "",
-        f"{trace.steps['step'].max()} steps",
+        counted(trace.steps["step"].max(), "step"),
         f"learning rate {run['learning_rate']:g}" if run.get("learning_rate") else "",
         f"{len(trace.runs)} runs" if len(trace.runs) > 1 else f"seed {run.get('seed')}",
     ]
@@ -362,24 +362,32 @@ def _tried(trace: Trace) -> dict[str, Any] | None:
     table = what_if_beside(trace.folder)
     if table is None:
         return None
-    names = {name: title for name, title in TRIED.items() if table[name].notna().any()}
+    places, changes = by_place(table), table.drop_duplicates("intervention")
     rows = [
         {
             "flags": str(row["flags"]),
             "against": "as many at random" if row["matched"] else "the run as it is",
             "cells": [
-                _cell(signed(row[name]), interval(row, name)) if pd.notna(row[name]) else _cell("not reached")
-                for name in names
+                _cell(signed(found["difference"]), interval(found, "difference"))
+                if (found := at.get(str(row["intervention"])))
+                else _cell("not reached")
+                for at in places.values()
             ],
         }
-        for row in table.to_dict("records")
+        for row in changes.to_dict("records")
     ]
     first = table.iloc[0]
-    over = f"{first['steps']} steps and {first['num_seeds']} seeds"
-    return {"columns": list(names.values()), "rows": rows, "over": over, "gain": number(first["margin_gain"])}
-
-
-TRIED = {"chosen": "chosen", "gold": "gold", "accuracy": "accuracy"}
+    titles = [
+        place.measure if place.margin_gain is None else f"chosen at {place.margin_gain:.2g}"
+        for place in places
+    ]
+    out = table[table["left_out"].notna()].to_dict("records")
+    return {
+        "columns": titles,
+        "rows": rows,
+        "over": f"{counted(first['steps'], 'step')} and {counted(first['num_seeds'], 'seed')}",
+        "left_out": [f"Chosen of {row['flags']} is not compared: {row['left_out']}." for row in out],
+    }
 
 
 def _first_samples(tables: Tables, samples: dict[str, Any]) -> dict[str, Any] | None:

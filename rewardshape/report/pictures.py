@@ -71,16 +71,17 @@ def _named(chart: Chart, name: str) -> Chart:
 def _tried(tables: Tables, drawer: Drawer) -> Iterator[Chart]:
     """What each change of a what-if in or beside the folder did to the chosen responses."""
     table = what_if_beside(tables.trace.folder)
-    if table is None or table["chosen"].isna().all():
+    if table is None or "chosen" not in what_if.measured(table):
         return
-    rows = table.dropna(subset="chosen").assign(gold=np.nan, accuracy=np.nan)
+    rows = table[table["measure"] == "chosen"]
     matched = " Diamonds: against as many pairs dropped at random." if rows["matched"].any() else ""
     yield drawer.draw(
         lambda ax: what_if.plot_what_if(rows, [ax]),
-        "What each change did to the chosen responses at equal margin. Dots: against the run as it is."
-        f"{matched} Bars: 95 % over pairs and seeds, for all rows together.",
+        "What each change did to the chosen responses at equal margin, from a small one (on top, faint) to the largest "
+        f"that both runs reach. Dots: against the run as it is.{matched} Bars: 95 % over prompts and seeds, for all "
+        "marks together.",
         "still",
-        height=0.9 + what_if.HEIGHT * len(rows),
+        height=0.9 + what_if.HEIGHT * rows["intervention"].nunique(),
     )
 
 
@@ -202,8 +203,8 @@ def _limits(curve: pd.DataFrame) -> tuple[float, float]:
 
 
 def _path(drawer: Drawer, curve: pd.DataFrame, caption: str) -> Chart:
-    if sweep.equal_margin(curve) is not None:
-        caption += " Dashed line: one margin that all of them reach."
+    if curve["setting"].nunique() > 1:
+        caption += " A vertical cuts all paths at the same margin."
     chart = drawer.draw(lambda ax: sweep.plot_trajectory(curve, ax), caption, "path")
     steps = {setting: sorted(rows["step"].unique().tolist()) for setting, rows in curve.groupby("setting")}
     for one in chart.data["lines"]:

@@ -16,13 +16,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from rewardshape.analysis.equal import WITHIN_REACH, resampled_along
+from rewardshape.analysis.equal import MARGINS, WITHIN_REACH, resampled_along
 from rewardshape.analysis.panels import run_label
 from rewardshape.analysis.resampling import CONFIDENCE, MIN_TESTED
 from rewardshape.trace import Trace
-
-# Margins at which settings are compared, evenly spaced up to the largest that two of them reach.
-MARGINS = 4
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ other is made only where its interval bears it, and where it does not, that is w
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -115,14 +116,20 @@ class Tables:
     def contrast(self) -> Contrast | str:
         """The best setting against the worst at equal margin, or why they cannot be compared."""
         gains = self.margins.groupby("run")["logp_margin"].agg(lambda gap: float((gap - gap.iloc[0]).max()))
-        excluded = {}
-        for run in self.trace.runs:
-            verdict = self.verdicts[run.name]
-            if verdict.evidence.learning.carried is not None:
-                excluded[run.setting] = f"it is {verdict.evidence.learning.carried}"
-            elif verdict.word in NO_EXAMPLE:
-                excluded[run.setting] = f"it is {verdict.word}"
+        lost = not_compared(self.verdicts)
+        excluded = {run.setting: lost[run.name] for run in self.trace.runs if run.name in lost}
         return contrast(self.trace, {str(run): float(gain) for run, gain in gains.items()}, excluded)
+
+
+def not_compared(verdicts: Mapping[str, Verdict]) -> dict[str, str]:
+    """The runs that are not set beside others by their means, and why."""
+    found = {}
+    for run, verdict in verdicts.items():
+        if verdict.evidence.learning.carried is not None:
+            found[run] = f"it is {verdict.evidence.learning.carried}"
+        elif verdict.word in NO_EXAMPLE:
+            found[run] = f"it is {verdict.word}"
+    return found
 
 
 def findings(trace: Trace, tables: Tables | None = None) -> Findings:

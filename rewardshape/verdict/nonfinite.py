@@ -6,6 +6,7 @@ import pandas as pd
 
 from rewardshape.logs.log import Log
 from rewardshape.logs.names import SERIES
+from rewardshape.numbers import counted
 from rewardshape.verdict.evidence import Broken, as_step
 
 SIDES = {
@@ -22,7 +23,7 @@ def one_sided(nonfinite: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     rows = nonfinite.groupby(["split", "step"])["series"].agg(set)
     lacking = {side: rows.index[[row <= SIDES[side] and row != {"margin"} for row in rows]] for side in SIDES}
     told = [
-        f"{len(steps)} row{'s' if len(steps) > 1 else ''} held no {side} examples, so their means were not finite"
+        f"{counted(len(steps), 'row')} held no {side} examples, so their means were not finite"
         for side, steps in lacking.items()
         if len(steps)
     ]

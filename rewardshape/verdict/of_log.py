@@ -11,7 +11,7 @@ import pandas as pd
 
 from rewardshape.logs.log import Log
 from rewardshape.logs.names import SERIES
-from rewardshape.numbers import signed
+from rewardshape.numbers import counted, signed
 from rewardshape.verdict.evidence import Change, Course, Evidence, HeldOut, Learning, Onset, as_step
 from rewardshape.verdict.nonfinite import broken_since, never_held, one_sided
 from rewardshape.verdict.recovery import Reference, find_reference, has, is_per_token
@@ -315,7 +315,7 @@ def _why_unknown(log: Log, signal: Signal | None) -> str:
 
 def _rows_in_words(log: Log) -> str:
     counts = " and ".join(
-        f"{count} {name} row{'s' if count > 1 else ''}"
+        counted(count, f"{name} row")
         for split, name in (("eval", "evaluation"), ("train", "training"))
         if (count := len(log.split(split)))
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from rewardshape.analysis.resampling import MIN_PROMPTS
-from rewardshape.numbers import number, signed
+from rewardshape.numbers import counted, number, signed
 from rewardshape.verdict.evidence import Change, Course, Evidence, Onset
 from rewardshape.verdict.thresholds import GAVE_BACK, TIES
 from rewardshape.verdict.words import Word
@@ -64,10 +64,12 @@ def _above_or_below(value: float, evidence: Evidence) -> str:
 def _interval(evidence: Evidence) -> str:
     """How sure the change of the chosen responses is, in brackets."""
     if evidence.exact:
+        if evidence.num_pairs == 1:
+            return ", exact for this pair"
         pairs = f" {evidence.num_pairs}" if evidence.num_pairs else ""
         return f", exact for these{pairs} pairs"
     if evidence.too_few_prompts:
-        return f" ({evidence.num_prompts} prompts: an interval that holds for others takes {MIN_PROMPTS})"
+        return f" ({counted(evidence.num_prompts, 'prompt')}: an interval that holds for others takes {MIN_PROMPTS})"
     if evidence.interval is None:
         return ""
     low, high = evidence.interval
@@ -301,9 +303,12 @@ def how_sure(word: Word, grade: str, evidence: Evidence) -> list[str]:
     if word is Word.UNDETERMINED:
         return []
     if evidence.exact:
-        pairs = f"{evidence.num_pairs} pairs" if evidence.num_pairs else "pairs of the evaluation set"
+        pairs = (
+            f"these {evidence.num_pairs} pairs" if evidence.num_pairs else "these pairs of the evaluation set"
+        )
+        pairs = "this pair" if evidence.num_pairs == 1 else pairs
         known = (
-            "measured on the same pairs at the start and at the end, so the number is exact for these "
+            "measured on the same pairs at the start and at the end, so the number is exact for "
             f"{pairs}; it does not say how other pairs fared"
         )
         wobble = "; that a run which wobbles ends so far from its first row is not excluded"

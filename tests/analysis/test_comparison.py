@@ -65,7 +65,7 @@ def test_seeds_are_averaged_and_matched_with_the_baseline(write_run, tmp_path):
         for alpha, fall in ((0.0, -0.02), (0.25, -0.015)):
             name = f"alpha={alpha}-seed={seed}"
             write_line(write_run, tmp_path / name, fall + shift, -0.06 + shift, alpha=alpha, seed=seed)
-    rows = compare_at_equal(read_trace(tmp_path), "step")
+    rows = compare_at_equal(read_trace(tmp_path), "step", 20)
     table = over_seeds(rows).set_index("setting")
     falls = 20 * (-0.02 + np.array([-0.01, 0.0, 0.02]))
     theirs = stats.ttest_1samp(falls, 0).confidence_interval()
@@ -97,7 +97,7 @@ def test_differences_from_a_setting_are_paired_by_seed(write_run, tmp_path):
         for alpha, fall in ((0.0, -0.03), (0.25, -0.025)):
             name = f"alpha={alpha}-seed={seed}"
             write_line(write_run, tmp_path / name, fall + shift, -0.09 + shift, alpha=alpha, seed=seed)
-    table = over_seeds(compare_at_equal(read_trace(tmp_path), "step", baseline="alpha=0")).set_index(
+    table = over_seeds(compare_at_equal(read_trace(tmp_path), "step", 20, baseline="alpha=0")).set_index(
         "setting"
     )
     row = table.loc["alpha=0.25"]

@@ -65,17 +65,38 @@ def test_torchtune_s_console_is_read_with_its_bars_and_its_configuration(tmp_pat
     assert log.settings["beta"] == 0.1
 
 
-def test_verl_s_console_is_read_with_its_reference(tmp_path):
-    text = "".join(
-        f"(TaskRunner pid=12) step:{step} - actor/dpo_loss:{loss} - actor/policy_chosen_logps:{chosen_logp} - "
-        f"actor/policy_rejected_logps:{rejected_logp} - actor/reference_chosen_logps:-120.0 - "
-        f"actor/reference_rejected_logps:-130.0 - actor/rewards_chosen:{chosen} - actor/rewards_rejected:{rejected} - "
-        f"actor/rewards_accuracies:1.0 - actor/rewards_margins:{chosen - rejected} - timing_s/step:12.5\n"
-        for step, loss, chosen, rejected, chosen_logp, rejected_logp in ROWS
+def verl_text(written):
+    """Its online DPO (recipe SPIN): what is configured, a validation before step 1, then of every step its names, a
+    line of all numbers, and a bar that shows them once more before it counts the step."""
+    ray = "(TaskRunner pid=41121) "
+    text = (
+        f"{ray}{{'algorithm': {{'dpo_beta': 0.1,\n{ray}'dpo_loss_type': 'sigmoid',\n{ray}'gamma': 1.0}}}}\n"
     )
-    log = read(tmp_path, text)
+    text += f"{ray}step:0 - val-core/openai/gsm8k/reward/mean@1:{written(0.31)}\n"
+    for step, loss, chosen, rejected, chosen_logp, rejected_logp in ROWS:
+        numbers = {
+            "dpo_loss": loss, "grad_norm": 1.5, "dpo_logits": 10 * (chosen - rejected),
+            "policy_chosen_logps": chosen_logp, "policy_rejected_logps": rejected_logp,
+            "reference_chosen_logps": -120.0, "reference_rejected_logps": -130.0, "rewards_chosen": chosen,
+            "rewards_rejected": rejected, "rewards_accuracies": 1.0, "rewards_margins": chosen - rejected, "lr": 1e-6,
+        }  # fmt: skip
+        numbers = {f"actor/{name}": value for name, value in numbers.items()} | {"timing_s/step": 12.5}
+        text += f"{ray}WARNING: Creating DPO labels using configured max_prompt_length...\n"
+        text += f"{ray}[Step {step} DPO] Logging Step Payload Keys: {list(numbers)}\n"
+        pairs = (f"{name}:{written(value)}" for name, value in numbers.items())
+        text += f"{ray}{' - '.join([f'step:{step}', *pairs])}\n"
+        postfix = ", ".join(f"{name}={value:.3f}" for name, value in numbers.items())
+        text += f"{ray}\rTraining Progress:   7%|█  | {step - 1}/45 [00:10<20:00, 41.2s/it, {postfix}]"
+    return text
+
+
+@pytest.mark.parametrize("written", [repr, "{:.4f}".format], ids=["now", "before 2025-05"])
+def test_verl_s_console_is_read_with_its_reference_and_no_bar_shifts_a_step(tmp_path, written):
+    log = read(tmp_path, verl_text(written))
     assert holds_the_rows(log)
     assert set(log.split("train")["ref_logp_chosen"]) == {-120.0}
+    assert log.settings["beta"] == 0.1
+    assert not any("more than once" in note for note in log.notes)
 
 
 def test_verl_s_grpo_is_no_preference_log(tmp_path):

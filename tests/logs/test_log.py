@@ -41,7 +41,7 @@ def test_a_step_that_is_written_again_keeps_the_later_values_and_is_counted():
         [{"step": 1, "loss": 0.7, "grad_norm": 2.0}, {"step": 2, "loss": 0.6}, {"step": 2, "loss": 0.5}]
     )
     assert log.split("train")["loss"].to_dict() == {1: 0.7, 2: 0.5}
-    assert log.notes == ["1 steps were logged more than once: the later values count"]
+    assert log.notes == ["1 step logged more than once: the later values count"]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, "NaN"])

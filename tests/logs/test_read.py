@@ -330,7 +330,7 @@ def test_steps_written_again_by_a_resumed_run_count_once_and_later_wins(tmp_path
     (log,) = read(tmp_path, json.dumps({"log_history": history}))
     assert log.split("train")["loss"].to_dict() == {10: 0.6931, 20: 0.61, 30: 0.51}
     assert math.isnan(log.split("train")["margin"][20])  # nothing of the overwritten row is left
-    assert "2 steps were logged more than once" in " ".join(log.notes)
+    assert "2 steps logged more than once" in " ".join(log.notes)
 
 
 def test_rows_that_begin_anew_are_another_run(tmp_path):
@@ -363,7 +363,7 @@ def test_unreadable_lines_are_left_out_and_counted(tmp_path):
     lines = [json.dumps(record) for record in TRAIN]
     (log,) = read(tmp_path, "\n".join([lines[0], "###", *lines[1:], lines[2][:30]]))
     assert list(log.split("train").index) == [10, 20, 30]
-    assert log.notes == ["2 lines could not be read and were left out"]
+    assert log.notes == ["2 lines left out that could not be read"]
 
 
 def test_every_truncation_is_read_or_refused_in_one_line(tmp_path):

@@ -18,7 +18,6 @@ from rewardshape.analysis import (
 )
 from rewardshape.plotting.style import alpha_color
 from rewardshape.plotting.sweep import (
-    equal_margin,
     plot_along,
     plot_at_equal,
     plot_difference,
@@ -125,29 +124,6 @@ def test_a_path_has_its_interval_all_along_and_is_filled_once_where_it_turns_bac
     corners = [np.stack([p[1] - p[0], p[2] - p[1]]) for p in path.to_polygons()]
     turned = [np.sign(np.linalg.det(sides)) for sides in corners]
     assert len(set(turned)) == 1  # all pieces turn one way, so that none cancels another
-
-
-def test_equal_margin_is_the_largest_that_every_path_reaches():
-    def curve(**margins):
-        """Settings by name, their margins by step; chosen stays at 0."""
-        rows = [
-            {
-                "run": name,
-                "setting": name,
-                "alpha": 0.0,
-                "step": step,
-                "response": response,
-                "logp_mean": value,
-            }
-            for name, path in margins.items()
-            for step, margin in enumerate(path)
-            for response, value in (("chosen", 0.0), ("rejected", -margin))
-        ]
-        return pd.DataFrame(rows)
-
-    assert equal_margin(curve(a=[0.0, 0.5, 0.4], b=[0.1, 0.3, 0.7])) == 0.5
-    assert equal_margin(curve(a=[0.0, 0.5], b=[0.6, 0.9])) is None  # b starts beyond what a reaches
-    assert equal_margin(curve(a=[0.0, 0.5])) is None
 
 
 def test_a_name_that_begins_like_a_parameter_is_a_name():

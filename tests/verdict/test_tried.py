@@ -19,13 +19,14 @@ ROW = {
     "matched": True,
     "steps": 50,
     "num_seeds": 2,
-    "chosen": 0.021,
-    "chosen_low": 0.01,
-    "chosen_high": 0.032,
-    "gold": np.nan,
-    "gold_low": np.nan,
-    "gold_high": np.nan,
+    "measure": "chosen",
+    "margin_gain": 0.03,
+    "difference": 0.021,
+    "difference_low": 0.01,
+    "difference_high": 0.032,
 }
+FAINT = ROW | {"margin_gain": 0.015, "difference": 0.01, "difference_low": -0.002, "difference_high": 0.022}
+GOLD = ROW | {"measure": "gold", "margin_gain": np.nan}
 
 
 @pytest.fixture
@@ -51,25 +52,59 @@ def test_without_a_what_if_no_size_is_given(run):
 
 @pytest.mark.parametrize("place", ["run/what-if", "what-if"])
 def test_its_numbers_are_those_of_the_table_and_stand_before_what_is_general(run, tmp_path, place):
-    harm = ROW | {"flags": "--add-nll 1", "matched": False, "chosen": -0.05, "chosen_low": -0.08, "chosen_high": -0.02,
-                  "gold": 0.1, "gold_low": -0.1, "gold_high": 0.3}  # fmt: skip
-    write(tmp_path / place, harm, ROW)
+    harm = ROW | {"intervention": "add_nll=1", "flags": "--add-nll 1", "matched": False, "difference": -0.05,
+                  "difference_low": -0.08, "difference_high": -0.02}  # fmt: skip
+    gold = {
+        "measure": "gold",
+        "margin_gain": np.nan,
+        "difference": 0.1,
+        "difference_low": -0.1,
+        "difference_high": 0.3,
+    }
+    write(tmp_path / place, harm, harm | gold, FAINT, ROW)
     advice = judge(read_trace(run)).advice
     assert sizes(advice) == [
-        "Try --drop ches=0.2: over 50 steps and 2 seeds it left chosen 0.021 nats per token higher than as many pairs "
-        "dropped at random, at equal margin (95 % interval +0.010 to +0.032, of all changes tried together).",
-        "Do not try --add-nll 1: over 50 steps and 2 seeds it left chosen 0.050 nats per token lower than the run as "
-        "it is, at equal margin (95 % interval −0.080 to −0.020, of all changes tried together), gold +0.100 (−0.100 "
-        "to +0.300).",
+        "Try --drop ches=0.2: over 50 steps and 2 seeds it left chosen 0.021 nats per token higher where the margin "
+        "had grown by 0.03 than as many pairs dropped at random (95 % interval +0.010 to +0.032, of all changes and "
+        "margins tried together); at 1 of 2 margins it is beyond chance.",
+        "Do not try --add-nll 1: over 50 steps and 2 seeds it left chosen 0.050 nats per token lower where the margin "
+        "had grown by 0.03 than the run as it is (95 % interval −0.080 to −0.020, of all changes and margins tried "
+        "together); gold at the last step +0.100 (−0.100 to +0.300).",
     ]
     assert advice[:2] == sizes(advice)
 
 
+def test_the_surest_margin_is_told_and_both_where_it_turns(run, tmp_path):
+    early = ROW | {
+        "margin_gain": 0.01,
+        "difference": -0.02,
+        "difference_low": -0.025,
+        "difference_high": -0.015,
+    }
+    write(tmp_path / "what-if", early, FAINT, ROW)
+    assert sizes(judge(read_trace(run)).advice) == [
+        "What --drop ches=0.2 does depends on how far a run goes: over 50 steps and 2 seeds it left chosen 0.020 "
+        "nats per token lower where the margin had grown by 0.01, and 0.021 nats per token higher where the margin had "
+        "grown by 0.03 than as many pairs dropped at random (95 % intervals −0.025 to −0.015 and +0.010 to +0.032, of "
+        "all changes and margins tried together)."
+    ]
+
+
+def test_what_costs_gold_beyond_chance_is_not_advised(run, tmp_path):
+    cost = {"difference": -0.3, "difference_low": -0.5, "difference_high": -0.1}
+    write(tmp_path / "what-if", ROW, GOLD | cost)
+    [line] = sizes(judge(read_trace(run)).advice)
+    assert line.startswith("Do not try --drop ches=0.2: ")
+    assert line.endswith("; gold at the last step −0.300 (−0.500 to −0.100).")
+
+
 def test_what_chance_would_give_too_is_not_told(run, tmp_path):
+    nothing = {"difference": np.nan, "difference_low": np.nan, "difference_high": np.nan}
     write(
         tmp_path / "run" / "what-if",
-        ROW | {"chosen_low": -0.001},
-        ROW | {"num_seeds": 1},
-        ROW | {"chosen": np.nan, "chosen_low": np.nan, "chosen_high": np.nan},
+        FAINT,
+        ROW | {"intervention": "one", "num_seeds": 1},
+        ROW | nothing,
+        GOLD,
     )
     assert sizes(judge(read_trace(run)).advice) == []
