@@ -150,6 +150,12 @@ def _message(item: Any, where: str, name: str) -> Message:
     message = _without_nulls(item)
     role_key, content_key = _first(message, ROLE_KEYS) or "role", _first(message, CONTENT_KEYS) or "content"
     role, content = message.pop(role_key, None), message.pop(content_key, None)
+    if role is None and content is None:
+        keys = ", ".join(f"'{key}'" for key in item) or "no keys"
+        raise InputError(
+            f"{where}: neither text nor a message with role and content, but an object with {keys}; write its text as "
+            "the field"
+        )
     if not isinstance(role, str):
         raise InputError(f"{where}: '{role_key}' holds {kind(role)} where text belongs")
     if role.lower() == "function_call" and isinstance(content, str):

@@ -115,9 +115,8 @@ def show(trace: Trace, compared: list[pd.DataFrame], settings: Settings) -> None
     if settings.output.quiet:
         return
     steps, pairs = int(summary["step"].max()), int(summary["num_pairs"].max())
-    print(
-        f"after {counted(steps, 'step')}: change since step 0 on {counted(pairs, 'probe pair')}, 95 % intervals over prompts\n"
-    )
+    after = f"after {counted(steps, 'step')}: change since step 0 on {counted(pairs, 'probe pair')}"
+    print(f"{after}, 95 % intervals over prompts\n")
     print(text_table(summary, "run"))
     for line in [*diverged(trace), *_answers(summary), *_carried(summary)]:
         print(line)

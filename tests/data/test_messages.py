@@ -61,6 +61,7 @@ def test_every_spelling_gives_the_messages_of_chat_templates(cell):
         ([], "field 'prompt' is an empty list"),
         ([user("a"), 7], "field 'prompt', message 2: a number where a message with role and content belongs"),
         ([{"role": "user", "content": [{"type": "image", "url": "x"}]}], "a content part of type image"),
+        ({"id": "x", "full_text": "a"}, "but an object with 'id', 'full_text'; write its text as the field"),
         ("half \ud83d", "holds half a character"),
         ('[{"role": "user", "content": ', "looks like a message list but is not JSON"),
     ],
