@@ -69,7 +69,7 @@ def counted(number: int, noun: str) -> str:
     >>> counted(1, "row"), counted(1485, "row")
     ('1 row', '1,485 rows')
     """
-    return f"{number:,} {noun}{'s' * (number != 1)}"
+    return f"{number:,} {noun}{'s' if number != 1 else ''}"
 
 
 def percents(low: float, high: float) -> str:

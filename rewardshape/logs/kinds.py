@@ -57,6 +57,7 @@ KINDS = (
             r"clip_ratio.*",
             r"objective/(?:kl|rlhf_reward|scores).*", r"policy/(?:approxkl|clipfrac|entropy)_avg", r"ppo/.+",
             r"(?:actor|critic)/.+", r"(?:policy|actor|pg|value)_loss", r"advantages?(?:[/_].+)?", r"response_length/.+",
+            r"act_lr", r"glen", r"tlen",
         ),
     ),
     Signs("reward model", "a reward model", _columns(r"(?:min|mean|max)_reward", r"reward_mean")),

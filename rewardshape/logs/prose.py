@@ -29,6 +29,7 @@ _EPOCH_AND_STEP = re.compile(
     r"epoch\W{0,3}(\d+)/\d+\W{1,4}(\d+)/(\d+)[\])]?", re.IGNORECASE
 )  # Epoch:[1/2](20/4292)
 _TORCHTUNE = re.compile(r"^\s*\d+\|(\d+)\|(?=Loss)")
+_MMENGINE = re.compile(r"Iter\((?:train|val)\)\s*\[\s*(\d+)/\s*\d+\]")
 _OF_EPOCH = re.compile(r"of epoch (\d+)", re.IGNORECASE)
 _AT_STEP = re.compile(r"global_step (\d+)")
 _OF_EVALUATION = re.compile(r"^\W*(?:eval|evaluation|validation|test)\b", re.IGNORECASE)
@@ -138,6 +139,8 @@ def _place(line: str) -> tuple[Record, str]:
     if found := _EPOCH_AND_STEP.search(line):
         nth, count, total = (int(number[:15]) for number in found.groups())
         return {"step": float((nth - 1) * total + count)}, line[: found.start()] + " " + line[found.end() :]
+    if found := _MMENGINE.search(line):
+        return {"step": float(found.group(1)[:15])}, line[found.end() :]
     if found := _TORCHTUNE.match(line):
         return {"step": float(found.group(1))}, line[found.end() :]
     if found := _AT_STEP.search(line.split("%|")[0]):

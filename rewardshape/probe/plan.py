@@ -377,7 +377,7 @@ def text(
     lines = [
         f"{asked.parameters:,} parameters, {asked.trainable:,} of them trained",
         f"{counted(run.settings.training.steps, 'step')} of {counted(decided.batch_size, 'pair')} on "
-        f"{here().processes} process{'es' * (here().processes > 1)}, "
+        f"{here().processes} process{'es' if here().processes > 1 else ''}, "
         f"learning rate {decided.learning_rate:g}, {decided.optimizer}, {model.precision}",
         f"the largest micro-batch: {counted(len(train), 'pair')}, {counted(num_tokens(*train), 'token')}; "
         f"of the probe set: {counted(len(probe), 'pair')}, {counted(num_tokens(*probe), 'token')}",

@@ -5,8 +5,9 @@ from __future__ import annotations
 from rewardshape.analysis.generations import Judgement
 from rewardshape.analysis.resampling import MIN_PROMPTS
 from rewardshape.logs.names import SERIES
+from rewardshape.numbers import signed
 from rewardshape.verdict.evidence import Evidence
-from rewardshape.verdict.thresholds import TIES
+from rewardshape.verdict.thresholds import AGAINST, TIES
 from rewardshape.verdict.words import Word
 
 
@@ -14,10 +15,22 @@ def advice_for(word: Word, evidence: Evidence, *, gave_back: bool, fell: bool) -
     """Sentences to act on, the most useful first."""
     if word is Word.NOT_TRAINING and evidence.reference.beta == 0:
         return ["Set β above 0 (0.1 is usual with a reference): at 0 the loss on the pairs teaches nothing."]
+    if word is Word.BROKEN and _never_finite(evidence):
+        return [
+            word.advice[0],
+            "No row is finite, so no checkpoint is worth going back to: look at the weights that training began with, "
+            "the precision, and the pairs of the first batch.",
+        ]
+    if word is Word.NOT_TRAINING and _has_gradients(evidence):
+        return [
+            "The gradient norms are not 0, so weights are trained and the pairs differ: nothing has moved yet.",
+            word.advice[-1],
+        ]
     if word in (Word.BROKEN, Word.NOT_TRAINING):
         return list(word.advice)
     return [
         *_reference(evidence),
+        *_against_the_order(word, evidence),
         *_stop(evidence),
         *_peak(word, evidence, gave_back),
         *_single_pairs(evidence),
@@ -27,6 +40,32 @@ def advice_for(word: Word, evidence: Evidence, *, gave_back: bool, fell: bool) -
         *_fall_too(word, fell),
         *_measure(word, evidence, gave_back),
         *_not_finite(evidence),
+    ]
+
+
+def _never_finite(evidence: Evidence) -> bool:
+    """Whether a log is broken from its first row on."""
+    broken, rows = evidence.broken, evidence.progress
+    return broken is not None and len(rows) > 0 and not (rows["step"] < broken.step).any()
+
+
+def _has_gradients(evidence: Evidence) -> bool:
+    """Whether the gradient norm is above 0 in most rows of a log that has it."""
+    norms = evidence.progress["grad_norm"].dropna() if "grad_norm" in evidence.progress else []
+    return len(norms) > 0 and bool((norms > 0).mean() > 0.5)
+
+
+def _against_the_order(word: Word, evidence: Evidence) -> list[str]:
+    """What to look at where training went against the order of the pairs, and none that was there was lost."""
+    accuracy, margin = evidence.learning.accuracy, evidence.learning.margin
+    if word is Word.COLLAPSED or accuracy is None or margin is None:
+        return []
+    if accuracy.last >= AGAINST or margin.last >= min(0.0, margin.first):
+        return []
+    return [
+        f"Check first which response is called chosen: the margin went from {signed(margin.first, 2)} to "
+        f"{signed(margin.last, 2)}, so training pushed against the order of the pairs (columns or labels swapped, or a "
+        "sign in the loss)."
     ]
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 from rewardshape.logs.log import Log
 from rewardshape.logs.names import SERIES
 from rewardshape.numbers import counted
-from rewardshape.verdict.evidence import Broken, as_step
+from rewardshape.verdict.evidence import Broken, Step, as_step
 
 SIDES = {
     "chosen": {"reward_chosen", "logp_chosen", "logits/chosen", "margin"},
@@ -42,25 +42,54 @@ def never_held(log: Log) -> str:
     return ""
 
 
-CORE = ("loss", "reward_chosen", "reward_rejected", "margin", "logp_chosen", "logp_rejected")
+RESPONSES = ("reward_chosen", "reward_rejected"), ("logp_chosen", "logp_rejected")
+CORE = ("loss", "margin", *RESPONSES[0], *RESPONSES[1])
 
 
 def broken_since(log: Log) -> Broken | None:
-    """From where on nothing is finite: the loss, or both rewards, or both log-probs, to the end of a split.
+    """From where on nothing is finite to the end of a split: both rewards, or both log-probs, or the loss alone.
 
-    A row that lacks only the good or only the bad examples (KTO) has one side without numbers and is not broken.
+    A row that lacks only the good or only the bad examples (KTO) has one side without numbers and is not broken; nor is
+    a run whose rewards or log-probs go on after its loss is lost (`loss_lost`).
     """
     for split in ("train", "eval"):
-        bad = log.nonfinite[log.nonfinite["split"] == split]
-        table = log.split(split)
-        since = {}
-        for series in set(bad["series"]) & set(CORE):
-            finite = table[series].dropna().index if series in table else pd.Index([])
-            after = bad.loc[bad["series"] == series, "step"]
-            after = after[after > finite[-1]] if len(finite) else after
-            if len(after):
-                since[series] = as_step(after.min())
-        both = [{"reward_chosen", "reward_rejected"}, {"logp_chosen", "logp_rejected"}]
-        if {"loss", "margin"} & set(since) or any(pair <= set(since) for pair in both):
-            return Broken(min(since.values()), tuple(sorted(SERIES[series] for series in since)))
+        since = _since(log, split)
+        dead = next((pair for pair in RESPONSES if set(pair) <= set(since)), None)
+        if dead is None and {"loss", "margin"} & set(since) and not _go_on(log, split, min(since.values())):
+            dead = tuple(since)
+        if dead is not None:
+            step = max(since[series] for series in dead)
+            return Broken(step, tuple(sorted(SERIES[series] for series in since if since[series] <= step)))
     return None
+
+
+def loss_lost(log: Log) -> list[str]:
+    """That the loss is not finite to the end while the responses are, in words."""
+    since = _since(log, "train").get("loss")
+    if since is None or broken_since(log) is not None:
+        return []
+    return [
+        f"the loss is not finite from {log.counts} {since:g} to the end, while the responses have numbers: a trainer "
+        "that sums its losses keeps one NaN for good, so that the loss is lost and the run need not be"
+    ]
+
+
+def _since(log: Log, split: str) -> dict[str, Step]:
+    """From which step on each series is not finite to its end."""
+    bad = log.nonfinite[log.nonfinite["split"] == split]
+    table = log.split(split)
+    since = {}
+    for series in set(bad["series"]) & set(CORE):
+        finite = table[series].dropna().index if series in table else pd.Index([])
+        after = bad.loc[bad["series"] == series, "step"]
+        after = after[after > finite[-1]] if len(finite) else after
+        if len(after):
+            since[series] = as_step(after.min())
+    return since
+
+
+def _go_on(log: Log, split: str, step: Step) -> bool:
+    """Whether a reward or log-prob is finite at a step or later."""
+    table = log.split(split)
+    known = [series for pair in RESPONSES for series in pair if series in table]
+    return bool(table.loc[table.index >= step, known].notna().to_numpy().any())

@@ -13,7 +13,7 @@ from rewardshape.logs.log import Log
 from rewardshape.logs.names import SERIES
 from rewardshape.numbers import counted, signed
 from rewardshape.verdict.evidence import Change, Course, Evidence, HeldOut, Learning, Onset, as_step
-from rewardshape.verdict.nonfinite import broken_since, never_held, one_sided
+from rewardshape.verdict.nonfinite import broken_since, loss_lost, never_held, one_sided
 from rewardshape.verdict.recovery import Reference, find_reference, has, is_per_token
 from rewardshape.verdict.rows import (
     FEWEST_TO_TURN,
@@ -59,6 +59,8 @@ def evidence_of_log(log: Log, *, beta: float | None = None) -> Evidence:
     nonfinite, lacking = one_sided(log.nonfinite)
     never = never_held(log)
     log = replace(log, nonfinite=nonfinite)
+    lost = loss_lost(log)
+    lacking = [*lacking, *lost]
     carried = carried_by(log.split("train").get("loss", pd.Series(dtype=float)), log.counts)
     if carried is not None:
         apart = (log.table["split"] == "train") & log.table["step"].isin(carried.steps)
@@ -69,7 +71,8 @@ def evidence_of_log(log: Log, *, beta: float | None = None) -> Evidence:
     elsewhere = started_elsewhere(log, reference)
     signal = chosen_signal(log, reference, per_token, elsewhere is not None)
     rows = _progress_rows(evaluated, trained, signal)
-    learning = _learning(rows, trained, reference.beta, fixed=rows is evaluated)
+    told = rows.drop(columns="loss", errors="ignore") if lost and rows is trained else rows
+    learning = _learning(told, trained, reference.beta, fixed=rows is evaluated)
     learning = replace(learning, carried=carried)
     held = _held_out(evaluated, trained, reference, log.settings)
     found: dict[str, Any] = dict(
@@ -161,23 +164,25 @@ def _is_exact(signal: Signal) -> bool:
 
     On a fixed set an evaluation has no noise: it is what that checkpoint does to these pairs. What may still be chance
     is that a run that wobbles about its start ends on one side of it. So the numbers are taken as they stand where
-    all rows lie on one side of a known start, or the last rows of a longer run do, or where the run went so far from it
-    that no wobble does; else the scatter of the rows is taken for noise.
+    all rows that are worth a word lie on one side of a known start, or the last rows of a longer run do, or where such
+    a run crosses it once, or went so far from it that no wobble does; else the scatter of the rows is taken for noise.
     """
     if signal.batches:
         return False
     values = signal.chosen.to_numpy(float)
     end, far = values[-1], MATTERS[signal.unit]
-    if not signal.known_zero:
+    if signal.baseline.assumed:
         return bool(len(values) > 1 and abs(end) >= far and (values[1:] * end > 0).all())
-    agree = values * end > 0
-    settled = agree[-SAME_SIGN:].all() and len(values) >= SAME_SIGN
-    return bool(agree.all() or settled or np.abs(values).max() >= far)
+    sides = np.sign(values[np.abs(values) >= SMALLEST[signal.unit]])
+    crossed = np.count_nonzero(np.diff(sides))
+    longer = len(values) >= SAME_SIGN
+    settled = longer and (values[-SAME_SIGN:] * end > 0).all()
+    return bool(crossed == 0 or (crossed == 1 and longer) or settled or np.abs(values).max() >= far)
 
 
 def _chance_of_wobble(signal: Signal, value: float) -> float:
     """Of a fixed set: none where the start is known or the change is beyond any wobble, else "likely" at most."""
-    return 0.0 if signal.known_zero or abs(value) >= 2 * MATTERS[signal.unit] else CHANCE_LIKELY / 2
+    return 0.0 if not signal.baseline.assumed or abs(value) >= 2 * MATTERS[signal.unit] else CHANCE_LIKELY / 2
 
 
 def _seen(error: float, noise: Noise, smallest: float) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from rewardshape.analysis.resampling import MIN_PROMPTS
+from rewardshape.logs.names import SERIES
 from rewardshape.numbers import counted, number, signed
 from rewardshape.verdict.evidence import Change, Course, Evidence, Onset
 from rewardshape.verdict.thresholds import GAVE_BACK, TIES
@@ -185,13 +186,13 @@ def _fall(word: Word, evidence: Evidence) -> list[str]:
 
 def _begun(onset: Onset, evidence: Evidence) -> str:
     """When the fall began."""
-    span = f"95 % interval {onset.low:g} to {onset.high:g}"
+    span = f"{onset.low:g} to {onset.high:g}"
     if onset.whole_run:
-        return f"when the fall began cannot be told ({evidence.counts} {onset.step:g}, {span})"
+        return f"when the fall began cannot be told (95 % interval: {evidence.counts} {span})"
     known = f"the fall had begun by {evidence.counts} {onset.step:g}"
     if onset.low == onset.high:
         return known
-    return f"{known} (after {onset.low:g})" if evidence.exact else f"{known} ({span})"
+    return f"{known} (after {onset.low:g})" if evidence.exact else f"{known} (95 % interval {span})"
 
 
 def _rise(word: Word, evidence: Evidence) -> list[str]:
@@ -226,9 +227,7 @@ def _progress(evidence: Evidence) -> list[str]:
     known = {name: course for name, course in courses.items() if course is not None}
     lines = [f"from start to end: {', '.join(f'{name} {_course(course)}' for name, course in known.items())}"]
     if learning.num_rows == 1:
-        lines = [
-            f"in the one row: {', '.join(f'{name} {_short(course.last)}' for name, course in known.items())}"
-        ]
+        lines = [f"in the one row: {_the_row(evidence, known)}"]
     if not known:
         return []
     accuracy, margin = learning.accuracy, learning.margin
@@ -237,6 +236,15 @@ def _progress(evidence: Evidence) -> list[str]:
             "at the end chosen is preferred in fewer than half of the pairs, by accuracy and by margin"
         )
     return lines
+
+
+def _the_row(evidence: Evidence, known: dict[str, Course]) -> str:
+    """All numbers of the one row that a log has."""
+    row = evidence.progress.iloc[-1] if len(evidence.progress) == 1 else {}
+    sides = ("reward_chosen", "reward_rejected", "logp_chosen", "logp_rejected")
+    said = {SERIES[side]: row[side] for side in sides if side in row and row[side] == row[side]}
+    numbers = {name: course.last for name, course in known.items()} | said
+    return ", ".join(f"{name} {_short(value)}" for name, value in numbers.items())
 
 
 def _course(course: Course) -> str:

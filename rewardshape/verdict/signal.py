@@ -19,6 +19,7 @@ from rewardshape.verdict.thresholds import (
     FAR_FROM_ZERO,
     FEW_EVALUATIONS,
     FIRST_ROWS,
+    FIRST_SHARE,
     FIRST_STEPS,
     MANY_ROWS,
     MIN_ROWS,
@@ -154,7 +155,8 @@ def started_elsewhere(log: Log, reference: Reference) -> tuple[float, float] | N
 
     With a reference every reward is 0 before the first update. A reward of one in the first logged rows is far more
     than a few steps give; positive, it cannot be β times a log-probability either. Both rewards may fall that fast, so
-    negative ones count only of the very first steps.
+    negative ones count only of the very first steps; and after more steps a positive one counts only where it is large
+    beside all the run's later course.
     """
     if reference.free is True:
         return None
@@ -166,7 +168,9 @@ def started_elsewhere(log: Log, reference: Reference) -> tuple[float, float] | N
             first, step = rows.iloc[0], float(rows.index[0])
             few = log.counts == "step" and step <= FIRST_STEPS
             early = step <= FIRST_ROWS * log.table["step"].max()
-            risen = first.max() > FAR_FROM_ZERO and (early or few)
+            most = rows[first.idxmax()]
+            large = first.max() >= FIRST_SHARE * float((most - most.iloc[0]).abs().max())
+            risen = first.max() > FAR_FROM_ZERO and (few or (early and large))
             fallen = first.max() < -FAR_FROM_ZERO and early and few
             if risen or fallen:
                 return float(first.iloc[0]), float(first.iloc[1])

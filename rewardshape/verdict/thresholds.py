@@ -30,6 +30,8 @@ SATURATED = 0.1
 SATURATED_MARGIN, SATURATED_ACCURACY = 5.0, 0.97
 # Chance is one half; two points above it are within the noise of an evaluation set of a few hundred pairs.
 CHANCE = 0.52
+# Fewer pairs in order than this is no noise about a half: training went against their order.
+AGAINST = 0.4
 # A preference collapses if it was there: accuracy once stood this far above where it ends.
 LOST_ACCURACY = 0.05
 # Pairs that may be ties before they, and not a lost preference, explain an accuracy at chance.
@@ -51,6 +53,8 @@ CHANGE_POINTS, NULL_RUNS = 25, 999
 FAR_FROM_ZERO = 1.0
 # Rows that lie within this share of a run's steps, or within so many steps, tell where it began.
 FIRST_ROWS, FIRST_STEPS = 0.1, 10
+# Where the first row comes later than those steps it may be a rise: unless it is so large beside all that follows.
+FIRST_SHARE = 0.5
 REFERENCE_FREE_LOSSES = ("simpo", "orpo", "cpo", "alphapo")
 # With so few evaluations and so many training rows, the training rows tell more.
 FEW_EVALUATIONS, MANY_ROWS = 3, 6

@@ -99,6 +99,27 @@ def test_verl_s_console_is_read_with_its_reference_and_no_bar_shifts_a_step(tmp_
     assert not any("more than once" in note for note in log.notes)
 
 
+def test_xtuner_s_lines_of_mmengine_have_their_step_between_brackets(tmp_path):
+    text = "".join(
+        f"07/05 12:00:0{step} - mmengine - INFO - Iter(train) [ {step}/600]  lr: 1.0000e-06  eta: 1:02:11  time: 4.2013"
+        f"  data_time: 0.0123  memory: 41231  loss: {loss}  chosen_rewards: {chosen}  rejected_rewards: {rejected}  "
+        f"reward_acc: 0.5  reward_margin: {chosen - rejected}\n"
+        for step, loss, chosen, rejected, *_ in ROWS
+    )
+    assert holds_the_rows(read(tmp_path, text), logps=False)
+
+
+def test_openrlhf_s_ppo_is_no_preference_log(tmp_path):
+    text = "".join(
+        openrlhf_bar(
+            "Train epoch [1/1]", k, 20, "pg=-0.01, rm=0.4, ret=0.35, glen=210, tlen=400, kl=0.01, act_lr=5e-7"
+        )
+        for k in range(4)
+    )
+    with pytest.raises(InputError, match="GRPO, PPO"):
+        read(tmp_path, text)
+
+
 def test_verl_s_grpo_is_no_preference_log(tmp_path):
     text = "".join(
         f"step:{k} - actor/pg_loss:0.01 - critic/rewards/mean:0.3 - response_length/mean:200.1\n"

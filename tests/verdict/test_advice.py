@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 
+import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
 from rewardshape.analysis.generations import Judgement
 from rewardshape.verdict.advice import advice_for
 from rewardshape.verdict.evidence import Carried, Change, Course, Evidence, HeldOut, Learning
+from rewardshape.verdict.judge import judge
 from rewardshape.verdict.words import Word
 
 PLAIN = Evidence("run", "made", chosen=Change(-5.0, 0.5, -6.0, -4.0), highest=Change(1.0, 0.2, step=40))
@@ -48,6 +52,9 @@ FINDINGS = {
     "same after truncation": {"learning": Learning(ties=0.5)},
     "first row that is NaN": {"nonfinite_series": ("rewards/chosen",)},
     "Hold out a fixed set": {"evaluated": False},
+    "from +0.05 to −1.53, so training pushed against the order": {
+        "learning": Learning(margin=Course(0.05, -1.53, 0.1), accuracy=Course(0.5, 0.09, 0.5))
+    },
 }
 
 
@@ -86,3 +93,36 @@ def test_the_pairs_asked_for_give_the_power_that_is_promised():
 def test_no_fall_is_good_news_only_where_something_was_learnt(accuracy, said):
     learnt = Learning(accuracy=Course(*accuracy, max(accuracy)))
     assert said in advice(Word.NOT_DISPLACED, learning=learnt)[-1]
+
+
+def test_pairs_that_were_never_in_order_or_are_half_in_order_are_not_called_swapped():
+    for margin, accuracy in (
+        ((-0.5, -0.2), (0.2, 0.3)),
+        ((0.1, -0.5), (0.5, 0.45)),
+        ((0.1, 0.3), (0.3, 0.2)),
+    ):
+        learning = Learning(margin=Course(*margin, 1.0), accuracy=Course(*accuracy, 1.0))
+        assert advice(learning=learning) == list(Word.DISPLACED.advice)
+
+
+@pytest.mark.parametrize(
+    ("norm", "first"), [(0.0, "Check that parameters are trainable"), (3.0, "The gradient norms are")]
+)
+def test_gradients_that_are_there_are_not_called_frozen_weights(log_of, norm, first):
+    log = log_of(loss=np.full(20, math.log(2)), margin=np.zeros(20), grad_norm=np.full(20, norm))
+    verdict = judge(log)
+    assert verdict.word == "not training"
+    assert verdict.advice[0].startswith(first)
+    assert any("learning rate" in line for line in verdict.advice)
+
+
+def test_a_log_that_was_never_finite_has_no_checkpoint_to_go_back_to(log_of):
+    nothing = {name: np.full(6, np.nan) for name in ("loss", "reward_chosen", "reward_rejected")}
+    log = log_of(accuracy=np.zeros(6), **nothing)
+    log.table.loc[3:, "accuracy"] = 0.5
+    rows = [("train", step, name) for step in log.table["step"] for name in nothing]
+    whole = dataclasses.replace(log, nonfinite=pd.DataFrame(rows, columns=["split", "step", "series"]))
+    late = dataclasses.replace(whole, nonfinite=whole.nonfinite[whole.nonfinite["step"] > 20])
+    assert [judge(one).word for one in (whole, late)] == ["broken", "broken"]
+    assert "no checkpoint is worth going back to" in judge(whole).advice[1]
+    assert judge(late).advice[1].startswith("Start again from a checkpoint before that step")

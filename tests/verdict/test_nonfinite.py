@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 
 from rewardshape.logs.log import Log
 from rewardshape.verdict.judge import judge
-from rewardshape.verdict.nonfinite import broken_since, one_sided
+from rewardshape.verdict.nonfinite import broken_since, loss_lost, one_sided
 
 
 def log_with(bad, rows=6):
@@ -43,14 +44,38 @@ def test_rows_that_lack_one_kind_are_counted_and_no_break():
 @pytest.mark.parametrize(
     ("bad", "since"),
     [
-        ([(4, "loss"), (5, "loss"), (6, "loss")], 4),
-        ([(2, "loss"), (6, "loss")], 6),  # what came back did not break
-        ([(5, "reward_chosen"), (5, "reward_rejected"), (6, "reward_chosen"), (6, "reward_rejected")], 5),
+        ([(step, "reward_" + side) for step in (5, 6) for side in ("chosen", "rejected")], 5),
+        (
+            [
+                (4, "reward_chosen"),
+                *((s, f"reward_{side}") for s in (5, 6) for side in ("chosen", "rejected")),
+            ],
+            5,
+        ),
     ],
 )
 def test_a_run_broke_where_nothing_finite_follows(bad, since):
-    assert broken_since(log_with(bad)).step == since
+    found = broken_since(log_with(bad))
+    assert found.step == since
+    assert found.series == ("rewards/chosen", "rewards/rejected")
     assert broken_since(log_with([(2, "loss")])) is None
+
+
+def test_a_loss_that_is_lost_is_no_broken_run_where_the_rewards_go_on():
+    """As transformers' running sum leaves it after one NaN (trl#1447); of a log without rewards it is all there is."""
+    bad = [(step, "loss") for step in (4, 5, 6)]
+    log = log_with(bad)
+    assert broken_since(log) is None
+    assert loss_lost(log)[0].startswith(
+        "the loss is not finite from step 4 to the end, while the responses have"
+    )
+    story = " ".join(judge(log).to_dict()["story"])
+    assert "The loss is not finite from step 4" in story
+    assert "loss 0.1" not in story
+    alone = replace(log, table=log.table[["split", "step", "loss"]])
+    assert broken_since(alone).step == 4
+    assert loss_lost(alone) == []
+    assert broken_since(log_with([(2, "loss"), (6, "loss")])) is None  # its rewards are finite
 
 
 @pytest.mark.parametrize(("side", "other"), [("chosen", "rejected"), ("rejected", "chosen")])

@@ -218,6 +218,24 @@ def test_a_fixed_set_that_went_far_and_came_back_recovered_and_is_exact(make):
     assert verdict.interval == pytest.approx((0.2, 0.2), abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("chosen", "word", "exact"),
+    [
+        (-0.2 * np.sin(np.pi * np.arange(12) / 11), "recovered", True),  # step 0, a dip of 2 nats, and back
+        (-0.2 * np.sin(1.1 * np.pi * np.arange(12) / 11), "recovered", True),  # and beyond: it crosses once
+        (0.1 * np.cos(np.pi * np.arange(12)) * (np.arange(12) > 0), None, False),  # wobbles about its start
+        (np.array([0.0, -0.05, 0.04]), None, False),  # two evaluations on both sides
+    ],
+)
+def test_only_a_run_that_crosses_its_start_again_and_again_wobbles(make, chosen, word, exact):
+    log = make(chosen, split="eval", first=0)
+    log.table["logp_chosen"] = -200 + log.table["reward_chosen"] / 0.1
+    log.table["logp_rejected"] = -220 + log.table["reward_rejected"] / 0.1
+    verdict = judge(log)
+    assert verdict.evidence.exact is exact
+    assert word is None or (verdict.word, verdict.how_sure) == (word, "clear")
+
+
 def test_a_held_out_loss_that_rises_without_training_is_not_called_over_optimized(make):
     log = make(-0.1 * np.arange(1, 7), split="eval", margin=np.linspace(0.6, 0.1, 6))
     held, verdict = evidence_of_log(log).held_out, judge(log)

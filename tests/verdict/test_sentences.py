@@ -107,7 +107,7 @@ def test_the_story_dates_the_fall_names_the_deepest_point_and_takes_the_margin_f
     assert not any("had begun" in line for line in story(Word.NOT_DISPLACED, FELL))
     anywhere = dataclasses.replace(FELL, onset=Onset(20, 1, 100, whole_run=True))
     assert story(Word.DISPLACED, anywhere)[0] == (
-        "When the fall began cannot be told (step 20, 95 % interval 1 to 100)."
+        "When the fall began cannot be told (95 % interval: step 1 to 100)."
     )
 
 

@@ -90,6 +90,8 @@ def test_a_margin_alone_is_no_signal():
         ([-1.5, -1.6], [1, 100], False, True),
         ([0.4, 2.0], [1, 100], False, False),
         ([1.5, 1.6], [1, 100], True, False),  # nothing to be away from
+        ([1.5, 1.6], [50, 1000], False, True),
+        ([1.5, 9.0], [50, 1000], False, False),  # a run that rises so fast has risen by then
     ],
 )
 def test_first_rewards_show_another_start_only_where_no_step_gives_them(rewards, steps, free, told):
