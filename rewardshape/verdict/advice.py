@@ -51,7 +51,9 @@ def _never_finite(evidence: Evidence) -> bool:
 
 def _has_gradients(evidence: Evidence) -> bool:
     """Whether the gradient norm is above 0 in most rows of a log that has it."""
-    norms = evidence.progress["grad_norm"].dropna() if "grad_norm" in evidence.progress else []
+    if "grad_norm" not in evidence.progress:
+        return False
+    norms = evidence.progress["grad_norm"].dropna()
     return len(norms) > 0 and bool((norms > 0).mean() > 0.5)
 
 

@@ -54,7 +54,7 @@ def broken_since(log: Log) -> Broken | None:
     """
     for split in ("train", "eval"):
         since = _since(log, split)
-        dead = next((pair for pair in RESPONSES if set(pair) <= set(since)), None)
+        dead: tuple[str, ...] | None = next((pair for pair in RESPONSES if set(pair) <= set(since)), None)
         if dead is None and {"loss", "margin"} & set(since) and not _go_on(log, split, min(since.values())):
             dead = tuple(since)
         if dead is not None:
