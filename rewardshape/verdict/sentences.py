@@ -72,7 +72,7 @@ def _interval(evidence: Evidence) -> str:
         pairs = f" {evidence.num_pairs}" if evidence.num_pairs else ""
         return f", exact for these{pairs} pairs"
     if evidence.too_few_prompts:
-        return f" ({counted(evidence.num_prompts or 0, 'prompt')}: an interval that holds for others takes {MIN_PROMPTS})"
+        return f" ({evidence.num_prompts} prompts: an interval that holds for others takes {MIN_PROMPTS})"
     if evidence.interval is None:
         return ""
     low, high = evidence.interval
@@ -242,7 +242,7 @@ def _progress(evidence: Evidence) -> list[str]:
 
 def _the_row(evidence: Evidence, known: dict[str, Course]) -> str:
     """All numbers of the one row that a log has."""
-    row: Mapping[str, Any] = evidence.progress.iloc[-1].to_dict() if len(evidence.progress) == 1 else {}
+    row: Mapping[Any, Any] = evidence.progress.iloc[-1].to_dict() if len(evidence.progress) == 1 else {}
     sides = ("reward_chosen", "reward_rejected", "logp_chosen", "logp_rejected")
     said = {SERIES[side]: row[side] for side in sides if side in row and row[side] == row[side]}
     numbers = {name: course.last for name, course in known.items()} | said
