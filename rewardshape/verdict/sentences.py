@@ -8,7 +8,7 @@ from typing import Any
 
 from rewardshape.analysis.resampling import MIN_PROMPTS
 from rewardshape.logs.names import SERIES
-from rewardshape.numbers import counted, number, signed
+from rewardshape.numbers import number, signed
 from rewardshape.verdict.evidence import Change, Course, Evidence, Onset
 from rewardshape.verdict.thresholds import GAVE_BACK, TIES
 from rewardshape.verdict.words import Word
