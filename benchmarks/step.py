@@ -110,15 +110,33 @@ def ours(reader: Any, shape: Shape, model: Any) -> Callable[[], torch.Tensor]:
 
 def trl(kind: str, shape: Shape, model: Any) -> Callable[[], torch.Tensor]:
     """TRL's own trainer on the same pairs as text: its tokenisation, collation and loss, reference precomputed."""
-    from datasets import Dataset, disable_progress_bars
     from trl import DPOConfig, DPOTrainer
     from trl.experimental.cpo import CPOConfig, CPOTrainer
+
+    settings, data = _of_trl(shape)
+    if kind == "cpo":
+        config = CPOConfig(loss_type="alphapo", alpha=0.25, beta=2.5, simpo_gamma=0.25, **settings)
+        trainer = CPOTrainer(model, config, **data)
+    else:
+        trainer = DPOTrainer(
+            model, args=DPOConfig(beta=0.1, precompute_ref_log_probs=True, **settings), **data
+        )
+    batch = next(iter(trainer.get_train_dataloader()))
+    model.train()
+    return lambda: trainer.compute_loss(model, dict(batch))
+
+
+def _of_trl(shape: Shape) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Settings of any of TRL's trainers, and our pairs as its data set of texts."""
+    from datasets import Dataset, disable_progress_bars
 
     disable_progress_bars()
     text = [
         {
             "prompt": _words(p.prompt_ids[1:]),
             **{name: " " + _words(ids[:-1]) for name, ids in p.responses.items()},
+            "chosen_score": 2.0,
+            "rejected_score": 1.0,
         }
         for p in encoded_pairs(shape)
     ]
@@ -132,17 +150,9 @@ def trl(kind: str, shape: Shape, model: Any) -> Callable[[], torch.Tensor]:
         report_to=[],
         disable_tqdm=True,
     )
-    data = dict(train_dataset=Dataset.from_list(text), processing_class=_word_tokenizer(shape.vocabulary))
-    if kind == "cpo":
-        config = CPOConfig(loss_type="alphapo", alpha=0.25, beta=2.5, simpo_gamma=0.25, **settings)
-        trainer = CPOTrainer(model, config, **data)
-    else:
-        trainer = DPOTrainer(
-            model, args=DPOConfig(beta=0.1, precompute_ref_log_probs=True, **settings), **data
-        )
-    batch = next(iter(trainer.get_train_dataloader()))
-    model.train()
-    return lambda: trainer.compute_loss(model, dict(batch))
+    return settings, dict(
+        train_dataset=Dataset.from_list(text), processing_class=_word_tokenizer(shape.vocabulary)
+    )
 
 
 def fused_head(shape: Shape, model: Any) -> Callable[[], torch.Tensor]:
@@ -253,27 +263,47 @@ TOKEN_LEVEL = ("dpo", "ld_dpo", "sampo", "wpo", "odpo", "tdpo")
 
 
 def measure_objectives(rounds: int) -> None:
-    """A step of the probe's own trainer with each objective, in turn on one model, against DPO's."""
+    """A step with each objective, in turn on one model, against DPO's: of the probe's own trainer, and inside TRL's."""
     rows = []
     for shape in (Shape(64, 32, 8_000), Shape(64, 32, 2_000, 512)):
         model = llama(shape)
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True)
         pairs = [replace(pair, scores=(2.0, 1.0)) for pair in encoded_pairs(shape)]
-        steps = {name: trained(name, model, optimizer, pairs) for name in TOKEN_LEVEL}
-        spent = seconds(steps, rounds)
-        rows.append(
-            [
-                f"{shape}, width {shape.width}",
-                spent["dpo"][1],
-                *(spent[name][1] / spent["dpo"][1] for name in TOKEN_LEVEL[1:]),
-            ]
-        )
+        for trainer, steps in (
+            ("the probe's", {name: trained(name, model, optimizer, pairs) for name in TOKEN_LEVEL}),
+            ("TRL's", {name: trained_by_trl(name, shape) for name in TOKEN_LEVEL}),
+        ):
+            spent = seconds(steps, rounds)
+            ratios = (spent[name][1] / spent["dpo"][1] for name in TOKEN_LEVEL[1:])
+            rows.append([f"{shape}, width {shape.width}", trainer, spent["dpo"][1], *ratios])
     header = [
         "prompt, response, vocabulary",
+        "trainer",
         "dpo, processor s",
         *(f"{name} / dpo" for name in TOKEN_LEVEL[1:]),
     ]
     table("Objectives that need more than two sums", header, rows)
+
+
+def trained_by_trl(name: str, shape: Shape) -> Callable[[], None]:
+    """A whole step of TRL's `DPOTrainer` with this objective; the reference is run at every step."""
+    from trl import DPOConfig
+
+    from rewardshape.integrations.trl import shaped
+
+    settings, data = _of_trl(shape)
+    model, reference = llama(shape), llama(shape)
+    trainer = shaped(objective(name))(model, reference, args=DPOConfig(**settings), **data)
+    batch = next(iter(trainer.get_train_dataloader()))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True)
+    model.train()
+
+    def step() -> None:
+        trainer.compute_loss(model, dict(batch)).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
 
 
 def trained(
