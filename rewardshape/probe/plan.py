@@ -37,7 +37,9 @@ from rewardshape.probe.measure.probe_set import TOKENS_PER_BATCH, group_by_token
 from rewardshape.probe.order import LOOKED_AT, TrainingOrder
 from rewardshape.probe.policy import DTYPES, TORCHAO, made_ready
 from rewardshape.probe.room import at_most, device_memory, process_memory
+from rewardshape.probe.samples import sampled
 from rewardshape.probe.training import training_arguments
+from rewardshape.theory import MovingReference
 
 DEPTHS = (2, 4)  # layers gone through in place of a deeper model's; even, for layers that alternate
 SURELY = 0.25  # share of the memory below which a bound needs no closer look, and a plan no alternatives
@@ -68,6 +70,9 @@ class Memory:
         Numbers, not bytes.
     weights, gradients, optimizer : int
         Whole: all gradients, the state after the first step.
+    reference : int
+        What is kept of the untouched model: a copy to sample from, one that follows the policy (`MovingReference`), the
+        output projection (an objective that compares whole predictions).
     saved : int
         Activations kept for the backward pass, at the end of the forward pass.
     activations : int
@@ -87,6 +92,7 @@ class Memory:
     weights: int
     gradients: int
     optimizer: int
+    reference: int
     saved: int
     activations: int
     gradients_then: int
@@ -98,7 +104,7 @@ class Memory:
     def peak(self) -> int:
         """The most that is alive at once: in the backward pass, in the update, or measuring."""
         step = max(self.gradients_then + self.activations, self.measuring) + self.log_probs
-        return self.process + self.weights + self.optimizer + max(step, self.gradients)
+        return self.process + self.weights + self.optimizer + self.reference + max(step, self.gradients)
 
 
 def memory(
@@ -160,6 +166,7 @@ def _rehearse(
         "weights": sum(bytes_of.values()),
         "gradients": sum(map(_bytes, trainable)),
         "optimizer": _optimizer_state(model, run),
+        "reference": _kept_of_reference(model, run),
     }
     try:
         with FakeTensorMode(allow_non_fake_inputs=True):
@@ -277,6 +284,15 @@ def _optimizer_state(model: Any, run: PlannedRun) -> int:
     )
 
 
+def _kept_of_reference(model: Any, run: PlannedRun) -> int:
+    """Bytes of the device that hold the untouched model beside the policy."""
+    copies = isinstance(run.objective, MovingReference) + (sampled(run) and not run.settings.model.lora_rank)
+    head = model.get_output_embeddings() if "position_kl" in run.objective.needs else None
+    return copies * sum(map(_bytes, model.parameters())) + (
+        sum(map(_bytes, head.parameters())) if head else 0
+    )
+
+
 def _bytes(tensor: torch.Tensor) -> int:
     """Of a tensor, or of all that a quantised one is made of."""
     if hasattr(tensor, "__tensor_flatten__"):
@@ -373,7 +389,7 @@ def text(
     model, decided = run.settings.model, run.decided
     asked = found["as asked"]
     device, total = device_memory()
-    names = ("process", "weights", "gradients", "optimizer", "activations", "log_probs", "peak")
+    names = ("process", "weights", "gradients", "optimizer", "reference", "activations", "log_probs", "peak")
     lines = [
         f"{asked.parameters:,} parameters, {asked.trainable:,} of them trained",
         f"{counted(run.settings.training.steps, 'step')} of {counted(decided.batch_size, 'pair')} on "
@@ -398,8 +414,6 @@ def text(
         f"{device}, {total / GB:.1f} GB: "
         + (_suited(suited) if suited else "nothing fits; fewer --micro-batch-size, shorter texts"),
     ]
-    if run.settings.probing.sample_every and not model.lora_rank:
-        lines.append(f"--sample-every keeps a second copy of the weights: {asked.weights / GB:.3f} GB more")
     return "\n".join(lines)
 
 

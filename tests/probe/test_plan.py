@@ -16,6 +16,8 @@ from rewardshape.probe.grid import ModelFacts, PlannedRun, plan_run
 from rewardshape.probe.measure.logprobs import SharedPrefixReader
 from rewardshape.probe.plan import Memory, fits, memory
 from rewardshape.probe.policy import DTYPES, made_ready
+from rewardshape.probe.reference import FollowingReference, reference_tokens, untouched_model
+from rewardshape.probe.samples import sampled
 from rewardshape.probe.settings import Settings
 
 CONFIG = LlamaConfig(
@@ -132,6 +134,40 @@ def test_the_peak_of_a_real_step_within_ten_percent(name, tmp_path):
         peak = max(peak, alive)
     plan = planned(name)
     assert plan.activations + plan.gradients_then == pytest.approx(peak, rel=0.10)
+
+
+@pytest.mark.parametrize(
+    ("changes", "copies"), [({}, 0), ({"sample_every": 5}, 1), ({"objective": "tr_dpo"}, 1)]
+)
+def test_whole_copies_of_the_untouched_model_are_exact(changes, copies):
+    run = run_of("float32", **changes)
+    policy = real_policy("float32")
+    kept = []
+    if sampled(run):
+        with untouched_model(policy, adapters=False)(policy) as copy:
+            kept.append(copy)
+    if run.objective.name == "tr_dpo":
+        kept.append(FollowingReference(policy, run.objective).model)
+    assert len(kept) == copies
+    bytes_kept = sum(
+        weight.numel() * weight.element_size() for model in kept for weight in model.parameters()
+    )
+    assert memory(CONFIG, run, some_pairs(4), some_pairs(3), "cpu").reference == bytes_kept
+
+
+def test_the_projection_kept_for_whole_predictions_is_exact():
+    policy, reader = real_policy("float32"), SharedPrefixReader()
+    kept = reference_tokens(
+        some_pairs(2),
+        reader,
+        torch.device("cpu"),
+        lambda batch: reader.logps(policy, batch),
+        policy,
+        predictions=True,
+    )
+    found = memory(CONFIG, run_of("float32", objective="tdpo"), some_pairs(4), some_pairs(3), "cpu")
+    assert kept.head is not None
+    assert found.reference == kept.head.weight.numel() * 4
 
 
 def test_the_published_7b_configuration_needs_what_is_known_of_it():
