@@ -33,10 +33,7 @@ def steps_of(rows: Rows, run: NDArray[np.int64]) -> tuple[Floats, Counts]:
     if np.isnan(steps).all():
         steps = _of_bars(rows, run, trains, epochs)
     for counter in (examples, epochs):
-        known = (steps > 0) & (counter > 0)
-        if known.any():
-            rate = float(np.median(steps[known] / counter[known]))
-            steps = np.where(np.isnan(steps), np.round(counter * rate), steps)
+        steps = np.where(np.isnan(steps), _at_rate(counter, steps, counter), steps)
     if np.isfinite(steps).mean() >= _MOST_STEPS:
         return _filled(steps), "step"
     if np.isfinite(examples).all():
@@ -81,11 +78,17 @@ def _of_bars(rows: Rows, run: NDArray[np.int64], trains: NDArray[np.bool_], epoc
     if np.isfinite(steps[trains]).sum() >= _MOST_BARS * trains.sum():
         return steps
     before = np.concatenate([[math.nan], epochs[:-1]])
-    known = np.isfinite(steps) & (before > 0)
+    return np.where(epochs > 0, _at_rate(epochs, steps, before), math.nan)
+
+
+def _at_rate(counter: Floats, steps: Floats, at: Floats) -> Floats:
+    """The steps that a counter stands for, at the middle rate of the known steps; NaN where it tells none."""
+    known = (steps > 0) & (at > 0)
     if not known.any():
-        return np.full(len(run), math.nan)
-    rate = float(np.median(steps[known] / before[known]))
-    return np.where(epochs > 0, np.round(epochs * rate), math.nan)
+        return np.full(len(counter), math.nan)
+    with np.errstate(over="ignore", invalid="ignore"):  # an epoch of 1e-320
+        found = np.round(counter * np.median(steps[known] / at[known]))
+    return np.where(np.isfinite(found), found, math.nan)
 
 
 def _training_total(totals: NDArray[np.int64], trains: NDArray[np.bool_]) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from rewardshape.logs import read_logs
@@ -93,3 +94,16 @@ def test_steps_that_begin_again_with_each_epoch_are_counted_on(tmp_path):
     assert list(read(tmp_path, "\n".join(lines)).split("train").index) == list(range(0, 120, 10))
     lines = [f"Epoch {e} | Step {k} | loss 0.6{k} | margin 0.{e}{k}" for e in (1, 2) for k in (5, 10, 15)]
     assert list(read(tmp_path, "\n".join(lines)).split("train").index) == [5, 10, 15, 20, 25, 30]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{'loss': 0.6, 'rewards/chosen': -0.1, 'epoch': 1e-320, 'step': 1.0}",
+        "{'loss': 0.6, 'rewards/chosen': -0.1, 'epoch': 1e-320}\n1%|#| 1/9 [00:01<00:02, 1it/s]\n"
+        "{'loss': 0.6, 'rewards/chosen': -0.1}",
+    ],
+)
+def test_an_epoch_of_next_to_nothing_tells_no_rate(tmp_path, text):
+    assert np.isfinite(read(tmp_path, text).split("train").index).all()
