@@ -118,10 +118,11 @@ def show(trace: Trace, compared: list[pd.DataFrame], settings: Settings) -> None
     after = f"after {counted(steps, 'step')}: change since step 0 on {counted(pairs, 'probe pair')}"
     print(f"{after}, 95 % intervals over prompts\n")
     print(text_table(summary, "run"))
-    for line in [*diverged(trace), *_answers(summary), *_carried(summary)]:
+    for line in [*diverged(trace), *_answers(summary), *_apart(summary)]:
         print(line)
+    lost = set(summary.loc[summary["apart"].notna(), "setting"])
     for rows in compared:
-        beside = rows[rows["run"].isin(summary.loc[summary["carried"].isna(), "run"])]
+        beside = rows[~rows["setting"].isin(lost)]
         if {baseline_setting(trace)} < set(beside["setting"]):
             for line in along(settings_along(beside), trace):
                 print(line)
@@ -142,11 +143,11 @@ def _answers(summary: pd.DataFrame) -> list[str]:
     ]
 
 
-def _carried(summary: pd.DataFrame) -> list[str]:
-    """The runs that single pairs or batches carry, which are not set beside the others by their means."""
-    rows = summary[summary["carried"].notna()]
+def _apart(summary: pd.DataFrame) -> list[str]:
+    """The runs that are not set beside the others by their means, and why."""
+    rows = summary[summary["apart"].notna()]
     apart = ", and not set beside the others" if len(summary) > 1 else ""
-    return [f"{row['run']}: {row['carried']}{apart}" for row in rows.to_dict("records")]
+    return [f"{row['run']}: {row['apart']}{apart}" for row in rows.to_dict("records")]
 
 
 def what_if_lines(tried: pd.DataFrame) -> list[str]:
@@ -223,8 +224,8 @@ def ends(trace: Trace) -> pd.DataFrame:
     summary["word"] = [str(verdict.word) for verdict in mine]
     summary["onset"] = [verdict.onset_step for verdict in mine]
     summary["answers"] = [verdict.answers for verdict in mine]
-    carried = [verdict.evidence.learning.carried for verdict in mine]
-    summary["carried"] = [None if what is None else str(what) for what in carried]
+    lost = not_compared(verdicts)
+    summary["apart"] = [lost.get(run) for run in summary["run"]]
     for verdict, row in zip(mine, summary.index, strict=True):
         if verdict.interval is not None:
             summary.loc[row, ["chosen_change_low", "chosen_change_high"]] = verdict.interval

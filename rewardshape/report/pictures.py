@@ -174,6 +174,8 @@ def _along(tables: Tables, drawer: Drawer) -> Iterator[Chart]:
             f"At equal {what}: how far the chosen responses of each setting stand above those of {base}, pair by pair, "
             "each setting to where it got."
         )
+        for setting, why in tables.left_out.items():
+            caption += f" {tables.setting_labels[setting]} is left out: {why}."
         paired = settings["difference_low" if "difference" in settings else "chosen_change_low"]
         if paired.notna().any():
             caption += f" Band: 95 % interval over {f'{seeds} seeds' if seeds > 1 else 'prompts'}."

@@ -106,19 +106,25 @@ class Tables:
 
     def along(self, axis: Axis) -> pd.DataFrame | None:
         """The settings of a sweep along margin or KL, set against one of them; None where that cannot be."""
+        baseline = baseline_setting(self.trace)
         try:
-            rows = compare_along(self.trace, axis, baseline=baseline_setting(self.trace))
+            rows = compare_along(self.trace, axis, baseline=baseline)
         except InputError:  # no samples, or probe sets that cannot be paired
             return None
-        return settings_along(rows)
+        rows = rows[~rows["setting"].isin(list(self.left_out))]
+        return settings_along(rows) if {baseline} < set(rows["setting"]) else None
+
+    @cached_property
+    def left_out(self) -> dict[str, str]:
+        """The settings that are not set beside the others, and why."""
+        lost = not_compared(self.verdicts)
+        return {run.setting: lost[run.name] for run in self.trace.runs if run.name in lost}
 
     @cached_property
     def contrast(self) -> Contrast | str:
         """The best setting against the worst at equal margin, or why they cannot be compared."""
         gains = self.margins.groupby("run")["logp_margin"].agg(lambda gap: float((gap - gap.iloc[0]).max()))
-        lost = not_compared(self.verdicts)
-        excluded = {run.setting: lost[run.name] for run in self.trace.runs if run.name in lost}
-        return contrast(self.trace, {str(run): float(gain) for run, gain in gains.items()}, excluded)
+        return contrast(self.trace, {str(run): float(gain) for run, gain in gains.items()}, self.left_out)
 
 
 def not_compared(verdicts: Mapping[str, Verdict]) -> dict[str, str]:

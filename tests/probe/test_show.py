@@ -146,7 +146,7 @@ def test_a_run_carried_by_one_pair_is_named_and_not_set_beside_the_others(write_
     trace = read_trace(tmp_path)
     show(trace, list(comparisons(trace)), Settings())
     said = capsys.readouterr().out
-    assert "alpha=1: carried by single pairs (pair pairs.jsonl:1 owns" in said
+    assert "alpha=1: it is carried by single pairs (pair pairs.jsonl:1 owns" in said
     assert "and not set beside the others" in said
     compared = said[said.index("chosen above that of") :]
     assert "α = 0.25" in compared
