@@ -191,7 +191,7 @@ def test_the_fall_is_drawn_from_its_curve():
     lines = {line.get_label(): line for line in ax.lines}
     np.testing.assert_array_equal(lines["chosen"].get_ydata(), curve["chosen"])
     np.testing.assert_array_equal(lines["rejected"].get_ydata(), curve["rejected"])
-    assert lines["fall begins: step 2"].get_xdata() == [2, 2]
+    assert lines["fall begun by step 2"].get_xdata() == [2, 2]
     assert ax.get_ylabel() == "above the reference (nats)"
 
 

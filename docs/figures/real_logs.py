@@ -15,24 +15,26 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from rewardshape.logs import read_logs
+from rewardshape.plotting.axes import step_axis
 from rewardshape.plotting.diagnosis import plot_fall, plot_progress
-from rewardshape.plotting.style import NEUTRAL, style
+from rewardshape.plotting.style import BOTH_COLUMNS, NEUTRAL, looks, style
 from rewardshape.verdict import Verdict, judge
 
 HERE = Path(__file__).parent
-SIZE = (8.0, 2.8)
+PANELS_SIZE = (BOTH_COLUMNS, 2.4)
+DPI = 220  # twice what a page shows
 INK = "black"  # what belongs to neither response
 
 
 def main(logs: Path, folder: Path = HERE) -> list[Path]:
     """Draw every figure into a folder, this one if none is given."""
     written = []
-    for draw in (chosen_falls, perfect_accuracy, too_little_and_too_much, nothing_moves, units_differ):
+    for draw, panels in PANELS.items():
         with style():
-            figure, axes = plt.subplots(1, 2, figsize=SIZE, layout="constrained")
+            figure, axes = plt.subplots(1, panels, figsize=PANELS_SIZE)
             draw(logs, axes)
             written.append(folder / f"{draw.__name__.replace('_', '-')}.png")
-            figure.savefig(written[-1], dpi=110)
+            figure.savefig(written[-1], dpi=DPI)
             plt.close(figure)
     return written
 
@@ -62,7 +64,7 @@ def perfect_accuracy(logs: Path, axes: Sequence[Axes]) -> None:
     axes[1].plot(rows.index, rows["accuracy"], marker=".", color=INK, label="accuracy")
     axes[1].plot(rows.index, left, marker=".", color=NEUTRAL, label="gradient left: 1 − e$^{-loss}$")
     axes[1].set(xlabel="step", ylabel="share", ylim=(0, 1.05))
-    axes[1].legend(fontsize="x-small")
+    axes[1].legend(loc="center right")
 
 
 def too_little_and_too_much(logs: Path, axes: Sequence[Axes]) -> None:
@@ -75,17 +77,24 @@ def too_little_and_too_much(logs: Path, axes: Sequence[Axes]) -> None:
 
 
 def nothing_moves(logs: Path, axes: Sequence[Axes]) -> None:
+    """The loss with ln 2, the accuracy with one half, the gradient norm: each on a scale of its own."""
     [log] = read_logs(logs / "reference-dpo-stdout-excerpt.log")
     rows = log.split("train")
-    axes[0].plot(rows.index, rows["loss"], marker=".", color=INK, label="loss")
-    axes[0].axhline(math.log(2), color=NEUTRAL, linestyle=":", label="ln 2")
-    axes[0].plot(rows.index, rows["grad_norm"], marker=".", color=NEUTRAL, label="gradient norm")
-    axes[0].set(xlabel=log.counts, title="reference DPO code, an excerpt")
-    axes[1].plot(rows.index, rows["accuracy"], marker=".", color=INK, label="accuracy")
-    axes[1].plot(rows.index, rows["margin"], marker=".", color=NEUTRAL, label="margin")
-    axes[1].set(xlabel=log.counts, ylim=(-0.1, 1))
-    for ax in axes:
-        ax.legend(fontsize="x-small")
+    shown = {
+        "loss": ("loss", math.log(2), "ln 2"),
+        "accuracy": ("accuracy", 0.5, "½"),
+        "grad_norm": ("gradient norm", 0, "0"),
+    }
+    for ax, (name, (label, still, said)) in zip(axes, shown.items(), strict=True):
+        ax.plot(rows.index, rows[name], marker=".", color=INK)
+        ax.axhline(still, color=NEUTRAL, linestyle=":", label=said)
+        ax.set_ylabel(label)
+        step_axis(ax, log.counts)
+        ax.legend(loc="upper right")
+    axes[0].set_title("reference DPO code, an excerpt")
+    axes[0].set_ylim(0.5, 0.9)
+    axes[1].set_ylim(0, 1)
+    axes[2].set_ylim(-0.1, 1)
 
 
 def units_differ(logs: Path, axes: Sequence[Axes]) -> None:
@@ -98,13 +107,22 @@ def units_differ(logs: Path, axes: Sequence[Axes]) -> None:
     )
     axes[0].plot(margins, np.logaddexp(0, -0.1 * margins), color=NEUTRAL, label="times β = 0.1")
     axes[0].set(xlabel="margin, as logged", ylabel="loss", title="GPT-2 355M, DPO by hand")
-    for log in read_logs(logs / "four-loss-types-mistral7b.readme-table.md"):
+    losses = read_logs(logs / "four-loss-types-mistral7b.readme-table.md")
+    for log, look in zip(losses, looks(len(losses)), strict=True):
         rows = log.split("eval")
-        axes[1].plot(rows.index, rows["logp_chosen"], marker=".", label=log.part)
+        axes[1].plot(rows.index, rows["logp_chosen"], **look, label=log.part)
     axes[1].set(xlabel=log.counts, ylabel="logps/chosen, as logged", title="four losses, one table")
-    for ax in axes:
-        ax.legend(fontsize="x-small")
+    axes[0].legend(loc="best")
+    axes[1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
 
+
+PANELS = {
+    chosen_falls: 2,
+    perfect_accuracy: 2,
+    too_little_and_too_much: 2,
+    nothing_moves: 3,
+    units_differ: 2,
+}
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))

@@ -31,7 +31,7 @@ from rewardshape.analysis.overoptimization import best_of_n_curve, fitted_curves
 from rewardshape.analysis.samples import kl_curve, samples_of
 from rewardshape.analysis.what_if import what_if_beside
 from rewardshape.errors import InputError
-from rewardshape.figures.picture import Picture, one_run, varied_values
+from rewardshape.figures.picture import Picture, one_run, varied_values, with_ends
 from rewardshape.plotting import cause, displacement, distributions, overoptimization, sweep, what_if
 from rewardshape.plotting.style import (
     BOTH_COLUMNS,
@@ -69,7 +69,9 @@ def _along_margin(trace: Trace) -> pd.DataFrame:
 
 
 def _above_baseline(runs: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    return sweep.plot_along(settings_along(runs), ax)
+    settings = settings_along(runs)
+    lost = runs.groupby("setting", observed=True)["diverged"].all()
+    return sweep.plot_along(settings.assign(diverged=settings["setting"].map(lost).astype(bool)), ax)
 
 
 def _predicted(trace: Trace) -> Figure:
@@ -102,7 +104,8 @@ def _gold(trace: Trace) -> Figure:
 
 def _gold_sweep(trace: Trace) -> Figure:
     figure, ax = plt.subplots()
-    overoptimization.plot_gold_sweep(gold_curve(trace), fitted_curves(turning_points(trace)), ax)
+    curves = with_ends(gold_curve(trace), trace)
+    overoptimization.plot_gold_sweep(curves, fitted_curves(turning_points(trace)), ax)
     return figure
 
 
@@ -116,7 +119,7 @@ def _distributions(trace: Trace) -> Figure:
 
 def _quantiles(trace: Trace) -> Figure:
     figure, axes = plt.subplots(1, 2, figsize=(BOTH_COLUMNS, 2.4))
-    levels = pair_levels(trace)
+    levels = with_ends(pair_levels(trace), trace)
     for ax, value in zip(axes, ("chosen", "margin"), strict=True):
         distributions.plot_quantiles(levels, ax, value=value)
     return figure
@@ -133,8 +136,8 @@ def _grid(trace: Trace) -> Figure:
 
 def _kl(trace: Trace) -> Figure:
     figure, axes = plt.subplots(1, 2, figsize=(BOTH_COLUMNS, 2.5))
-    distributions.plot_win_rate(win_rates(trace), axes[0])
-    distributions.plot_kl(kl_curve(trace), axes[1])
+    distributions.plot_win_rate(with_ends(win_rates(trace), trace), axes[0])
+    distributions.plot_kl(with_ends(kl_curve(trace), trace), axes[1])
     return figure
 
 
@@ -312,7 +315,7 @@ PICTURES = {
         "Where the probability went that moved at the positions of the chosen responses, over the steps, means over "
         "pairs: to the response's own tokens where they gained, the end token, the other response's token where the "
         "two part, the token that the untouched model would have taken (greedy), the ten nearest by output embedding, "
-        "or the rest.",
+        "or the rest. Bars: 95 % over prompts.",
         several=False,
         table="destination",
         panel=(destination_curve, cause.plot_destination),

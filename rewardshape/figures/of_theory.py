@@ -54,7 +54,7 @@ def _gradient_magnitude() -> Figure:
 
 
 def _phase_portrait() -> Figure:
-    figure, axes = plt.subplots(1, 3, figsize=(BOTH_COLUMNS, 2.7), sharey=True)
+    figure, axes = plt.subplots(1, 3, figsize=(BOTH_COLUMNS, 2.9), sharey=True)
     portrait = tables.phase_portrait()
     for ax, alpha in zip(axes, (-1.0, 0.0, 1.0), strict=True):
         theory.plot_phase_portrait(portrait, ax, alpha=alpha)

@@ -49,7 +49,7 @@ class Picture:
         assert self.panel is not None
         table_of, plot = self.panel
         figure, ax = plt.subplots(figsize=self.size)
-        plot(table_of(trace), ax)
+        plot(with_ends(table_of(trace), trace), ax)
         return figure
 
     def check(self, trace: Trace) -> None:
@@ -76,11 +76,23 @@ class Picture:
             if value is not None and value not in known:
                 raise InputError(f"{name} {value!r}: the runs differ in {', '.join(known) or 'nothing'}")
         table_of, plot = self.panel
-        table = table_of(trace)
+        table = with_ends(table_of(trace), trace)
         more = [value for value in by.values() if value is not None and value not in table]
         table = table.merge(settings_table(trace)[["run", *more]], on="run")
         axes = facets(plot, table, hue=by.get("hue"), col=by.get("col"), row=by.get("row"))
         return axes[0].get_figure(root=True)  # type: ignore[return-value]
+
+
+def with_ends(table: pd.DataFrame, trace: Trace) -> pd.DataFrame:
+    """A table of runs, or of settings, with the column ``diverged``, by which plot functions mark those that did."""
+    key = next((name for name in ("run", "setting") if name in table), None)
+    if key is None or "diverged" in table:
+        return table
+    ends: dict[str, bool] = {}
+    for run in trace.runs:
+        name = run.name if key == "run" else run.setting
+        ends[name] = run.diverged and ends.get(name, True)
+    return table.assign(diverged=table[key].map(ends).astype(bool))
 
 
 def one_run(trace: Trace) -> Trace:

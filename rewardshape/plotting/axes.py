@@ -156,6 +156,7 @@ def label_ends(ax: Axes) -> None:
                 arrowprops=leader,
                 annotation_clip=False,
                 label=NAME,
+                zorder=1,  # behind what it passes
             )
 
 

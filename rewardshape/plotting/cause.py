@@ -14,7 +14,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 
 from rewardshape.errors import InputError
 from rewardshape.numbers import number, shortest
-from rewardshape.plotting.axes import axis, require_one_run, step_axis, styled, zero_line
+from rewardshape.plotting.axes import axis, label_ends, require_one_run, step_axis, styled, zero_line
 from rewardshape.plotting.style import CHOSEN, GOLD, NEUTRAL, OTHERS, PROXY, RESPONSE_COLORS, looks, plain
 from rewardshape.plotting.sweep import plot_lines
 
@@ -278,10 +278,12 @@ def plot_destination(curve: pd.DataFrame, ax: Axes | None = None, *, response: s
     for group, look in zip(groups, looks(len(groups)), strict=True):
         line = rows[rows["group"] == group]
         ax.plot(line["step"], line["mass"], label=plain(str(group)), **{**look, "markersize": 2.5})
+        bars = line["step"], line["mass_low"], line["mass_high"]
+        ax.vlines(*bars, color=look["color"], linewidth=0.7, clip_on=False)
     zero_line(ax)
     step_axis(ax)
     ax.set_ylabel(f"probability gained at the positions\nof {response} (tokens per response)")
-    ax.legend(loc="best")
+    label_ends(ax)
     return ax
 
 

@@ -57,7 +57,8 @@ def plot_fall(
         label="chosen (windowed)" if smoothed else "chosen",
     )  # fmt: skip
     if onset is not None:
-        ax.axvline(onset, color=CHOSEN, linestyle=":", linewidth=1, label=f"fall begins: {steps} {onset:g}")
+        begun = f"{onset:.0f}" if onset >= 100 else f"{onset:.3g}"
+        ax.axvline(onset, color=CHOSEN, linestyle=":", linewidth=1, label=f"fall begun by {steps} {begun}")
     ax.set_ylabel(f"above {baseline} ({unit})")
     step_axis(ax, steps)
     ax.legend(fontsize="x-small", frameon=True, framealpha=0.8, edgecolor="none")

@@ -8,7 +8,16 @@ from matplotlib.axes import Axes
 from scipy import stats
 
 from rewardshape.numbers import number
-from rewardshape.plotting.axes import axis, percent_axis, require_one_run, step_axis, styled, zero_line
+from rewardshape.plotting.axes import (
+    axis,
+    has_diverged,
+    mark_end,
+    percent_axis,
+    require_one_run,
+    step_axis,
+    styled,
+    zero_line,
+)
 from rewardshape.plotting.overoptimization import DISTANCE_LABEL
 from rewardshape.plotting.settings import by_setting, settings_axis
 from rewardshape.plotting.style import FAINT, NEUTRAL, RESPONSE_COLORS, plain
@@ -31,7 +40,7 @@ def plot_ecdf(levels: pd.DataFrame, ax: Axes | None = None) -> Axes:
     for response, color in RESPONSE_COLORS.items():
         for moment, (dashes, width) in MOMENTS.items():
             values = np.sort(levels.loc[levels["moment"] == moment, response].to_numpy(float))
-            share = np.arange(1, len(values) + 1) / len(values)
+            values, share = np.r_[values[0], values], np.arange(len(values) + 1) / len(values)
             label = f"{response}, {moment}"
             ax.step(values, share, where="post", color=color, linestyle=dashes, linewidth=width, label=label)
     ax.set(xlabel="log-prob of a response (nats per token)", ylabel="share of pairs below")
@@ -217,7 +226,9 @@ def plot_cosine(cosine: pd.DataFrame, ax: Axes | None = None) -> Axes:
         ax.fill_between(
             quartiles.index, quartiles[0.25], quartiles[0.75], color=setting.color, alpha=0.12, linewidth=0
         )
-    ax.set(ylabel="cosine of the two gradients", ylim=(-1.02, 1.02))
+        if has_diverged(setting.rows):
+            mark_end(ax, quartiles.index.to_series(), quartiles[0.5], setting.color)
+    ax.set_ylabel("cosine of the two gradients")
     step_axis(ax)
     name_lines(ax)
     return ax

@@ -6,6 +6,7 @@ saves nor shows.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from matplotlib.lines import Line2D
 
 from rewardshape.plotting.axes import axis, styled
 from rewardshape.plotting.settings import by_setting
-from rewardshape.plotting.style import GOLD, NEUTRAL, PROXY
+from rewardshape.plotting.style import GOLD, MARKERS, NEUTRAL, PROXY
 
 DISTANCE_LABEL = "√KL to the reference (nats$^{1/2}$ per response)"
 FORM_LABELS = {"best_of_n": "fit $d(a - bd)$", "policy_gradient": r"fit $d(a - b\,\ln d)$"}
@@ -108,11 +109,12 @@ def plot_gold_sweep(curves: pd.DataFrame, fitted: pd.DataFrame | None = None, ax
     """
     ax = axis(ax)
     forms: dict[str, None] = {}
-    for setting in by_setting(curves.sort_values("step")):
+    settings = by_setting(curves.sort_values("step"))
+    for setting, marker in zip(settings, itertools.cycle(MARKERS), strict=False):
         color = setting.color
         for number, (run, curve) in enumerate(setting.rows.groupby("run", sort=False)):
             label = setting.label if number == 0 else None
-            ax.plot(curve["sqrt_kl"], curve["gold"], "o", color=color, markersize=2.5, label=label)
+            ax.plot(curve["sqrt_kl"], curve["gold"], marker, color=color, markersize=2.5, label=label)
             ax.vlines(
                 curve["sqrt_kl"], curve["gold_low"], curve["gold_high"], color=color, linewidth=0.5, alpha=0.6
             )

@@ -145,7 +145,8 @@ def plot_along(settings: pd.DataFrame, ax: Axes | None = None) -> Axes:
     Parameters
     ----------
     settings : DataFrame
-        As `settings_along` returns it; without differences the changes since step 0 are drawn.
+        As `settings_along` returns it; without differences the changes since step 0 are drawn. A column
+        ``diverged`` marks settings whose runs all ended so.
     """
     ax = axis(ax)
     paired = "difference" in settings and bool(settings["difference"].notna().any())
@@ -155,6 +156,8 @@ def plot_along(settings: pd.DataFrame, ax: Axes | None = None) -> Axes:
         ax.plot(rows["value"], rows[value], color=setting.color, label=setting.label)
         low, high = rows[f"{value}_low"], rows[f"{value}_high"]
         ax.fill_between(rows["value"], low, high, color=setting.color, alpha=0.2, linewidth=0)
+        if has_diverged(rows):
+            mark_end(ax, rows["value"], rows[value], setting.color)
     zero_line(ax)
     ax.set_xlabel(ALONG[settings["axis"].iloc[0]])
     ax.set_ylabel(f"chosen {'above the baseline' if paired else 'since step 0'}\n(nats per token)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 import numpy as np
@@ -200,7 +201,7 @@ def plot_zoo(
     here = curves[curves.middle == middle]
     groups = _coinciding(here, value)
     for (names, line), look in zip(groups, looks(len(groups)), strict=True):
-        label = ", ".join(TITLES.get(name, name) for name in names)
+        label = textwrap.fill(", ".join(TITLES.get(name, name) for name in names), LEGEND_WIDTH)
         heights = _broken(line[value].to_numpy(float), value == "ratio")
         ax.plot(
             line.gap, heights, linestyle=look["linestyle"], color=look["color"], label=label,
@@ -216,11 +217,10 @@ def plot_zoo(
         ax.set_ylim(1e-2, 1e2)
         if overlap is not None:
             ax.axhline(overlap, color="black", linewidth=0.8, linestyle=(0, (2, 2)))
-            said = f"b/a = {shortest(overlap)}: below, this pair's chosen response falls"
+            said = f"b/a = {shortest(overlap)}:\nbelow, chosen falls"
             ax.annotate(
-                said, (-6, overlap), xytext=(0, -10), textcoords="offset points", fontsize="x-small",
-                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.85},
-            )  # fmt: skip
+                said, (-6, overlap), xytext=(0, -2), textcoords="offset points", fontsize="x-small", va="top"
+            )
     else:
         ax.set_ylim(-1.5, 4)
     ax.axvline(0, color=NEUTRAL, linewidth=0.6, linestyle=":", zorder=0)
@@ -237,6 +237,7 @@ TITLES = {
     "gpo_exponential": "GPO (exponential)", "exo": "EXO", "apo_zero": "APO-zero", "kto": "KTO", "nca": "NCA",
     "sppo": "SPPO", "dpop": "DPOP", "bco": "BCO",
 }  # fmt: skip
+LEGEND_WIDTH = 26  # letters
 JUMP = 0.25  # in log₁₀, between neighbouring points: a step of the ratio, not a slope
 
 

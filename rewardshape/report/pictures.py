@@ -21,6 +21,7 @@ from rewardshape.analysis.overoptimization import fitted_curves, gold_curve, tur
 from rewardshape.analysis.samples import has_gold, kl_curve
 from rewardshape.analysis.what_if import what_if_beside
 from rewardshape.errors import InputError
+from rewardshape.figures.picture import with_ends
 from rewardshape.numbers import interval, signed
 from rewardshape.plotting import cause, displacement, distributions, overoptimization, sweep, what_if
 from rewardshape.plotting.style import RESPONSE_COLORS
@@ -81,7 +82,7 @@ def _tried(tables: Tables, drawer: Drawer) -> Iterator[Chart]:
         f"that both runs reach. Dots: against the run as it is.{matched} Bars: 95 % over prompts and seeds, for all "
         "marks together.",
         "still",
-        height=0.9 + what_if.HEIGHT * rows["intervention"].nunique(),
+        height=1.1 + what_if.HEIGHT * rows["intervention"].nunique(),
     )
 
 
@@ -179,7 +180,8 @@ def _along(tables: Tables, drawer: Drawer) -> Iterator[Chart]:
         paired = settings["difference_low" if "difference" in settings else "chosen_change_low"]
         if paired.notna().any():
             caption += f" Band: 95 % interval over {f'{seeds} seeds' if seeds > 1 else 'prompts'}."
-        yield _named(drawer.draw(partial(sweep.plot_along, settings), caption, "path"), f"at equal {what}")
+        marked = with_ends(settings, tables.trace)
+        yield _named(drawer.draw(partial(sweep.plot_along, marked), caption, "path"), f"at equal {what}")
 
 
 def _has_bands(curve: pd.DataFrame) -> bool:
@@ -235,14 +237,14 @@ def _samples(tables: Tables, drawer: Drawer) -> Iterator[Chart]:
     trace = tables.trace
     if trace.samples.empty or not {"logp_sum", "ref_logp_sum"} <= set(trace.samples):
         return
-    kl = kl_curve(trace)
+    kl = with_ends(kl_curve(trace), trace)
     if kl["step"].nunique() > 1:
         caption = "KL to the reference, from the sampled responses. Band: ± 2 standard errors."
         yield _named(drawer.draw(lambda ax: distributions.plot_kl(kl, ax), caption), "KL")
     if not has_gold(trace.samples):
         return
     with contextlib.suppress(InputError):
-        curve = gold_curve(trace)
+        curve = with_ends(gold_curve(trace), trace)
         fitted = None
         with contextlib.suppress(InputError):  # too few steps for a fit
             fitted = fitted_curves(turning_points(trace))
@@ -267,12 +269,13 @@ def _samples(tables: Tables, drawer: Drawer) -> Iterator[Chart]:
 
 def _front(tables: Tables, drawer: Drawer) -> Chart:
     """What the distance from the reference buys, and which step half of the prompts would choose."""
-    rates = win_rates(tables.trace)
+    rates = with_ends(win_rates(tables.trace), tables.trace)
+    line = "Line: the front, the most that any step wins at no more KL." if rates["win_rate"].max() > 0.5 else ""
     chart = drawer.draw(
         partial(distributions.plot_win_rate, rates),
         "What the distance from the reference buys: win rate against step 0, by gold, over √KL. Bars: 95 % over "
-        "prompts. Line: the front, the most that any step wins at no more KL. Ring: the last step. Diamond: the step "
-        f"that half of the prompts would choose by gold. {_judged_apart(tables)}",
+        f"prompts. {line or 'No step wins more than half.'} Ring: the last step. Diamond: the step that half of the "
+        f"prompts would choose by gold. {_judged_apart(tables)}",
         "path",
     )
     ordered = rates.sort_values("kl")
@@ -320,7 +323,8 @@ def _destination(tables: Tables, drawer: Drawer) -> Iterator[Chart]:
     yield _named(
         drawer.draw(
             lambda ax: cause.plot_destination(curve, ax),
-            f"Where the probability of the chosen responses went{which}, means over pairs; {groups}.",
+            f"Where the probability of the chosen responses went{which}, means over pairs; {groups}. "
+            "Bars: 95 % over prompts.",
         ),
         "destination",
     )

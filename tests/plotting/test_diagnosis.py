@@ -47,7 +47,7 @@ def test_noise_and_onset_stand_where_they_are():
     ax = plot_fall(curve(8), unit="nats", baseline="step 0", limit=0.7, onset=40, steps="epoch")
     [band] = ax.patches
     assert (band.get_y(), band.get_height()) == pytest.approx((-0.7, 1.4))
-    assert set(lines(ax)["fall begins: epoch 40"].get_xdata()) == {40}
+    assert set(lines(ax)["fall begun by epoch 40"].get_xdata()) == {40}
     assert ax.get_xlabel() == "epoch"
 
 

@@ -16,6 +16,7 @@ from rewardshape.analysis import (
     displacement_summary,
     settings_along,
 )
+from rewardshape.figures.of_runs import picture_of
 from rewardshape.plotting.style import alpha_color
 from rewardshape.plotting.sweep import (
     plot_along,
@@ -67,6 +68,11 @@ def test_a_run_that_diverged_ends_in_a_cross_and_says_so(write, tmp_path, line):
     assert line(difference, "_diverged").get_xdata().tolist() == [2]
     ticks = [label.get_text() for label in plot_final_displacement(summary)[1].get_xticklabels()]
     assert ticks == ["0", "0.5\n(diverged)", "1"]
+    along = picture_of("equal_margin", trace).axes[0]
+    end = line(along, "α = 0.5 (diverged)").get_xydata()[-1]
+    np.testing.assert_array_equal(line(along, "_diverged").get_xydata()[0], end)
+    for ax in picture_of("quantiles", trace).axes:
+        assert [label.get_text() for label in ax.get_xticklabels()] == ticks
 
 
 def test_one_seed_of_several_that_diverged_is_marked_and_the_setting_is_not(seeds, write, line):

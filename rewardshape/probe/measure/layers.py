@@ -107,6 +107,7 @@ class Layers:
                 ]
                 self.head = None
         self.others = [weight for weight in self.parameters if id(weight) not in known]
+        self.weights_by_layer = [weight for weight in self.parameters if id(weight) in known]
 
     @property
     def one_by_one(self) -> bool:
@@ -210,6 +211,9 @@ class _Pass:
             ):
                 for module in kind:
                     hooks.callback(module.register_forward_hook(see).remove)
+            for weight in layers.weights_by_layer:  # whose whole gradients autograd would make, for nobody
+                weight.requires_grad_(False)
+                hooks.callback(weight.requires_grad_, True)
             handed = hooks.enter_context(watching(model))
             logps = score(self.batch)
             [states] = handed
@@ -245,7 +249,7 @@ class _Pass:
         return rows
 
     def _see_root(self, module: torch.nn.Module, _: Any, output: Tensor) -> None:
-        self.root = output if output.requires_grad else output.requires_grad_()
+        self.root = _followed(output)
 
     def _see_embedding(self, module: torch.nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         ids = inputs[0].flatten()
@@ -253,12 +257,12 @@ class _Pass:
         if len(ids) != self.positions:
             raise _Irregular(module)
         self.called.add(id(module))
-        self.embedded.append((module, ids, output))
+        self.embedded.append((module, ids, _followed(output)))
 
     def _see_linear(self, module: torch.nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         given = self._flat(module, inputs[0]).detach()
         self.called.add(id(module))
-        output.register_hook(lambda gradient: self._linear(module, given, gradient))
+        _followed(output).register_hook(lambda gradient: self._linear(module, given, gradient))
 
     def _see_norm(self, module: torch.nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         if self.listening:  # it is called again, for its slope
@@ -268,7 +272,7 @@ class _Pass:
             raise _Irregular(module)
         self.called.add(id(module))
         given = inputs[0].detach()
-        output.register_hook(lambda gradient: self._norm(module, given, gradient))
+        _followed(output).register_hook(lambda gradient: self._norm(module, given, gradient))
 
     # --- what the backward pass adds -----------------------------------------------------------------------------
 
@@ -435,6 +439,11 @@ class _Pass:
 
     def _of(self, side: int) -> Tensor:
         return self.text_of % SIDES == side
+
+
+def _followed(output: Tensor) -> Tensor:
+    """What a layer gave, with a gradient, also where nothing before it has one."""
+    return output if output.requires_grad else output.requires_grad_()
 
 
 def _wide(values: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
