@@ -2,8 +2,9 @@
 
     python benchmarks/geometry.py CHECKPOINT PAIRS.jsonl [--count 16]
 
-The unit reads the same tokens as training does, with the gradient of every weight. Beside it stand the products at
-step 0 (with the sums over all pairs), the products along an update, and what the last layer alone would say.
+The unit reads the same pairs as training does, with the gradient of every weight. Beside it stand the products along
+an update, for which the weights from before it are held beside the gradients; the products at step 0, with the sums
+over all pairs; and what the last layer alone, and short sketches of the gradients, would say instead.
 """
 
 from __future__ import annotations
@@ -19,8 +20,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rewardshape.data import EncodedPair, encode_pairs, read_preferences
+from rewardshape.probe.measure.geometry import TOKENS
 from rewardshape.probe.measure.layers import Layers
 from rewardshape.probe.measure.logprobs import SharedPrefixReader
+from rewardshape.probe.measure.probe_set import PAIR, group_by_tokens
+from rewardshape.probe.measure.sketch import SIZE, Sketch
 
 
 def seconds(what: Callable[[], Any]) -> float:
@@ -48,15 +52,19 @@ def main() -> None:
     model: Any = AutoModelForCausalLM.from_pretrained(options.checkpoint, dtype=torch.float32).eval()
     weights, reader = list(model.parameters()), SharedPrefixReader()
     whole = reader.collate(pairs)
-    texts = [
-        EncodedPair(pair.pair_id, pair.prompt_ids, {side: pair.responses[side]})
-        for pair in pairs
-        for side in ("chosen", "rejected")
+    groups = [
+        [
+            EncodedPair(pair.pair_id, pair.prompt_ids, {side: pair.responses[side]})
+            for pair in (pairs[place] for place in group)
+            for side in PAIR
+        ]
+        for group in group_by_tokens(pairs, TOKENS)
     ]
-    batch = reader.collate(texts)
+    batches = [reader.collate(texts) for texts in groups]
+    read = sum(batch["input_ids"].numel() for batch in batches)
     print(
-        f"{len(pairs)} pairs, {whole['input_ids'].numel()} tokens, each prompt once; {batch['input_ids'].numel()} in "
-        "the products"
+        f"{len(pairs)} pairs, {whole['input_ids'].numel()} tokens, each prompt once; {read} in the products, in "
+        f"{len(batches)} batches"
     )
 
     def unit() -> None:
@@ -65,41 +73,52 @@ def main() -> None:
 
     unit()
     passes = min(seconds(unit) for _ in range(options.times))
-    base = peak()
+    base, gradient = peak(), sum(weight.numel() for weight in weights) * 4 / 1e9
     print(
-        f"one pass forward and backward: {passes:.1f} s; peak {base:.2f} GB, weights and one gradient among it"
+        f"one pass forward and backward: {passes:.1f} s; peak {base:.2f} GB, weights and one gradient of "
+        f"{gradient:.2f} GB among it"
     )
     layers = Layers(model, weights)
 
-    def products(**asked: Any) -> Any:
-        return layers.products(
-            batch, lambda its: reader.logps(model, its), lambda sums, tokens: sums / tokens, **asked
-        )
+    def beyond() -> str:
+        return f"peak {peak():.2f} GB, {(peak() - base) / gradient:.2f} gradients beyond training"
 
-    gradients = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in weights]
-    along = min(
-        seconds(lambda: products(directions=(lambda k: gradients[k], lambda k: weights[k].detach())))
-        for _ in range(options.times)
-    )
-    print(f"products along two directions: {along:.1f} s, {along / passes:.2f} ×; peak {peak():.2f} GB")
+    def products(of: Layers = layers, **asked: Any) -> np.ndarray:
+        parts = [
+            of.products(
+                batch, lambda its: reader.logps(model, its), lambda sums, tokens: sums / tokens, **asked
+            )
+            for batch in batches
+        ]
+        if asked.get("sketch") is None:
+            return np.concatenate([part.gram for part in parts])
+        short = torch.cat([part.sketches for part in parts]).double()
+        return torch.einsum("pis,pjs->pij", short, short).numpy()[:, [0, 0, 1], [0, 1, 1]]
+
+    kept = [weight.detach().clone() for weight in weights]
+    ways = [lambda k: kept[k] - weights[k].detach(), lambda k: weights[k].grad]
+    along = min(seconds(lambda: products(directions=ways)) for _ in range(options.times))
+    print(f"products along an update and plain descent: {along:.1f} s, {along / passes:.2f} ×; {beyond()}")
     model.zero_grad()
-    gradients.clear()
-    totals = tuple([torch.zeros_like(weight) for weight in weights] for _ in range(2))
+    kept.clear()
+    sums = tuple([torch.zeros_like(weight) for weight in weights] for _ in range(2))
     found = []
-    whole_time = min(seconds(lambda: found.append(products(totals=totals))) for _ in range(options.times))
-    print(
-        f"products and sums over pairs: {whole_time:.1f} s, {whole_time / passes:.2f} ×; peak {peak():.2f} GB"
-    )
+    whole_time = min(seconds(lambda: found.append(products(totals=sums))) for _ in range(options.times))
+    print(f"products and sums over pairs: {whole_time:.1f} s, {whole_time / passes:.2f} ×; {beyond()}")
     own = min(seconds(products) for _ in range(options.times))
     print(f"products alone: {own:.1f} s, {own / passes:.2f} ×")
-    exact = found[0].gram
     last = Layers(model, [model.get_output_embeddings().weight])
-    head = last.products(batch, lambda its: reader.logps(model, its), lambda sums, tokens: sums / tokens).gram
-    cosine = [gram[:, 1] / np.sqrt(gram[:, 0] * gram[:, 2]) for gram in (exact, head)]
+    compare("the last layer alone", found[0], products(last))
+    compare(f"sketches of {SIZE} numbers", found[0], products(sketch=Sketch(weights)))
+
+
+def compare(name: str, exact: np.ndarray, estimate: np.ndarray) -> None:
+    """An estimate of the Gram matrices of pairs beside the exact ones."""
+    overlap = [gram[:, 1] / gram[:, 0] for gram in (exact, estimate)]
+    cosine = [gram[:, 1] / np.sqrt(gram[:, 0] * gram[:, 2]) for gram in (exact, estimate)]
     print(
-        f"overlap b/a of the last layer against all: correlation "
-        f"{np.corrcoef(exact[:, 1] / exact[:, 0], head[:, 1] / head[:, 0])[0, 1]:.2f}, median error of the cosine "
-        f"{np.median(np.abs(cosine[0] - cosine[1])):.2f} (its median {np.median(cosine[0]):.2f})"
+        f"{name}: correlation of the overlap b/a with the exact one {np.corrcoef(*overlap)[0, 1]:.2f}, median error "
+        f"of the cosine {np.median(np.abs(cosine[0] - cosine[1])):.3f} (its median {np.median(cosine[0]):.2f})"
     )
 
 

@@ -36,7 +36,7 @@ SHORTER = {
     "3_anatomy_of_displacement": {"steps=40": "steps=8, batch_size=8"},
     "4_over_optimization": {"steps=100": "steps=12", "sample_every=5": "sample_every=2", "samples=128": "samples=32"},
     "5_your_own_checkpoint": {"steps=60": "steps=6, batch_size=8"},
-    "6_is_this_fall_harmful": {"steps=60": "steps=4, batch_size=8", "samples=128": "samples=32"},
+    "6_is_this_fall_harmful": {"steps=60, batch_size=16": "steps=4, batch_size=8", "samples=128": "samples=32"},
 }  # fmt: skip
 # A name that no notebook may count on, its own folder, and no pictures but those that it shows itself.
 BEFORE = """

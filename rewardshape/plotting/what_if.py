@@ -59,7 +59,9 @@ def plot_what_if(table: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Seq
     for ax in axes[1:]:
         ax.tick_params(labelleft=False)
     if table["matched"].any():
-        axes[0].figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=min(2, len(names)))
+        axes[0].figure.legend(
+            *axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=min(2, len(names))
+        )
     return axes
 
 

@@ -270,7 +270,9 @@ def _samples(tables: Tables, drawer: Drawer) -> Iterator[Chart]:
 def _front(tables: Tables, drawer: Drawer) -> Chart:
     """What the distance from the reference buys, and which step half of the prompts would choose."""
     rates = with_ends(win_rates(tables.trace), tables.trace)
-    line = "Line: the front, the most that any step wins at no more KL." if rates["win_rate"].max() > 0.5 else ""
+    line = (
+        "Line: the front, the most that any step wins at no more KL." if rates["win_rate"].max() > 0.5 else ""
+    )
     chart = drawer.draw(
         partial(distributions.plot_win_rate, rates),
         "What the distance from the reference buys: win rate against step 0, by gold, over √KL. Bars: 95 % over "

@@ -113,6 +113,7 @@ def test_every_alpha_of_a_sweep_has_its_colour_and_one_label(curve, fitted):
     assert legend == ["α = 0.25", "α = 1", FORM_LABELS[form]]  # what the dashes of the lines say
     assert ax.get_legend().legend_handles[-1].get_linestyle() == FORM_STYLES[form]
     assert labelled["α = 1"].get_color() == alpha_color(1.0)
+    assert len({line.get_marker() for line in labelled.values()}) == 2  # told apart without colour
     assert (
         sum(len(line.get_xdata()) == 20 for line in ax.lines) == 1
     )  # the preferred fit of the one fitted run

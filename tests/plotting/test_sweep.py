@@ -17,6 +17,7 @@ from rewardshape.analysis import (
     settings_along,
 )
 from rewardshape.figures.of_runs import picture_of
+from rewardshape.figures.picture import with_ends
 from rewardshape.plotting.style import alpha_color
 from rewardshape.plotting.sweep import (
     plot_along,
@@ -71,6 +72,8 @@ def test_a_run_that_diverged_ends_in_a_cross_and_says_so(write, tmp_path, line):
     along = picture_of("equal_margin", trace).axes[0]
     end = line(along, "α = 0.5 (diverged)").get_xydata()[-1]
     np.testing.assert_array_equal(line(along, "_diverged").get_xydata()[0], end)
+    marked = with_ends(settings_along(compare_along(trace, "logp_margin")), trace)
+    assert marked.groupby("setting")["diverged"].all().sum() == 1
     for ax in picture_of("quantiles", trace).axes:
         assert [label.get_text() for label in ax.get_xticklabels()] == ticks
 

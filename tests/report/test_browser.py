@@ -260,6 +260,8 @@ def test_a_finger_finds_the_log_prob_of_a_token(tab, write, tmp_path):
 def test_nothing_is_cut_off_at_any_width(tab, sweep, width):
     tab.open(write_report(sweep), width=width)
     tab.run("document.querySelector('#pairs tbody button').click()")
+    tab.run("document.querySelector('#tools details').open = true")
+    tab.wait("document.querySelector('#tools td') !== null")
     assert tab.run("document.documentElement.scrollWidth") <= width
     wide = (
         "[...document.querySelectorAll('table, td, th, svg, p, pre')]"
@@ -290,6 +292,12 @@ def test_page_prints_what_it_says_without_its_script(tab, sweep, tmp_path):
     tab.ask("Emulation.setEmulatedMedia", media="print", features=[])
     assert tab.run("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert tab.run("getComputedStyle(document.querySelector('.still')).display") == "block"
+    assert (
+        tab.run("[...document.querySelectorAll('button')].filter(b => b.offsetParent !== null).length") == 0
+    )
+    assert (
+        tab.run("getComputedStyle(document.querySelector('table.runs .swatch')).printColorAdjust") == "exact"
+    )
     tab.ask("Emulation.setEmulatedMedia", media="")
 
 

@@ -31,7 +31,7 @@ from rewardshape.theory import Responses
 
 OVERLAPS = ("ww", "wl", "ll")
 KERNEL_PAIRS = 16  # whose gradients are set against each other, one by one
-TOKENS = 512  # read at once: bounds the memory of their activations, which stand beside whole gradients
+TOKENS = 256  # read at once: bounds the memory of their activations, which stand beside whole gradients
 
 
 class OfPair(NamedTuple):
