@@ -49,6 +49,7 @@ NEAR = 10
 WIDTHS = [1, 1, 1, NEAR]  # tokens of each group at a position
 TOP = 5
 KEPT_ELEMENTS = 2**26  # probabilities of step 0 that are kept, 256 MB; what is beyond is projected again
+LOGITS = 2**25  # of a batch now, 128 MB: as many as the pass makes are not made a second time
 
 
 class Positions(NamedTuple):
@@ -130,7 +131,9 @@ def compare(
         own.index_add_(0, where, own_change)
         own_gains.index_add_(0, where, own_change.clamp(min=0))
         gains.index_add_(0, where, torch.stack([part.sum(1) for part in gained.split(WIDTHS, 1)], 1))
-        moved.index_add_(0, where, change.clamp_(min=0).sum(-1))
+        moved.index_add_(
+            0, where, torch.linalg.vector_norm(change, 1, dim=-1) / 2
+        )  # gains are as large as losses
     return Moved(moved, own, gains, own_gains, by_token)
 
 
@@ -256,7 +259,7 @@ class Destination:
         def watched(batch: Batch) -> ResponseLogps:
             number = next(batches)
             asked = self._asked[number]
-            logps, seen = see(model, score, batch)
+            logps, seen = see(model, score, batch, most=LOGITS)
             seen = seen.at(asked.rows)
             heads = head, head_of(model)
             kept = self._kept[number]

@@ -209,6 +209,7 @@ class SharedPrefixReader:
                     bias=head.bias,
                     softcap=head.softcap,
                     reference=predictions_of(batch),
+                    hear=batch.get("hear"),
                 )
             )
             return (hidden[:, :0],)

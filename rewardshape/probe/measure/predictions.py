@@ -30,18 +30,41 @@ class Seen(NamedTuple):
     """Hidden states that predict them."""
     logps: Float[Tensor, "positions"]
     """Log-probability of the response's own tokens, nats."""
+    logits: Float[Tensor, "positions vocabulary"] | None = None
+    """Where they were kept."""
 
     def at(self, rows: Int64[Tensor, "_"]) -> Seen:
         """The same at some of the positions."""
-        return Seen(self.hidden[rows], self.logps[rows])
+        if torch.equal(rows, torch.arange(len(self.logps), device=rows.device)):
+            return self
+        return Seen(*(None if part is None else part[rows] for part in self))  # type: ignore[arg-type]
 
 
-def see(model: Any, score: Score, batch: Batch) -> tuple[ResponseLogps, Seen]:
-    """A pass over a batch by `score`, and what the model saw on its way at every position that predicts a response."""
+def see(model: Any, score: Score, batch: Batch, *, most: int = 0) -> tuple[ResponseLogps, Seen]:
+    """A pass over a batch by `score`, and what the model saw on its way at every position that predicts a response.
+
+    Parameters
+    ----------
+    most : int
+        How many logits are kept: those of the batch if they are no more, and pass through `project`; else none.
+    """
+    kept: list[Float[Tensor, "positions vocabulary"]] = []
+    vocabulary = len(model.get_output_embeddings().weight)
+
+    def keep(words: slice, logits: Float[Tensor, "positions tile"]) -> None:
+        if not kept:
+            kept.append(logits.new_empty(len(logits), vocabulary))
+        kept[0][:, words] = logits
+
+    keeps = sum(batch["lengths"]) * vocabulary <= most
     with watching(model) as handed:
-        logps = score(batch)
+        logps = score({**batch, "hear": keep} if keeps else batch)
     [hidden] = handed
-    return logps, Seen(hidden.flatten(0, 1)[batch["predicting"]], logps.token_logps.detach())
+    return logps, Seen(
+        hidden.flatten(0, 1)[batch["predicting"]],
+        logps.token_logps.detach(),
+        kept[0] if kept else None,
+    )
 
 
 @contextlib.contextmanager
@@ -76,6 +99,6 @@ def logps_of(
     head: Head, seen: Seen, chunk: Int64[Tensor, "chunk"], targets: Int64[Tensor, "chunk"]
 ) -> Float[Tensor, "chunk vocabulary"]:
     """Log-probability of every word. The normaliser is known: the own token's logit less its log-probability."""
-    logits = head.logits(seen.hidden[chunk])
+    logits = head.logits(seen.hidden[chunk]) if seen.logits is None else seen.logits[chunk]
     own = logits.gather(1, targets[:, None])
     return logits.sub_(own - seen.logps[chunk, None].to(logits.dtype))

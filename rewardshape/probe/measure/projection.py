@@ -9,7 +9,7 @@ exactly once, and the softmax of a tile is turned into the softmax over everythi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -65,6 +65,9 @@ def head_of(model: Any) -> Head:
     )
 
 
+Hear = Callable[[slice, Float[Tensor, "tokens tile"]], None]
+
+
 class NoLinearHead(Exception):
     """The model's output projection is something else than one matrix."""
 
@@ -104,6 +107,7 @@ def project(
     bias: Float[Tensor, "vocabulary"] | None = None,
     softcap: float | None = None,
     reference: Predictions | None = None,
+    hear: Hear | None = None,
 ) -> TokenLogps:
     r"""Log-probability of each target token and of the greedy token; entropy and peakedness of the prediction.
 
@@ -126,6 +130,8 @@ def project(
         Cap of the logits (Gemma 2).
     reference
         What the reference predicts there; costs one more product forwards and one backwards.
+    hear
+        Is given the logits of every tile on their way, with the words of the tile; the next tile overwrites them.
 
     Returns
     -------
@@ -147,7 +153,7 @@ def project(
     softmaxes = 1 if reference is None else 2
     bytes_of_all = softmaxes * len(hidden) * len(weight) * hidden.element_size()
     keeps = torch.is_grad_enabled() and bytes_of_all <= MOST_KEPT
-    return TokenLogps(*_Projection.apply(hidden, weight, targets, bias, softcap, reference, keeps))
+    return TokenLogps(*_Projection.apply(hidden, weight, targets, bias, softcap, reference, keeps, hear))
 
 
 class Tile(NamedTuple):
@@ -174,6 +180,7 @@ class _Projection(torch.autograd.Function):
         softcap: float | None,
         reference: Predictions | None,
         keeps: bool,
+        hear: Hear | None,
     ) -> tuple[Float[Tensor, "tokens"] | None, ...]:
         tiles_greedy, tiles_normalizer, tiles_mean, tiles_target, tiles_square = [], [], [], [], []
         kl = (
@@ -185,6 +192,8 @@ class _Projection(torch.autograd.Function):
         kept = hidden.new_empty(softmaxes, len(hidden) * len(weight)) if keeps else None
         for tile in _tiles(hidden, weight, bias, softcap):
             words, logits, shares = tile.words, tile.logits, tile.shares
+            if hear is not None:
+                hear(words, logits)
             their_shares = None
             tiles_greedy.append(tile.greedy)
             tiles_normalizer.append(tile.normalizer)
@@ -234,6 +243,7 @@ class _Projection(torch.autograd.Function):
         None,
         None,
         None,
+        None,
     ]:
         """For a token y with upstream gradient u: u (1[v = y] − p_v) at logit v, summed over the tiles.
 
@@ -270,7 +280,7 @@ class _Projection(torch.autograd.Function):
             to_weight.index_add_(0, targets, (hidden * upstream[:, None]).to(weight.dtype))
         if to_bias is not None:
             to_bias.index_add_(0, targets, upstream.to(bias.dtype))
-        return to_hidden.to(hidden.dtype), to_weight, None, to_bias, None, None, None
+        return to_hidden.to(hidden.dtype), to_weight, None, to_bias, None, None, None, None
 
 
 def _slices(hidden: Float[Tensor, "tokens width"], weight: Float[Tensor, "vocabulary width"]) -> list[slice]:

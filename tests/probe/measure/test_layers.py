@@ -165,6 +165,23 @@ def test_adapters_alone(tmp_path):
     check(model.get_base_model(), SharedPrefixReader(), weights)
 
 
+def test_no_whole_gradient_is_made_and_every_weight_is_as_trainable_as_before():
+    """Of the output projection autograd would make one, and keep it until the pass ends."""
+    model = model_of(*ARCHITECTURES["llama, tied"])
+    frozen = model.model.layers[0].mlp.up_proj.weight.requires_grad_(False)
+    made = []
+    for weight in model.parameters():
+        if weight.requires_grad:
+            weight.register_hook(lambda gradient: made.append(gradient.shape))
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    measured(model, some_pairs(), SharedPrefixReader(), weights)
+    assert made == []
+    assert [weight is frozen for weight in model.parameters()] == [
+        not weight.requires_grad for weight in model.parameters()
+    ]
+    assert all(weight.grad is None for weight in weights)
+
+
 def test_a_layer_that_is_called_twice_is_left_to_autograd():
     """One decoder layer used twice: its weights have two sets of inputs, and no formula of ours holds for them."""
     model = model_of(*ARCHITECTURES["llama, untied, with biases"])

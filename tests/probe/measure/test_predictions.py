@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rewardshape.data import EncodedPair
-from rewardshape.probe.measure import predictions
+from rewardshape.probe.measure import predictions, projection
 from rewardshape.probe.measure.logprobs import PlainReader, SharedPrefixReader
 from rewardshape.probe.measure.predictions import chunks, disagreement, logps_of, see
 from rewardshape.probe.measure.projection import head_of
@@ -30,6 +30,23 @@ def test_distributions_are_those_of_transformers(checkpoint, reader, monkeypatch
     torch.testing.assert_close(whole, logits.log_softmax(-1), atol=2e-5, rtol=0)
     torch.testing.assert_close(seen.logps, logps.token_logps.detach())
     assert disagreement(head, seen, batch["targets"]) < 1e-5
+
+
+def test_logits_are_kept_as_the_pass_makes_them_if_they_are_no_more_than_asked_for(checkpoint, monkeypatch):
+    monkeypatch.setattr(projection, "CPU_TILE_ELEMENTS", 1)  # in as many tiles as there can be
+    monkeypatch.setattr(projection, "SMALLEST_TILE", 100)
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    model, reader = AutoModelForCausalLM.from_pretrained(checkpoint).eval(), SharedPrefixReader()
+    prompt, response = tokenizer("Once upon")["input_ids"], tokenizer(" a time")["input_ids"][-3:]
+    batch = reader.collate([EncodedPair("a", prompt, {"sample": response})])
+    size = len(response) * len(model.get_output_embeddings().weight)
+    with torch.no_grad():
+        _, seen = see(model, lambda its: reader.logps(model, its), batch, most=size)
+        _, without = see(model, lambda its: reader.logps(model, its), batch, most=size - 1)
+        logits = model(torch.tensor([[*prompt, *response]])).logits[0, len(prompt) - 1 : -1]
+    torch.testing.assert_close(seen.logits, logits, atol=2e-5, rtol=1e-5)
+    torch.testing.assert_close(seen.at(torch.tensor([2, 0])).logits, logits[[2, 0]], atol=2e-5, rtol=1e-5)
+    assert without.logits is None
 
 
 def test_a_head_that_is_not_the_models_own_disagrees(checkpoint):
