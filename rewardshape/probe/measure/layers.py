@@ -249,7 +249,7 @@ class _Pass:
         return rows
 
     def _see_root(self, module: torch.nn.Module, _: Any, output: Tensor) -> None:
-        self.root = _followed(output)
+        self.root = output.requires_grad_()
 
     def _see_embedding(self, module: torch.nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         ids = inputs[0].flatten()
@@ -257,12 +257,12 @@ class _Pass:
         if len(ids) != self.positions:
             raise _Irregular(module)
         self.called.add(id(module))
-        self.embedded.append((module, ids, _followed(output)))
+        self.embedded.append((module, ids, output.requires_grad_()))
 
     def _see_linear(self, module: torch.nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         given = self._flat(module, inputs[0]).detach()
         self.called.add(id(module))
-        _followed(output).register_hook(lambda gradient: self._linear(module, given, gradient))
+        output.requires_grad_().register_hook(lambda gradient: self._linear(module, given, gradient))
 
     def _see_norm(self, module: torch.nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         if self.listening:  # it is called again, for its slope
@@ -272,7 +272,7 @@ class _Pass:
             raise _Irregular(module)
         self.called.add(id(module))
         given = inputs[0].detach()
-        _followed(output).register_hook(lambda gradient: self._norm(module, given, gradient))
+        output.requires_grad_().register_hook(lambda gradient: self._norm(module, given, gradient))
 
     # --- what the backward pass adds -----------------------------------------------------------------------------
 
@@ -439,11 +439,6 @@ class _Pass:
 
     def _of(self, side: int) -> Tensor:
         return self.text_of % SIDES == side
-
-
-def _followed(output: Tensor) -> Tensor:
-    """What a layer gave, with a gradient, also where nothing before it has one."""
-    return output if output.requires_grad else output.requires_grad_()
 
 
 def _wide(values: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
