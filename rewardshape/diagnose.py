@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rewardshape.errors import InputError
+from rewardshape.numbers import moment, number, significant, typed
 from rewardshape.terminal import answered, parser_of, read_enough, refused
 from rewardshape.verdict.judge import Verdict, judge_all
 from rewardshape.verdict.sentences import how_sure, story
@@ -63,9 +64,11 @@ def _found(verdict: Verdict) -> list[str]:
     evidence = verdict.evidence
     reference, found = evidence.reference, []
     rounding = 1e-6 * abs(reference.beta or 0.0)
-    spread = f" ± {reference.beta_spread:.1g}" if (reference.beta_spread or 0.0) > rounding else ""
+    spread = (
+        f" ± {significant(reference.beta_spread, 1)}" if (reference.beta_spread or 0.0) > rounding else ""
+    )
     if reference.beta is not None:
-        found.append(f"β = {reference.beta:.4g}{spread} ({evidence.beta_source})")
+        found.append(f"β = {significant(reference.beta, 4)}{spread} ({evidence.beta_source})")
     if reference.free:
         of = (
             "come of the log-probabilities alone"
@@ -74,11 +77,11 @@ def _found(verdict: Verdict) -> list[str]:
         )
         found.append(f"there is no reference: rewards {of}")
     if reference.chosen is not None:
-        rejected = f", of rejected {reference.rejected:.2f}" if reference.rejected is not None else ""
-        noise = f" ± {reference.spread:.1g}" if reference.spread else ""
+        rejected = f", of rejected {number(reference.rejected, 2)}" if reference.rejected is not None else ""
+        noise = f" ± {significant(reference.spread, 1)}" if reference.spread else ""
         unit = "nats per token" if evidence.per_token else "nats"
         found.append(
-            f"the reference's log-probability of chosen is {reference.chosen:.2f}{noise} {unit}{rejected}"
+            f"the reference's log-probability of chosen is {number(reference.chosen, 2)}{noise} {unit}{rejected}"
         )
     if evidence.per_token is not None:
         found.append(
@@ -86,7 +89,7 @@ def _found(verdict: Verdict) -> list[str]:
         )
     if evidence.nonfinite_steps:
         series, steps = ", ".join(evidence.nonfinite_series), evidence.nonfinite_steps
-        shown = ", ".join(f"{step:g}" for step in steps[:FEW])
+        shown = ", ".join(map(moment, steps[:FEW]))
         more = f" and {len(steps) - FEW} more" if len(steps) > FEW else ""
         found.append(f"{series}: NaN or infinite at {evidence.counts} {shown}{more}")
     if evidence.missing:
@@ -183,7 +186,7 @@ def _main(arguments: argparse.Namespace) -> int:
     status = 0
     columns = _columns(arguments.columns)
     if arguments.beta is not None and not arguments.beta > 0:
-        raise InputError(f"--beta {arguments.beta:g}: β is positive")
+        raise InputError(f"--beta {typed(arguments.beta)}: β is positive")
     for path in arguments.paths:
         try:
             verdicts = list(judge_all(path, beta=arguments.beta, columns=columns).values())

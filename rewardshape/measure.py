@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from rewardshape.data import parse_columns, parse_template_arguments
 from rewardshape.errors import InputError, needing
+from rewardshape.numbers import signed
 from rewardshape.probe.__main__ import guarded, is_main, say
 from rewardshape.probe.command import Formatter, Parser, add_flags, parsed
 from rewardshape.probe.process import quiet_imports
@@ -209,8 +210,8 @@ def measure(asked: Asked) -> Trace:
                 progress.step(
                     {
                         "step": saved.step,
-                        "chosen": f"{taken.told['probe_chosen_change']:+.3f}",
-                        "rejected": f"{taken.told['probe_rejected_change']:+.3f}",
+                        "chosen": signed(taken.told["probe_chosen_change"]),
+                        "rejected": signed(taken.told["probe_rejected_change"]),
                     },
                     tokens=recorder.num_tokens,
                 )

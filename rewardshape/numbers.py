@@ -20,6 +20,52 @@ def number(value: float, digits: int = 3) -> str:
     return f"{value:.{digits}f}".replace("-", "−")
 
 
+def typed(value: object) -> str:
+    """A value as one types it, in a flag and in a name: a number as short as it stays the same number.
+
+    Examples
+    --------
+    >>> typed(-0.25), typed(1e-6), typed(0.2500004)
+    ('-0.25', '1e-06', '0.2500004')
+    """
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:g}" if float(f"{value:g}") == value else repr(float(value))
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """A number to so many significant digits.
+
+    Examples
+    --------
+    >>> significant(-0.012345), significant(12.345, 2)
+    ('−0.0123', '12')
+    """
+    return f"{value:.{digits}g}".replace("-", "−")
+
+
+def moment(value: float) -> str:
+    """Where in a run: a step or a number of examples, every digit of it, or an epoch.
+
+    Examples
+    --------
+    >>> moment(1234567.0), moment(0.25)
+    ('1234567', '0.25')
+    """
+    return f"{value:.0f}" if float(value).is_integer() else shortest(value)
+
+
+def percent(value: float, digits: int = 0) -> str:
+    """A share.
+
+    Examples
+    --------
+    >>> percent(0.256), percent(0.0256, 1)
+    ('26%', '2.6%')
+    """
+    return f"{value:.{digits}%}"
+
+
 def shortest(value: float) -> str:
     """A parameter as it was given.
 
@@ -61,6 +107,18 @@ def interval(row: Row, name: str, digits: int = 3) -> str:
     return f"{signed(row[f'{name}_low'], digits)} to {signed(row[f'{name}_high'], digits)}"
 
 
+def bracketed(value: float, low: float, high: float, digits: int = 3) -> str:
+    """A change in a cell of a table, with its interval where that is known.
+
+    Examples
+    --------
+    >>> bracketed(-0.12, -0.2, 0.1, 1)
+    '−0.1 [−0.2, +0.1]'
+    """
+    known = f" [{signed(low, digits)}, {signed(high, digits)}]" if math.isfinite(low) else ""
+    return f"{signed(value, digits)}{known}"
+
+
 def counted(number: int, noun: str) -> str:
     """So many of something.
 
@@ -80,7 +138,7 @@ def percents(low: float, high: float) -> str:
     >>> percents(0.58, 0.73)
     '58% to 73%'
     """
-    return f"{low:.0%}" if f"{low:.0%}" == f"{high:.0%}" else f"{low:.0%} to {high:.0%}"
+    return percent(low) if percent(low) == percent(high) else f"{percent(low)} to {percent(high)}"
 
 
 def parameter(name: str, value: object) -> str:

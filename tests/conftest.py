@@ -13,6 +13,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import gc
 import importlib.util
 import json
+import shutil
+import tempfile
 from collections.abc import Callable
 
 import numpy as np
@@ -48,6 +50,19 @@ def _no_skips(report):
         report.outcome = "failed"
         report.longrepr = f"skipped where everything is installed: {report.longrepr}"
     return report
+
+
+def pytest_configure(config):
+    """A folder for what all processes of the tests share (`tests.processes`), until the first of them ends."""
+    if not hasattr(config, "workerinput"):
+        folder = Path(tempfile.mkdtemp(prefix="rewardshape-"))
+        (folder / "owner").write_text(str(os.getpid()))
+        os.environ["REWARDSHAPE_TESTS"] = str(folder)
+
+
+def pytest_unconfigure(config):
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(os.environ["REWARDSHAPE_TESTS"], ignore_errors=True)
 
 
 def pytest_collection_modifyitems(config, items):
@@ -125,7 +140,7 @@ def _close_figures():
     plt.close("all")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def write_run() -> Callable[..., Path]:
     """Writes a run folder with the real writer: `write_run(folder, {"chosen": (steps, pairs) array, …})`."""
     return _write_run

@@ -29,7 +29,7 @@ from rewardshape.analysis.panels import run_label
 from rewardshape.analysis.resampling import CONFIDENCE, MIN_TESTED, mean_interval, with_interval
 from rewardshape.analysis.samples import POLICY, has_gold, samples_of, temperatures
 from rewardshape.errors import InputError
-from rewardshape.numbers import counted
+from rewardshape.numbers import counted, percent, percents, shortest
 from rewardshape.trace import Run, Trace
 
 Harm = Literal["lost to worse answers", "lost to equally good ones", "answers got better", "cannot tell"]
@@ -79,13 +79,13 @@ class Judgement:
 
     def told(self, *, lost: bool) -> str:
         """The same; where nothing was lost, answers are only worse, better or equally good."""
-        how = f"answers at T = {self.temperature:g}" if self.temperature else "greedy answers"
+        how = f"answers at T = {shortest(self.temperature)}" if self.temperature else "greedy answers"
         steps = f"step {self.step} against step {self.first_step}, {counted(self.num_prompts, 'prompt')}"
         if not np.isfinite([self.low, self.high]).all():
             return f"{how}: {self.word} with {steps}"
         controlled = self.length_controlled
-        alike = f"; at equal length {controlled:.0%}" if np.isfinite(controlled) else ""
-        rate = f"won {self.win_rate:.0%} (95 % interval {self.low:.0%} to {self.high:.0%}{alike})"
+        alike = f"; at equal length {percent(controlled)}" if np.isfinite(controlled) else ""
+        rate = f"won {percent(self.win_rate)} (95 % interval {percents(self.low, self.high)}{alike})"
         word = self.word if lost else PLAINLY[self.word]
         if self.word == "cannot tell":
             word = f"cannot tell with {counted(self.num_prompts, 'prompt')}"

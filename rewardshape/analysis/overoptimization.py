@@ -33,6 +33,7 @@ from rewardshape.analysis.resampling import (
 )
 from rewardshape.analysis.samples import samples_of
 from rewardshape.errors import InputError
+from rewardshape.numbers import number
 from rewardshape.trace import Run, Trace
 
 FORMS = ("best_of_n", "policy_gradient")
@@ -233,20 +234,18 @@ def describe(fit: pd.Series) -> str:
     >>> describe(fits.iloc[0])                                                      # doctest: +SKIP
     'gold reward peaks at √KL 0.84 [0.71, 0.98] (step 62 [50, 80]) and falls by 0.21 [0.14, 0.29] by the end'
     """
-    end = f"√KL {fit['end_sqrt_kl']:.2f}"
+    end = f"√KL {number(fit['end_sqrt_kl'], 2)}"
     if not fit["peaks"]:
         return f"no peak within the run, which ends at {end}"
-    where = (
-        f"√KL {fit['peak_sqrt_kl']:.2f} [{fit['peak_sqrt_kl_low']:.2f}, {_bound(fit, 'peak_sqrt_kl', '.2f')}]"
-    )
-    when = f"step {fit['peak_step']:.0f} [{fit['peak_step_low']:.0f}, {_bound(fit, 'peak_step', '.0f')}]"
-    drop = f"{fit['gold_drop']:.2f} [{fit['gold_drop_low']:.2f}, {fit['gold_drop_high']:.2f}]"
-    return f"gold reward peaks at {where} ({when}) and falls by {drop} by the end"
-
-
-def _bound(fit: pd.Series, name: str, digits: str) -> str:
     beyond = fit["peak_sqrt_kl_high"] > fit["end_sqrt_kl"]
-    return "beyond the run" if beyond else format(fit[f"{name}_high"], digits)
+    where = f"√KL {_spread(fit, 'peak_sqrt_kl', 2, beyond)}"
+    when = f"step {_spread(fit, 'peak_step', 0, beyond)}"
+    return f"gold reward peaks at {where} ({when}) and falls by {_spread(fit, 'gold_drop', 2)} by the end"
+
+
+def _spread(fit: pd.Series, name: str, digits: int, beyond: bool = False) -> str:
+    value, low, high = (number(fit[column], digits) for column in (name, f"{name}_low", f"{name}_high"))
+    return f"{value} [{low}, {'beyond the run' if beyond else high}]"
 
 
 def best_of_n_curve(samples: pd.DataFrame, *, rank_by: str = "gold") -> pd.DataFrame:

@@ -102,11 +102,12 @@ def pairs_table(trace: Trace) -> pd.DataFrame:
                 "initial_logp_margin": logp_margins(chosen, rejected)[0],
             }
         )
-        table = table.merge(_distances(chosen.run), on="pair_id", how="left")
-        table = table.merge(_first_geometry(trace, chosen.run), on="pair_id", how="left")
+        for more in (_distances(chosen.run), _first_geometry(trace, chosen.run)):
+            known = more.dropna(axis=1, how="all")
+            table = table.merge(known, on="pair_id", how="left") if "pair_id" in known else table
         table = table.sort_values("chosen_change", ignore_index=True)
         table.insert(5, "rank", np.arange(1, len(table) + 1))
-        tables.append(table.dropna(axis=1, how="all"))
+        tables.append(table)
     return pd.concat(tables, ignore_index=True)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rewardshape.numbers import shortest
 from rewardshape.theory.at_margin import displacement_at_margin, point_at_margin
 from rewardshape.theory.dynamics import Gram, flow, gradient_magnitude, path
 from rewardshape.theory.objectives import Objective, Pairwise, objective
@@ -47,7 +48,9 @@ def shape_curves(alphas: Sequence[float] = ALPHAS, points: int = 201) -> pd.Data
     import pandas as pd
 
     s = np.linspace(-4.0, -0.02, points)
-    shapes: list[tuple[str, float, Shape]] = [(f"α = {alpha:g}", alpha, Alpha(alpha)) for alpha in alphas]
+    shapes: list[tuple[str, float, Shape]] = [
+        (f"α = {shortest(alpha)}", alpha, Alpha(alpha)) for alpha in alphas
+    ]
     shapes += [
         ("Jensen-Shannon", np.nan, JensenShannon()),
         ("χ² mixed", np.nan, ChiSquared()),

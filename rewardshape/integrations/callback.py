@@ -22,6 +22,7 @@ from rewardshape.integrations.arguments import Stated, settled, trainers_margin
 from rewardshape.integrations.models import inner_of
 from rewardshape.integrations.pairs import ReadPairs
 from rewardshape.integrations.recorder import Recorder, Taken
+from rewardshape.numbers import signed
 from rewardshape.probe.distributed import here, on_main
 from rewardshape.theory import Objective
 from rewardshape.trace import RunFolder
@@ -173,8 +174,8 @@ class ProbeCallback(TrainerCallback):
         if here().is_main and not quiet:
             with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
                 print(
-                    f"step {state.global_step}: chosen {told['probe_chosen_change']:+.4f}, rejected "
-                    f"{told['probe_rejected_change']:+.4f} nats per token since step 0",
+                    f"step {state.global_step}: chosen {signed(told['probe_chosen_change'], 4)}, rejected "
+                    f"{signed(told['probe_rejected_change'], 4)} nats per token since step 0",
                     flush=True,
                 )
         if self.stop_below is not None and -told["probe_chosen_change"] > self.stop_below:

@@ -15,6 +15,7 @@ from rewardshape.logs.names import meaning, number, parted
 from rewardshape.logs.prose import prose_records
 from rewardshape.logs.rows import Record, Rows
 from rewardshape.logs.tables import Table
+from rewardshape.numbers import moment
 
 FORM = "table"
 _RESULTS = re.compile(r"following results on the evaluation set:?[ \t]*\n((?:\s*[-*] .*\n?)+)", re.IGNORECASE)
@@ -114,7 +115,9 @@ def _add_results(text: str, records: list[Record], table: Table) -> list[str]:
     if end is None:
         return ["the card's list of results fits no row of its table and states no step: it was left out"]
     records.append({"step": end} | results)
-    return [f"the card's list of results was taken for the evaluation at the end of training, step {end:g}"]
+    return [
+        f"the card's list of results was taken for the evaluation at the end of training, step {moment(end)}"
+    ]
 
 
 def _last_step(text: str, rows: Sequence[Values]) -> float | None:

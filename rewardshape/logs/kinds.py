@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, Literal, NamedTuple
 
 from rewardshape.logs.names import meaning
+from rewardshape.numbers import significant
 
 Kind = Literal["preference", "grpo", "reward model", "classifier", "sft", "unknown"]
 
@@ -128,7 +129,9 @@ def kind_of(
     if at_ln2 or "beta" in settings or settings.get("loss_type") in PREFERENCE_LOSSES:
         return "preference", ("loss",)
     accuracy = tuple(key for key in keys if meaning(key) == ("eval", "accuracy"))
-    begins = f"only a loss, which begins at {first_loss:.3g}" if first_loss is not None else "only a loss"
+    begins = (
+        f"only a loss, which begins at {significant(first_loss)}" if first_loss is not None else "only a loss"
+    )
     return ("classifier", accuracy) if accuracy else ("unknown", (begins,))
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from rewardshape.numbers import moment, significant
 from rewardshape.plotting.axes import axis, step_axis, styled
 from rewardshape.plotting.style import CHOSEN, NEUTRAL, REJECTED
 from rewardshape.plotting.thinning import extremes
@@ -57,7 +58,7 @@ def plot_fall(
         label="chosen (windowed)" if smoothed else "chosen",
     )  # fmt: skip
     if onset is not None:
-        begun = f"{onset:.0f}" if onset >= 100 else f"{onset:.3g}"
+        begun = significant(onset) if onset < 100 else moment(round(onset))
         ax.axvline(onset, color=CHOSEN, linestyle=":", linewidth=1, label=f"fall begun by {steps} {begun}")
     ax.set_ylabel(f"above {baseline} ({unit})")
     step_axis(ax, steps)
@@ -97,7 +98,9 @@ def plot_progress(
         _line(margin, rows, "margin", color=NEUTRAL, linewidth=1, linestyle="--")
         margin.set_ylabel("margin (reward units), dashed", color=NEUTRAL)
     if best is not None:
-        ax.axvline(best, color="black", linewidth=0.6, alpha=0.6, label=f"best held out: {steps} {best:g}")
+        ax.axvline(
+            best, color="black", linewidth=0.6, alpha=0.6, label=f"best held out: {steps} {moment(best)}"
+        )
     ax.set_ylabel("loss")
     if not _logged(table, "loss") and _logged(table, "logp_greedy"):
         _line(ax, table, "logp_greedy", color=NEUTRAL, label="most likely tokens")

@@ -15,7 +15,7 @@ from matplotlib.collections import PathCollection
 from matplotlib.path import Path
 from matplotlib.ticker import MaxNLocator
 
-from rewardshape.numbers import number
+from rewardshape.numbers import number, significant
 from rewardshape.plotting.axes import (
     axis,
     has_diverged,
@@ -336,8 +336,8 @@ def common_value(rows: pd.DataFrame) -> str:
     """What the runs of `compare_at_equal` have in common, in words: margin, KL or step."""
     value = rows["value"].iloc[0]
     return {
-        "logp_margin": f"margin gain {value:.2g} nats per token",
-        "kl": f"KL {value:.2g} nats",
+        "logp_margin": f"margin gain {significant(value, 2)} nats per token",
+        "kl": f"KL {significant(value, 2)} nats",
         "step": f"step {number(value, 0)}",
     }[str(rows["axis"].iloc[0])]
 

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from rewardshape.errors import InputError, needing
-from rewardshape.probe.settings import CHANGEABLE, GROUPS, SETTINGS, Setting, Settings, flag, named, word
+from rewardshape.numbers import typed
+from rewardshape.probe.settings import CHANGEABLE, GROUPS, SETTINGS, Setting, Settings, flag, named
 from rewardshape.theory import objective_names, preset_names
 from rewardshape.trace.folder import RunFolder
 
@@ -131,12 +132,12 @@ def command_line(settings: Settings) -> str:
             continue
         words.append(flag(name))
         if value is not True:
-            words += [word(item) for item in (value if isinstance(value, list) else [value])]
+            words += [typed(item) for item in (value if isinstance(value, list) else [value])]
     return shlex.join(words)
 
 
 def _words(value: Any) -> str:
-    return " ".join(map(word, value)) if isinstance(value, list) else word(value)
+    return " ".join(map(typed, value)) if isinstance(value, list) else typed(value)
 
 
 # --- the parser -------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from difflib import get_close_matches
 import numpy as np
 
 from rewardshape.errors import InputError
+from rewardshape.numbers import typed
 
 RANDOM = "random"
 CRITERIA = {
@@ -67,7 +68,7 @@ class Drop:
         return cls(criterion, value)
 
     def __str__(self) -> str:
-        return f"{self.criterion}={self.share:g}"
+        return f"{self.criterion}={typed(self.share)}"
 
 
 def left_out(pair_ids: Sequence[str], scores: np.ndarray, share: float) -> list[str]:

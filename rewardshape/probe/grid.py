@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from rewardshape.data import embedded
 from rewardshape.errors import InputError
+from rewardshape.numbers import typed
 from rewardshape.probe.distributed import here
 from rewardshape.probe.policy import (
     context_length,
@@ -28,7 +29,6 @@ from rewardshape.probe.settings import (
     ModelSettings,
     ObjectiveSettings,
     Settings,
-    word,
 )
 from rewardshape.probe.what_if import SEEDS, Intervention, base_of, interventions
 from rewardshape.theory import Objective, load_objective, objective, preset
@@ -379,5 +379,5 @@ def span(settings: Settings) -> Iterator[tuple[str, dict[str, Any], Settings]]:
         )
     for values in itertools.product(*axes.values()):
         swept = dict(zip(axes, values, strict=True))
-        name = "-".join(f"{key}={word(value)}" for key, value in swept.items())
+        name = "-".join(f"{key}={typed(value)}" for key, value in swept.items())
         yield name, swept, settings.replace(**swept, seeds=1)

@@ -27,7 +27,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from rewardshape.data import EncodedPair
 from rewardshape.errors import InputError
-from rewardshape.numbers import counted
+from rewardshape.numbers import counted, shortest
 from rewardshape.probe.distributed import here, is_sharded
 from rewardshape.probe.grid import ModelFacts, PlannedRun, plan_run
 from rewardshape.probe.inputs import Inputs
@@ -394,7 +394,7 @@ def text(
         f"{asked.parameters:,} parameters, {asked.trainable:,} of them trained",
         f"{counted(run.settings.training.steps, 'step')} of {counted(decided.batch_size, 'pair')} on "
         f"{here().processes} process{'es' if here().processes > 1 else ''}, "
-        f"learning rate {decided.learning_rate:g}, {decided.optimizer}, {model.precision}",
+        f"learning rate {shortest(decided.learning_rate)}, {decided.optimizer}, {model.precision}",
         f"the largest micro-batch: {counted(len(train), 'pair')}, {counted(num_tokens(*train), 'token')}; "
         f"of the probe set: {counted(len(probe), 'pair')}, {counted(num_tokens(*probe), 'token')}",
         "",

@@ -11,6 +11,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from rewardshape.numbers import number, signed
+
 WIDTH = 80  # columns, where a terminal does not say how many it has
 FEWEST = 3  # steps before the time left is told: the first ones are slow
 FIRST = ("step", "chosen", "rejected")  # what a narrow terminal shows; the rest follows as there is room
@@ -179,14 +181,14 @@ def changes_shown(
         if step == 0:
             return
         for response, now in means.items():
-            change[response] = f"{now - first[response]:+.3f}"
+            change[response] = signed(now - first[response])
         progress.step(
             {
                 "step": f"{step}/{steps}",
                 "chosen": change["probe_chosen_logp_mean"],
                 "rejected": change["probe_rejected_logp_mean"],
-                "margin": f"{metrics['margin']:+.2f}",
-                "loss": f"{metrics['loss']:.3f}",
+                "margin": signed(metrics["margin"], 2),
+                "loss": number(metrics["loss"]),
             },
             tokens=int(metrics["tokens"]),
         )

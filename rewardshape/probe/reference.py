@@ -20,6 +20,7 @@ from transformers import PreTrainedModel, TrainerCallback
 
 from rewardshape.data import EncodedPair
 from rewardshape.errors import InputError
+from rewardshape.numbers import significant
 from rewardshape.probe.distributed import is_sharded, on_main
 from rewardshape.probe.measure.logprobs import Reader, by_name, on_device
 from rewardshape.probe.measure.predictions import AGREEMENT, disagreement, see
@@ -146,7 +147,7 @@ def reference_tokens(
             if not (off := disagreement(found.head, seen, batch["targets"])) <= AGREEMENT:
                 raise InputError(
                     "--objective: compares whole predictions, and the output of this model is no matrix product of its "
-                    f"last hidden states (off by {off:.2g} nats per token)"
+                    f"last hidden states (off by {significant(off, 2)} nats per token)"
                 )
             hidden = seen.hidden.to(found.head.weight.dtype)
             size = max(1, NORMALIZED_AT_ONCE // len(found.head.weight))

@@ -20,6 +20,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from rewardshape.data import parse_columns, parse_template_arguments
 from rewardshape.errors import InputError, printable
+from rewardshape.numbers import typed
 from rewardshape.probe.drops import CRITERIA, Drop
 
 SHUFFLED, BY_MARGIN, BY_LENGTH = "shuffled", "margin", "length"
@@ -68,17 +69,6 @@ def flag(name: str) -> str:
     '--batch-size'
     """
     return f"--{name.replace('_', '-')}"
-
-
-def word(value: Any) -> str:
-    """A value as one word of the command line: a number as short as it stays the same number.
-
-    >>> word(0.25), word(1e-6), word(0.2500004)
-    ('0.25', '1e-06', '0.2500004')
-    """
-    if not isinstance(value, float):
-        return str(value)
-    return f"{value:g}" if float(f"{value:g}") == value else repr(value)
 
 
 @dataclass(frozen=True)
@@ -277,7 +267,7 @@ class ProbingSettings:
             _require(math.isfinite(value) and value >= 0, "sample_temperatures", value, "at least 0")
         if 1.0 not in temperatures or len(set(temperatures)) < len(temperatures):
             raise InputError(
-                f"--sample-temperatures {' '.join(map(word, temperatures))}: each once, and 1 among them: KL and "
+                f"--sample-temperatures {' '.join(map(typed, temperatures))}: each once, and 1 among them: KL and "
                 "best-of-n are of the policy itself"
             )
         if self.gold and self.gold_model:

@@ -16,7 +16,7 @@ from rewardshape.analysis.equal import Axis
 from rewardshape.analysis.what_if import Place, by_place, read_what_if, what_if_table
 from rewardshape.errors import InputError, printable
 from rewardshape.figures.of_runs import draw_all
-from rewardshape.numbers import counted, interval, signed
+from rewardshape.numbers import bracketed, counted, interval, moment, number, percent, signed, significant
 from rewardshape.probe.settings import Settings
 from rewardshape.report import write_report
 from rewardshape.trace import Trace
@@ -179,7 +179,7 @@ def _what_if_table(tried: pd.DataFrame, places: dict[Place, dict[str, dict[str, 
     changes = tried.drop_duplicates("intervention")
     shown = pd.DataFrame({"change": changes["intervention"], "against": changes["against"]})
     for place, rows in places.items():
-        title = place.measure if place.margin_gain is None else f"{place.margin_gain:.3g}"
+        title = place.measure if place.margin_gain is None else significant(place.margin_gain)
         shown[title] = [
             f"{signed(row['difference'])} ({interval(row, 'difference')})" if (row := rows.get(name)) else "–"
             for name in changes["intervention"]
@@ -205,7 +205,7 @@ def along(settings: pd.DataFrame, trace: Trace) -> list[str]:
     for value in shown:
         at = others[others["value"] == value]
         cells = {row["setting"]: _cell(row) for row in at.to_dict("records")}
-        table[f"{value:.3g}"] = [cells.get(name, "–") for name in names]
+        table[significant(value)] = [cells.get(name, "–") for name in names]
     title = f"chosen above that of {labels[baseline_setting(trace)]} [nats/token{over}]"
     return ["", f"{title} {AXES[settings['axis'].iloc[0]]}", "", table.to_string(index=False)]
 
@@ -214,7 +214,7 @@ def _cell(row: dict[Any, Any]) -> str:
     if pd.isna(row["difference"]):
         return "–"
     agree = f" {row['seeds_agreeing']}/{row['num_seeds']}" if row["num_seeds"] > 1 else ""
-    return _with_interval("{:+.3f}", *(row[name] for name in _with_ends("difference"))) + agree
+    return bracketed(*(row[name] for name in _with_ends("difference"))) + agree
 
 
 def ends(trace: Trace) -> pd.DataFrame:
@@ -254,20 +254,14 @@ def _text(row: dict[Any, Any], column: str) -> str:
     if column == "word":
         return str(row[column])
     if column == "onset":
-        return "–" if pd.isna(row[column]) else f"step {row[column]:g}"
+        return "–" if pd.isna(row[column]) else f"step {moment(row[column])}"
     if column in PERCENT and not pd.isna(row[column]):
-        return f"{row[column]:.0%}"
+        return percent(row[column])
     if pd.isna(row[column]):
         return "–"
-    form = "{:+.3f}" if column in CHANGES else "{:.3f}"
-    value, low, high = (row.get(name) for name in _with_ends(column))
-    return _with_interval(form, value, low if column in CHANGES else None, high)
-
-
-def _with_interval(form: str, value: Any, low: Any, high: Any) -> str:
-    if pd.isna(low):
-        return form.format(value)
-    return f"{form.format(value)} [{form.format(low)}, {form.format(high)}]"
+    if column in CHANGES:
+        return bracketed(*(row.get(name, np.nan) for name in _with_ends(column)))
+    return number(row[column])
 
 
 def _with_ends(column: str) -> tuple[str, str, str]:

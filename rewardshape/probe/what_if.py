@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from rewardshape.numbers import typed
 from rewardshape.probe.drops import CRITERIA, RANDOM, Drop
-from rewardshape.probe.settings import Settings, flag, word
+from rewardshape.probe.settings import Settings, flag
 
 SHARE_OF_STEPS = 1 / 3
 SEEDS = 2  # one seed has no interval for other orders of the pairs
@@ -48,7 +49,7 @@ class Intervention:
 
 
 def _changed(name: str, value: Any) -> Intervention:
-    return Intervention(f"{name}={word(value)}", {name: value}, f"{flag(name)} {word(value)}", AS_IT_IS)
+    return Intervention(f"{name}={typed(value)}", {name: value}, f"{flag(name)} {typed(value)}", AS_IT_IS)
 
 
 def base_of(settings: Settings) -> Settings:
@@ -83,7 +84,7 @@ def interventions(settings: Settings, learning_rate: float) -> list[Intervention
             asked[name] = [value]
     if not asked:
         asked = {
-            "drop": [f"{criterion}={DEFAULT_SHARE:g}" for criterion in CRITERIA if criterion != RANDOM],
+            "drop": [str(Drop(criterion, DEFAULT_SHARE)) for criterion in CRITERIA if criterion != RANDOM],
             "add_nll": [DEFAULT_NLL],
             "learning_rate": [learning_rate / 2],
         }

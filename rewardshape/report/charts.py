@@ -19,6 +19,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from rewardshape.numbers import as_json
 from rewardshape.plotting.style import (
     CHOSEN,
     COLUMN_WIDTH,
@@ -153,10 +154,8 @@ def _name_of(line: Line2D) -> str:
 
 def rounded(value: float) -> float | None:
     """A number as short as a reader needs it; None where there is none."""
-    if not np.isfinite(value):
-        return None
-    short = float(f"{value:.{DIGITS}g}")
-    return int(short) if short.is_integer() else short
+    short: float | None = as_json(float(value), DIGITS)
+    return int(short) if short is not None and short.is_integer() else short
 
 
 def _place(ax: Axes, inches: Sequence[float]) -> dict[str, Any]:

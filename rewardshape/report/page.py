@@ -24,7 +24,18 @@ from rewardshape.analysis.generations import CHANCE
 from rewardshape.analysis.influence import pair_influence
 from rewardshape.analysis.pairs import DESCRIPTORS
 from rewardshape.analysis.what_if import by_place, what_if_beside
-from rewardshape.numbers import GREEK, counted, interval, number, shortest, signed
+from rewardshape.numbers import (
+    GREEK,
+    counted,
+    interval,
+    moment,
+    number,
+    percent,
+    percents,
+    shortest,
+    signed,
+    significant,
+)
 from rewardshape.report.charts import Drawer, Palette
 from rewardshape.report.data import as_json, printable, script_data
 from rewardshape.report.pairs import pair_text, read_texts, worst_pairs
@@ -154,7 +165,7 @@ def _facts(trace: Trace) -> list[str]:
         f"model {Path(checkpoint).name}" if checkpoint else "",
         f"data {', '.join(Path(str(file)).name for file in files)}" if files else "",
         counted(trace.steps["step"].max(), "step"),
-        f"learning rate {run['learning_rate']:g}" if run.get("learning_rate") else "",
+        f"learning rate {shortest(run['learning_rate'])}" if run.get("learning_rate") else "",
         f"{len(trace.runs)} runs" if len(trace.runs) > 1 else f"seed {run.get('seed')}",
     ]
     return [fact for fact in facts if fact]
@@ -215,13 +226,12 @@ def _verdicts(tables: Tables) -> list[dict[str, Any]]:
 
 def _tiles(tables: Tables) -> list[dict[str, str]]:
     row, start = tables.summary.iloc[0], tables.margins.iloc[0]
-    percent = f"{row['share_fallen_low']:.0%} to {row['share_fallen_high']:.0%}"
     unit = "nats per token"
     return [
         _tile("chosen", "chosen, change", signed(row["chosen_change"]), unit),
         _tile("rejected", "rejected, change", signed(row["rejected_change"]), unit),
-        _tile("", "chosen responses fallen", f"{row['share_fallen']:.0%}", percent),
-        _tile("", "accuracy", f"{row['accuracy']:.0%}", f"{start['accuracy']:.0%} at step 0"),
+        _tile("", "chosen responses fallen", percent(row["share_fallen"]), _percents(row, "share_fallen")),
+        _tile("", "accuracy", percent(row["accuracy"]), f"{percent(start['accuracy'])} at step 0"),
         _tile(
             "", "margin", signed(row["margin"], 2), f"{signed(start['margin'], 2)} at step 0, reward units"
         ),
@@ -258,10 +268,10 @@ def _table(tables: Tables) -> dict[str, Any]:
             _cell(str(verdict.word), verdict.how_sure),
             _cell(signed(row["chosen_change"]), interval(row, "chosen_change")),
             _cell(signed(row["rejected_change"]), interval(row, "rejected_change")),
-            _cell(f"{row['share_fallen']:.0%}", _percents(row, "share_fallen")),
-            _cell(f"{row['accuracy']:.0%}", _percents(row, "accuracy")),
+            _cell(percent(row["share_fallen"]), _percents(row, "share_fallen")),
+            _cell(percent(row["accuracy"]), _percents(row, "accuracy")),
             _cell(signed(row["margin"], 2), interval(row, "margin", 2)),
-            _cell("none" if onset is None else f"step {onset:g}"),
+            _cell("none" if onset is None else f"step {moment(onset)}"),
             _cell(signed(row["depth"]), f"step {row['depth_step']}") if row["depth"] < 0 else _cell("none"),
             *([_cell(signed(row["greedy_change"]), interval(row, "greedy_change"))] if greedy else []),
         ]
@@ -275,7 +285,7 @@ def _cell(value: str, note: str = "") -> dict[str, str]:
 
 
 def _percents(row: pd.Series, name: str) -> str:
-    return f"{row[f'{name}_low']:.0%} to {row[f'{name}_high']:.0%}"
+    return percents(row[f"{name}_low"], row[f"{name}_high"])
 
 
 # Words about pairs, true whether they fell or rose
@@ -378,7 +388,7 @@ def _tried(trace: Trace) -> dict[str, Any] | None:
     ]
     first = table.iloc[0]
     titles = [
-        place.measure if place.margin_gain is None else f"chosen at {place.margin_gain:.2g}"
+        place.measure if place.margin_gain is None else f"chosen at {significant(place.margin_gain, 2)}"
         for place in places
     ]
     out = table[table["left_out"].notna()].to_dict("records")

@@ -10,7 +10,7 @@ import pandas as pd
 
 from rewardshape.analysis.influence import probe_pair_influence
 from rewardshape.analysis.panels import chosen_and_rejected
-from rewardshape.numbers import signed
+from rewardshape.numbers import moment, signed
 from rewardshape.plotting.thinning import extremes
 from rewardshape.trace import Run, RunFolder, Trace, read_probe_set
 from rewardshape.trace.records import rows_of
@@ -45,7 +45,7 @@ def worst_pairs(tables: Tables) -> tuple[list[dict[str, Any]], float]:
             f" {signed(row['rejected_change'])} over {row['rejected_tokens']}"
         )
         if "similarity" in row and np.isfinite(row["similarity"]):
-            note += f"; {row['edit_distance']:.0f} token edits apart"
+            note += f"; {moment(row['edit_distance'])} token edits apart"
         responses = [
             _response(name, row, text["tokens"][name], changes.get((pair_id, name)), scale)
             for name in ("chosen", "rejected")

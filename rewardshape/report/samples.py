@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from rewardshape.analysis.samples import samples_of, temperatures
-from rewardshape.numbers import number
+from rewardshape.numbers import number, shortest
 from rewardshape.report.pairs import prompt_end
 from rewardshape.trace import Run, RunFolder, Trace, read_probe_set
 from rewardshape.trace.records import rows_of
@@ -53,7 +53,9 @@ def _texts(runs: list[Run]) -> dict[str, str]:
 
 
 def _asked(prompt: str, temperature: float, *, alone: bool) -> str:
-    return str(prompt) if alone else f"{prompt}, {f'T = {temperature:g}' if temperature else 'greedy'}"
+    return (
+        str(prompt) if alone else f"{prompt}, {f'T = {shortest(temperature)}' if temperature else 'greedy'}"
+    )
 
 
 def _of_run(trace: Trace, run: Run, asked: list[tuple[str, float]]) -> dict[str, Any] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rewardshape.analysis.generations import Judgement
 from rewardshape.analysis.resampling import MIN_PROMPTS
 from rewardshape.logs.names import SERIES
-from rewardshape.numbers import signed
+from rewardshape.numbers import moment, signed
 from rewardshape.verdict.evidence import Evidence
 from rewardshape.verdict.thresholds import AGAINST, TIES
 from rewardshape.verdict.words import Word
@@ -117,8 +117,8 @@ def _stop(evidence: Evidence) -> list[str]:
             "rate, labels, the reference) before you take one."
         ]
     return [
-        f"Take the checkpoint of {evidence.counts} {held.best_step:g}: the {held.measure} was best there and has "
-        "become worse since."
+        f"Take the checkpoint of {evidence.counts} {moment(held.best_step)}: the {held.measure} was best there and "
+        "has become worse since."
     ]
 
 
@@ -127,8 +127,8 @@ def _peak(word: Word, evidence: Evidence, gave_back: bool) -> list[str]:
         return []
     below = evidence.chosen.value < 0
     return [
-        f"Consider the checkpoint of {evidence.counts} {evidence.highest.step:g}: chosen peaked there and has been "
-        f"falling since{'' if below else ', which is displacement that has not yet reached the start'}."
+        f"Consider the checkpoint of {evidence.counts} {moment(evidence.highest.step)}: chosen peaked there and has "
+        f"been falling since{'' if below else ', which is displacement that has not yet reached the start'}."
     ]
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 
 from rewardshape.analysis.generations import Judgement
 from rewardshape.analysis.resampling import MIN_PROMPTS
+from rewardshape.numbers import moment, percent, significant
 from rewardshape.verdict.recovery import Reference
 from rewardshape.verdict.thresholds import MATTERS, SMALLEST
 from rewardshape.verdict.tried import Tried
@@ -124,7 +125,7 @@ class Carried:
         """What is to be looked at."""
         if not self.steps:
             return f"pair {self.pair_id}"
-        named = [f"{step:g}" for step in self.steps[:MOST_NAMED]]
+        named = [moment(step) for step in self.steps[:MOST_NAMED]]
         more = len(self.steps) - len(named)
         if more:
             named.append(f"{more} more")
@@ -133,10 +134,16 @@ class Carried:
 
     def __str__(self) -> str:
         if self.steps:
-            ratio = f", whose mean is {self.loss_ratio:.3g} times the median"
-            return f"carried by single batches ({self.what}: {self.share:.0%} of the summed loss{ratio})"
-        ratio = f", its mean loss is {self.loss_ratio:.3g} times the median" if self.loss_ratio > 2 else ""
-        return f"carried by single pairs ({self.what} owns {self.share:.0%} of the gradient weight{ratio})"
+            ratio = f", whose mean is {significant(self.loss_ratio)} times the median"
+            return f"carried by single batches ({self.what}: {percent(self.share)} of the summed loss{ratio})"
+        ratio = (
+            f", its mean loss is {significant(self.loss_ratio)} times the median"
+            if self.loss_ratio > 2
+            else ""
+        )
+        return (
+            f"carried by single pairs ({self.what} owns {percent(self.share)} of the gradient weight{ratio})"
+        )
 
 
 @dataclass(frozen=True)

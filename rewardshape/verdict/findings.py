@@ -26,7 +26,7 @@ from rewardshape.analysis.generations import PLAINLY, chosen_checkpoint
 from rewardshape.analysis.pairs import DESCRIPTORS, falling_pairs, pair_correlations, pairs_table
 from rewardshape.analysis.samples import has_gold
 from rewardshape.errors import InputError
-from rewardshape.numbers import interval, number, percents, signed
+from rewardshape.numbers import interval, number, percents, shortest, signed, significant, typed
 from rewardshape.trace import Trace
 from rewardshape.verdict.contrast import Contrast, contrast
 from rewardshape.verdict.judge import Verdict, judge_all
@@ -184,7 +184,8 @@ def _in_common(tables: Tables) -> list[str]:
     [descriptor] = [known for known in DESCRIPTORS if known.name == row["descriptor"]]
     return [
         f"Pairs that are {descriptor.more} fell {'deeper' if deeper else 'less'} (Spearman "
-        f"ρ = {signed(row['rho'], 2)}; p = {row['p_value']:.2g} for all descriptors together, by shuffling the pairs)."
+        f"ρ = {signed(row['rho'], 2)}; p = {significant(row['p_value'], 2)} for all descriptors together, by "
+        "shuffling the pairs)."
     ]
 
 
@@ -230,7 +231,7 @@ def _answers(tables: Tables) -> tuple[str, ...]:
         for word, names in words.items():
             which = f" ({', '.join(names)})" if len(names) <= MOST_NAMED else ""
             said.append(f"{word} in {len(names)} of {total} runs{which}")
-        how = f"answers at T = {temperature:g}" if temperature else "greedy answers"
+        how = f"answers at T = {shortest(temperature)}" if temperature else "greedy answers"
         lines.append(f"{how} against those of step 0: {'; '.join(said)}")
     return tuple(lines)
 
@@ -276,14 +277,14 @@ def _equal_sentence(tables: Tables, compared: Contrast | str) -> str:
     if not compared.clear:
         sentence = (
             f"At equal margin no setting keeps the chosen responses higher than another, as far as each got: most"
-            f" apart are {highest} and {lowest} at a gain of {margins[found.place]:.2g} nats per token, by"
+            f" apart are {highest} and {lowest} at a gain of {significant(margins[found.place], 2)} nats per token, by"
             f" {number(found.difference[found.place])}, and chance alone gives as much over {compared.over}"
-            f" (p = {found.p_value:.2g} between {among})."
+            f" (p = {significant(found.p_value, 2)} between {among})."
         )
     else:
         rows = zip(margins, found.difference, found.low, found.high, strict=True)
         steps = [
-            f"by {signed(gap)} ({signed(low)} to {signed(high)}) at a gain of {margin:.2g}"
+            f"by {signed(gap)} ({signed(low)} to {signed(high)}) at a gain of {significant(margin, 2)}"
             for margin, gap, low, high in rows
             if np.isfinite(gap)
         ]
@@ -338,11 +339,16 @@ def _where_next(tables: Tables, found: Contrast) -> list[str]:
         return [f"{paid}. Look at its samples before you go on from it."]
     best = int(np.flatnonzero(settings["setting"] == found.best)[0])
     if best in (0, len(alphas) - 1):
-        inward = (alphas[best] + alphas[1 if best == 0 else -2]) / 2
+        inward = _between(alphas[best], alphas[1 if best == 0 else -2])
         side = "smallest" if best == 0 else "largest"
         return [
             f"{paid} and is the {side} of the α tried, so where the optimum lies is open. Before you go beyond it, see"
-            f" what its samples and its single pairs do; between it and its neighbour lies --alpha {inward:g}."
+            f" what its samples and its single pairs do; between it and its neighbour lies --alpha {inward}."
         ]
-    near = " ".join(f"{(alphas[i] + alphas[best]) / 2:g}" for i in (best - 1, best, best + 1))
+    near = " ".join(_between(alphas[i], alphas[best]) for i in (best - 1, best, best + 1))
     return [f"{paid}. Look closer around it: --alpha {near}."]
+
+
+def _between(one: float, other: float) -> str:
+    """The middle of two α, to be typed."""
+    return typed(round(float(one + other) / 2, 6))

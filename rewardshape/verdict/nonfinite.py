@@ -6,7 +6,7 @@ import pandas as pd
 
 from rewardshape.logs.log import Log
 from rewardshape.logs.names import SERIES
-from rewardshape.numbers import counted
+from rewardshape.numbers import counted, moment
 from rewardshape.verdict.evidence import Broken, Step, as_step
 
 SIDES = {
@@ -69,8 +69,8 @@ def loss_lost(log: Log) -> list[str]:
     if since is None or broken_since(log) is not None:
         return []
     return [
-        f"the loss is not finite from {log.counts} {since:g} to the end, while the responses have numbers: a trainer "
-        "that sums its losses keeps one NaN for good, so that the loss is lost and the run need not be"
+        f"the loss is not finite from {log.counts} {moment(since)} to the end, while the responses have numbers: a "
+        "trainer that sums its losses keeps one NaN for good, so that the loss is lost and the run need not be"
     ]
 
 

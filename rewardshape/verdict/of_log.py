@@ -11,7 +11,7 @@ import pandas as pd
 
 from rewardshape.logs.log import Log
 from rewardshape.logs.names import SERIES
-from rewardshape.numbers import counted, signed
+from rewardshape.numbers import counted, moment, signed, significant
 from rewardshape.verdict.evidence import Change, Course, Evidence, HeldOut, Learning, Onset, as_step
 from rewardshape.verdict.nonfinite import broken_since, loss_lost, never_held, one_sided
 from rewardshape.verdict.recovery import Reference, find_reference, has, is_per_token
@@ -325,9 +325,12 @@ def _rows_in_words(log: Log) -> str:
         if (count := len(log.split(split)))
     )
     first, last = log.table["step"].min(), log.table["step"].max()
-    return (
-        f"{counts}, {f'{log.rows_are} {first:g} to {last:g}' if first < last else f'{log.counts} {first:g}'}"
+    span = (
+        f"{log.rows_are} {moment(first)} to {moment(last)}"
+        if first < last
+        else f"{log.counts} {moment(first)}"
     )
+    return f"{counts}, {span}"
 
 
 def _missing(log: Log) -> tuple[str, ...]:
@@ -352,7 +355,8 @@ def _facts(evaluated: pd.DataFrame, elsewhere: tuple[float, float] | None) -> tu
     if len(greedy) > 1:
         moved = float(greedy.iloc[-1] - greedy.iloc[0])
         facts.append(
-            f"the log-probability of the most likely tokens {'rose' if moved > 0 else 'fell'} by {abs(moved):.3g} nats"
+            f"the log-probability of the most likely tokens {'rose' if moved > 0 else 'fell'} by "
+            f"{significant(abs(moved))} nats"
             + (": what the other responses lost went there (the squeezing effect)" if moved > 0 else "")
         )
     return tuple(facts)

@@ -28,6 +28,7 @@ from rewardshape.analysis.resampling import (
     studentised,
 )
 from rewardshape.analysis.samples import has_gold
+from rewardshape.numbers import moment, percent, significant
 from rewardshape.theory import Objective
 from rewardshape.trace import Trace
 from rewardshape.verdict.ahead import where_it_goes
@@ -100,7 +101,7 @@ def _evidence(trace: Trace, chosen: Panel, rejected: Panel) -> Evidence:
         matters=min(MATTERS["nats"] / length, MOST_PER_TOKEN),
         smallest=SMALLEST["nats"] / length,
         broken=broken,
-        rows=f"{len(chosen.pair_ids)} probe pairs, steps {chosen.steps[0]:g} to {chosen.steps[-1]:g}",
+        rows=f"{len(chosen.pair_ids)} probe pairs, steps {moment(chosen.steps[0])} to {moment(chosen.steps[-1])}",
         per_token=True,
         reference=_reference(goal, chosen, rejected),
         beta_source="stated in the manifest",
@@ -260,7 +261,7 @@ def _learning(
     still = None
     moved = max(np.abs(panel.change(per_token=False)).max() for panel in (chosen, rejected))
     if moved == 0 or (moved < STILL_REWARD and len(gaps) > 2):
-        still = f"no log-prob of the probe set moved by more than {moved:.1g} nats"
+        still = f"no log-prob of the probe set moved by more than {significant(moved, 1)} nats"
     weights = pair_weights(_at(chosen, ENDS), _at(rejected, ENDS))[0] if goal.sums_suffice else None
     middles = None if weights is None else np.median(weights, axis=1)
     left = float(middles[1] / middles[0]) if middles is not None and middles[0] > 0 else None
@@ -354,13 +355,13 @@ def _reference(goal: Objective, chosen: Panel, rejected: Panel) -> Reference:
 
 def _facts(chosen: Panel) -> tuple[str, ...]:
     fallen = float((chosen.change()[-1] < 0).mean())
-    facts = [f"{fallen:.0%} of the chosen responses fell"]
+    facts = [f"{percent(fallen)} of the chosen responses fell"]
     if "greedy_logp_sum" in chosen.sums:
         moved = float(chosen.change("greedy_logp_sum")[-1].mean())
         if np.isfinite(moved):
             facts.append(
                 f"the tokens that greedy decoding would take in their place {'rose' if moved > 0 else 'fell'} by "
-                f"{abs(moved):.3g} nats per token"
+                f"{significant(abs(moved))} nats per token"
             )
     return tuple(facts)
 

@@ -13,6 +13,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from rewardshape.numbers import number, significant
+
 # Trainers round to four decimals and average chosen, rejected and margin over the same rows.
 IDENTITY_TOLERANCE = 0.02
 # |reward| below which training has not moved anything yet: e^0.05 changes a preference by about one per cent.
@@ -69,7 +71,8 @@ def _margin_is_difference(table: pd.DataFrame) -> str | None:
         return None
     return (
         f"rewards/margins is not chosen minus rejected in {broken.sum()} of {len(broken)} rows (off by up to "
-        f"{np.abs(gap).max():.2g}): chosen and rejected are averaged over different examples, or columns are swapped"
+        f"{significant(np.abs(gap).max(), 2)}): chosen and rejected are averaged over different examples, or columns "
+        "are swapped"
     )
 
 
@@ -88,14 +91,16 @@ def _first_loss(table: pd.DataFrame) -> str | None:
     for many in SUMMED_OVER:
         if abs(times / many - 1) < SUMMED_TOLERANCE:
             return (
-                f"the first loss is {loss:.3f}, {many} × ln 2, with rewards still at 0: it is summed over {many} "
+                f"the first loss is {number(loss)}, {many} × ln 2, with rewards still at 0: it is summed over {many} "
                 f"accumulation steps or devices instead of averaged; read losses divided by {many}"
             )
     for value, link in START_LOSSES.items():
         if abs(loss - value) <= START_LOSS_TOLERANCE:
-            return f"the first loss is {loss:.3f}, not ln 2 = 0.693, with rewards still at 0: this is {link}"
+            return (
+                f"the first loss is {number(loss)}, not ln 2 = 0.693, with rewards still at 0: this is {link}"
+            )
     return (
-        f"the first loss is {loss:.3f}, not ln 2 = 0.693, with rewards still at 0: the loss is not plain DPO "
+        f"the first loss is {number(loss)}, not ln 2 = 0.693, with rewards still at 0: the loss is not plain DPO "
         "(another link, label smoothing, or an added likelihood term)"
     )
 
@@ -117,8 +122,8 @@ def _margins_scaled(table: pd.DataFrame) -> str | None:
     if scale is None or not 0 < scale < SCALE_LIMIT or table["margin"].max() < 0.5:
         return None
     return (
-        f"the loss falls by only {scale:.2g}/2 per unit of margin: the margins are log-ratios in nats, not yet "
-        f"multiplied by β (which looks like about {scale:.1g})"
+        f"the loss falls by only {significant(scale, 2)}/2 per unit of margin: the margins are log-ratios in nats, not "
+        f"yet multiplied by β (which looks like about {significant(scale, 1)})"
     )
 
 
@@ -167,8 +172,8 @@ def target_margin(table: pd.DataFrame, beta: float | None) -> str | None:
     gamma = float(np.quantile(margin + loss + np.log(-np.expm1(-loss)), LOW_SHARE))
     if gamma < 0.1:
         return None
-    ratio = f", that is γ/β = {gamma / beta:.2f}" if beta else ""
+    ratio = f", that is γ/β = {number(gamma / beta, 2)}" if beta else ""
     return (
-        f"the loss implies a target margin γ of at most {gamma:.2f} in reward units{ratio}: compare it with what you "
-        "set, since some trainers take γ and some take γ/β"
+        f"the loss implies a target margin γ of at most {number(gamma, 2)} in reward units{ratio}: compare it with "
+        "what you set, since some trainers take γ and some take γ/β"
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 from rewardshape.analysis.resampling import MIN_PROMPTS
 from rewardshape.logs.names import SERIES
-from rewardshape.numbers import number, signed
+from rewardshape.numbers import moment, number, percent, signed, significant
 from rewardshape.verdict.evidence import Change, Course, Evidence, Onset
 from rewardshape.verdict.thresholds import GAVE_BACK, TIES
 from rewardshape.verdict.words import Word
@@ -22,7 +22,7 @@ def amount(value: float) -> str:
     >>> amount(-0.012345), amount(12.345)
     ('0.0123', '12.3')
     """
-    return f"{abs(value):.3g}"
+    return significant(abs(value))
 
 
 def headline(word: Word, evidence: Evidence, reasons: tuple[str, ...]) -> str:
@@ -38,7 +38,7 @@ def headline(word: Word, evidence: Evidence, reasons: tuple[str, ...]) -> str:
         lowest = evidence.lowest
         began = not evidence.curve.empty and lowest.step == evidence.curve["step"].iloc[0]
         low = f"{amount(lowest.value)} {evidence.unit} below {evidence.baseline}"
-        at = f"{evidence.counts} {lowest.step:g}"
+        at = f"{evidence.counts} {moment(lowest.step)}"
         dip = f"stood {low} when they were first logged ({at})" if began else f"fell {low} (at {at})"
         return _sentence(
             f"the chosen responses {dip} and came back; at the end they stand "
@@ -100,14 +100,14 @@ def since_when_broken(evidence: Evidence) -> str:
     broken = evidence.broken
     assert broken is not None
     many = "is" if len(broken.series) == 1 else "are"
-    return f"{', '.join(broken.series)} {many} not finite from {evidence.counts} {broken.step:g} to the end"
+    return f"{', '.join(broken.series)} {many} not finite from {evidence.counts} {moment(broken.step)} to the end"
 
 
 def what_is_left(evidence: Evidence) -> str:
     """How little gradient a saturated run has left."""
     learning = evidence.learning
     left = learning.gradient_left or 0.0
-    share = "less than 0.1 %" if left < 1e-3 else f"{left:.1%}"
+    share = "less than 0.1%" if left < 1e-3 else percent(left, 1)
     at = "" if learning.margin is None else f"at a margin of {amount(learning.margin.last)}, "
     # A log tells it of its loss alone, against that of two responses that are equal.
     of = "equal responses have" if evidence.num_pairs is None else "the run began with"
@@ -118,9 +118,9 @@ def how_preference_was_lost(evidence: Evidence) -> str:
     """From where to where accuracy, or else the margin, went."""
     accuracy, margin = evidence.learning.accuracy, evidence.learning.margin
     if accuracy is not None:
-        return f"accuracy was {accuracy.highest:.2f} and ends at {accuracy.last:.2f}"
+        return f"accuracy was {number(accuracy.highest, 2)} and ends at {number(accuracy.last, 2)}"
     assert margin is not None
-    return f"the mean margin was {amount(margin.highest)} and ends at {margin.last:.2g}"
+    return f"the mean margin was {amount(margin.highest)} and ends at {significant(margin.last, 2)}"
 
 
 def what_could_hide(evidence: Evidence) -> str:
@@ -162,7 +162,7 @@ def _last_finite(evidence: Evidence) -> list[str]:
     if chosen is None or chosen.step is None:
         return []
     also = "" if rejected is None else f", rejected {_above_or_below(rejected.value, evidence)}"
-    at = f"at {evidence.counts} {chosen.step:g}, the last with finite numbers"
+    at = f"at {evidence.counts} {moment(chosen.step)}, the last with finite numbers"
     return [f"{at}, chosen stood {_above_or_below(chosen.value, evidence)}{also}"]
 
 
@@ -181,20 +181,20 @@ def _fall(word: Word, evidence: Evidence) -> list[str]:
         if deeper and lowest.step != chosen.step:
             lines.append(
                 f"the deepest point is {amount(lowest.value)} {evidence.unit} below, at {evidence.counts} "
-                f"{lowest.step:g}"
+                f"{moment(lowest.step)}"
             )
     return lines
 
 
 def _begun(onset: Onset, evidence: Evidence) -> str:
     """When the fall began."""
-    span = f"{onset.low:g} to {onset.high:g}"
+    span = f"{moment(onset.low)} to {moment(onset.high)}"
     if onset.whole_run:
         return f"when the fall began cannot be told (95 % interval: {evidence.counts} {span})"
-    known = f"the fall had begun by {evidence.counts} {onset.step:g}"
+    known = f"the fall had begun by {evidence.counts} {moment(onset.step)}"
     if onset.low == onset.high:
         return known
-    return f"{known} (after {onset.low:g})" if evidence.exact else f"{known} (95 % interval {span})"
+    return f"{known} (after {moment(onset.low)})" if evidence.exact else f"{known} (95 % interval {span})"
 
 
 def _rise(word: Word, evidence: Evidence) -> list[str]:
@@ -204,7 +204,7 @@ def _rise(word: Word, evidence: Evidence) -> list[str]:
     if lost.chance > 0.025 or -lost.value <= GAVE_BACK * highest.value:
         return []
     peak = f"risen to {amount(highest.value)} {evidence.unit} above {evidence.baseline}"
-    when = f"at {evidence.counts} {highest.step:g}"
+    when = f"at {evidence.counts} {moment(highest.step)}"
     if -lost.value <= highest.value:
         return [f"chosen had {peak} {when}, and lost {amount(lost.value)} of it since"]
     if not word.falls:
@@ -246,18 +246,14 @@ def _the_row(evidence: Evidence, known: dict[str, Course]) -> str:
     sides = ("reward_chosen", "reward_rejected", "logp_chosen", "logp_rejected")
     said = {SERIES[side]: row[side] for side in sides if side in row and row[side] == row[side]}
     numbers = {name: course.last for name, course in known.items()} | said
-    return ", ".join(f"{name} {_short(value)}" for name, value in numbers.items())
+    return ", ".join(f"{name} {significant(value)}" for name, value in numbers.items())
 
 
 def _course(course: Course) -> str:
-    first, last, highest = map(_short, course)
+    first, last, highest = map(significant, course)
     if first != last:
         return f"{first} to {last}"
     return f"{last} throughout" if highest == last else f"{last} at both, {highest} at its highest"
-
-
-def _short(value: float) -> str:
-    return f"{value:.3g}".replace("-", "−")
 
 
 def _carried(evidence: Evidence) -> list[str]:
@@ -276,8 +272,8 @@ def _ties(evidence: Evidence) -> list[str]:
     if not ties or ties <= TIES:
         return []
     return [
-        f"up to {ties:.0%} of the pairs seem to be ties: accuracy counts chosen above rejected, and is no better than "
-        "chance while the margin grows. Are chosen and rejected the same after truncation, or duplicates?"
+        f"up to {percent(ties)} of the pairs seem to be ties: accuracy counts chosen above rejected, and is no better "
+        "than chance while the margin grows. Are chosen and rejected the same after truncation, or duplicates?"
     ]
 
 
@@ -285,7 +281,7 @@ def _held_out(evidence: Evidence) -> list[str]:
     held = evidence.held_out
     if held is None:
         return []
-    best = f"{evidence.counts} {held.best_step:g}"
+    best = f"{evidence.counts} {moment(held.best_step)}"
     if held.above_start:
         return [f"the {held.measure} was never below what no training gives; it was best at {best}"]
     if held.worse:
@@ -299,8 +295,8 @@ def _held_out(evidence: Evidence) -> list[str]:
         ]
     if held.best is not None and held.last is not None and held.last > held.best:
         return [
-            f"the {held.measure} was best at {best} ({_short(held.best)}) and ended at {_short(held.last)}: too few "
-            "rows to tell a turn from scatter"
+            f"the {held.measure} was best at {best} ({significant(held.best)}) and ended at {significant(held.last)}: "
+            "too few rows to tell a turn from scatter"
         ]
     return []
 

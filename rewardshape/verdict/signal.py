@@ -12,6 +12,7 @@ import pandas as pd
 
 from rewardshape.logs.log import Log
 from rewardshape.logs.names import SERIES
+from rewardshape.numbers import moment, significant
 from rewardshape.verdict.evidence import Baseline, Unit
 from rewardshape.verdict.recovery import Reference, has
 from rewardshape.verdict.rows import window
@@ -108,7 +109,7 @@ def _signal(
     if told and not from_start:
         beta = reference.beta if reference.beta else None
         unit: Unit = logp_unit if beta else "reward"
-        basis = f"rewards/chosen of {where}" + (f" divided by β = {beta:.4g}" if beta else "")
+        basis = f"rewards/chosen of {where}" + (f" divided by β = {significant(beta, 4)}" if beta else "")
         chosen, rejected = _sides(table, "reward", 1 / beta if beta else 1.0)
         signal = Signal(chosen, rejected, unit, basis, Baseline("the reference"), True, batches, split)
         return _above_first(signal, log.counts) if started_elsewhere else signal
@@ -135,11 +136,11 @@ def _above_first(signal: Signal, counts: str) -> Signal:
     width = signal.width
     first = signal.chosen.index[0]
     if width > 1:
-        baseline = Baseline(f"the first {width} logged rows", f"from {counts} {first:g}", assumed=True)
+        baseline = Baseline(f"the first {width} logged rows", f"from {counts} {moment(first)}", assumed=True)
     elif first == 0 and counts == "step":
         baseline = Baseline("step 0")
     else:
-        baseline = Baseline("the first logged row", f"{counts} {first:g}", assumed=True)
+        baseline = Baseline("the first logged row", f"{counts} {moment(first)}", assumed=True)
     rejected = signal.rejected
     return replace(
         signal,

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import kendalltau
 
+from rewardshape.numbers import significant
 from rewardshape.verdict.recovery import has
 from rewardshape.verdict.rows import noise_of, window
 from rewardshape.verdict.thresholds import (
@@ -38,7 +39,7 @@ def stands_still(rows: pd.DataFrame, trained: pd.DataFrame, beta: float | None =
         rewards = [table[c].dropna() for c in ("reward_chosen", "reward_rejected", "margin") if c in table]
         steady = all(np.ptp(series) < STILL_REWARD for series in rewards if len(series))
         if len(losses) >= WINDOW_ROWS and np.ptp(losses) < STILL_LOSS and steady:
-            return f"the loss is {losses.iloc[-1]:.4g} in every row and nothing else moves"
+            return f"the loss is {significant(losses.iloc[-1], 4)} in every row and nothing else moves"
         near = np.abs(losses - math.log(2)).mean() < AT_LN2
         if len(losses) >= STILL_ROWS and near and not moved and has(table, "margin"):
             return f"after {len(losses)} rows the loss is still ln 2 = 0.693 and the margin has no trend"

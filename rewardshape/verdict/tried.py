@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rewardshape.analysis.what_if import what_if_beside
-from rewardshape.numbers import counted, interval, number, signed
+from rewardshape.numbers import counted, interval, number, signed, significant
 
 FEWEST_SEEDS = 2  # with one, the interval is not over other orders of the pairs
 Row = Mapping[str, Any]
@@ -70,7 +70,7 @@ def _by(row: Row) -> str:
     side = "higher" if row["difference"] > 0 else "lower"
     return (
         f"{number(abs(row['difference']))} nats per token {side} where the margin had grown by "
-        f"{row['margin_gain']:.2g}"
+        f"{significant(row['margin_gain'], 2)}"
     )
 
 

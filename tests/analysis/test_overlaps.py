@@ -36,6 +36,16 @@ def test_cosines_are_those_of_the_gradients(write):
     np.testing.assert_allclose(found["chosen_change"], [0.0, 1.0, -1.0])
 
 
+def test_a_run_without_an_alpha_has_them_too(write):
+    rows = {"pair_id": ["pairs.jsonl:2"], "gram_ww": [25.0], "gram_wl": [24.0], "gram_ll": [25.0]}
+    found = gradient_cosines(
+        write(geometry={0: rows}, objective={"name": "dpo", "parameters": {"beta": 0.1}})
+    )
+    assert found["pair_id"].tolist() == ["pairs.jsonl:2"]
+    assert found["alpha"].isna().all()
+    np.testing.assert_allclose(found["cosine"], 0.96)
+
+
 def test_without_geometry_it_says_how_to_get_some(write):
     with pytest.raises(InputError, match="--geometry-every"):
         gradient_cosines(write())

@@ -1,6 +1,7 @@
 """Several processes record what one records: real launches over gloo on the CPU, compared with a run of one process.
 
-The launchers are torchrun and accelerate's, with the words of docs/scaling.md.
+The launchers are torchrun and accelerate's, with the words of docs/scaling.md. Once they start processes as they do
+anywhere; the others, and those that they start, are forked from one that has imported torch (`tests.processes`).
 
 accelerate shards (FSDP) on accelerators only. For the sharded runs a driver tells it that the CPU is one; the
 sharding, the gathering and the checkpoints are torch's own and real.
@@ -27,7 +28,7 @@ from rewardshape.probe.checkpoints import newest_whole
 from rewardshape.probe.command import parse
 from rewardshape.probe.run import run
 from rewardshape.trace.records import read_records
-from tests.processes import ranks
+from tests.processes import lines_in, python, ranks
 
 # Nats per response. Two processes add the same float32 gradients in another order, which after some steps of AdamW
 # shows in the sixth digit.
@@ -65,13 +66,12 @@ FSDP = {
 
 
 def command(program: list[str], processes: int) -> list[str]:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-
+    launcher = [python(), "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
     return [*launcher, str(processes), *program]
 
 
-def environment(**extra: str) -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", **extra}
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHON_EXEC": python()}
 
 
 def as_typed(mark: str) -> list[str]:
@@ -86,7 +86,7 @@ def as_typed(mark: str) -> list[str]:
 
 
 def accelerated(mark: str, *program: str) -> subprocess.CompletedProcess[str]:
-    words = [*as_typed(mark), *program]
+    words = [python(), *as_typed(mark), *program]
     return subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=400)
 
 
@@ -109,7 +109,10 @@ def one(task: list[str], folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def two(task: list[str], folder: Path) -> Path:
     program = ["-m", "rewardshape.probe", *task, "--output", str(folder / "two"), "--json"]
-    done = accelerated("--multi_gpu", *program)
+    there = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*as_typed("--multi_gpu"), *program], env=there, capture_output=True, text=True, timeout=400
+    )
     assert done.returncode == 0, done.stderr
     assert len([line for line in done.stdout.splitlines() if line.startswith("{")]) == 1  # one process speaks
     return folder / "two"
@@ -198,7 +201,7 @@ def test_sigterm_checkpoints_both_within_30_seconds(task, tmp_path):
     trace = output / "trace.jsonl"
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
-        if trace.is_file() and trace.read_bytes().count(b"\n") >= 3:
+        if lines_in(trace) >= 3:
             break
         time.sleep(0.05)
     began = time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -17,6 +18,18 @@ from rewardshape.probe.command import parse
 from rewardshape.probe.jobs import Ended, Relay, in_processes, list_of_gpus, outcome
 from rewardshape.probe.progress import Progress
 from rewardshape.probe.stopping import Diverged, Stop
+from tests import drawing
+from tests.processes import lines_in, python
+
+
+@pytest.fixture
+def forked():
+    """Processes that are started are forked from one that has imported torch."""
+    real = multiprocessing.spawn.get_executable()
+    multiprocessing.set_executable(python())
+    yield
+    multiprocessing.set_executable(real)
+
 
 SWEEP = ["--objective", "dpo", "--beta", "0.1", "0.3", "0.5"]
 SMALL = ["--steps", "3", "--batch-size", "4", "--probe-pairs", "6", "--learning-rate", "1e-3"]
@@ -27,11 +40,13 @@ def command(checkpoint: str, pairs_file: str, output: Path, *flags: str) -> list
 
 
 def test_two_at_a_time_write_the_very_records_of_one_after_the_other(
-    probe, checkpoint, pairs_file, tmp_path, drawn, capfd
+    probe, checkpoint, pairs_file, tmp_path, capfd
 ):
+    """In processes of their own from the first import on; the others here are forked."""
     assert probe(tmp_path / "alone", *SWEEP, *SMALL) == 0
     capfd.readouterr()
-    assert main(command(checkpoint, pairs_file, tmp_path / "two", "--jobs", "2")) == 0
+    with drawing.drawn():
+        assert main(command(checkpoint, pairs_file, tmp_path / "two", "--jobs", "2")) == 0
     said = capfd.readouterr().err
     for name in ("beta=0.1", "beta=0.3", "beta=0.5"):
         a, b = ((tmp_path / folder / name / "trace.jsonl").read_bytes() for folder in ("alone", "two"))
@@ -50,7 +65,7 @@ def test_stopped_together_and_gone_on_with(probe, checkpoint, pairs_file, tmp_pa
     flags = ["--steps", "300", "--checkpoint-every", "300", "--jobs", "2"]
     words = command(checkpoint, pairs_file, tmp_path / "run", *flags)
     process = subprocess.Popen(
-        [sys.executable, "-m", "rewardshape.probe", *words],
+        [python(), "-m", "rewardshape.probe", *words],
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
@@ -58,7 +73,7 @@ def test_stopped_together_and_gone_on_with(probe, checkpoint, pairs_file, tmp_pa
     traces = [tmp_path / "run" / name / "trace.jsonl" for name in ("beta=0.1", "beta=0.3")]
     deadline = time.monotonic() + 400
     while time.monotonic() < deadline and process.poll() is None:
-        if all(file.is_file() and file.read_bytes().count(b"\n") >= 3 for file in traces):
+        if all(lines_in(file) >= 3 for file in traces):
             break
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
@@ -105,7 +120,7 @@ def told(runs: list[str], folder: Path, **more) -> list[tuple[str, Ended]]:
         )
 
 
-def test_every_run_is_done_once_and_a_failure_stops_the_rest(tmp_path, monkeypatch):
+def test_every_run_is_done_once_and_a_failure_stops_the_rest(tmp_path, monkeypatch, forked):
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     monkeypatch.setattr(triple, "__module__", "test_jobs")
     monkeypatch.setitem(sys.modules, "test_jobs", sys.modules[__name__])

@@ -22,6 +22,15 @@ from rewardshape.trace import RunFolder
 MORE_THAN_SUMS = ("ld_dpo", "odpo", "pro", "sampo", "tdpo", "wpo")
 
 
+@pytest.fixture(scope="module")
+def pairs_file(pairs_file: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The first of them: the runs here are of two steps, and a reference is measured on every pair."""
+    file = tmp_path_factory.mktemp("few") / "pairs.jsonl"
+    lines = Path(pairs_file).read_text(encoding="utf-8").splitlines(keepends=True)
+    file.write_text("".join(lines[:24]), encoding="utf-8")
+    return str(file)
+
+
 def words(checkpoint: str, pairs_file: str, name: str, output: object) -> list[str]:
     small = "--steps 2 --batch-size 4 --probe-pairs 4 --learning-rate 1e-3 --quiet".split()
     return [checkpoint, "--data", pairs_file, "--objective", name, "--output", str(output), *small]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,7 @@ def run_of(name: str, config: Any = CONFIG, **changes: Any) -> PlannedRun:
     )
 
 
+@functools.cache
 def planned(name: str) -> Memory:
     return memory(CONFIG, run_of(name), some_pairs(4), some_pairs(3), "cpu")
 

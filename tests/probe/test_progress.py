@@ -127,4 +127,4 @@ def test_changes_are_since_step_0_also_of_a_resumed_run(capsys, resumed):
         now = {"probe_chosen_logp_mean": -1.25, "probe_rejected_logp_mean": -1.5}
         show(1, {"loss": 0.6931, "margin": 0.5, "tokens": 7}, now)
     said = capsys.readouterr().err
-    assert "step 1/1  chosen -0.250  rejected +0.500  margin +0.50  loss 0.693" in said
+    assert "step 1/1  chosen −0.250  rejected +0.500  margin +0.50  loss 0.693" in said

@@ -73,7 +73,7 @@ def test_the_table_has_signs_percents_and_a_dash_for_what_is_not_known():
         "fall",
         "began",
     ]
-    assert first.split() == ["a", "displaced", "-0.123", "[-0.200,", "-0.100]", "76%", "step", "3"]
+    assert first.split() == ["a", "displaced", "−0.123", "[−0.200,", "−0.100]", "76%", "step", "3"]
     assert second.split() == ["b", "recovered", "+0.500", "–", "–"]
 
 

@@ -21,6 +21,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rewardshape.report import write_report
+
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = [
     "--headless",
@@ -254,7 +256,7 @@ class Page(HTMLParser):
         self.text += data
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def write(write_run) -> Callable[..., Path]:
     """Writes a run whose chosen responses fall: `write(folder, fall=0.3, alpha=0.25, hostile=False, …)`."""
     return lambda folder, **options: _write(write_run, folder, **options)
@@ -262,9 +264,35 @@ def write(write_run) -> Callable[..., Path]:
 
 @pytest.fixture
 def sweep(write, tmp_path) -> Path:
+    return _write_sweep(write, tmp_path / "sweep")
+
+
+def _write_sweep(write, folder) -> Path:
     for alpha, fall in ((-0.5, 0.1), (0.0, 0.2), (0.25, 0.3)):
-        write(tmp_path / "sweep" / f"alpha={alpha:g}", fall=fall, alpha=alpha)
-    return tmp_path / "sweep"
+        write(folder / f"alpha={alpha:g}", fall=fall, alpha=alpha)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def written(write, tmp_path_factory) -> dict[str, bytes]:
+    """The pages of ``run`` and of `sweep`, drawn once."""
+    folder = tmp_path_factory.mktemp("written")
+    made = {"run": write(folder / "run"), "sweep": _write_sweep(write, folder / "sweep")}
+    return {name: write_report(path).read_bytes() for name, path in made.items()}
+
+
+@pytest.fixture
+def sweep_page(written, sweep) -> Path:
+    """The page of `sweep` in it."""
+    (sweep / "report.html").write_bytes(written["sweep"])
+    return sweep / "report.html"
+
+
+@pytest.fixture
+def run_page(written, tmp_path) -> Path:
+    """The page of a run as `write` writes it."""
+    (tmp_path / "report.html").write_bytes(written["run"])
+    return tmp_path / "report.html"
 
 
 @pytest.fixture

@@ -22,8 +22,8 @@ CONTRAST = Path(__file__).with_name("contrast.js").read_text(encoding="utf-8").p
 ROWS = "[...document.querySelectorAll('#pairs tbody tr[data-pair]')]"
 
 
-def test_hover_says_the_values_of_every_line_at_that_step(tab, sweep):
-    tab.open(write_report(sweep))
+def test_hover_says_the_values_of_every_line_at_that_step(tab, sweep, sweep_page):
+    tab.open(sweep_page)
     x, y = tab.center('figure[data-chart="1"] .chart')
     tab.mouse("mouseMoved", x, y)
     tip = tab.run("document.querySelector('figure[data-chart=\"1\"] .tip').innerText")
@@ -36,8 +36,8 @@ def test_hover_says_the_values_of_every_line_at_that_step(tab, sweep):
     assert tab.complaints() == []
 
 
-def test_one_press_shows_a_setting_alone_in_all_panels_and_another_shows_all(tab, sweep):
-    tab.open(write_report(sweep))
+def test_one_press_shows_a_setting_alone_in_all_panels_and_another_shows_all(tab, sweep_page):
+    tab.open(sweep_page)
     tab.click('[data-chip="2"]')
     dim = "new Set([...document.querySelectorAll('.dim')].map(e => e.dataset.setting))"
     assert sorted(tab.run(f"[...{dim}]")) == ["0", "1"]
@@ -47,8 +47,8 @@ def test_one_press_shows_a_setting_alone_in_all_panels_and_another_shows_all(tab
     assert tab.run("document.querySelectorAll('.dim').length") == 0
 
 
-def test_the_slider_moves_a_mark_in_every_panel_and_the_changes_of_the_pairs(tab, sweep):
-    tab.open(write_report(sweep))
+def test_the_slider_moves_a_mark_in_every_panel_and_the_changes_of_the_pairs(tab, sweep, sweep_page):
+    tab.open(sweep_page)
     tab.run("document.querySelector('.slider input').focus()")
     for _ in range(20):
         tab.key("ArrowLeft")
@@ -67,8 +67,8 @@ def test_the_slider_moves_a_mark_in_every_panel_and_the_changes_of_the_pairs(tab
         )
 
 
-def test_pairs_sort_filter_search_and_open_by_keyboard(tab, write, tmp_path):
-    tab.open(write_report(write(tmp_path / "run")))
+def test_pairs_sort_filter_search_and_open_by_keyboard(tab, run_page):
+    tab.open(run_page)
     numbers = f"{ROWS}.map(r => Number(r.cells[1].innerText.replace('−', '-')))"
     assert len(tab.run(numbers)) == 36
     assert tab.run(numbers) == sorted(tab.run(numbers))
@@ -123,9 +123,9 @@ def test_a_pair_names_the_training_pairs_that_pushed_it_down_and_opens_their_tex
     assert tab.complaints() == []
 
 
-def test_a_live_page_keeps_the_readers_place(tab, sweep):
+def test_a_live_page_keeps_the_readers_place(tab, sweep_page):
     """The page refreshes itself; what was chosen is chosen again."""
-    tab.open(write_report(sweep))
+    tab.open(sweep_page)
     tab.click('[data-chip="1"]')
     tab.run("document.querySelector('.slider input').focus()")
     tab.key("ArrowLeft")
@@ -186,8 +186,8 @@ def test_hostile_data_runs_nothing_and_is_shown_as_text(tab, write, tmp_path, ba
     assert tab.complaints() == []
 
 
-def test_a_script_that_is_not_the_pages_own_is_refused(tab, sweep):
-    file = write_report(sweep)
+def test_a_script_that_is_not_the_pages_own_is_refused(tab, sweep_page):
+    file = sweep_page
     text = file.read_text(encoding="utf-8")
     file.write_text(
         text.replace("</body>", "<script>document.title = 'owned'</script></body>"), encoding="utf-8"
@@ -198,15 +198,15 @@ def test_a_script_that_is_not_the_pages_own_is_refused(tab, sweep):
 
 
 @pytest.mark.parametrize("dark", [False, True])
-def test_every_text_stands_out_in_both_themes(tab, sweep, dark):
-    tab.open(write_report(sweep), dark=dark)
+def test_every_text_stands_out_in_both_themes(tab, sweep_page, dark):
+    tab.open(sweep_page, dark=dark)
     tab.run("document.querySelector('#pairs tbody button').click()")
     tab.run("document.querySelectorAll('details').forEach(one => { one.open = true; })")
     assert tab.run(f"({CONTRAST})('body *')") == []
 
 
-def test_the_keyboard_alone_reaches_all_that_a_mouse_does(tab, sweep):
-    tab.open(write_report(sweep))
+def test_the_keyboard_alone_reaches_all_that_a_mouse_does(tab, sweep_page):
+    tab.open(sweep_page)
 
     def tab_to(selector):
         for _ in range(60):
@@ -235,8 +235,8 @@ def test_the_keyboard_alone_reaches_all_that_a_mouse_does(tab, sweep):
     assert "now (p = " in tab.run("document.querySelector('.detail .said').textContent")
 
 
-def test_everything_that_can_be_operated_has_a_name(tab, sweep):
-    tab.open(write_report(sweep))
+def test_everything_that_can_be_operated_has_a_name(tab, sweep_page):
+    tab.open(sweep_page)
     tab.run("document.querySelector('#pairs tbody button').click()")
     nodes = tab.ask("Accessibility.getFullAXTree")["nodes"]
     roles = {"button", "slider", "combobox", "searchbox", "link", "application", "image"}
@@ -245,8 +245,8 @@ def test_everything_that_can_be_operated_has_a_name(tab, sweep):
     assert [node for node in found if not node.get("name", {}).get("value", "").strip()] == []
 
 
-def test_a_finger_finds_the_log_prob_of_a_token(tab, write, tmp_path):
-    tab.open(write_report(write(tmp_path / "run")), width=390, height=844)
+def test_a_finger_finds_the_log_prob_of_a_token(tab, run_page):
+    tab.open(run_page, width=390, height=844)
     tab.ask("Emulation.setTouchEmulationEnabled", enabled=True)
     tab.run("document.querySelector('#pairs tbody button').click()")
     x, y = tab.center(".detail .tokens b")
@@ -257,8 +257,8 @@ def test_a_finger_finds_the_log_prob_of_a_token(tab, write, tmp_path):
 
 
 @pytest.mark.parametrize("width", [360, 390, 700, 1000, 1200, 1600])
-def test_nothing_is_cut_off_at_any_width(tab, sweep, width):
-    tab.open(write_report(sweep), width=width)
+def test_nothing_is_cut_off_at_any_width(tab, sweep_page, width):
+    tab.open(sweep_page, width=width)
     tab.run("document.querySelector('#pairs tbody button').click()")
     tab.run("document.querySelector('#tools details').open = true")
     tab.wait("document.querySelector('#tools td') !== null")
@@ -277,15 +277,15 @@ def test_nothing_is_cut_off_at_any_width(tab, sweep, width):
 
 
 @pytest.mark.parametrize("dark", [False, True])
-def test_page_follows_the_colour_scheme(tab, sweep, tmp_path, dark):
-    tab.open(write_report(sweep), dark=dark)
+def test_page_follows_the_colour_scheme(tab, sweep_page, tmp_path, dark):
+    tab.open(sweep_page, dark=dark)
     brightness = np.asarray(Image.open(tab.picture(tmp_path / "page.png")).convert("L"))
     assert (np.median(brightness) < 60) == dark
     assert (np.abs(brightness.astype(int) - int(np.median(brightness))) > 100).mean() > 0.01
 
 
-def test_page_prints_what_it_says_without_its_script(tab, sweep, tmp_path):
-    tab.open(write_report(sweep), dark=True)
+def test_page_prints_what_it_says_without_its_script(tab, sweep_page, tmp_path):
+    tab.open(sweep_page, dark=True)
     content = tab.pdf(tmp_path / "page.pdf").read_bytes()
     assert content.startswith(b"%PDF")
     assert 2 <= len(re.findall(rb"/Type\s*/Page\b", content)) <= 8
@@ -301,9 +301,9 @@ def test_page_prints_what_it_says_without_its_script(tab, sweep, tmp_path):
     tab.ask("Emulation.setEmulatedMedia", media="")
 
 
-def test_the_portrait_goes_where_the_theory_goes(tab, write, tmp_path):
+def test_the_portrait_goes_where_the_theory_goes(tab, run_page):
     """The end of the path in the page's script against `integrated_path` of the package, where the margin is met."""
-    tab.open(write_report(write(tmp_path / "run")))
+    tab.open(run_page)
     for alpha, b in ((0.0, 1.1), (0.5, 0.9), (-0.5, 1.2)):
         code = f"""(() => {{ const root = document.createElement('div'); document.body.append(root);
             phasePortrait(root, {{alpha: {alpha}, beta: 2.5, gamma: 0.5, b: {b}, c: 1.5, w: -1, l: -0.9, low: -3}}, []);

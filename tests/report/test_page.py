@@ -79,8 +79,8 @@ def test_a_hole_in_the_record_is_said_above_everything_and_the_rest_is_shown(wri
     assert signed(last["chosen_change"]) in page.text
 
 
-def test_page_is_self_contained_and_runs_its_own_script_alone(sweep, page_of):
-    text = write_report(sweep).read_text(encoding="utf-8")
+def test_page_is_self_contained_and_runs_its_own_script_alone(sweep_page, page_of):
+    text = sweep_page.read_text(encoding="utf-8")
     page = page_of(text)
     policy = next(a["content"] for tag, a in page.elements if tag == "meta" and "http-equiv" in a)
     script = re.search(r"<script>(.*?)</script>", text, re.DOTALL)[1]
@@ -119,9 +119,9 @@ def test_hostile_text_stays_text(write, tmp_path, page_of, bad_text):
     assert bad_text in data["pairs"]["texts"][0]["chosen"]
 
 
-def test_every_run_has_one_section_with_its_verdict(sweep, write, tmp_path, page_of):
-    for folder in (sweep, write(tmp_path / "one")):
-        page = page_of(write_report(folder).read_text(encoding="utf-8"))
+def test_every_run_has_one_section_with_its_verdict(sweep_page, sweep, write, tmp_path, page_of):
+    for file in (sweep_page, write_report(write(tmp_path / "one"))):
+        page, folder = page_of(file.read_text(encoding="utf-8")), file.parent
         shown = {a["data-run"]: a["data-verdict"] for tag, a in page.elements if tag == "section"}
         assert shown == {name: str(verdict.word) for name, verdict in judge_all(read_trace(folder)).items()}
 
@@ -154,8 +154,8 @@ def test_nothing_is_said_of_falling_where_nothing_fell(write, tmp_path, page_of)
     assert rows == []  # no heading without anything below it
 
 
-def test_light_and_dark_are_variables_and_no_filter(sweep):
-    text = write_report(sweep).read_text(encoding="utf-8")
+def test_light_and_dark_are_variables_and_no_filter(sweep_page):
+    text = sweep_page.read_text(encoding="utf-8")
     assert "filter:" not in text
     svgs = re.findall(r"<svg role.*?</svg>", text, re.DOTALL)
     assert svgs
@@ -166,9 +166,9 @@ def test_light_and_dark_are_variables_and_no_filter(sweep):
 
 
 @pytest.mark.parametrize("dark", [False, True])
-def test_text_has_contrast_enough(sweep, dark):
+def test_text_has_contrast_enough(sweep_page, dark):
     """WCAG 2.1, 1.4.3: at least 4.5 to 1, by the formula of relative luminance there."""
-    text = write_report(sweep).read_text(encoding="utf-8")
+    text = sweep_page.read_text(encoding="utf-8")
     blocks = re.findall(r"--paper: .*?\}", text, re.DOTALL)
     colors = dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", blocks[int(dark)]))
 
@@ -271,9 +271,9 @@ def test_page_written_twice_is_the_same_bytes_whatever_the_hash_seed(sweep):
     assert len(pages) == 1
 
 
-def test_sweep_sets_settings_side_by_side_at_equal_margin(sweep, page_of):
+def test_sweep_sets_settings_side_by_side_at_equal_margin(sweep, sweep_page, page_of):
     """The sweep falls further with α at the same pace of the margin's growth: −0.5 must come out on top."""
-    page = page_of(write_report(sweep).read_text(encoding="utf-8"))
+    page = page_of(sweep_page.read_text(encoding="utf-8"))
     assert "At equal margin α = −0.5 keeps the chosen responses above α = 0.25: by +" in page.text
 
 

@@ -41,14 +41,16 @@ def made(write_run, folder):
     return [folder / "seeds", folder / "rose", folder / "below-chance"]
 
 
-def every(write_run, folder):
-    """The runs made here, and copies of the committed ones: a page is written into its run's folder."""
+@pytest.fixture(scope="module")
+def every(write_run, tmp_path_factory):
+    """What is judged of each folder: the runs made here, and copies of the committed ones, for their pages."""
+    folder = tmp_path_factory.mktemp("every")
     copies = [
         Path(shutil.copytree(path, folder / "committed" / path.name))
         for path in sorted(COMMITTED.iterdir())
         if path.is_dir()
     ]
-    return made(write_run, folder) + copies
+    return {path: judge_all(path) for path in made(write_run, folder) + copies}
 
 
 WORDS = {
@@ -65,10 +67,9 @@ def said_by_json(folder, tmp_path, capsys):
     return {run["name"]: run for run in (found if isinstance(found, list) else [found])}
 
 
-def test_every_place_says_one_word(write_run, tmp_path, capsys):
+def test_every_place_says_one_word(every, tmp_path, capsys):
     seen = {}
-    for folder in every(write_run, tmp_path):
-        verdicts = judge_all(folder)
+    for folder, verdicts in every.items():
         printed = said_by_json(folder, tmp_path, capsys)
         assert printed.keys() == verdicts.keys()
         assert main([str(folder), "--output", str(tmp_path / "figures")]) == 0
@@ -82,9 +83,9 @@ def test_every_place_says_one_word(write_run, tmp_path, capsys):
     assert seen == WORDS
 
 
-def test_the_table_of_a_probe_has_word_interval_and_onset_of_the_verdict(write_run, tmp_path):
-    for folder in every(write_run, tmp_path):
-        verdicts, table = judge_all(folder), ends(read_trace(folder)).set_index("run")
+def test_the_table_of_a_probe_has_word_interval_and_onset_of_the_verdict(every):
+    for folder, verdicts in every.items():
+        table = ends(read_trace(folder)).set_index("run")
         for name, verdict in verdicts.items():
             row = table.loc[name]
             assert row["word"] == verdict.word
@@ -96,11 +97,11 @@ def test_the_table_of_a_probe_has_word_interval_and_onset_of_the_verdict(write_r
         assert all(str(verdict.word) in text for verdict in verdicts.values())
 
 
-def test_the_page_carries_the_verdict(write_run, tmp_path):
-    for folder in every(write_run, tmp_path):
+def test_the_page_carries_the_verdict(every):
+    for folder, verdicts in every.items():
         page = write_report(folder).read_text(encoding="utf-8")
         said = dict(re.findall(r'data-run="([^"]*)" data-verdict="([^"]*)"', page))
-        assert said == {name: str(verdict.word) for name, verdict in judge_all(folder).items()}
+        assert said == {name: str(verdict.word) for name, verdict in verdicts.items()}
 
 
 def test_a_path_with_several_runs_is_not_one_run(write_run, tmp_path):

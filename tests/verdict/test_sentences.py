@@ -133,7 +133,7 @@ def test_shares_and_sizes_are_rounded_once():
         == "at a margin of 6.54, 4.2% of the gradient that equal responses have is left"
     )
     assert what_is_left(Evidence("a", "b", learning=Learning(gradient_left=1e-5))).startswith(
-        "less than 0.1 %"
+        "less than 0.1%"
     )
     broken = Evidence("a", "b", broken=Broken(13, ("loss", "rewards/chosen")), counts="row")
     assert since_when_broken(broken) == "loss, rewards/chosen are not finite from row 13 to the end"

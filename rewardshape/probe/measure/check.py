@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from rewardshape.errors import InputError
+from rewardshape.numbers import significant
 
 CAUSAL_TOKENS = 64  # of the longest text; a model that looks ahead does so everywhere
 LOOKS_AHEAD = 0.05  # nats; with the same shapes a causal model's earlier predictions move by rounding only
@@ -43,8 +44,9 @@ def check_causal(model: torch.nn.Module, ids: Sequence[int]) -> None:
     moved = (earlier[0] - earlier[1]).gather(-1, torch.tensor(ids[1:], device=device)[:, None]).abs()
     if not moved.max().item() <= LOOKS_AHEAD:
         raise InputError(
-            f"{type(model).__name__}: its predictions change with later tokens (by {moved.max().item():.2g} nats), "
-            "so it is no causal language model, and what it says of a response is no log-probability"
+            f"{type(model).__name__}: its predictions change with later tokens (by "
+            f"{significant(moved.max().item(), 2)} nats), so it is no causal "
+            "language model, and what it says of a response is no log-probability"
         )
 
 

@@ -30,6 +30,7 @@ from torch import Tensor
 
 from rewardshape.data import EncodedPair
 from rewardshape.errors import InputError
+from rewardshape.numbers import significant
 from rewardshape.probe.distributed import gather_by_place
 from rewardshape.probe.measure.logprobs import Batch, ResponseLogps
 from rewardshape.probe.measure.predictions import (
@@ -246,7 +247,7 @@ class Destination:
         if not off <= AGREEMENT:
             raise InputError(
                 "--destination-every: cannot follow this model, its output is no matrix product of its last hidden"
-                f" states (off by {off:.2g} nats per token)"
+                f" states (off by {significant(off, 2)} nats per token)"
             )
 
     def watch(self, model: Any, score: Score) -> Score:

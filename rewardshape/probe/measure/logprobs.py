@@ -22,6 +22,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from rewardshape.data import EncodedPair
 from rewardshape.errors import InputError
+from rewardshape.numbers import significant
 from rewardshape.probe.measure.check import (
     NARROW,
     check_causal,
@@ -336,7 +337,7 @@ def _difference(model: torch.nn.Module, pairs: Sequence[EncodedPair], tolerance:
     off = (found - expected).abs()
     if (off <= allowed + RELATIVE * expected.abs()).all():
         return ""
-    return f"its log-probability of a token would be off by {off.max().item():.2g} nats"
+    return f"its log-probability of a token would be off by {significant(off.max().item(), 2)} nats"
 
 
 def _unwrapped(model: torch.nn.Module) -> Any:

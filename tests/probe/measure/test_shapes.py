@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
-# In an interpreter of its own: what is checked is decided when a module is imported.
+from tests.processes import Python
+
+# In a process of its own, and anew: what is checked is decided when a module is imported.
 CHECKED = """
 import inspect, sys, typing
+
+for name in [name for name in sys.modules if name.startswith("rewardshape")]:
+    del sys.modules[name]
 
 import torch
 from beartype import beartype
@@ -18,6 +20,7 @@ from jaxtyping import TypeCheckError, install_import_hook, jaxtyped
 ROOMS = "rewardshape.probe.measure", "rewardshape.probe.training"
 install_import_hook(list(ROOMS), "beartype.beartype")
 
+from tests import drawing
 from rewardshape.probe.__main__ import main
 from rewardshape.probe.measure import destination, geometry, influence, logprobs, projection, sampling
 
@@ -81,7 +84,8 @@ for reader in (logprobs.PlainReader(), logprobs.SharedPrefixReader()):
     assert follow.tables()[0]["response"] == ["chosen", "rejected"] * 2
 """
 RUN = """
-sys.exit(main(sys.argv[1:]))
+with drawing.undrawn():  # the page's modules are new, too
+    sys.exit(main(sys.argv[1:]))
 """
 
 
@@ -96,10 +100,5 @@ def test_what_runs_keeps_the_shapes_it_states_and_refuses_others(
     sizes = ("--steps", "1", "--batch-size", "4", "--probe-pairs", "2", "--samples", "2", "--best-of", "1")
     every = (f"--{what}-every=1" for what in ("geometry", "destination", "influence", "sample"))
     flags = ("--data", str(data), "--output", str(tmp_path / "run"), "--objective", "dpo", "--beta", "0.1")
-    done = subprocess.run(
-        [sys.executable, "-c", CHECKED + WRONG_SHAPES + READERS + RUN, checkpoint, *flags, *sizes, *every],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    process = Python("-c", CHECKED + WRONG_SHAPES + READERS + RUN, checkpoint, *flags, *sizes, *every)
+    assert process.wait() == 0, process.said[-4000:]
