@@ -64,9 +64,8 @@ def _found(verdict: Verdict) -> list[str]:
     evidence = verdict.evidence
     reference, found = evidence.reference, []
     rounding = 1e-6 * abs(reference.beta or 0.0)
-    spread = (
-        f" ± {significant(reference.beta_spread, 1)}" if (reference.beta_spread or 0.0) > rounding else ""
-    )
+    scatter = reference.beta_spread or 0.0
+    spread = f" ± {significant(scatter, 1)}" if scatter > rounding else ""
     if reference.beta is not None:
         found.append(f"β = {significant(reference.beta, 4)}{spread} ({evidence.beta_source})")
     if reference.free:

@@ -44,14 +44,16 @@ def significant(value: float, digits: int = 3) -> str:
     return f"{value:.{digits}g}".replace("-", "−")
 
 
-def moment(value: float) -> str:
-    """Where in a run: a step or a number of examples, every digit of it, or an epoch.
+def moment(value: float | None) -> str:
+    """Where in a run: a step or a number of examples, every digit of it, or an epoch; a dash where it is not known.
 
     Examples
     --------
-    >>> moment(1234567.0), moment(0.25)
-    ('1234567', '0.25')
+    >>> moment(1234567.0), moment(0.25), moment(None)
+    ('1234567', '0.25', '–')
     """
+    if value is None:
+        return "–"
     return f"{value:.0f}" if float(value).is_integer() else shortest(value)
 
 
