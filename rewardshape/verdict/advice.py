@@ -7,7 +7,7 @@ from rewardshape.analysis.resampling import MIN_PROMPTS
 from rewardshape.logs.names import SERIES
 from rewardshape.numbers import moment, signed
 from rewardshape.verdict.evidence import Evidence
-from rewardshape.verdict.thresholds import AGAINST, TIES
+from rewardshape.verdict.thresholds import AGAINST, EASY, TIES
 from rewardshape.verdict.words import Word
 
 
@@ -73,6 +73,9 @@ def _against_the_order(word: Word, evidence: Evidence) -> list[str]:
 
 def _of_word(word: Word, evidence: Evidence) -> list[str]:
     """What the word advises; where the answers were judged, what they say in place of how to find out."""
+    accuracy = evidence.learning.accuracy
+    if word is Word.SATURATED and accuracy is not None and accuracy.first < EASY:
+        return [line for line in word.advice if not line.startswith("If accuracy was near 1")]
     if word is not Word.DISPLACED or not evidence.answers:
         return list(word.advice)
     return [_answered(evidence.answers), *word.advice[1:]]

@@ -30,6 +30,8 @@ SATURATED = 0.1
 SATURATED_MARGIN, SATURATED_ACCURACY = 5.0, 0.97
 # Chance is one half; two points above it are within the noise of an evaluation set of a few hundred pairs.
 CHANCE = 0.52
+# Pairs of which fewer are in order at the start were not too easy.
+EASY = 0.9
 # Fewer pairs in order than this is no noise about a half: training went against their order.
 AGAINST = 0.4
 # A preference collapses if it was there: accuracy once stood this far above where it ends.

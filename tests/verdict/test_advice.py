@@ -126,3 +126,9 @@ def test_a_log_that_was_never_finite_has_no_checkpoint_to_go_back_to(log_of):
     assert [judge(one).word for one in (whole, late)] == ["broken", "broken"]
     assert "no checkpoint is worth going back to" in judge(whole).advice[1]
     assert judge(late).advice[1].startswith("Start again from a checkpoint before that step")
+
+
+@pytest.mark.parametrize(("first", "easy"), [(0.5, False), (0.95, True)])
+def test_pairs_that_were_out_of_order_at_first_are_not_called_too_easy(first, easy):
+    lines = advice(Word.SATURATED, learning=Learning(accuracy=Course(first, 1.0, 1.0)))
+    assert any("too easy" in line for line in lines) is easy
