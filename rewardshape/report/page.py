@@ -380,8 +380,8 @@ def _tried(trace: Trace) -> dict[str, Any] | None:
             "cells": [
                 _cell(signed(found["difference"]), interval(found, "difference"))
                 if (found := at.get(str(row["intervention"])))
-                else _cell("not reached")
-                for at in places.values()
+                else _cell("not compared" if place.margin_gain is None else "not reached")
+                for place, at in places.items()
             ],
         }
         for row in changes.to_dict("records")
