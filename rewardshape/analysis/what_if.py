@@ -29,7 +29,7 @@ from rewardshape.analysis.equal import MARGINS, WITHIN_REACH, resampled_along
 from rewardshape.analysis.panels import chosen_and_rejected, in_order, logp_margins
 from rewardshape.analysis.resampling import CONFIDENCE, MIN_TESTED, resampled_means, with_interval
 from rewardshape.analysis.samples import has_gold, samples_of
-from rewardshape.errors import InputError
+from rewardshape.errors import InputError, printable
 from rewardshape.trace import Run, Trace
 from rewardshape.trace.folder import RunFolder
 
@@ -116,7 +116,15 @@ COLUMNS = [
 def read_what_if(folder: Path) -> pd.DataFrame | None:
     """The table that a what-if left in a folder; None where there is none."""
     file = RunFolder(folder).what_if
-    return pd.read_csv(file) if file.is_file() else None
+    if not file.is_file():
+        return None
+    table = pd.read_csv(file)
+    if lacking := [name for name in COLUMNS if name not in table]:
+        raise InputError(
+            f"{printable(file)}: no table of a what-if (no column '{lacking[0]}'); remove it, or write it again: "
+            f"rewardshape probe --resume --output {printable(folder)}"
+        )
+    return table
 
 
 class Place(NamedTuple):

@@ -87,6 +87,9 @@ def write_results(trace: Trace) -> Results:
             pd.concat(compared).to_csv(files.comparison, index=False)
 
     def try_out() -> None:
+        files.what_if.unlink(
+            missing_ok=True
+        )  # of an interrupted or older command: the verdicts would quote it
         what_if_table(trace, not_compared(judge_all(trace))).to_csv(files.what_if, index=False)
 
     if len(trace.runs) > 1:

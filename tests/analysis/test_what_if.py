@@ -18,6 +18,7 @@ from rewardshape.analysis.what_if import (
     what_if_table,
 )
 from rewardshape.errors import InputError
+from rewardshape.trace.folder import RunFolder
 
 NAMES = ["as-it-is", "drop=random=0.2", "drop=ches=0.2", "drop=ties=0.2", "add_nll=0.1"]
 UNITS, SEEDS = 64, 2
@@ -196,3 +197,11 @@ def test_what_is_no_what_if_says_so(write, tmp_path):
     with pytest.raises(InputError, match="--what-if"):
         what_if_table(write(against=False))
     assert read_what_if(tmp_path) is None
+
+
+def test_a_table_of_another_form_is_one_line(tmp_path):
+    RunFolder(tmp_path).what_if.write_text("intervention,chosen\nadd_nll=0.1,0.2\n")
+    with pytest.raises(
+        InputError, match=r"what-if.csv: no table of a what-if \(no column 'against'\); remove it"
+    ):
+        read_what_if(tmp_path)

@@ -24,6 +24,7 @@ ROW = {
     "difference": 0.021,
     "difference_low": 0.01,
     "difference_high": 0.032,
+    "left_out": np.nan,
 }
 FAINT = ROW | {"margin_gain": 0.015, "difference": 0.01, "difference_low": -0.002, "difference_high": 0.022}
 GOLD = ROW | {"measure": "gold", "margin_gain": np.nan}
