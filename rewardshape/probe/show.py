@@ -90,7 +90,9 @@ def write_results(trace: Trace) -> Results:
         files.what_if.unlink(
             missing_ok=True
         )  # of an interrupted or older command: the verdicts would quote it
-        what_if_table(trace, not_compared(judge_all(trace))).to_csv(files.what_if, index=False)
+        what_if_table(trace, not_compared(judge_all(trace))).to_csv(
+            files.what_if, index=False, float_format="%.9g"
+        )
 
     if len(trace.runs) > 1:
         made("the comparison", compare)
