@@ -15,6 +15,7 @@ import time
 
 import numpy as np
 import torch
+from geometry import peak
 from scipy import stats
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -130,7 +131,9 @@ def poisoned(pairs: list[EncodedPair], share: float, count: int, seed: int) -> N
     print(f"  a clean pair ranks above a poisoned one in {auc:.0%}")
 
 
-def sketches(pairs: list[EncodedPair], model: torch.nn.Module, probed: int, count: int, seed: int) -> None:
+def sketches(
+    pairs: list[EncodedPair], model: torch.nn.Module, probed: int, count: int, whole_pairs: int, seed: int
+) -> None:
     """Against the exact influence of every training pair on every probe pair, at the untouched model."""
     drawn = np.random.default_rng(seed).permutation(len(pairs))
     probe, train = [pairs[i] for i in drawn[:probed]], [pairs[i] for i in drawn[probed : probed + count]]
@@ -183,6 +186,7 @@ def sketches(pairs: list[EncodedPair], model: torch.nn.Module, probed: int, coun
         f"  of the {STRONGEST} strongest {hits / STRONGEST / probed:.0%} are named, the strongest of all first in "
         f"{first} of {probed}"
     )
+    print(f"  peak memory {peak():.1f} GB")
     print("  processor time: " + ", ".join(f"{name} {seconds:.0f} s" for name, seconds in timed.items()))
     texts = [EncodedPair(p.pair_id, p.prompt_ids, {side: p.responses[side]}) for p in probe for side in PAIR]
     products = Layers(model, parameters).products(
@@ -193,20 +197,18 @@ def sketches(pairs: list[EncodedPair], model: torch.nn.Module, probed: int, coun
     whole = torch.stack(
         [
             torch.cat([g.flatten() for g in torch.autograd.grad(one, parameters, retain_graph=True)])
-            for one in scores.unbind()[: 2 * KERNEL]
+            for one in scores.unbind()[: 2 * whole_pairs]
         ]
     )
-    estimated = products.sketches.flatten(0, 1)[: 2 * KERNEL]
+    estimated = products.sketches.flatten(0, 1)[: 2 * whole_pairs]
     lengths = whole.norm(dim=1)
     error = (estimated @ estimated.T - whole @ whole.T) / (lengths[:, None] * lengths)
-    between = ~np.eye(KERNEL, dtype=bool).repeat(2, 0).repeat(2, 1)
+    between = ~np.eye(whole_pairs, dtype=bool).repeat(2, 0).repeat(2, 1)
     off = error.numpy()[between]
     print(
-        f"  cosines between responses of {KERNEL} pairs are off by {off.std():.3f}, at most {np.abs(off).max():.3f}"
+        f"  cosines between responses of {whole_pairs} pairs are off by {off.std():.3f}, at most "
+        f"{np.abs(off).max():.3f}"
     )
-
-
-KERNEL = 8  # pairs whose whole gradients are held
 
 
 def main() -> None:
@@ -217,13 +219,16 @@ def main() -> None:
     parser.add_argument("--model", help="of sketches: another model than the embedded one")
     parser.add_argument("--data", help="of sketches: its pairs")
     parser.add_argument("--probe-pairs", type=int, default=16, help="of sketches")
+    parser.add_argument(
+        "--whole", type=int, default=8, help="of sketches: pairs whose whole gradients are held"
+    )
     parser.add_argument("--pairs", type=int, default=None, help="training pairs (default 64, poisoned 480)")
     parser.add_argument("--share", type=float, default=0.1, help="share of pairs poisoned")
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
     if arguments.what == "sketches":
         pairs, model = encoded(arguments.model, arguments.data), fresh(arguments.model)
-        sketches(pairs, model, arguments.probe_pairs, arguments.pairs or 400, 0)
+        sketches(pairs, model, arguments.probe_pairs, arguments.pairs or 400, arguments.whole, 0)
         return
     pairs = encoded()
     for seed in range(arguments.seeds):

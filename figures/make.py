@@ -91,13 +91,14 @@ def document() -> None:
             width = WIDTH if picture.width > picture.height * 1.5 else WIDTH * 5 // 9
             size = (width, round(picture.height * width / picture.width))
             small = picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
-            small.quantize(64, dither=Image.Dither.NONE).save(pictures / path.name, optimize=True)
+            small.quantize(COLORS, dither=Image.Dither.NONE).save(pictures / path.name, optimize=True)
     (DOCS / "gallery.md").write_text(gallery(), encoding="utf-8")
     (DOCS / "papers.md").write_text(f"{PAPERS_HEAD}\n\n{table()}", encoding="utf-8")
     (DOCS / "portrait.html").write_text(portrait_page(), encoding="utf-8")
 
 
 WIDTH = 760  # pixels of a picture in the gallery
+COLORS = 256  # of it: fewer, and chosen is no longer blue
 PAPERS_HEAD = """\
 # Published figures
 
