@@ -77,18 +77,25 @@ def hex_color(color: Any) -> str:
     return to_hex(color[:3] if isinstance(color, tuple) else color)
 
 
-CONTRAST = 4.5  # of a text with white paper: WCAG 2.1, 1.4.3
+CONTRAST = 4.5  # of a text with its paper: WCAG 2.1, 1.4.3
 
 
-def text_color(color: Any) -> str:
-    """A colour darkened, its hue kept, until a text in it stands out from white paper."""
-    rgb = 255 * np.array(to_rgb(color))
-    for share in np.linspace(1, 0, 101):
-        darker = np.round(share * rgb) / 255  # as it will be written
-        linear = np.where(darker <= 0.03928, darker / 12.92, ((darker + 0.055) / 1.055) ** 2.4)
-        if 1.05 / (float(linear @ (0.2126, 0.7152, 0.0722)) + 0.05) >= CONTRAST:
+def text_color(color: Any, paper: Any = "white") -> str:
+    """A colour darkened, or lightened for dark paper, its hue kept, until a text in it stands out."""
+    rgb, behind = 255 * np.array(to_rgb(color)), _luminance(np.array(to_rgb(paper)))
+    for share in np.linspace(0, 1, 101):
+        mixed = (
+            np.round((1 - share) * rgb + share * (255 if behind < 0.2 else 0)) / 255
+        )  # as it will be written
+        low, high = sorted((_luminance(mixed), behind))
+        if (high + 0.05) / (low + 0.05) >= CONTRAST:
             break
-    return to_hex(darker)
+    return to_hex(mixed)
+
+
+def _luminance(rgb: np.ndarray) -> float:
+    linear = np.where(rgb <= 0.03928, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    return float(linear @ (0.2126, 0.7152, 0.0722))
 
 
 def plain(name: str) -> str:

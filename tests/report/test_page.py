@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.resources import files
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ import pytest
 from rewardshape.analysis import displacement_summary
 from rewardshape.errors import InputError
 from rewardshape.numbers import signed
+from rewardshape.plotting.style import CHOSEN, GOLD, PROXY, REJECTED, text_color
 from rewardshape.report.page import render, unfinished, write_report
 from rewardshape.trace import read_trace
 from rewardshape.verdict import judge, judge_all
@@ -181,6 +183,15 @@ def test_text_has_contrast_enough(sweep_page, dark):
         for name in ("ink", "quiet", "chosen", "rejected"):
             low, high = sorted(luminance(colors[key]) for key in (name, behind))
             assert (high + 0.05) / (low + 0.05) >= 4.5, (name, behind)
+
+
+def test_the_page_has_the_colours_of_every_figure():
+    """Darkened or lightened as far as a text needs it on the page's paper and on the wash of its tables."""
+    style = (files("rewardshape") / "templates" / "report.css").read_text(encoding="utf-8")
+    for block in re.findall(r"--paper: .*?\}", style, re.DOTALL):
+        stated = dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", block))
+        for name, color in (("chosen", CHOSEN), ("rejected", REJECTED), ("gold", GOLD), ("proxy", PROXY)):
+            assert stated[name] == text_color(color, stated["wash"])
 
 
 def test_names_from_data_are_no_formulas_and_break_no_picture(write, tmp_path, page_of):
