@@ -111,7 +111,7 @@ def assemble(
         return _of_another_kind(parted(name, part), form, rows, settings)
     notes += _one_evaluation_set(rows)
     if rows.repeated:
-        notes.append(f"{counted(rows.repeated, 'record')} as the one before, left out")
+        notes.append(f"left out as printed twice: {counted(rows.repeated, 'record')}")
     runs = runs_of(rows, one_run=one_run)
     own = [""] if len(runs) == 1 else [f"run {index}" for index in range(1, len(runs) + 1)]
     parts = [parted(part, run) for run in own]
