@@ -166,6 +166,8 @@ def started_elsewhere(log: Log, reference: Reference) -> tuple[float, float] | N
         table = log.split(split)
         if has(table, *columns):
             rows = table[columns].dropna()
+            if rows.empty:
+                continue
             first, step = rows.iloc[0], float(rows.index[0])
             few = log.counts == "step" and step <= FIRST_STEPS
             early = step <= FIRST_ROWS * log.table["step"].max()

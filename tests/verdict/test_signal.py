@@ -96,4 +96,6 @@ def test_a_margin_alone_is_no_signal():
 )
 def test_first_rewards_show_another_start_only_where_no_step_gives_them(rewards, steps, free, told):
     log = both(train={"step": steps, "reward_chosen": rewards, "reward_rejected": rewards})
+    apart = both(train={"step": [1, 2], "reward_chosen": [np.nan, 9.0], "reward_rejected": [9.0, np.nan]})
+    assert started_elsewhere(apart, Reference(free=free)) is None
     assert (started_elsewhere(log, Reference(free=free)) is not None) is told
