@@ -190,10 +190,11 @@ def _attend(connection: socket.socket) -> NoReturn:
         _run(words, environment, folder, dict(zip(numbers, files, strict=True)))
     for file in files:
         os.close(file)
-    connection.sendall(process.to_bytes(4, "big"))
     threading.Thread(target=_pass_on, args=(connection, process), daemon=True).start()
+    with contextlib.suppress(OSError):  # whoever asked is gone, and the process will be
+        connection.sendall(process.to_bytes(4, "big"))
     _, status = os.waitpid(process, 0)
-    with contextlib.suppress(OSError):  # nobody asks any more
+    with contextlib.suppress(OSError):
         connection.sendall(os.waitstatus_to_exitcode(status).to_bytes(4, "big", signed=True))
     os._exit(0)
 

@@ -343,7 +343,7 @@ def _slopes_anew(
 
 
 def _kept_slopes(
-    kept: Float[Tensor, "softmaxes tokens*vocabulary"], words: slice, tokens: int
+    kept: Float[Tensor, "softmaxes entries"], words: slice, tokens: int
 ) -> Float[Tensor, "softmaxes tokens tile"]:
     """Where those of a tile wait for the backward pass: all in one block, which goes back to the system whole."""
     return kept[:, tokens * words.start : tokens * words.stop].unflatten(1, (tokens, -1))
