@@ -135,18 +135,20 @@ def _peak(word: Word, evidence: Evidence, gave_back: bool) -> list[str]:
     ]
 
 
+LET_GO = "Clip the gradient, drop or mend such pairs, or take a reward shape that lets go of them."
+
+
 def _single_pairs(evidence: Evidence) -> list[str]:
     carried = evidence.learning.carried
     if carried is None:
         return []
-    mend = "Clip the gradient, drop or mend such pairs, or take a reward shape that lets go of them."
     if carried.steps:
         return [
             f"Do not go on from here before you have looked at the batches of {carried.what}: their loss is the run's. "
-            f"{mend}"
+            f"{LET_GO}"
         ]
     return [
-        f"Do not go on from here before you have looked at {carried.what}: a step is mostly its gradient. {mend}"
+        f"Do not go on from here before you have looked at {carried.what}: a step is mostly its gradient. {LET_GO}"
     ]
 
 

@@ -28,6 +28,7 @@ from rewardshape.analysis.samples import has_gold
 from rewardshape.errors import InputError
 from rewardshape.numbers import interval, number, percents, shortest, signed, significant, typed
 from rewardshape.trace import Trace
+from rewardshape.verdict.advice import LET_GO
 from rewardshape.verdict.contrast import Contrast, contrast
 from rewardshape.verdict.judge import Verdict, judge_all
 from rewardshape.verdict.sentences import story
@@ -276,9 +277,9 @@ def _equal_sentence(tables: Tables, compared: Contrast | str) -> str:
     among = f"the best and the worst of {len(compared.settings)} settings, by {compared.method}"
     if not compared.clear:
         sentence = (
-            f"At equal margin no setting keeps the chosen responses higher than another, as far as each got: most"
-            f" apart are {highest} and {lowest} at a gain of {significant(margins[found.place], 2)} nats per token, by"
-            f" {number(found.difference[found.place])}, and chance alone gives as much over {compared.over}"
+            "At equal margin no setting keeps the chosen responses higher than another beyond chance, as far as each"
+            f" got: most apart are {highest} and {lowest} at a gain of {significant(margins[found.place], 2)} nats per"
+            f" token, by {number(found.difference[found.place])}, and chance alone gives as much over {compared.over}"
             f" (p = {significant(found.p_value, 2)} between {among})."
         )
     else:
@@ -298,7 +299,7 @@ def _equal_sentence(tables: Tables, compared: Contrast | str) -> str:
 
 
 def _sweep_advice(tables: Tables, found: Contrast | str | None) -> list[str]:
-    advice = _by_answers(tables)
+    advice = [*_carried(tables), *_by_answers(tables)]
     if isinstance(found, Contrast):
         advice += _where_next(tables, found)
         if found.clear:
@@ -325,12 +326,28 @@ def _not_by_last_step(tables: Tables, found: Contrast) -> list[str]:
     ]
 
 
+def _carried(tables: Tables) -> list[str]:
+    """The single pairs and batches that carry runs, before anything else."""
+    of: dict[str, list[str]] = {}
+    for run in tables.trace.runs:
+        carried = tables.verdicts[run.name].evidence.learning.carried
+        if carried is not None:
+            what = f"the batches of {carried.what}" if carried.steps else carried.what
+            of.setdefault(what, []).append(tables.labels[run.name])
+    return [
+        f"Look at {what} before all else: {' and '.join(names)} {'is' if len(names) == 1 else 'are'} carried by it. "
+        f"{LET_GO}"
+        for what, names in of.items()
+    ]
+
+
 def _where_next(tables: Tables, found: Contrast) -> list[str]:
     """Where to look next among the α that were tried; never beyond them, where nothing was seen."""
     if not found.clear:
         judged = has_gold(tables.trace.samples)
         by = "by the gold reward of the answers" if judged else "by a gold reward (--sample-every)"
-        return [f"No setting stands out at equal margin. Choose {by}, or by accuracy."]
+        among = " among those compared" if tables.left_out else ""
+        return [f"No setting stands out at equal margin. Choose{among} {by}, or by accuracy."]
     label = tables.setting_labels[found.best]
     settings = found.settings.sort_values("alpha", ignore_index=True)
     alphas = settings["alpha"].to_numpy(float)

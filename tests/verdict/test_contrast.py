@@ -80,6 +80,9 @@ def test_a_run_carried_by_one_pair_is_named_and_neither_compared_nor_recommended
     found = findings(trace)
     assert "α = 1 is not compared: it is carried by single pairs" in found.sentence
     assert not any("--alpha 1 " in line for line in found.advice)
+    assert found.advice[0].startswith(
+        "Look at pair pairs.jsonl:1 before all else: α = 1 is carried by it. Clip the "
+    )
     tables = Tables(trace)
     assert set(tables.along("logp_margin")["setting"]) == {"alpha=0", "alpha=0.25"}
     assert list(tables.left_out) == ["alpha=1"]
