@@ -152,7 +152,8 @@ class Parser(argparse.ArgumentParser):
         self._negative_number_matcher = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$")
 
     def error(self, message: str) -> Any:
-        raise InputError(f"{message} (see --help)")
+        commas = re.search(r"invalid \w+ value: '[^']*,", message)
+        raise InputError(f"{message}{'; separate values by spaces' if commas else ''} (see --help)")
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:

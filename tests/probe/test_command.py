@@ -60,6 +60,7 @@ def test_every_setting_has_its_flag_and_its_help(capsys):
         (["--bacth-size", "3"], "--bacth-size: no such flag; the nearest is --batch-size"),
         (["--learning-rat=3"], "--learning-rat: no such flag; the nearest is --learning-rate"),
         (["--alpha", "x"], "--alpha: invalid float value: 'x'"),
+        (["--alpha=-0.5,0,0.25"], "invalid float value: '-0.5,0,0.25'; separate values by spaces"),
         (["--alpha"], "--alpha: expected at least one argument"),
         (["model", "another"], "unrecognized argument: another"),
         (["--schedule", "cosin"], "invalid choice: 'cosin'"),
