@@ -204,7 +204,7 @@ def test_dry_run_prints_the_plan_and_leaves_nothing(checkpoint, pairs_file, tmp_
     assert main([*words, "--dry-run", "--steps", str(10**12)]) == 0  # whose length costs nothing
     said = capsys.readouterr().out
     assert "parameters" in said
-    assert "1000000000000 steps of 2 pairs" in said
+    assert "1,000,000,000,000 steps of 2 pairs on 1 process, " in said
     assert "as asked fits" in said
     assert "bfloat16, LoRA 16, checkpointed" not in said  # four times over: no other plan is called for
     assert "24 GB" in said
