@@ -107,15 +107,18 @@ def one(task: list[str], folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def two(task: list[str], folder: Path) -> Path:
-    program = ["-m", "rewardshape.probe", *task, "--output", str(folder / "two"), "--json"]
-    there = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*as_typed("--multi_gpu"), *program], env=there, capture_output=True, text=True, timeout=400
-    )
-    assert done.returncode == 0, done.stderr
-    assert len([line for line in done.stdout.splitlines() if line.startswith("{")]) == 1  # one process speaks
-    return folder / "two"
+def two(task: list[str], made_once) -> Path:
+    def make(folder: Path) -> None:
+        program = ["-m", "rewardshape.probe", *task, "--output", str(folder / "run"), "--json"]
+        there = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            [*as_typed("--multi_gpu"), *program], env=there, capture_output=True, text=True, timeout=400
+        )
+        assert done.returncode == 0, done.stderr
+        shown = [line for line in done.stdout.splitlines() if line.startswith("{")]
+        assert len(shown) == 1  # one process speaks
+
+    return made_once("two-processes", make) / "run"
 
 
 def assert_same_record(found: Path, expected: Path) -> None:
@@ -167,13 +170,14 @@ def test_a_checkpoint_of_one_process_goes_on_with_two(one, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def sharded(task: list[str], folder: Path) -> Path:
-    program = folder / "sharded.py"
-    program.write_text(SHARDED)
-    words = [*task, "--output", str(folder / "sharded"), "--quiet"]
-    done = accelerated("--use_fsdp", str(program), *words)
-    assert done.returncode == 0, done.stderr
-    return folder / "sharded"
+def sharded(task: list[str], made_once) -> Path:
+    def make(folder: Path) -> None:
+        program = folder / "sharded.py"
+        program.write_text(SHARDED)
+        done = accelerated("--use_fsdp", str(program), *task, "--output", str(folder / "run"), "--quiet")
+        assert done.returncode == 0, done.stderr
+
+    return made_once("sharded", make) / "run"
 
 
 def test_a_sharded_model_records_what_a_whole_one_records(one, sharded):
