@@ -16,6 +16,7 @@ import multiprocessing
 import os
 import runpy
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -169,6 +170,7 @@ def serve(folder: Path) -> None:
                     listening.close()
                     _attend(connection)
                 connection.close()
+    shutil.rmtree(folder, ignore_errors=True)  # which whoever made it could not
 
 
 def _is_there(process: int) -> bool:
