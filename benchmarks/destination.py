@@ -7,30 +7,18 @@ Once with the probabilities of step 0 at hand, as of so many positions as they t
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
 import torch
-from geometry import seconds
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from geometry import given, seconds
 
-from rewardshape.data import encode_pairs, read_preferences
 from rewardshape.probe.measure import destination
 from rewardshape.probe.measure.logprobs import SharedPrefixReader
 from rewardshape.probe.measure.probe_set import ProbeSet
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("checkpoint")
-    parser.add_argument("pairs")
-    parser.add_argument("--count", type=int, default=8, help="pairs")
-    parser.add_argument("--times", type=int, default=4, help="each is timed so often, and the best counts")
-    options = parser.parse_args()
-    tokenizer = AutoTokenizer.from_pretrained(options.checkpoint)
-    read, _ = read_preferences([options.pairs])
-    pairs = encode_pairs(read, tokenizer, max_prompt_tokens=256, max_response_tokens=256)[0][: options.count]
-    model: Any = AutoModelForCausalLM.from_pretrained(options.checkpoint, dtype=torch.float32).eval()
+    model, tokenizer, pairs, repeats = given(__doc__.splitlines()[0], count=8, times=4)
     reader = SharedPrefixReader()
     probe = ProbeSet(pairs, reader, torch.device("cpu"))
 
@@ -48,7 +36,7 @@ def main() -> None:
         "looking on, the probabilities of step 0 at hand": looking_on(destination.KEPT_ELEMENTS),
         "looking on, the probabilities of step 0 made again": looking_on(0),
     }
-    taken = [{name: seconds(way) for name, way in ways.items()} for _ in range(options.times)]  # in turn
+    taken = [{name: seconds(way) for name, way in ways.items()} for _ in range(repeats)]  # in turn
     best = {name: min(times[name] for times in taken) for name in ways}
     tokens = sum(len(ids) for pair in pairs for ids in pair.responses.values())
     print(f"{len(pairs)} pairs, {tokens} response tokens")

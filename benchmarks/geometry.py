@@ -13,7 +13,7 @@ import argparse
 import resource
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -39,17 +39,34 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+class Given(NamedTuple):
+    """What a benchmark of the probe's measurements was given on its command line."""
+
+    model: Any
+    tokenizer: Any
+    pairs: list[EncodedPair]
+    times: int
+
+
+def given(description: str, *, count: int, times: int) -> Given:
+    """Of the command line; `count` and `times` are what it may leave out."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("checkpoint")
     parser.add_argument("pairs")
-    parser.add_argument("--count", type=int, default=16, help="pairs")
-    parser.add_argument("--times", type=int, default=2, help="each is timed so often, and the best counts")
+    parser.add_argument("--count", type=int, default=count, help="pairs")
+    parser.add_argument(
+        "--times", type=int, default=times, help="each is timed so often, and the best counts"
+    )
     options = parser.parse_args()
     tokenizer = AutoTokenizer.from_pretrained(options.checkpoint)
     read, _ = read_preferences([options.pairs])
     pairs = encode_pairs(read, tokenizer, max_prompt_tokens=256, max_response_tokens=256)[0][: options.count]
     model: Any = AutoModelForCausalLM.from_pretrained(options.checkpoint, dtype=torch.float32).eval()
+    return Given(model, tokenizer, pairs, options.times)
+
+
+def main() -> None:
+    model, _, pairs, times = given(__doc__.splitlines()[0], count=16, times=2)
     weights, reader = list(model.parameters()), SharedPrefixReader()
     whole = reader.collate(pairs)
     groups = [
@@ -72,7 +89,7 @@ def main() -> None:
         (-reader.logps(model, whole).logp_sum.mean()).backward()
 
     unit()
-    passes = min(seconds(unit) for _ in range(options.times))
+    passes = min(seconds(unit) for _ in range(times))
     base, gradient = peak(), sum(weight.numel() for weight in weights) * 4 / 1e9
     print(
         f"one pass forward and backward: {passes:.1f} s; peak {base:.2f} GB, weights and one gradient of "
@@ -97,15 +114,15 @@ def main() -> None:
 
     kept = [weight.detach().clone() for weight in weights]
     ways = [lambda k: kept[k] - weights[k].detach(), lambda k: weights[k].grad]
-    along = min(seconds(lambda: products(directions=ways)) for _ in range(options.times))
+    along = min(seconds(lambda: products(directions=ways)) for _ in range(times))
     print(f"products along an update and plain descent: {along:.1f} s, {along / passes:.2f} ×; {beyond()}")
     model.zero_grad()
     kept.clear()
     sums = tuple([torch.zeros_like(weight) for weight in weights] for _ in range(2))
     found = []
-    whole_time = min(seconds(lambda: found.append(products(totals=sums))) for _ in range(options.times))
+    whole_time = min(seconds(lambda: found.append(products(totals=sums))) for _ in range(times))
     print(f"products and sums over pairs: {whole_time:.1f} s, {whole_time / passes:.2f} ×; {beyond()}")
-    own = min(seconds(products) for _ in range(options.times))
+    own = min(seconds(products) for _ in range(times))
     print(f"products alone: {own:.1f} s, {own / passes:.2f} ×")
     last = Layers(model, [model.get_output_embeddings().weight])
     compare("the last layer alone", found[0], products(last))

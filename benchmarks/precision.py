@@ -9,11 +9,10 @@ Interleaved on the same weights and pairs: seconds of forward, loss, backward an
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable, Sequence
-from statistics import median
 
 import torch
+from step import seconds as in_turn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rewardshape.data import EncodedPair, encode_pairs, read_preferences
@@ -84,23 +83,12 @@ def seconds(model: torch.nn.Module, pairs: list[EncodedPair], rounds: int) -> No
 
         return act
 
-    kinds = {"float32": step(False), "mixed": step(True)}
-    spent: dict[str, list[tuple[float, float]]] = {name: [] for name in kinds}
-    for round_number in range(rounds + 1):  # the first is not counted
-        for name, act in kinds.items():
-            wall, processor = time.perf_counter(), time.process_time()
-            act()
-            if round_number:
-                spent[name].append((time.perf_counter() - wall, time.process_time() - processor))
-    walls, processors = (
-        {name: median(each[place] for each in times) for name, times in spent.items()} for place in (0, 1)
-    )
+    spent = in_turn({"float32": step(False), "mixed": step(True)}, rounds)
+    (exact, of_exact), (rounded, of_rounded) = spent["float32"], spent["mixed"]
     tokens = sum(len(ids) for pair in pairs for ids in (pair.prompt_ids, *pair.responses.values()))
     print(f"a step of {len(pairs)} pairs, {tokens} tokens, {torch.get_num_threads()} threads: ", end="")
-    print(
-        f"{walls['float32']:.2f} s in float32, {walls['mixed']:.2f} s mixed: {walls['mixed'] / walls['float32']:.2f}, "
-    )
-    print(f"in processor time {processors['mixed'] / processors['float32']:.2f}")
+    print(f"{exact:.2f} s in float32, {rounded:.2f} s mixed: {rounded / exact:.2f}, ", end="")
+    print(f"in processor time {of_rounded / of_exact:.2f}")
 
 
 def main() -> None:
