@@ -80,7 +80,7 @@ NOT_RUN = [block for page in PAGES for block in blocks(page) if block.why]
 
 SWEEP = [
     "--alpha", "-0.5", "0", "0.25", "1", "--steps", "4", "--probe-pairs", "8", "--batch-size", "4",
-    "--samples", "8", "--best-of", "2", "--geometry-every", "2", "--sample-every", "1", "--quiet",
+    "--samples", "8", "--best-of", "2", "--geometry-every", "4", "--sample-every", "1", "--quiet",
 ]  # fmt: skip
 
 

@@ -110,10 +110,9 @@ def one(task: list[str], folder: Path) -> Path:
 def two(task: list[str], made_once) -> Path:
     def make(folder: Path) -> None:
         program = ["-m", "rewardshape.probe", *task, "--output", str(folder / "run"), "--json"]
-        there = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
-            [*as_typed("--multi_gpu"), *program], env=there, capture_output=True, text=True, timeout=400
-        )
+        there = {**os.environ, "OMP_NUM_THREADS": "1"}  # and no PYTHON_EXEC: the workers are new processes
+        words = [python(), *as_typed("--multi_gpu"), *program]
+        done = subprocess.run(words, env=there, capture_output=True, text=True, timeout=400)
         assert done.returncode == 0, done.stderr
         shown = [line for line in done.stdout.splitlines() if line.startswith("{")]
         assert len(shown) == 1  # one process speaks

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -35,20 +36,24 @@ SWEEP = ["--objective", "dpo", "--beta", "0.1", "0.3", "0.5"]
 SMALL = ["--steps", "3", "--batch-size", "4", "--probe-pairs", "6", "--learning-rate", "1e-3"]
 
 
-def command(checkpoint: str, pairs_file: str, output: Path, *flags: str) -> list[str]:
-    return [checkpoint, "--data", pairs_file, "--output", str(output), *SWEEP, *SMALL, *flags]
+def command(
+    checkpoint: str, pairs_file: str, output: Path, *flags: str, sweep: Sequence[str] = SWEEP
+) -> list[str]:
+    return [checkpoint, "--data", pairs_file, "--output", str(output), *sweep, *SMALL, *flags]
 
 
 def test_two_at_a_time_write_the_very_records_of_one_after_the_other(
     probe, checkpoint, pairs_file, tmp_path, capfd
 ):
     """In processes of their own from the first import on; the others here are forked."""
-    assert probe(tmp_path / "alone", *SWEEP, *SMALL) == 0
+    sweep = ["--objective", "dpo", "--beta", "0.1", "0.3"]
+    assert probe(tmp_path / "alone", *sweep, *SMALL) == 0
     capfd.readouterr()
     with drawing.drawn():
-        assert main(command(checkpoint, pairs_file, tmp_path / "two", "--jobs", "2")) == 0
+        words = command(checkpoint, pairs_file, tmp_path / "two", "--jobs", "2", sweep=sweep)
+        assert main(words) == 0
     said = capfd.readouterr().err
-    for name in ("beta=0.1", "beta=0.3", "beta=0.5"):
+    for name in ("beta=0.1", "beta=0.3"):
         a, b = ((tmp_path / folder / name / "trace.jsonl").read_bytes() for folder in ("alone", "two"))
         assert a == b
         assert read_trace(tmp_path / "two" / name).settings["status"] == "done"
@@ -56,7 +61,7 @@ def test_two_at_a_time_write_the_very_records_of_one_after_the_other(
         tmp_path / "alone" / "reference.json"
     ).read_bytes()
     assert (tmp_path / "two" / "report.html").is_file()
-    assert "(3/3)" in said
+    assert "(2/2)" in said
     assert said.count("pairs tokenised") == 1  # read once, for all
     assert "Traceback" not in said
 

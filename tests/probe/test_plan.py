@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, MixtralConfig
 
 from rewardshape.data import EncodedPair
 from rewardshape.probe.__main__ import main
@@ -31,12 +31,22 @@ CONFIG = LlamaConfig(
     max_position_embeddings=512,
     tie_word_embeddings=False,
 )
+MIXTURE = MixtralConfig(
+    vocab_size=4096,
+    hidden_size=128,
+    intermediate_size=192,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    num_local_experts=4,
+)
 SETTINGS = {
     "float32": {"precision": "float32", "optimizer": "adamw_torch_fused"},
     "mixed": {"precision": "mixed", "optimizer": "adamw_torch"},
     "bfloat16": {"precision": "bfloat16", "optimizer": "adamw_torch_8bit"},
     "checkpointed": {"gradient_checkpointing": True, "optimizer": "adamw_torch_fused"},
     "LoRA": {"lora_rank": 8, "optimizer": "adamw_torch_fused"},
+    "mixture": {"optimizer": "adamw_torch_fused"},  # of experts
 }
 
 
@@ -55,12 +65,13 @@ def run_of(name: str, config: Any = CONFIG, **changes: Any) -> PlannedRun:
 
 @functools.cache
 def planned(name: str) -> Memory:
-    return memory(CONFIG, run_of(name), some_pairs(4), some_pairs(3), "cpu")
+    config = MIXTURE if name == "mixture" else CONFIG
+    return memory(config, run_of(name, config), some_pairs(4), some_pairs(3), "cpu")
 
 
 def real_policy(name: str) -> torch.nn.Module:
-    model = run_of(name).settings.model
-    return made_ready(AutoModelForCausalLM.from_config(CONFIG, dtype=DTYPES[model.precision]), model).train()
+    config, model = MIXTURE if name == "mixture" else CONFIG, run_of(name).settings.model
+    return made_ready(AutoModelForCausalLM.from_config(config, dtype=DTYPES[model.precision]), model).train()
 
 
 def bytes_of(tensors) -> int:

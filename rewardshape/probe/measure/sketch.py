@@ -3,7 +3,8 @@ r"""Short sketches of gradients, whose inner products estimate those of the grad
 A count sketch adds every entry, with a random sign, to one of `SIZE` numbers (Charikar, Chen and Farach-Colton 2002).
 Entry (i, j) of a matrix goes to place :math:`h(i) + h'(j)` modulo `SIZE` with sign :math:`s(i)\,s'(j)`, so that the
 sketch of a rank-one term :math:`u v^\top` is the circular convolution of those of u and v, and a layer's gradient, a
-sum of such terms over positions, is sketched by fast Fourier transforms without ever being formed (Pham and Pagh 2013).
+sum of such terms over positions, is sketched by fast Fourier transforms without ever being formed (Pham and Pagh 2013);
+one of few entries is formed, which takes less. An embedding's gradient has one row a token, whose entries are few.
 All weights share the numbers: their signs are independent, so that in the mean only like meets like. The standard error
 of an inner product is at most :math:`\sqrt{11 / \mathrm{SIZE}}` times the product of the two lengths (Avron, Nguyen and
 Woodruff 2014), and about :math:`1/\sqrt{\mathrm{SIZE}}` of two gradients that have little in common.
@@ -20,6 +21,9 @@ from torch import Tensor
 
 SIZE = 4096
 POSITIONS, AT_ONCE = 256, 2**20  # positions, and entries of a matrix, whose places are held together
+FORMED = (
+    32  # times a sketch's size: a gradient of so many entries is formed sooner than two transforms a position
+)
 
 
 class Hash(NamedTuple):
@@ -73,6 +77,11 @@ class Sketch:
     ) -> Float[Tensor, "texts size"]:
         """Of Σ_t u_t v_tᵀ, the gradient of a matrix; positions that are padding are zero."""
         rows, columns = self.matrices[number]
+        entries = u.shape[2] * v.shape[2]
+        if entries <= FORMED * self.size:
+            texts = max(1, AT_ONCE // entries)
+            some = zip(u.mT.split(texts), v.split(texts), strict=True)
+            return torch.cat([self.of_gradients(number, a @ b) for a, b in some])
         return torch.cat([_convolved(rows.short(a), columns.short(b)) for a, b in _few_at_once(u, v)])
 
     def of_tokens(
@@ -85,9 +94,10 @@ class Sketch:
         rows, columns = self.matrices[number]
         found = []
         for some, b in _few_at_once(tokens, v):
-            short = b.new_zeros(*some.shape, self.size)
-            short.scatter_(-1, rows.places[some][..., None], rows.signs[some][..., None].to(b.dtype))
-            found.append(_convolved(short, columns.short(b)))
+            places = (rows.places[some][..., None] + columns.places) % self.size
+            signs = (rows.signs[some][..., None] * columns.signs).to(b.dtype)
+            short = b.new_zeros(len(b), self.size)
+            found.append(short.scatter_add_(1, places.flatten(1), (b * signs).flatten(1)))
         return torch.cat(found)
 
     def of_gradients(

@@ -15,7 +15,9 @@ def some_weights(rng):
     return [torch.tensor(rng.normal(size=shape), dtype=torch.float64) for shape in SHAPES]
 
 
-def test_terms_tokens_and_whole_gradients_have_one_sketch(rng):
+@pytest.mark.parametrize("formed", [0, 32], ids=["transformed", "formed"])
+def test_terms_tokens_and_whole_gradients_have_one_sketch(rng, monkeypatch, formed):
+    monkeypatch.setattr("rewardshape.probe.measure.sketch.FORMED", formed)
     weights = some_weights(rng)
     sketch = Sketch(weights)
     u, v = (torch.tensor(rng.normal(size=(2, 7, size))) for size in SHAPES[0])
