@@ -1,4 +1,4 @@
-"""What the commands that train nothing share: a parser whose help keeps its lines, and bad input as one line."""
+"""What commands share on a terminal: help that keeps its lines, bad input as one line, and how wide it is."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import TextIO
 
 from rewardshape.errors import InputError, in_any_encoding, printable
 
@@ -46,3 +47,14 @@ def refused(error: Exception) -> int:
     """Say in one ``error:`` line what is wrong; the exit status of bad input."""
     print(f"error: {printable(error)}", file=sys.stderr)
     return 2
+
+
+ASSUMED = 80  # columns of a terminal that does not say how many it has
+
+
+def columns_of(stream: TextIO) -> int | None:
+    """How many columns the terminal has that `stream` goes to; none where it goes to a file or a pipe."""
+    try:
+        return (os.get_terminal_size(stream.fileno()).columns or ASSUMED) if stream.isatty() else None
+    except (OSError, ValueError):  # no terminal, or no stream any more
+        return None

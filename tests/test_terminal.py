@@ -1,16 +1,21 @@
-"""What ends a command before its time is one escaped line and status 2, and only that."""
+"""What ends a command before its time is one escaped line and status 2, and only that; how wide a terminal is."""
 
 from __future__ import annotations
 
 import argparse
+import fcntl
+import os
+import pty
 import shlex
+import struct
 import subprocess
 import sys
+import termios
 
 import pytest
 
 from rewardshape.errors import InputError
-from rewardshape.terminal import answered, parser_of
+from rewardshape.terminal import answered, columns_of, parser_of
 
 
 def asked(word: str, act) -> int:
@@ -55,3 +60,17 @@ def test_a_reader_that_has_read_enough_is_no_error(lines):
     piped = f"{{ sleep 0.2; exec {shlex.join([sys.executable, '-c', act])}; }} | true"
     told = subprocess.run(["bash", "-o", "pipefail", "-c", piped], capture_output=True, text=True)
     assert (told.returncode, told.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(("says", "columns"), [(100, 100), (0, 80)])
+def test_a_terminal_has_the_columns_it_says_or_80(says, columns):
+    leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, says, 0, 0))
+    with os.fdopen(leader), os.fdopen(follower, "w") as terminal:
+        assert columns_of(terminal) == columns
+    assert columns_of(terminal) is None  # closed
+
+
+def test_a_file_has_no_columns(tmp_path):
+    with (tmp_path / "log.txt").open("w") as log:
+        assert columns_of(log) is None

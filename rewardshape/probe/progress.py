@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -12,8 +11,8 @@ from typing import Any
 from tqdm import tqdm
 
 from rewardshape.numbers import number, signed
+from rewardshape.terminal import columns_of
 
-WIDTH = 80  # columns, where a terminal does not say how many it has
 FEWEST = 3  # steps before the time left is told: the first ones are slow
 FIRST = ("step", "chosen", "rejected")  # what a narrow terminal shows; the rest follows as there is room
 NAME = 30  # characters of a run's name
@@ -55,7 +54,7 @@ class Progress:
             total=total,
             disable=quiet or not self._terminal,
             bar_format="{desc}",
-            ncols=terminal_width(),
+            ncols=columns_of(sys.stderr),
             nrows=20,  # on a terminal that says it has none, nothing would be shown
         )
         self._first_step = self._last_step = time.monotonic()
@@ -111,7 +110,7 @@ class Progress:
             return
         with self._optional():
             if self._terminal:
-                self._bar.set_description_str(line(self._name, values, self._left(), terminal_width()))
+                self._bar.set_description_str(line(self._name, values, self._left(), columns_of(sys.stderr)))
             elif due:
                 self._last_line = self._last_step
                 print(line(self._name, values, self._left()), file=sys.stderr, flush=True)
@@ -130,14 +129,6 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         with self._optional():
             self._bar.close()
-
-
-def terminal_width() -> int:
-    """Columns of the terminal that progress goes to."""
-    try:
-        return os.get_terminal_size(sys.stderr.fileno()).columns or WIDTH
-    except (OSError, ValueError):  # no terminal, or no stream any more
-        return WIDTH
 
 
 def line(name: str, values: Mapping[str, Any], left: str, width: int | None = None) -> str:

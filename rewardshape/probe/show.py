@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,22 +18,23 @@ from rewardshape.analysis.equal import Axis
 from rewardshape.analysis.what_if import Place, by_place, read_what_if, what_if_table
 from rewardshape.errors import InputError, printable
 from rewardshape.figures.of_runs import draw_all
-from rewardshape.numbers import bracketed, counted, interval, moment, number, percent, signed, significant
+from rewardshape.numbers import bracketed, counted, moment, number, percent, significant
 from rewardshape.probe.settings import Settings
 from rewardshape.report import write_report
+from rewardshape.terminal import columns_of
 from rewardshape.trace import Trace
 from rewardshape.trace.folder import RunFolder
 from rewardshape.verdict import judge_all
 from rewardshape.verdict.findings import not_compared
 
-COLUMNS = {
-    "word": "verdict",
+COLUMNS = {  # the most wanted first: a narrow terminal shows the rest below
     "chosen_change": "chosen [nats/token]",
     "rejected_change": "rejected [nats/token]",
+    "word": "verdict",
     "share_fallen": "chosen fell",
+    "onset": "fall began",
     "accuracy": "accuracy",
     "at_target": "at target",
-    "onset": "fall began",
     "gold": "gold reward",
 }
 CHANGES = ("chosen_change", "rejected_change")
@@ -64,7 +67,7 @@ def present(trace: Trace, settings: Settings, say: Callable[[str], object]) -> N
     results = write_results(trace)
     for line in results.problems:
         say(f"note: {line}")
-    show(trace, results.compared, settings)
+    show(trace, results.compared, settings, columns_of(sys.stdout))
 
 
 def write_results(trace: Trace) -> Results:
@@ -109,8 +112,8 @@ def diverged(trace: Trace) -> list[str]:
     return [f"{run.name}: diverged: {run.manifest.get('reason')}" for run in found]
 
 
-def show(trace: Trace, compared: list[pd.DataFrame], settings: Settings) -> None:
-    """Print the tables, or all of it as JSON."""
+def show(trace: Trace, compared: list[pd.DataFrame], settings: Settings, width: int | None = None) -> None:
+    """Print the tables, no wider than a terminal of `width` columns, or all of it as JSON."""
     summary, tried = ends(trace), read_what_if(trace.folder)
     if settings.output.json:
         parts = {"runs": summary} if tried is None else {"runs": summary, "what_if": tried}
@@ -119,23 +122,33 @@ def show(trace: Trace, compared: list[pd.DataFrame], settings: Settings) -> None
         return
     if settings.output.quiet:
         return
+    lines = [*_run_lines(trace, summary, width), *_compared_lines(trace, summary, compared, width)]
+    if tried is not None:
+        lines += ["", *what_if_lines(tried, width)]
+    files = RunFolder(trace.folder)
+    lines += ["", f"report: {printable(files.report)}", f"trace and figures: {printable(trace.folder)}"]
+    print(*lines, sep="\n")
+
+
+def _run_lines(trace: Trace, summary: pd.DataFrame, width: int | None) -> list[str]:
+    """The table of the runs, and what is to be said of each."""
     steps, pairs = int(summary["step"].max()), int(summary["num_pairs"].max())
     after = f"after {counted(steps, 'step')}: change since step 0 on {counted(pairs, 'probe pair')}"
-    print(f"{after}, 95 % intervals over prompts\n")
-    print(text_table(summary, "run"))
-    for line in [*diverged(trace), *_answers(summary), *_apart(summary)]:
-        print(line)
-    lost = set(summary.loc[summary["apart"].notna(), "setting"])
+    said = [*diverged(trace), *_answers(summary), *_apart(summary)]
+    lines = [wrapped(f"{after}, 95 % intervals over prompts", width), "", text_table(summary, "run", width)]
+    return [*lines, *(["", *(wrapped(line, width) for line in said)] if said else [])]
+
+
+def _compared_lines(
+    trace: Trace, summary: pd.DataFrame, compared: list[pd.DataFrame], width: int | None
+) -> list[str]:
+    """The settings of a sweep along what they have in common, without those that are not set beside others."""
+    lost, lines = set(summary.loc[summary["apart"].notna(), "setting"]), list[str]()
     for rows in compared:
         beside = rows[~rows["setting"].isin(lost)]
         if {baseline_setting(trace)} < set(beside["setting"]):
-            for line in along(settings_along(beside), trace):
-                print(line)
-    if tried is not None:
-        print("", *what_if_lines(tried), sep="\n")
-    print(
-        f"\nreport: {printable(RunFolder(trace.folder).report)}\ntrace and figures: {printable(trace.folder)}"
-    )
+            lines += along(settings_along(beside), trace, width)
+    return lines
 
 
 def _answers(summary: pd.DataFrame) -> list[str]:
@@ -155,7 +168,7 @@ def _apart(summary: pd.DataFrame) -> list[str]:
     return [f"{row['run']}: {row['apart']}{apart}" for row in rows.to_dict("records")]
 
 
-def what_if_lines(tried: pd.DataFrame) -> list[str]:
+def what_if_lines(tried: pd.DataFrame, width: int | None = None) -> list[str]:
     """The tables of a what-if for the terminal: chosen along equal margin, then the rest at the last step."""
     first, places = tried.iloc[0], by_place(tried)
     over = (
@@ -168,31 +181,34 @@ def what_if_lines(tried: pd.DataFrame) -> list[str]:
         "at the last step": [place for place in places if place.margin_gain is None],
     }
     tried_over = f"{counted(first['steps'], 'step')} and {counted(first['num_seeds'], 'seed')}"
-    lines = [
+    head = (
         f"what each change did over {tried_over}, against what it is set against; 95 % intervals over {over}, for all "
         "numbers of a measure together"
-    ]
+    )
+    lines = [wrapped(head, width)]
     for title, shown in parts.items():
         if shown:
-            lines += ["", title, "", _what_if_table(tried, {place: places[place] for place in shown})]
+            table = _what_if_table(tried, {place: places[place] for place in shown})
+            lines += ["", wrapped(title, width), "", fitted(table, width, labels=2)]
     out = tried[tried["left_out"].notna()].to_dict("records")
-    return [*lines, *(f"chosen of {row['intervention']} is not compared: {row['left_out']}" for row in out)]
+    said = (f"chosen of {row['intervention']} is not compared: {row['left_out']}" for row in out)
+    return [*lines, *(wrapped(line, width) for line in said)]
 
 
-def _what_if_table(tried: pd.DataFrame, places: dict[Place, dict[str, dict[str, Any]]]) -> str:
+def _what_if_table(tried: pd.DataFrame, places: dict[Place, dict[str, dict[str, Any]]]) -> pd.DataFrame:
     """The changes in rows; a column for each place, whose numbers hold together with those of the same measure."""
     changes = tried.drop_duplicates("intervention")
     shown = pd.DataFrame({"change": changes["intervention"], "against": changes["against"]})
     for place, rows in places.items():
         title = place.measure if place.margin_gain is None else significant(place.margin_gain)
         shown[title] = [
-            f"{signed(row['difference'])} ({interval(row, 'difference')})" if (row := rows.get(name)) else "–"
+            bracketed(*(row[part] for part in _with_ends("difference"))) if (row := rows.get(name)) else "–"
             for name in changes["intervention"]
         ]
-    return shown.to_string(index=False)
+    return shown
 
 
-def along(settings: pd.DataFrame, trace: Trace) -> list[str]:
+def along(settings: pd.DataFrame, trace: Trace, width: int | None = None) -> list[str]:
     """How far the chosen responses of each setting stand above the baseline's, at a few values of an axis."""
     labels = {run.setting: run.setting_label for run in trace.runs}
     others = settings[settings["setting"] != baseline_setting(trace)]
@@ -212,7 +228,7 @@ def along(settings: pd.DataFrame, trace: Trace) -> list[str]:
         cells = {row["setting"]: _cell(row) for row in at.to_dict("records")}
         table[significant(value)] = [cells.get(name, "–") for name in names]
     title = f"chosen above that of {labels[baseline_setting(trace)]} [nats/token{over}]"
-    return ["", f"{title} {AXES[settings['axis'].iloc[0]]}", "", table.to_string(index=False)]
+    return ["", wrapped(f"{title} {AXES[settings['axis'].iloc[0]]}", width), "", fitted(table, width)]
 
 
 def _cell(row: dict[Any, Any]) -> str:
@@ -246,13 +262,13 @@ def comparisons(trace: Trace) -> Iterator[pd.DataFrame]:
             continue
 
 
-def text_table(rows: pd.DataFrame, label: str) -> str:
+def text_table(rows: pd.DataFrame, label: str, width: int | None = None) -> str:
     """Runs or settings in rows, what was measured in columns, with intervals; no column without a number."""
     shown = pd.DataFrame({label: rows[label]})
     for column, title in COLUMNS.items():
         if column in rows and (column == "onset" or rows[column].notna().any()):
             shown[title] = [_text(row, column) for row in rows.to_dict("records")]
-    return shown.to_string(index=False)
+    return fitted(shown, width)
 
 
 def _text(row: dict[Any, Any], column: str) -> str:
@@ -272,3 +288,34 @@ def _text(row: dict[Any, Any], column: str) -> str:
 def _with_ends(column: str) -> tuple[str, str, str]:
     """The names of a value and of the ends of its interval."""
     return column, f"{column}_low", f"{column}_high"
+
+
+def fitted(table: pd.DataFrame, width: int | None = None, *, labels: int = 1) -> str:
+    """A table of texts; where `width` does not hold its columns, in blocks that each begin with the `labels` first.
+
+    Examples
+    --------
+    >>> print(fitted(pd.DataFrame({"run": ["a"], "chosen": ["−0.1"], "rejected": ["−0.2"]}), 15))
+    run chosen
+      a   −0.1
+    <BLANKLINE>
+    run rejected
+      a     −0.2
+    """
+    named, rest, blocks = list(table.columns[:labels]), list(table.columns[labels:]), list[str]()
+    while rest or not blocks:
+        for count in range(
+            max(len(rest), 1), 0, -1
+        ):  # as many columns as there is room for, but one at least
+            block = table[named + rest[:count]].to_string(index=False)
+            if width is None or count <= 1 or max(map(len, block.splitlines())) <= width:
+                break
+        rest = rest[count:]
+        blocks.append(block)
+    return "\n\n".join(blocks)
+
+
+def wrapped(line: str, width: int | None = None) -> str:
+    """A line of prose within `width`, parted between words only."""
+    apart = {"break_long_words": False, "break_on_hyphens": False}
+    return line if width is None else textwrap.fill(line, width, subsequent_indent="  ", **apart)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,23 @@ import pandas as pd
 import pytest
 
 from rewardshape.analysis.comparison import settings_along
+from rewardshape.analysis.what_if import read_what_if
 from rewardshape.probe.settings import Settings
-from rewardshape.probe.show import along, comparisons, diverged, ends, show, text_table, write_results
+from rewardshape.probe.show import (
+    along,
+    comparisons,
+    diverged,
+    ends,
+    fitted,
+    show,
+    text_table,
+    what_if_lines,
+    write_results,
+)
 from rewardshape.trace import Trace, read_trace
 from rewardshape.verdict import judge_all
 
+EMBEDDED = Path(__file__).parents[2] / "figures" / "runs" / "embedded"
 PAIRS = 40
 TOKENS = {"chosen": np.full(PAIRS, 10), "rejected": np.full(PAIRS, 10)}
 
@@ -65,16 +78,49 @@ def test_the_table_has_signs_percents_and_a_dash_for_what_is_not_known():
     head, first, second = text_table(rows, "run").splitlines()
     assert head.split() == [
         "run",
-        "verdict",
         "chosen",
         "[nats/token]",
+        "verdict",
         "chosen",
         "fell",
         "fall",
         "began",
     ]
-    assert first.split() == ["a", "displaced", "−0.123", "[−0.200,", "−0.100]", "76%", "step", "3"]
-    assert second.split() == ["b", "recovered", "+0.500", "–", "–"]
+    assert first.split() == ["a", "−0.123", "[−0.200,", "−0.100]", "displaced", "76%", "step", "3"]
+    assert second.split() == ["b", "+0.500", "recovered", "–", "–"]
+
+
+def test_at_80_columns_nothing_wraps_or_is_lost_and_chosen_and_rejected_come_first(sweep, capsys):
+    show(sweep, list(comparisons(sweep)), Settings())
+    wide = capsys.readouterr().out
+    show(sweep, list(comparisons(sweep)), Settings(), 80)
+    narrow = capsys.readouterr().out
+    paths = ("report: ", "trace and figures: ")  # which are copied, and stay whole
+    lines = [line for line in narrow.splitlines() if not line.startswith(paths)]
+    assert max(map(len, lines)) <= 80 < max(map(len, wide.splitlines()))
+    assert set(wide.split()) == set(narrow.split())
+    head, first = next(pair for pair in pairwise(lines) if pair[0].split()[:1] == ["run"])
+    assert head.split()[:6] == ["run", "chosen", "[nats/token]", "rejected", "[nats/token]", "verdict"]
+    assert first.split()[0] == "alpha=0"
+
+
+def test_a_what_if_fits_80_columns_with_the_intervals_of_the_table_of_runs():
+    tried = read_what_if(EMBEDDED / "what-if")
+    lines = "\n".join(what_if_lines(tried, 80)).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert set("\n".join(what_if_lines(tried)).split()) == set("\n".join(lines).split())
+    shown = {tuple(line.split()[:2]) for line in lines}
+    assert {("change", "against"), *zip(tried["intervention"], tried["against"], strict=True)} <= shown
+    one = tried[tried["difference"].notna()].iloc[0]
+    low, high = (f"{one[end]:+.3f}".replace("-", "−") for end in ("difference_low", "difference_high"))
+    assert f"[{low}, {high}]" in "\n".join(lines)
+
+
+def test_a_name_longer_than_the_terminal_still_has_every_number_once():
+    table = pd.DataFrame({"run": ["r" * 90], "chosen": ["−0.1"], "rejected": ["−0.2"]})
+    blocks = fitted(table, 80).split("\n\n")
+    assert [block.split()[1] for block in blocks] == ["chosen", "rejected"]
+    assert [block.split()[-1] for block in blocks] == ["−0.1", "−0.2"]
 
 
 def test_one_table_with_units_in_its_head_and_no_column_without_a_number(sweep, capsys):
