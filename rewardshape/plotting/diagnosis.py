@@ -33,7 +33,8 @@ def plot_fall(
     Parameters
     ----------
     curve : DataFrame
-        Columns step, chosen, smooth, and rejected where it is known, all in `unit`.
+        Columns step, chosen, smooth, and rejected where it is known, all in `unit`. `smooth` is drawn from the
+        middle of its first window: what it says before is the mean of that window, too.
     baseline : str
         What the curves stand above, for the axis.
     limit : float, optional
@@ -54,7 +55,7 @@ def plot_fall(
     if smoothed:
         _line(ax, curve, "chosen", color=CHOSEN, alpha=0.35, linewidth=0.8)
     _line(
-        ax, curve, "smooth", color=CHOSEN, marker=None if smoothed else marker,
+        ax, _from_first_window(curve) if smoothed else curve, "smooth", color=CHOSEN, marker=None if smoothed else marker,
         label="chosen (windowed)" if smoothed else "chosen",
     )  # fmt: skip
     if onset is not None:
@@ -97,6 +98,8 @@ def plot_progress(
         rows = table[table["split"] == measured[0]]
         _line(margin, rows, "margin", color=NEUTRAL, linewidth=1, linestyle="--")
         margin.set_ylabel("margin (reward units), dashed", color=NEUTRAL)
+        ax.set_zorder(margin.get_zorder() + 1)  # the legend lies over the margin, too
+        ax.patch.set_visible(False)
     if best is not None:
         ax.axvline(
             best, color="black", linewidth=0.6, alpha=0.6, label=f"best held out: {steps} {moment(best)}"
@@ -109,6 +112,13 @@ def plot_progress(
     if ax.get_legend_handles_labels()[0]:
         ax.legend(fontsize="x-small", frameon=True, framealpha=0.8, edgecolor="none")
     return ax
+
+
+def _from_first_window(curve: pd.DataFrame) -> pd.DataFrame:
+    """The rows from the middle of the first window on."""
+    smooth = curve["smooth"].to_numpy(float)
+    moved = ~np.isclose(smooth, smooth[0], rtol=1e-12, atol=0)
+    return curve.iloc[max(int(moved.argmax()) - 1, 0) :]
 
 
 def _logged(table: pd.DataFrame, series: str) -> bool:

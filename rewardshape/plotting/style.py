@@ -20,6 +20,7 @@ GOLD = "#009E73"  # bluish green and purple of the same palette: gold reward, an
 PROXY = "#CC79A7"
 RESPONSE_COLORS = {"chosen": CHOSEN, "rejected": REJECTED}
 OTHERS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
+FELL, ROSE = OTHERS[2], OTHERS[3]  # orange and sky blue: the shades of single tokens on the page
 DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))
 MARKERS = "osD^vPX"
 COLUMN_WIDTH = 3.4  # inches: one column of a two-column paper

@@ -43,6 +43,18 @@ def test_chosen_and_rejected_are_drawn_in_their_colours(smooth):
     assert ax.get_ylabel() == "above the reference (nats)"
 
 
+def test_a_windowed_line_begins_where_its_first_window_has_its_middle():
+    """Seven rows make a window; the three before its middle have its mean, too, and are no course."""
+    steps = np.arange(1, 21)
+    chosen = pd.Series(-(steps**1.5))
+    smooth = chosen.rolling(7, center=True, min_periods=1).mean()
+    smooth.iloc[:3] = chosen.iloc[:7].mean()
+    table = pd.DataFrame({"step": steps, "chosen": chosen, "smooth": smooth})
+    drawn = lines(plot_fall(table, unit="nats", baseline="step 0"))["chosen (windowed)"]
+    np.testing.assert_array_equal(drawn.get_xdata(), steps[3:])
+    np.testing.assert_allclose(drawn.get_ydata()[0], chosen.iloc[:7].mean())
+
+
 def test_noise_and_onset_stand_where_they_are():
     ax = plot_fall(curve(8), unit="nats", baseline="step 0", limit=0.7, onset=40, steps="epoch")
     [band] = ax.patches

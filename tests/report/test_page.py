@@ -17,7 +17,7 @@ import pytest
 from rewardshape.analysis import displacement_summary
 from rewardshape.errors import InputError
 from rewardshape.numbers import signed
-from rewardshape.plotting.style import CHOSEN, GOLD, PROXY, REJECTED, text_color
+from rewardshape.plotting.style import CHOSEN, FELL, GOLD, PROXY, REJECTED, ROSE, text_color
 from rewardshape.report.page import render, unfinished, write_report
 from rewardshape.trace import read_trace
 from rewardshape.verdict import judge, judge_all
@@ -192,6 +192,9 @@ def test_the_page_has_the_colours_of_every_figure():
         stated = dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", block))
         for name, color in (("chosen", CHOSEN), ("rejected", REJECTED), ("gold", GOLD), ("proxy", PROXY)):
             assert stated[name] == text_color(color, stated["wash"])
+    for name, color in (("fell", FELL), ("rose", ROSE)):  # backgrounds: as they are, behind the ink
+        parts = " ".join(str(int(color[i : i + 2], 16)) for i in (1, 3, 5))
+        assert re.findall(rf"--{name}: ([\d ]+)", style) == [parts]
 
 
 def test_names_from_data_are_no_formulas_and_break_no_picture(write, tmp_path, page_of):
