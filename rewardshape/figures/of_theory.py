@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,8 +10,10 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from rewardshape.figures import theory_tables as tables
+from rewardshape.numbers import parameter
 from rewardshape.plotting import theory
 from rewardshape.plotting.style import BOTH_COLUMNS, COLUMN_WIDTH
+from rewardshape.theory import objective
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,23 @@ class TheoryFigure:
 
     draw: Callable[[], Figure]
     caption: str
+
+
+def _made_with(table: Callable[..., object]) -> str:
+    """The Gram matrix, β and γ that a table is made with where nothing else is said."""
+    given = {name: one.default for name, one in inspect.signature(table).parameters.items()}
+    gram = ", ".join(parameter(name, value) for name, value in zip("abc", given["gram"], strict=True))
+    return f"{gram}; {', '.join(parameter(name, given[name]) for name in ('beta', 'gamma'))}"
+
+
+_ALPHAPO = objective("alphapo")
+WEIGHTS_OF = ", ".join(
+    parameter(name, value)
+    for name, value in (("alpha", _ALPHAPO.shape.alpha), ("beta", _ALPHAPO.beta), ("gamma", _ALPHAPO.gamma))
+)
+MAGNITUDE_OF = _made_with(tables.gradient_by_alpha)
+PORTRAIT_OF = _made_with(tables.phase_portrait)
+DISPLACEMENT_OF = _made_with(tables.displacement_by_alpha)
 
 
 def _reward_shapes() -> Figure:
@@ -44,22 +64,25 @@ def _gradient_weights() -> Figure:
     theory.plot_weight_ratio(weights, axes[2], overlap=tables.OVERLAP)
     for ax in axes[1:]:
         ax.set_ylabel("")
+    figure.suptitle(f"AlphaPO, {WEIGHTS_OF}", fontsize="small")
     return figure
 
 
 def _gradient_magnitude() -> Figure:
-    figure, ax = plt.subplots(figsize=(COLUMN_WIDTH, 2.9))
+    figure, ax = plt.subplots(figsize=(COLUMN_WIDTH, 3.0))
+    figure.suptitle(f"AlphaPO; {MAGNITUDE_OF}", fontsize="small")
     theory.plot_gradient_magnitude(tables.gradient_by_alpha(), ax)
     return figure
 
 
 def _phase_portrait() -> Figure:
-    figure, axes = plt.subplots(1, 3, figsize=(BOTH_COLUMNS, 2.9), sharey=True)
+    figure, axes = plt.subplots(1, 3, figsize=(BOTH_COLUMNS, 3.05), sharey=True)
     portrait = tables.phase_portrait()
     for ax, alpha in zip(axes, (-1.0, 0.0, 1.0), strict=True):
         theory.plot_phase_portrait(portrait, ax, alpha=alpha)
     for ax in axes[1:]:
         ax.set_ylabel("")
+    figure.suptitle(PORTRAIT_OF, fontsize="small")
     axes[1].legend(loc="upper left", fontsize="x-small", frameon=True, framealpha=0.9, edgecolor="none")
     return figure
 
@@ -71,7 +94,8 @@ def _zoo() -> Figure:
 
 
 def _displacement_theory() -> Figure:
-    figure, ax = plt.subplots(figsize=(COLUMN_WIDTH, 2.7))
+    figure, ax = plt.subplots(figsize=(COLUMN_WIDTH, 2.8))
+    figure.suptitle(DISPLACEMENT_OF, fontsize="small")
     theory.plot_displacement_by_alpha(tables.displacement_by_alpha(), ax)
     return figure
 
@@ -95,20 +119,20 @@ THEORY = {
     ),
     "gradient_weights": TheoryFigure(
         _gradient_weights,
-        "Gradient weights of AlphaPO (α = 0.25, β = 2.5, γ = 0.25) over the scores of the two responses, on one "
+        f"Gradient weights of AlphaPO ({WEIGHTS_OF}) over the scores of the two responses, on one "
         "scale: how hard the chosen one is pulled up (left), the rejected one pushed down (middle), and their ratio "
         "(right). White, dashed: equal scores. Black: where the ratio is b/a = 1.1; below it that pair's chosen "
         "response falls.",
     ),
     "gradient_magnitude": TheoryFigure(
         _gradient_magnitude,
-        "Gradient magnitude of the AlphaPO loss (β = 2.5, γ = 0.25) against α for three pairs with Gram matrix "
-        "a = 1, b = 1.1, c = 1.5. Large |α| of either sign switches off pairs that are in order; a pair in the wrong "
+        f"Gradient magnitude of the AlphaPO loss against α for three pairs ({MAGNITUDE_OF}). "
+        "Large |α| of either sign switches off pairs that are in order; a pair in the wrong "
         "order (dash-dotted) is pushed ever harder by positive α.",
     ),
     "phase_portrait": TheoryFigure(
         _phase_portrait,
-        "Where a pair of similar responses goes (Gram matrix a = 1, b = 1.1, c = 1.5; β = 2.5, γ = 1): the flow, with "
+        f"Where a pair of similar responses goes (Gram matrix {PORTRAIT_OF}): the flow, with "
         "longer arrows where it is faster; paths from several starts (rings); and, dashed, the contour z = 0 at which "
         "the margin γ is met and the paths end. A ring without a path has met it from the start. Dotted: equal "
         "scores. α bends the paths and moves the contour.",
@@ -128,7 +152,7 @@ THEORY = {
     "displacement_theory": TheoryFigure(
         _displacement_theory,
         "Displacement of the chosen response that the path theorem predicts against α, for pairs that start level at "
-        "three log-probabilities (a = 1, b = 1.1, c = 1.5; β = 2.5, γ = 1). Lines end where a log-prob would exceed 0. "
+        f"three log-probabilities ({DISPLACEMENT_OF}). Lines end where a log-prob would exceed 0. "
         "Equal margin: each α is followed until its own margin is γ (z = 0), where half of the pull is left. Equal gap "
         "(dotted): all are followed until the two scores stand γ/β apart; there a larger α always costs more.",
     ),

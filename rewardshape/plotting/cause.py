@@ -15,7 +15,17 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from rewardshape.errors import InputError
 from rewardshape.numbers import number, shortest
 from rewardshape.plotting.axes import axis, label_ends, require_one_run, step_axis, styled, zero_line
-from rewardshape.plotting.style import CHOSEN, GOLD, NEUTRAL, OTHERS, PROXY, RESPONSE_COLORS, looks, plain
+from rewardshape.plotting.style import (
+    CHOSEN,
+    GOLD,
+    NEUTRAL,
+    OTHERS,
+    PROXY,
+    RESPONSE_COLORS,
+    RESPONSE_MARKERS,
+    looks,
+    plain,
+)
 from rewardshape.plotting.sweep import plot_lines
 
 PART_LOOKS = {
@@ -57,8 +67,10 @@ def plot_predicted_vs_measured(
                 0
             ]
             label += f": R² = {number(of_side['r_squared'], 2)}, slope {number(of_side['slope'], 2)}"
-        color = RESPONSE_COLORS[str(side)]
-        ax.plot(rows["predicted"], rows["measured"], "o", color=color, alpha=0.5, mew=0, ms=3, label=label)
+        look = {"marker": RESPONSE_MARKERS[str(side)], "color": RESPONSE_COLORS[str(side)]}
+        ax.plot(
+            rows["predicted"], rows["measured"], linestyle="none", alpha=0.5, mew=0, ms=3, label=label, **look
+        )
     both = points[["predicted", "measured"]].to_numpy(float)
     low, high = both.min(), both.max()
     ax.plot([low, high], [low, high], color=NEUTRAL, linewidth=0.8, zorder=0)

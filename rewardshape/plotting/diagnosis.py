@@ -55,8 +55,8 @@ def plot_fall(
     if smoothed:
         _line(ax, curve, "chosen", color=CHOSEN, alpha=0.35, linewidth=0.8)
     _line(
-        ax, _from_first_window(curve) if smoothed else curve, "smooth", color=CHOSEN, marker=None if smoothed else marker,
-        label="chosen (windowed)" if smoothed else "chosen",
+        ax, _from_first_window(curve) if smoothed else curve, "smooth", color=CHOSEN,
+        marker=None if smoothed else marker, label="chosen (windowed)" if smoothed else "chosen",
     )  # fmt: skip
     if onset is not None:
         begun = significant(onset) if onset < 100 else moment(round(onset))

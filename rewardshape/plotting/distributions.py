@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from scipy import stats
 
 from rewardshape.numbers import number
@@ -20,7 +23,7 @@ from rewardshape.plotting.axes import (
 )
 from rewardshape.plotting.overoptimization import DISTANCE_LABEL
 from rewardshape.plotting.settings import by_setting, settings_axis
-from rewardshape.plotting.style import FAINT, NEUTRAL, RESPONSE_COLORS, plain
+from rewardshape.plotting.style import FAINT, MARKERS, NEUTRAL, RESPONSE_COLORS, RESPONSE_MARKERS, plain
 from rewardshape.plotting.sweep import name_lines, plot_lines
 
 MOMENTS = {"before": ("--", 0.9), "after": ("-", 1.6)}
@@ -42,7 +45,10 @@ def plot_ecdf(levels: pd.DataFrame, ax: Axes | None = None) -> Axes:
             values = np.sort(levels.loc[levels["moment"] == moment, response].to_numpy(float))
             values, share = np.r_[values[0], values], np.arange(len(values) + 1) / len(values)
             label = f"{response}, {moment}"
-            ax.step(values, share, where="post", color=color, linestyle=dashes, linewidth=width, label=label)
+            ax.step(
+                values, share, where="post", color=color, linestyle=dashes, linewidth=width, label=label,
+                marker=RESPONSE_MARKERS[response], markevery=0.25, markersize=2.5 * width,
+            )  # fmt: skip
     ax.set(xlabel="log-prob of a response (nats per token)", ylabel="share of pairs below")
     percent_axis(ax)
     ax.legend(loc="upper left")
@@ -112,11 +118,12 @@ def plot_length(levels: pd.DataFrame, ax: Axes | None = None, *, moment: str = "
     ax = axis(ax)
     require_one_run(levels)
     rows = levels[levels["moment"] == moment]
-    for (response, color), marker in zip(RESPONSE_COLORS.items(), "os", strict=True):
+    for response, color in RESPONSE_COLORS.items():
         length, level = rows[f"{response}_tokens"], rows[response]
         varied = length.nunique() > 1
         rho = f", ρ = {number(stats.spearmanr(length, level).statistic, 2)}" if varied else ""
-        ax.plot(length, level, marker, color=color, alpha=0.5, mew=0, ms=3, label=f"{response}{rho}")
+        look = {"marker": RESPONSE_MARKERS[response], "color": color, "alpha": 0.5, "mew": 0, "ms": 3}
+        ax.plot(length, level, linestyle="none", label=f"{response}{rho}", **look)
     ax.set(xlabel="length (tokens)", ylabel=f"log-prob {moment} training\n(nats per token)")
     ax.legend(loc="best", handletextpad=0.2)
     return ax
@@ -157,11 +164,13 @@ def plot_win_rate(rates: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """
     ax = axis(ax)
     ax.axhline(0.5, color=NEUTRAL, linewidth=0.7, linestyle=":", zorder=0)
-    for setting in by_setting(rates):
+    handles = []
+    markers = MARKERS.replace("D", "")  # the diamond marks the step that is chosen
+    for setting, marker in zip(by_setting(rates), itertools.cycle(markers), strict=False):
         color, rows = setting.color, setting.rows.sort_values("kl")
         rows = rows.assign(distance=np.sqrt(np.maximum(rows["kl"], 0)))  # an estimate, which may be below 0
         ax.plot(
-            rows["distance"], rows["win_rate"], "o", color=color, markersize=2.5, alpha=0.6, label="_steps"
+            rows["distance"], rows["win_rate"], marker, color=color, markersize=3, alpha=0.6, label="_steps"
         )
         ax.vlines(
             rows["distance"],
@@ -175,6 +184,7 @@ def plot_win_rate(rates: pd.DataFrame, ax: Axes | None = None) -> Axes:
         front = np.maximum.accumulate(np.concatenate([[0.5], rows["win_rate"].to_numpy(float)]))
         end = int(front.argmax()) + 1  # beyond it nothing more is won
         ax.step(reach[:end], front[:end], where="post", color=color, linewidth=1.2, label=setting.label)
+        handles.append(Line2D([], [], color=color, marker=marker, markersize=3, label=setting.label))
         last = rows.sort_values("step").groupby("run", sort=False).tail(1)
         ax.plot(last["distance"], last["win_rate"], "o", color=color, markerfacecolor="white", label="_last")
         picked = rows.loc[rows["picked"], ["distance", "win_rate"]].to_numpy(float)
@@ -185,8 +195,8 @@ def plot_win_rate(rates: pd.DataFrame, ax: Axes | None = None) -> Axes:
         )  # fmt: skip
     ax.set(xlabel=DISTANCE_LABEL, ylabel="win rate against step 0")
     percent_axis(ax)
-    if rates["setting"].nunique() > 1:
-        ax.legend(loc="best")
+    if len(handles) > 1:
+        ax.legend(handles=handles, loc="best")
     return ax
 
 

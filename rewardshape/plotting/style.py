@@ -19,6 +19,7 @@ FAINT = "#B8BCC0"  # the other half of what is neutral: before, less
 GOLD = "#009E73"  # bluish green and purple of the same palette: gold reward, and the implicit one of the objective
 PROXY = "#CC79A7"
 RESPONSE_COLORS = {"chosen": CHOSEN, "rejected": REJECTED}
+RESPONSE_MARKERS = {"chosen": "o", "rejected": "s"}  # where their points share a panel
 OTHERS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
 FELL, ROSE = OTHERS[2], OTHERS[3]  # orange and sky blue: the shades of single tokens on the page
 DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))

@@ -30,10 +30,10 @@ from rewardshape.plotting.axes import (
 from rewardshape.plotting.settings import Setting, by_setting, settings_axis
 from rewardshape.plotting.style import (
     BOTH_COLUMNS,
-    CHOSEN,
     COLUMN_WIDTH,
     NEUTRAL,
     RESPONSE_COLORS,
+    RESPONSE_MARKERS,
     plain,
 )
 
@@ -281,7 +281,7 @@ def plot_final_displacement(summary: pd.DataFrame, axes: Sequence[Axes] | None =
     settings = by_setting(summary)
     changes, shares = axes
     plot_final_change(summary, changes)
-    _points(shares, settings, "share_fallen", RESPONSE_COLORS["chosen"], "chosen")
+    _points(shares, settings, "share_fallen", "chosen")
     shares.set_ylabel("share of\npairs fallen")
     percent_axis(shares)
     settings_axis(shares, settings)
@@ -303,7 +303,7 @@ def plot_final_change(summary: pd.DataFrame, ax: Axes | None = None) -> Axes:
     settings = by_setting(summary)
     zero_line(ax)
     for response in ("chosen", "rejected"):
-        _points(ax, settings, f"{response}_change", RESPONSE_COLORS[response], response)
+        _points(ax, settings, f"{response}_change", response)
     ax.set_ylabel("change in log-prob\n(nats per token)")
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     settings_axis(ax, settings)
@@ -325,7 +325,7 @@ def plot_at_equal(rows: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax = axis(ax)
     settings = by_setting(rows[rows["reached"]])
     zero_line(ax)
-    _points(ax, settings, "chosen_change", RESPONSE_COLORS["chosen"], "chosen")
+    _points(ax, settings, "chosen_change", "chosen")
     ax.set_ylabel("change in chosen log-prob\n(nats per token)")
     settings_axis(ax, settings)
     ax.set_xlabel(f"{ax.get_xlabel()}, at {common_value(rows)}")
@@ -356,7 +356,7 @@ def plot_paired_at_equal(rows: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax = axis(ax)
     settings = by_setting(rows[rows["reached"]])
     zero_line(ax)
-    _points(ax, settings, "difference", CHOSEN, "chosen")
+    _points(ax, settings, "difference", "chosen")
     ax.set_ylabel("chosen above the baseline's\n(nats per token, paired)")
     settings_axis(ax, settings)
     return ax
@@ -375,25 +375,26 @@ def plot_fallen_at_equal(rows: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """
     ax = axis(ax)
     settings = by_setting(rows[rows["reached"]])
-    _points(ax, settings, "share_fallen", CHOSEN, "chosen")
+    _points(ax, settings, "share_fallen", "chosen")
     ax.set_ylabel("share of pairs whose\nchosen response fell")
     percent_axis(ax)
     settings_axis(ax, settings)
     return ax
 
 
-def _points(ax: Axes, settings: list[Setting], name: str, color: str, label: str) -> None:
+def _points(ax: Axes, settings: list[Setting], name: str, response: str) -> None:
+    color, marker = RESPONSE_COLORS[response], RESPONSE_MARKERS[response]
     several = any(len(setting.rows) > 1 for setting in settings)
     look = {"alpha": 0.45, "markersize": 2, "capsize": 0} if several else {"capsize": 2}
     for x, row in _seed_places(settings):
         if f"{name}_low" not in row:
-            ax.plot(x, row[name], "o", color=color, alpha=look.get("alpha", 1.0), markersize=2)
+            ax.plot(x, row[name], marker, color=color, alpha=look.get("alpha", 1.0), markersize=2)
             continue
         bar = [[row[name] - row[f"{name}_low"]], [row[f"{name}_high"] - row[name]]]
-        ax.errorbar(x, row[name], yerr=np.clip(bar, 0, None), fmt="o", color=color, elinewidth=0.9, **look)
+        ax.errorbar(x, row[name], yerr=np.clip(bar, 0, None), fmt=marker, color=color, elinewidth=0.9, **look)
     places = [setting.place for setting in settings]
     means = [setting.rows[name].mean() for setting in settings]
-    ax.plot(places, means, "o-", color=color, linewidth=0.9, label=label)
+    ax.plot(places, means, f"{marker}-", color=color, linewidth=0.9, label=response)
 
 
 def _seed_places(settings: list[Setting]) -> Iterator[tuple[float, pd.Series]]:

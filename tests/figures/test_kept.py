@@ -126,6 +126,7 @@ MARKS = {  # what a caption may name, and what the figure then has
     r"\bdarker\b|\b[Dd]ark off": lambda f: of_kind(f, QuadMesh),
     r"\bSpearman": lambda f: "ρ = " in texts(f),
     r"\bbest-of-n\b": lambda f: "best of" in texts(f),
+    r"β = [\d.]+, γ = [\d.]+": lambda f: re.search(r"β = [\d.]+, γ = [\d.]+", texts(f)),
     r"\(middle\)": lambda f: len(f.axes) >= 3,
     r"\((left|right)\)|\b(?:left|right)[;:]": lambda f: len(f.axes) >= 2,
 }
