@@ -128,11 +128,12 @@ def label_ends(ax: Axes) -> None:
     size = font_manager.FontProperties(size=plt.rcParams["legend.fontsize"]).get_size_in_points()
     low, high = ax.get_ylim()
     left, right = ax.get_xlim()
-    gap = 1.15 * size / 72 * (high - low) / (ax.bbox.height / ax.figure.dpi)
+    line_height = 1.15 * size / 72 * (high - low) / (ax.bbox.height / ax.figure.dpi)
+    lines = np.array([1 + str(line.get_label()).count("\n") for line in named])
     edge = ax.get_yaxis_transform()
-    for i, height in zip(order, _apart(ends[order, 1], gap), strict=True):
+    for i, height in zip(order, _apart(ends[order, 1], line_height * lines[order]), strict=True):
         color = named[i].get_color()
-        moved = abs(height - ends[i, 1]) > 0.4 * gap or right - ends[i, 0] > 0.02 * (right - left)
+        moved = abs(height - ends[i, 1]) > 0.4 * line_height or right - ends[i, 0] > 0.02 * (right - left)
         ax.annotate(
             str(named[i].get_label()),
             (1, height),
@@ -160,7 +161,7 @@ def label_ends(ax: Axes) -> None:
             )
 
 
-def _apart(heights: np.ndarray, gap: float) -> np.ndarray:
-    """The nearest heights (least squares, in order) that keep `gap` between neighbours."""
-    offset = gap * np.arange(len(heights))
+def _apart(heights: np.ndarray, tall: np.ndarray) -> np.ndarray:
+    """The nearest heights (least squares, in order) of the middles of texts so `tall` that do not overlap."""
+    offset = np.cumsum(tall) - tall / 2
     return isotonic_regression(heights - offset).x + offset

@@ -22,7 +22,7 @@ from rewardshape.plotting.axes import (
     zero_line,
 )
 from rewardshape.plotting.overoptimization import DISTANCE_LABEL
-from rewardshape.plotting.settings import by_setting, settings_axis
+from rewardshape.plotting.settings import by_setting, legend_of, settings_axis
 from rewardshape.plotting.style import FAINT, MARKERS, NEUTRAL, RESPONSE_COLORS, RESPONSE_MARKERS, plain
 from rewardshape.plotting.sweep import name_lines, plot_lines
 
@@ -196,7 +196,7 @@ def plot_win_rate(rates: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.set(xlabel=DISTANCE_LABEL, ylabel="win rate against step 0")
     percent_axis(ax)
     if len(handles) > 1:
-        ax.legend(handles=handles, loc="best")
+        legend_of(ax, handles, loc="best")
     return ax
 
 

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from rewardshape.plotting.axes import axis, styled
-from rewardshape.plotting.settings import by_setting
+from rewardshape.plotting.settings import by_setting, legend_of
 from rewardshape.plotting.style import GOLD, MARKERS, NEUTRAL, PROXY
 
 DISTANCE_LABEL = "√KL to the reference (nats$^{1/2}$ per response)"
@@ -128,7 +128,7 @@ def plot_gold_sweep(curves: pd.DataFrame, fitted: pd.DataFrame | None = None, ax
     ]
     ax.set(xlabel=DISTANCE_LABEL, ylabel="gold reward")
     if len(handles) > 1:
-        ax.legend(handles=handles)
+        legend_of(ax, handles)
     return ax
 
 

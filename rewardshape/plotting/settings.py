@@ -6,6 +6,7 @@ A setting whose runs all diverged says so in its name.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,11 +15,11 @@ from matplotlib.axes import Axes
 
 from rewardshape.numbers import parameter, shortest
 from rewardshape.plotting.axes import has_diverged
-from rewardshape.plotting.style import alpha_color, ordered_colors, plain
+from rewardshape.plotting.style import alpha_color, in_lines, ordered_colors, plain
 
 
 class Setting(NamedTuple):
-    """One setting of a sweep: its name for people, its colour, its place on an axis, its rows."""
+    """One setting of a sweep: its name, in lines where it is long, its colour, its place on an axis, its rows."""
 
     label: str
     color: Any
@@ -41,9 +42,13 @@ def by_setting(table: pd.DataFrame) -> list[Setting]:
     known = list(column.cat.categories) if column.dtype == "category" else [name for name, _ in groups]
     colors = dict(zip(known, ordered_colors(len(known)), strict=True))
     return [
-        Setting(_named(plain(name), rows), colors[name], i, _ticked(plain(name), rows), rows)
+        Setting(_named(_plain(name), rows), colors[name], i, _ticked(_plain(name), rows), rows)
         for i, (name, rows) in enumerate(groups)
     ]
+
+
+def _plain(name: str) -> str:
+    return plain(in_lines(name))
 
 
 def _named(label: str, rows: pd.DataFrame) -> str:
@@ -54,10 +59,25 @@ def _ticked(tick: str, rows: pd.DataFrame) -> str:
     return f"{tick}\n(diverged)" if has_diverged(rows) else tick
 
 
+LEVEL = 9  # letters of a name that stands level under its tick
+
+
 def settings_axis(ax: Axes, settings: list[Setting]) -> None:
     """Settings along the bottom, each with its name."""
     ax.set_xticks([setting.place for setting in settings])
-    ax.set_xticklabels([setting.tick for setting in settings])
+    wide = any(len(line) > LEVEL for setting in settings for line in setting.tick.splitlines())
+    aslant: dict[str, Any] = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"}
+    ax.set_xticklabels([setting.tick for setting in settings], **aslant if wide else {})
     ax.set_xlabel(
-        "run" if any(setting.tick.replace("\n", " ") == setting.label for setting in settings) else "α"
+        "run" if any(_joined(setting.tick) == _joined(setting.label) for setting in settings) else "α"
     )
+
+
+def legend_of(ax: Axes, handles: Sequence[Any], **look: Any) -> None:
+    """A legend of settings within the axes, or beside them where their names take several lines."""
+    beside = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
+    ax.legend(handles=handles, **(look | beside if any("\n" in one.get_label() for one in handles) else look))
+
+
+def _joined(name: str) -> str:
+    return name.replace("\n", " ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -103,6 +104,17 @@ def _luminance(rgb: np.ndarray) -> float:
 def plain(name: str) -> str:
     """A name from data as text to draw: no dollar sign starts a formula, no leading underscore hides a label."""
     return f"\u200b{name}".replace("$", r"\$") if name.startswith("_") else name.replace("$", r"\$")
+
+
+def in_lines(name: str, width: int = 24) -> str:
+    """A name that is too long for a line of a picture in several, four at most.
+
+    Examples
+    --------
+    >>> in_lines("beta=2.5, learning_rate=1e-06")
+    'beta=2.5,\\nlearning_rate=1e-06'
+    """
+    return textwrap.fill(name, width, max_lines=4, placeholder=" …", break_on_hyphens=False)
 
 
 def style(use: Use = "notebook") -> Any:

@@ -34,10 +34,11 @@ from rewardshape.plotting.style import (
     NEUTRAL,
     RESPONSE_COLORS,
     RESPONSE_MARKERS,
+    in_lines,
     plain,
 )
 
-MOST_LABELS = 7  # lines named at their ends; more of them go into a legend
+MOST_LINES = 9  # of the names that stand at the ends; more of them go into a legend
 
 
 def _lines(ax: Axes, setting: Setting, x: str, y: str, linestyle: Any = "-") -> None:
@@ -125,8 +126,8 @@ def plot_difference(differences: pd.DataFrame, ax: Axes | None = None, *, respon
             mark_end(ax, setting.rows["step"], setting.rows["difference"], setting.color)
     zero_line(ax)
     step_axis(ax)
-    base = plain(str(rows["baseline"].iloc[0]))
-    ax.set_ylabel(f"{response} log-prob above\nthat of {base} (nats per token)")
+    base = plain(in_lines(f"that of {rows['baseline'].iloc[0]} (nats per token)", 34))
+    ax.set_ylabel(f"{response} log-prob above\n{base}")
     name_lines(ax)
     return ax
 
@@ -167,7 +168,8 @@ def plot_along(settings: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 def name_lines(ax: Axes) -> None:
     """Name the lines at their ends, or in a legend where they are many."""
-    if len(ax.get_legend_handles_labels()[1]) <= MOST_LABELS:
+    lines = sum(1 + str(label).count("\n") for label in ax.get_legend_handles_labels()[1])
+    if lines <= MOST_LINES:
         label_ends(ax)
     else:
         ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), ncols=1)

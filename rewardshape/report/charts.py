@@ -109,7 +109,7 @@ class Drawer:
             setting = self.colors.get(hex_color(line.get_color()))
             if setting is not None:
                 line.set_gid(f"setting-{setting}")
-            label = str(line.get_label())
+            label = str(line.get_label()).replace("\n", " ")
             x, y = (np.asarray(values, float) for values in line.get_data())
             if not label.startswith("_") and len(x) > 2:
                 found.append({"name": label.replace(r"\$", "$"), "setting": setting, **_numbers(line, x, y)})

@@ -13,6 +13,7 @@ from rewardshape.analysis.resampling import evenly
 from rewardshape.report.charts import Chart
 from rewardshape.report.pairs import pair_data
 from rewardshape.trace import Trace
+from rewardshape.trace.run import stated_objective
 from rewardshape.verdict.findings import Tables
 
 MAX_STEPS = 600  # positions of the step slider
@@ -93,7 +94,7 @@ def _geometry(trace: Trace) -> list[dict[int, list[float]]] | None:
 def _portrait(tables: Tables, settings: list[str]) -> dict[str, Any]:
     """Where the interactive phase portrait starts, and the paths of the runs: mean log-probs of the probe set."""
     run = next(run for run in tables.trace.runs if run.name == tables.deepest)
-    stated = run.manifest.get("objective", {}).get("parameters", {})
+    stated = stated_objective(run.manifest)
     geometry = tables.trace.geometry
     overlap, other = float("nan"), float("nan")
     if not geometry.empty and {"gram_ww", "gram_wl", "gram_ll"} <= set(geometry):

@@ -42,6 +42,7 @@ from rewardshape.report.pairs import pair_text, read_texts, worst_pairs
 from rewardshape.report.pictures import pictures
 from rewardshape.report.samples import SHOWN, then_and_now
 from rewardshape.trace import RunFolder, Trace, read_trace, write_whole
+from rewardshape.trace.run import stated_objective
 from rewardshape.verdict.findings import Tables, findings
 
 REFRESH = (
@@ -173,13 +174,13 @@ def _facts(trace: Trace) -> list[str]:
 
 def _objectives(trace: Trace) -> list[str]:
     """The objectives of the runs, and every value that each of their parameters takes."""
-    stated = [run.manifest.get("objective", {}) for run in trace.runs]
+    stated = [stated_objective(run.manifest) for run in trace.runs]
+    names = dict.fromkeys(str(objective.pop("objective")) for objective in stated)
     values: dict[str, dict[str, None]] = {}
     for objective in stated:
-        for name, value in objective.get("parameters", {}).items():
+        for name, value in objective.items():
             text = shortest(value) if isinstance(value, float) else str(value)
-            values.setdefault(GREEK.get(name, name), {})[text] = None
-    names = dict.fromkeys(str(objective.get("name")) for objective in stated)
+            values.setdefault(GREEK.get(name, name.replace("_", " ")), {})[text] = None
     return [", ".join(names), *(f"{name} {', '.join(texts)}" for name, texts in values.items())]
 
 

@@ -16,7 +16,7 @@ from rewardshape.trace.folder import RunFolder
 # What a manifest's ``run`` part says that does not make it another setting: how an objective was given (its parameters
 # stand under ``objective``), which repetition it is, what is measured, where it is written and what is said meanwhile.
 NOT_A_SETTING = {
-    "objective", "alpha", "beta", "gamma", "gamma_beta_ratio", "parameter", "preset",
+    "objective", "alpha", "beta", "gamma", "gamma_beta_ratio", "parameter", "preset", "add_nll",
     "seed", "seeds", "what_if",
     "probe_pairs", "probe_every", "probe_in_training", "probe_responses", "geometry_every",
     "destination_every", "influence_every", "sample_every", "sample_temperatures", "samples", "best_of", "gold",
@@ -133,9 +133,42 @@ def _name(folder: Path) -> str:
 
 def _setting(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """What makes this run another setting than a run that differs in it."""
-    objective = manifest.get("objective", {})
     rest = {key: value for key, value in manifest.get("run", {}).items() if key not in NOT_A_SETTING}
-    return {"objective": objective.get("name"), **objective.get("parameters", {}), **rest}
+    return {**stated_objective(manifest), **_flat(rest)}
+
+
+def stated_objective(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Name and parameters of a run's objective, numbers and texts by one name each.
+
+    A sum is named after its terms and has the parameters of the first, whose reward and margin are the sum's; each
+    further term's weight and parameters follow under its name.
+
+    Examples
+    --------
+    >>> terms = [{"weight": 1.0, "name": "dpo", "parameters": {"beta": 0.1}}, {"weight": 0.2, "name": "sft"}]
+    >>> stated_objective({"objective": {"name": "sum", "parameters": {"terms": terms}}})
+    {'objective': 'dpo + sft', 'beta': 0.1, 'sft_weight': 0.2}
+    """
+    stated = manifest.get("objective", {})
+    parameters = dict(stated.get("parameters", {}))
+    terms = parameters.pop("terms", [{"weight": 1.0, **stated}])
+    found = {"objective": " + ".join(str(term["name"]) for term in terms) if "name" in terms[0] else None}
+    for place, term in enumerate(terms):
+        mine = {"weight": term["weight"]} if place or term["weight"] != 1 else {}
+        name = f"{term['name']}_" if place else ""
+        found |= {f"{name}{key}": value for key, value in _flat(mine | term.get("parameters", {})).items()}
+    return found
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Numbers and texts: a list as one text, a named part as its name and, under it, what it holds."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= {key if inner == "name" else f"{key}_{inner}": one for inner, one in _flat(value).items()}
+        else:
+            flat[key] = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
+    return flat
 
 
 def _varied(settings: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -15,19 +15,22 @@ from rewardshape.plotting.style import style, text_color
 
 
 def test_labels_move_apart_no_more_than_needed():
-    np.testing.assert_allclose(_apart(np.array([0.0, 5.0]), 1.0), [0, 5])
-    np.testing.assert_allclose(_apart(np.array([0.0, 0.0, 9.0]), 1.0), [-0.5, 0.5, 9])
+    np.testing.assert_allclose(_apart(np.array([0.0, 5.0]), np.ones(2)), [0, 5])
+    np.testing.assert_allclose(_apart(np.array([0.0, 0.0, 9.0]), np.ones(3)), [-0.5, 0.5, 9])
+    tall = np.array([1.0, 3.0])  # of one line, and of three
+    np.testing.assert_allclose(_apart(np.array([0.0, 0.0]), tall), [-1, 1])
 
 
 def test_labels_apart_are_the_least_squares_solution_of_an_independent_solver():
-    heights = np.sort(np.random.default_rng(3).uniform(0, 3, 6))
+    heights, tall = np.sort(np.random.default_rng(3).uniform(0, 3, 6)), np.array([1.0, 3, 1, 2, 1, 1])
+    between = (tall[1:] + tall[:-1]) / 2
     found = minimize(
         lambda h: ((h - heights) ** 2).sum(),
         heights,
-        constraints=[{"type": "ineq", "fun": lambda h: np.diff(h) - 1.0}],
+        constraints=[{"type": "ineq", "fun": lambda h: np.diff(h) - between}],
         options={"ftol": 1e-12},
     )
-    np.testing.assert_allclose(_apart(heights, 1.0), found.x, atol=1e-5)
+    np.testing.assert_allclose(_apart(heights, tall), found.x, atol=1e-5)
 
 
 def test_each_line_is_named_at_its_end_in_its_colour():

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
+import numpy as np
 import pandas as pd
+import pytest
 from matplotlib import pyplot as plt
 from matplotlib.colors import same_color
+from matplotlib.text import Text
 
+from rewardshape.plotting.distributions import plot_kl
 from rewardshape.plotting.settings import by_setting, settings_axis
-from rewardshape.plotting.style import alpha_color
+from rewardshape.plotting.style import COLUMN_WIDTH, alpha_color, style
 
 
 def table(settings: list[str], alphas: list[float], diverged: list[bool]) -> pd.DataFrame:
@@ -44,3 +49,25 @@ def test_by_name_the_axis_is_of_runs_also_where_one_diverged():
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["dpo\n(diverged)", "ipo\n(diverged)"]
     settings_axis(ax, by_setting(table(["alpha=0", "alpha=1"], [0.0, 1.0], [True, False])))
     assert ax.get_xlabel() == "α"
+
+
+@pytest.mark.parametrize("letters", [20, 40, 80])
+def test_long_names_take_lines_and_leave_the_panel_its_room(letters):
+    """Three settings without an α of their own, named as by several values that they differ in."""
+    names = [f"beta={k}, learning_rate={k}e-06, schedule={'x' * letters}"[:letters] for k in (1, 2, 3)]
+    table = pd.DataFrame(
+        {"setting": np.repeat(names, 4), "run": np.repeat(names, 4), "alpha": 0.25, "step": [0, 1, 2, 3] * 3}
+    )
+    table["kl"] = table["step"] * (1 + table.index)
+    with style():
+        figure, ax = plt.subplots(figsize=(COLUMN_WIDTH, 2.5))
+        plot_kl(table, ax)
+        figure.canvas.draw()
+    assert ax.get_position().width > 0.25
+    named = [text for text in figure.findobj(Text) if text.get_text().startswith("beta=")]
+    boxes = [text.get_window_extent() for text in named]
+    assert len(boxes) == 3
+    for one, other in itertools.combinations(boxes, 2):
+        assert not one.overlaps(other)
+    assert all(box.x1 <= figure.bbox.x1 + 1 for box in boxes)
+    plt.close(figure)

@@ -67,6 +67,38 @@ def test_objectives_are_an_axis_of_their_own(tmp_path, write):
     assert math.isnan(read_trace(tmp_path).runs[0].alpha)
 
 
+def test_a_sum_is_told_apart_by_the_numbers_of_its_terms(tmp_path, write):
+    """As ``--alpha 0 0.25 --add-nll 0.5`` states it; its α is that of its first term."""
+    for number, (alpha, weight) in enumerate([(0.0, 0.5), (0.25, 0.5), (0.25, 1.0)]):
+        margin = {
+            "weight": 1.0,
+            "name": "alphapo",
+            "parameters": {"alpha": alpha, "beta": 2.5, "gamma": 0.25},
+        }
+        likelihood = {"weight": weight, "name": "sft", "parameters": {"per_token": True}}
+        write(tmp_path / str(number), name="sum", terms=[margin, likelihood])
+    runs = read_trace(tmp_path).runs
+    assert [run.label for run in runs] == [
+        "α = 0, sft weight = 0.5", "α = 0.25, sft weight = 0.5", "α = 0.25, sft weight = 1"
+    ]  # fmt: skip
+    assert [run.alpha for run in runs] == [0.0, 0.25, 0.25]
+    write(tmp_path / "plain", name="alphapo", alpha=0.0, beta=2.5)
+    assert told(tmp_path)[0][1].startswith("alphapo + sft, α = 0, ")
+
+
+def test_parts_and_lists_are_told_by_numbers_and_texts(tmp_path, write):
+    for alpha in (0.5, 1.0):
+        shape = {"name": "alpha", "alpha": alpha}
+        write(tmp_path / f"{alpha:g}", name="composed", score="logp_mean", shape=shape, link="linear")
+    assert [label for _, label in told(tmp_path)] == ["shape alpha = 0.5", "shape alpha = 1"]
+    for run, data in ((tmp_path / "0.5", ["a.jsonl", "b.jsonl"]), (tmp_path / "1", ["a.jsonl"])):
+        manifest = json.loads((run / "run.json").read_text())
+        manifest["objective"]["parameters"]["shape"]["alpha"] = 1.0
+        manifest["run"]["data"] = data
+        (run / "run.json").write_text(json.dumps(manifest))
+    assert [label for _, label in told(tmp_path)] == ["data = a.jsonl, b.jsonl", "data = a.jsonl"]
+
+
 def test_a_learning_rate_is_an_axis_too(tmp_path, write):
     for number, rate in enumerate((1e-5, 3e-5)):
         write(tmp_path / str(number), alpha=0.0, beta=2.0, rate=rate)
