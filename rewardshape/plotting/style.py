@@ -106,7 +106,7 @@ def plain(name: str) -> str:
     return f"\u200b{name}".replace("$", r"\$") if name.startswith("_") else name.replace("$", r"\$")
 
 
-def in_lines(name: str, width: int = 24) -> str:
+def in_lines(name: str, width: int = 20) -> str:
     """A name that is too long for a line of a picture in several, four at most.
 
     Examples

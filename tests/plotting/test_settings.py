@@ -63,7 +63,7 @@ def test_long_names_take_lines_and_leave_the_panel_its_room(letters):
         figure, ax = plt.subplots(figsize=(COLUMN_WIDTH, 2.5))
         plot_kl(table, ax)
         figure.canvas.draw()
-    assert ax.get_position().width > 0.25
+    assert ax.get_position().width > 0.25  # of the figure
     named = [text for text in figure.findobj(Text) if text.get_text().startswith("beta=")]
     boxes = [text.get_window_extent() for text in named]
     assert len(boxes) == 3
