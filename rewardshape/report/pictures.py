@@ -98,14 +98,14 @@ def _single(tables: Tables, drawer: Drawer, curve: pd.DataFrame) -> Iterator[Cha
     yield _path(
         drawer,
         curve,
-        "The path of the run: what its margin cost in chosen log-prob. Ring: step 0; dot: the last step."
+        "The path of the run: chosen log-prob against the log-prob margin. Ring: step 0; dot: the last step."
         + _path_band(curve),
     )
     if curve["response"].nunique() > 2 or "greedy_mean_change" in curve:
         yield _named(
             drawer.draw(
                 lambda ax: displacement.plot_responses(curve, ax),
-                "Where the mass went: change of every response measured."
+                "Every response measured: change of its log-prob since step 0."
                 + (
                     " Dashed: the tokens that greedy decoding would take at the positions of the chosen response."
                     if "greedy_mean_change" in curve
@@ -155,7 +155,7 @@ def _sweep(tables: Tables, drawer: Drawer, curve: pd.DataFrame) -> Iterator[Char
     yield _path(
         drawer,
         curve,
-        "The path of each setting: what its margin cost in chosen log-prob. Ring: step 0; dots: the last step."
+        "The path of each setting: chosen log-prob against the log-prob margin. Ring: step 0; dots: the last step."
         + _path_band(curve),
     )
     yield from _accuracy(tables, drawer)
@@ -325,7 +325,7 @@ def _destination(tables: Tables, drawer: Drawer) -> Iterator[Chart]:
     yield _named(
         drawer.draw(
             lambda ax: cause.plot_destination(curve, ax),
-            f"Where the probability of the chosen responses went{which}, means over pairs; {groups}. "
+            f"Which tokens gained probability at the positions of the chosen responses{which}, means over pairs; {groups}. "
             "Bars: 95 % over prompts.",
         ),
         "destination",
