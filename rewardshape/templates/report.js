@@ -23,29 +23,38 @@
     for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
     return parent.appendChild(made);
   }
-  // Where the reader is; kept over the page's own refreshing.
-  const state = { setting: null, step: null, run: data.deepest, sort: "change", up: true, query: "", only: "all", open: null, samples: false, top: 0, focus: -1, details: [], portrait: null };
+  // Where the reader is; kept over the page's own refreshing, by name and number: a run that goes on adds runs, steps and sections.
+  const state = { setting: null, step: null, run: data.deepest, sort: "change", up: true, query: "", only: "all", open: null, samples: false, top: 0, below: null, focus: -1, details: [], portrait: null };
+  const nearest = (values, wanted) => {
+    let low = 0, high = values.length - 1;
+    while (high - low > 1) { const middle = (low + high) >> 1; if (values[middle] <= wanted) low = middle; else high = middle; }
+    return Math.abs(values[high] - wanted) < Math.abs(values[low] - wanted) ? high : low;
+  };
   try { Object.assign(state, JSON.parse(sessionStorage.getItem(KEY)) || {}); } catch { /* no storage: begin anew */ }
-  if (!(state.run < data.runs.length)) state.run = data.deepest;
-  if (state.setting !== null && !(state.setting < data.settings.length)) state.setting = null;
+  if (typeof state.run === "string") state.run = data.runs.findIndex((run) => run.label === state.run);
+  if (!(state.run >= 0)) state.run = data.deepest;
+  if (state.setting !== null) state.setting = data.settings.includes(state.setting) ? data.settings.indexOf(state.setting) : null;
+  if (state.step !== null) state.step = nearest(data.steps, state.step);
   const places = () => all("a[href], button, input, select, summary, [tabindex]");
-  const unfolded = () => all("details").map((one) => one.open);
+  const unfolded = () => all("details").filter((one) => one.open).map((one) => find("summary", one).textContent);
+  const headingAbove = () => all("h2").filter((one) => one.getBoundingClientRect().top <= 0).pop();
   const save = () => {
-    const place = { ...state, top: scrollY, focus: places().indexOf(document.activeElement), details: unfolded() };
+    const heading = headingAbove(), last = state.step === null || state.step >= data.steps.length - 1;  // at the end: goes on with the run
+    const place = {
+      ...state, run: data.runs[state.run].label, setting: state.setting === null ? null : data.settings[state.setting], step: last ? null : data.steps[state.step],
+      top: heading ? -heading.getBoundingClientRect().top : scrollY, below: heading?.textContent ?? null,
+      focus: places().indexOf(document.activeElement), details: unfolded(),
+    };
     try { sessionStorage.setItem(KEY, JSON.stringify(place)); } catch { /* nothing */ }
   };
   addEventListener("pagehide", save);
+  history.scrollRestoration = "manual";  // the browser's own would come after ours, by pixels
   // A page of a run that goes on reads itself again, but not while the reader types, drags or marks text.
   const every = 1000 * Number(document.documentElement.dataset.refresh || 0), opened = Date.now();
   let held = false;
   for (const [name, value] of [["pointerdown", true], ["pointerup", false], ["pointercancel", false]]) addEventListener(name, () => { held = value; });
   const busy = () => held || document.hidden || document.activeElement?.type === "search" || !getSelection().isCollapsed;
   if (every) setInterval(() => { if (Date.now() - opened >= every && !busy()) location.reload(); }, 500);
-  const nearest = (values, wanted) => {
-    let low = 0, high = values.length - 1;
-    while (high - low > 1) { const middle = (low + high) >> 1; if (values[middle] <= wanted) low = middle; else high = middle; }
-    return Math.abs(values[high] - wanted) < Math.abs(values[low] - wanted) ? high : low;
-  };
   const color = (line) => (line.setting === null ? `var(--${line.color})` : `var(--setting-${line.setting})`);
   const dimmed = (setting) => state.setting !== null && setting !== null && setting !== undefined && Number(setting) !== state.setting;
 
@@ -332,10 +341,11 @@
     portrait.hidden = false;
     state.portrait = phasePortrait(find(".stage", portrait), { ...data.portrait.start, ...state.portrait }, data.portrait.paths);
   }
-  if (state.step !== null && slider) setStep(Math.min(state.step, data.steps.length - 1));
+  if (state.step !== null && slider) setStep(state.step);
   refresh();
-  all("details").forEach((one, i) => { one.open = Boolean(state.details[i]); });
+  for (const one of all("details")) one.open = state.details.includes(find("summary", one).textContent);
   tabulate();
   if (state.focus >= 0) places()[state.focus]?.focus({ preventScroll: true });
-  if (state.top) scrollTo(0, state.top);
+  const above = all("h2").find((one) => one.textContent === state.below);
+  if (state.top) scrollTo(0, state.top + (above ? scrollY + above.getBoundingClientRect().top : 0));
 })();

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rewardshape.report import page
+from rewardshape.report import data, page
 from rewardshape.report.page import write_report
 from rewardshape.theory import Alpha, objective
 from rewardshape.theory.dynamics import Gram, integrated_path
@@ -160,17 +160,24 @@ def test_a_page_of_a_run_that_goes_on_refreshes_itself_but_not_under_the_readers
     tab.run("document.querySelector('.controls input').value = 1")
     tab.run("document.querySelector('.controls input').dispatchEvent(new Event('input'))")
     tab.run("document.querySelector('.filters input').focus(); window.same = true")
+    monkeypatch.setattr(data, "MAX_STEPS", 8)  # positions of the slider: fewer than steps, as in a long run
     recorded(16)
     time.sleep(2.5)
     assert tab.run("window.same")  # the reader is typing
+    tab.run("{" + SET.format(".slider input", "4", "input") + "}")
+    tab.run("scrollTo(0, 700)")
+    heading = "[...document.querySelectorAll('h2')].filter(h => h.getBoundingClientRect().top <= 0).pop()"
     tab.run("document.querySelector('.slider input').focus()")
     tab.wait("window.same === undefined && document.body.innerText.includes('as of step 15.')")
     assert tab.run("document.querySelector('#tools details').open")
     assert tab.run("document.querySelector('.controls input').value") == "1"
     assert tab.run("document.activeElement.matches('.slider input')")
+    assert tab.run("document.querySelector('#step').textContent") == "4"
+    below = tab.run(f"-{heading}.getBoundingClientRect().top")
     RunFolder(folder).set_status("done")
     recorded(31)
     tab.wait("!document.body.innerText.includes('as of step')")
+    tab.wait(f"Math.abs(-{heading}.getBoundingClientRect().top - {below}) < 5")  # though the lines on top are gone
     tab.run("window.same = true")
     time.sleep(2.5)
     assert tab.run("window.same")  # the run has ended: the page rests
