@@ -10,12 +10,16 @@ HELD = "such intervals held the end of 57 of 59 finished runs"  # docs/forecast.
 
 
 def where_it_goes(chosen: Panel, rejected: Panel) -> str:
-    """Where the chosen responses of a running run are expected at its last step; empty where that cannot be said."""
+    """Where the chosen responses of a running run are expected at its last step; empty where that cannot be said.
+
+    It cannot where the forecast lies above what a log-probability can reach, and no interval goes beyond that.
+    """
     if chosen.run.manifest.get("status") != "running":
         return ""
+    room = -float((chosen.sums["logp_sum"][0] / chosen.num_tokens).mean())
     for row in forecast_of(chosen, rejected):
-        if row["quantity"] == "chosen":
-            between = f"{signed(row['low'])} to {signed(row['high'])}"
+        if row["quantity"] == "chosen" and row["forecast"] <= room:
+            between = f"{signed(row['low'])} to {signed(min(row['high'], room))}"
             return (
                 f"at step {row['last_step']} the chosen responses are expected at {signed(row['forecast'])} nats per "
                 f"token from where they began ({between}; {HELD})"

@@ -177,7 +177,9 @@ def test_a_page_of_a_run_that_goes_on_refreshes_itself_but_not_under_the_readers
     RunFolder(folder).set_status("done")
     recorded(31)
     tab.wait("!document.body.innerText.includes('as of step')")
-    tab.wait(f"Math.abs(-{heading}.getBoundingClientRect().top - {below}) < 5")  # though the lines on top are gone
+    tab.wait(
+        f"Math.abs(-{heading}.getBoundingClientRect().top - {below}) < 5"
+    )  # though the lines on top are gone
     tab.run("window.same = true")
     time.sleep(2.5)
     assert tab.run("window.same")  # the run has ended: the page rests

@@ -42,6 +42,25 @@ def test_a_running_run_is_told_where_it_is_heading_in_one_sentence_everywhere(ru
     assert f"A{said[1:]}." in page
 
 
+def test_no_probability_is_expected_above_one(write_run, tmp_path):
+    """From −0.5 nats per token chosen can rise by 0.5: a line to +1.2 says nothing, and no interval goes there."""
+    steps = list(range(0, 41, 5))
+    clock = schedule_clock(PLAN, np.array(steps))[:, None]
+    tokens = {name: np.full(PAIRS, 10) for name in ("chosen", "rejected")}
+    said = []
+    for pace, scatter in ((1.2, 0.0), (0.4, 0.6)):
+        rise = clock * (pace + scatter * np.linspace(-1, 1, PAIRS))
+        sums = {"chosen": -5 + 10 * rise, "rejected": -30 + 0 * rise}
+        folder = write_run(
+            tmp_path / f"{pace:g}", sums, num_tokens=tokens, steps=steps, run=PLAN, status="running"
+        )
+        [panels] = chosen_and_rejected(read_trace(folder))
+        said.append(where_it_goes(*panels))
+    assert said[0] == ""
+    high = float(said[1].split(" to +")[1].split(";")[0])
+    assert high <= 0.5
+
+
 def test_nothing_is_said_of_a_finished_run_or_too_little(run_of, write_run, tmp_path):
     [done] = chosen_and_rejected(read_trace(run_of("done")))
     assert where_it_goes(*done) == ""
