@@ -325,8 +325,8 @@ def _destination(tables: Tables, drawer: Drawer) -> Iterator[Chart]:
     yield _named(
         drawer.draw(
             lambda ax: cause.plot_destination(curve, ax),
-            f"Which tokens gained probability at the positions of the chosen responses{which}, means over pairs; {groups}. "
-            "Bars: 95 % over prompts.",
+            f"Which tokens gained probability at the positions of the chosen responses{which}, means over pairs; "
+            f"{groups}. Bars: 95 % over prompts.",
         ),
         "destination",
     )
