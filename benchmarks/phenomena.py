@@ -135,7 +135,8 @@ def ches(shared: Path, folder: Path) -> plt.Figure:
         found[name] = pair_correlations(pairs_table(trace))
         print(name, displacement_summary(trace).round(3).iloc[0].to_dict())
         print(found[name].query("change == 'chosen_change'").drop(columns="run").round(3).to_string())
-    figure, ax = plt.subplots(figsize=(COLUMN_WIDTH, 3), layout="constrained")
+    _kept(found, folder / "ches.csv")
+    figure, ax = plt.subplots(figsize=(1.7 * COLUMN_WIDTH, 3), layout="constrained")
     plot_correlations(found, ax)
     return figure
 
@@ -178,12 +179,18 @@ def entanglement(shared: Path, folder: Path) -> plt.Figure:
         "each pair trained alone, one SGD step": _own_step(alone),
         "in batches, 60 steps of AdamW": fall_condition(together),
     }
+    first = {name: condition[condition["step"] == 0] for name, condition in tables.items()}
+    _kept(first, folder / "entanglement.csv")
     figure, axes = plt.subplots(1, 2, figsize=(2 * COLUMN_WIDTH, 2.8), layout="constrained")
-    for ax, (name, condition) in zip(axes, tables.items(), strict=True):
-        first = condition[condition["step"] == 0]
-        print(name, condition_agreement(first).round(3).iloc[0].to_dict())
-        plot_entanglement(first, ax).set_title(name, pad=16)
+    for ax, (name, condition) in zip(axes, first.items(), strict=True):
+        print(name, condition_agreement(condition).round(3).iloc[0].to_dict())
+        plot_entanglement(condition, ax).set_title(name, pad=16)
     return figure
+
+
+def _kept(tables: dict[str, pd.DataFrame], file: Path) -> None:
+    """What a figure is drawn from, beside it."""
+    pd.concat(tables, names=["set"]).reset_index("set").to_csv(file, index=False, float_format="%.6g")
 
 
 def _own_step(trace: Trace) -> pd.DataFrame:

@@ -332,3 +332,20 @@ def test_examples_in_docstrings_are_right(name: str, tmp_path: Path, monkeypatch
     module = importlib.import_module(name)
     result = doctest.testmod(module, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     assert result.failed == 0
+
+
+def test_the_guide_to_phenomena_quotes_the_numbers_that_its_pictures_are_drawn_from():
+    text = " ".join((ROOT / "docs" / "phenomena.md").read_text(encoding="utf-8").split())
+    found = pd.read_csv(ROOT / "docs" / "phenomena" / "ches.csv")
+    found = found[found["change"] == "chosen_change"].set_index(["set", "descriptor"])
+    for pairs, descriptor in (
+        ("polite/impolite", "ches"), ("polite/impolite", "edit_distance"), ("polite/impolite", "chosen_tokens"),
+        ("polite/impolite", "ches_normalised"), ("polite/impolite", "initial_logp_mean"),
+        ("HH harmless", "ches"), ("HH harmless", "initial_logp_mean"),
+    ):  # fmt: skip
+        rho, low, high = (found.loc[(pairs, descriptor), name] for name in ("rho", "rho_low", "rho_high"))
+        assert f"{rho:.2f} [{low:.2f}, {high:.2f}]".replace("-", "−") in text, (pairs, descriptor)
+    moved = pd.read_csv(ROOT / "docs" / "phenomena" / "entanglement.csv")
+    right = (moved["should_fall"] == moved["fell"]).groupby(moved["set"]).agg(["sum", "size"])
+    for _, (count, of) in right.iterrows():
+        assert f"{count} of {of}" in text
