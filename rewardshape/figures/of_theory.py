@@ -31,11 +31,7 @@ def _made_with(table: Callable[..., object]) -> str:
     return f"{gram}; {', '.join(parameter(name, given[name]) for name in ('beta', 'gamma'))}"
 
 
-_ALPHAPO = objective("alphapo")
-WEIGHTS_OF = ", ".join(
-    parameter(name, value)
-    for name, value in (("alpha", _ALPHAPO.shape.alpha), ("beta", _ALPHAPO.beta), ("gamma", _ALPHAPO.gamma))
-)
+WEIGHTS_OF = ", ".join(parameter(*stated) for stated in objective("alphapo").parameters.items())
 MAGNITUDE_OF = _made_with(tables.gradient_by_alpha)
 PORTRAIT_OF = _made_with(tables.phase_portrait)
 DISPLACEMENT_OF = _made_with(tables.displacement_by_alpha)

@@ -67,10 +67,10 @@ def plot_predicted_vs_measured(
                 0
             ]
             label += f": R² = {number(of_side['r_squared'], 2)}, slope {number(of_side['slope'], 2)}"
-        look = {"marker": RESPONSE_MARKERS[str(side)], "color": RESPONSE_COLORS[str(side)]}
         ax.plot(
-            rows["predicted"], rows["measured"], linestyle="none", alpha=0.5, mew=0, ms=3, label=label, **look
-        )
+            rows["predicted"], rows["measured"], RESPONSE_MARKERS[str(side)], color=RESPONSE_COLORS[str(side)],
+            alpha=0.5, mew=0, ms=3, label=label,
+        )  # fmt: skip
     both = points[["predicted", "measured"]].to_numpy(float)
     low, high = both.min(), both.max()
     ax.plot([low, high], [low, high], color=NEUTRAL, linewidth=0.8, zorder=0)

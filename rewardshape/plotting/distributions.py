@@ -122,8 +122,8 @@ def plot_length(levels: pd.DataFrame, ax: Axes | None = None, *, moment: str = "
         length, level = rows[f"{response}_tokens"], rows[response]
         varied = length.nunique() > 1
         rho = f", ρ = {number(stats.spearmanr(length, level).statistic, 2)}" if varied else ""
-        look = {"marker": RESPONSE_MARKERS[response], "color": color, "alpha": 0.5, "mew": 0, "ms": 3}
-        ax.plot(length, level, linestyle="none", label=f"{response}{rho}", **look)
+        marker = RESPONSE_MARKERS[response]
+        ax.plot(length, level, marker, color=color, alpha=0.5, mew=0, ms=3, label=f"{response}{rho}")
     ax.set(xlabel="length (tokens)", ylabel=f"log-prob {moment} training\n(nats per token)")
     ax.legend(loc="best", handletextpad=0.2)
     return ax

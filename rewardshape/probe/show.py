@@ -317,5 +317,6 @@ def fitted(table: pd.DataFrame, width: int | None = None, *, labels: int = 1) ->
 
 def wrapped(line: str, width: int | None = None) -> str:
     """A line of prose within `width`, parted between words only."""
-    apart = {"break_long_words": False, "break_on_hyphens": False}
-    return line if width is None else textwrap.fill(line, width, subsequent_indent="  ", **apart)
+    if width is None:
+        return line
+    return textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
