@@ -6,7 +6,6 @@ statements looked for in it are made (or their interval holds the truth): (state
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 
@@ -14,19 +13,20 @@ import numpy as np
 import pandas as pd
 
 from rewardshape.analysis.equal import MARGINS
-from rewardshape.analysis.generations import EQUIVALENCE, against
+from rewardshape.analysis.forecast import expected_end
 from rewardshape.analysis.overoptimization import drop_p_value, resampled_weights
-from rewardshape.analysis.pairs import DESCRIPTORS, falling_pairs
+from rewardshape.analysis.pairs import DESCRIPTORS, falling_pairs, pair_correlations
 from rewardshape.analysis.panels import Panel
 from rewardshape.analysis.resampling import MAX_ROWS, mean_interval, resampled_means
 from rewardshape.analysis.what_if import Outcome, effects
 from rewardshape.verdict.contrast import range_over_resamples, range_over_seeds
-from rewardshape.verdict.evidence import Baseline, Evidence
-from rewardshape.verdict.judge import Verdict, gave_back, verdict_of
+from rewardshape.verdict.evidence import Baseline, Course, Evidence, Learning
+from rewardshape.verdict.judge import Verdict, gave_back, saturated, verdict_of
 from rewardshape.verdict.of_log import levels_of_rows
 from rewardshape.verdict.of_trace import levels_of_pairs
 from rewardshape.verdict.rows import noise_of, onset_of_rows, turned
 from rewardshape.verdict.signal import Signal
+from rewardshape.verdict.spikes import carried_by, carried_by_pair
 from rewardshape.verdict.thresholds import MATTERS, SMALLEST
 from rewardshape.verdict.tried import sure_by
 
@@ -84,6 +84,44 @@ def evaluations_fell(kind: str, rows: int) -> Drawn:
     def drawn(rng: Rng) -> tuple[float, float]:
         values = noise(kind, rows, rng)
         return fell_and_clear(of_rows(values - values[0], batches=False, known=False))
+
+    return each(drawn)
+
+
+def rise_told(kind: str, rows: int, *, batches: bool) -> Drawn:
+    """Whether chosen is said to have gained probability, and whether a rise is said to be given back."""
+
+    def drawn(rng: Rng) -> tuple[float, float]:
+        values = noise(kind, rows, rng)
+        found = of_rows(0.3 * values if batches else values - values[0], batches=batches, known=batches)
+        return "they gained probability" in found.sentence, gave_back(found.evidence)
+
+    return each(drawn)
+
+
+def fallen(rows: int, depth: float) -> np.ndarray:
+    """A fall in the first half of a run."""
+    return -depth * np.minimum(2 * np.linspace(0, 1, rows), 1)
+
+
+def fall_overlooked(kind: str, rows: int) -> Drawn:
+    """Whether chosen is said not to be displaced, though it fell by what matters."""
+
+    def drawn(rng: Rng) -> tuple[float]:
+        values = 0.3 * noise(kind, rows, rng) + fallen(rows, MATTERS["reward"])
+        return (of_rows(values, batches=True).word == "not displaced",)
+
+    return each(drawn)
+
+
+def smallest_fall_seen(kind: str, rows: int) -> Drawn:
+    """Whether a fall of the size that is named as the smallest that would have been seen is seen, in another run."""
+
+    def drawn(rng: Rng) -> tuple[float]:
+        size = of_rows(0.3 * noise(kind, rows, rng), batches=True).smallest_fall
+        if size is None:
+            return (math.nan,)
+        return fell_and_clear(of_rows(0.3 * noise(kind, rows, rng) + fallen(rows, size), batches=True))[:1]
 
     return each(drawn)
 
@@ -150,6 +188,111 @@ def pairs_fell(kind: str, prompts: int, pairs: int, *, drift: float = 0.0) -> Dr
     def drawn(rng: Rng) -> tuple[float, ...]:
         evidence = probe(kind, prompts, pairs, rng, np.linspace(0, drift, 11))
         return *fell_and_clear(verdict_of(evidence)), gave_back(evidence)
+
+    return each(drawn)
+
+
+def smallest_fall_of_pairs_seen(kind: str, prompts: int) -> Drawn:
+    """As for rows, of the mean over probe pairs."""
+
+    def drawn(rng: Rng) -> tuple[float]:
+        size = verdict_of(probe(kind, prompts, 1, rng, np.zeros(11))).smallest_fall
+        course = np.linspace(0, -20 * float(size or math.nan), 11)  # in nats; pairs have 20 tokens
+        return fell_and_clear(verdict_of(probe(kind, prompts, 1, rng, course)))[:1]
+
+    return each(drawn)
+
+
+# Of the margins at the end of a run: mean and scatter.
+MARGINS_OF_PAIRS = {"learnt": (1.5, 1.15), "nearly learnt": (5.0, 3.0), "spread wide": (5.0, 10.0)}
+
+
+def pair_carries(world: str, kind: str, pairs: int, *, wild: float = 0.0) -> Drawn:
+    """Whether a run is said to be carried by a single pair; `wild`: minus the margin of one pair that carries it."""
+
+    def drawn(rng: Rng) -> tuple[float]:
+        if world == "log-normal weights":
+            weights = rng.lognormal(0, float(kind.removeprefix("σ = ")), pairs)
+            losses = weights**2 / 2  # of a squared link, whose gradient is the distance
+        else:
+            mean, spread = MARGINS_OF_PAIRS[world]
+            margins = mean + spread * noise(kind, pairs, rng)
+            margins[:1] = -wild if wild else margins[:1]
+            losses = np.logaddexp(0, -margins)
+            weights = -np.expm1(-losses)
+        return (carried_by_pair(list(map(str, range(pairs))), weights, losses) is not None,)
+
+    return each(drawn)
+
+
+def batch_carries(start: float, end: float, scatter: float, rows: int) -> Drawn:
+    """Whether a run is said to be carried by single batches; losses are log-normal about their course."""
+
+    def drawn(rng: Rng) -> tuple[float]:
+        course = end + (start - end) * np.exp(-8 * np.linspace(0, 1, rows))
+        losses = course * rng.lognormal(-(scatter**2) / 2, scatter, rows)
+        return (carried_by(pd.Series(losses, index=10 * np.arange(1, rows + 1)), "step") is not None,)
+
+    return each(drawn)
+
+
+def pairs_saturated(left: float, pairs: int) -> Drawn:
+    """Whether a run is said to be saturated; of the median pair's gradient this share is left."""
+
+    def drawn(rng: Rng) -> tuple[float]:
+        median = -math.log(left / (2 - left))
+        margins = median * (1 + 0.5 * rng.normal(size=pairs))
+        weights = 2 / (1 + np.exp(margins))
+        accuracy = float((margins > 0).mean())
+        learning = Learning(accuracy=Course(0.5, accuracy, accuracy), gradient_left=float(np.median(weights)))
+        return (saturated(Evidence("made", "made", learning=learning)),)
+
+    return each(drawn)
+
+
+def share_held(share: float, prompts: int) -> Drawn:
+    """Whether the interval of a share of pairs holds it."""
+
+    def drawn(rng: Rng, worlds: int) -> np.ndarray:
+        values = (rng.random((worlds, prompts)) < share).astype(float)
+        parts = [mean_interval(part) for part in np.array_split(values, -(-worlds // MAX_ROWS))]
+        low, high = np.concatenate(parts, axis=1)
+        return np.where(np.isnan(low), np.nan, (low <= share) & (share <= high))[None]
+
+    return drawn
+
+
+def correlation_held(related: float, pairs: int) -> Drawn:
+    """Whether the interval of Spearman's ρ holds it, of normal pairs (ρ = 6/π asin(r/2))."""
+    truth = 6 / math.pi * math.asin(related / 2)
+    [first] = [known.name for known in DESCRIPTORS[:1]]
+
+    def drawn(rng: Rng) -> tuple[float]:
+        own = rng.normal(size=pairs)
+        change = related * own + math.sqrt(1 - related**2) * rng.normal(size=pairs)
+        table = pd.DataFrame(
+            {"run": "made", first: own, "chosen_change": change, "chosen_sum_change": change}
+        )
+        row = pair_correlations(table).iloc[0]
+        return (row["rho_low"] <= truth <= row["rho_high"],)
+
+    return each(drawn)
+
+
+def forecast_held(shape: str, seen: float, pairs: int) -> Drawn:
+    """Whether the interval of a forecast holds the end; pairs fall by 0.3 nats per token, each at its own pace."""
+    courses = {
+        "straight": lambda clock: clock,
+        "slowing": lambda clock: np.expm1(-3 * clock) / math.expm1(-3),
+        "speeding up": lambda clock: clock**2,
+    }
+
+    def drawn(rng: Rng) -> tuple[float]:
+        clock, measured = np.linspace(0, 1, 31), np.linspace(0, 1, 31) <= seen
+        walk = np.vstack([np.zeros(pairs), rng.normal(0, 0.02, (30, pairs)).cumsum(axis=0)])
+        change = -0.3 * courses[shape](clock)[:, None] * (1 + 0.5 * rng.normal(size=pairs)) + walk
+        row = expected_end(clock[measured], change[measured])
+        return (row["low"] <= change[-1].mean() <= row["high"],)
 
     return each(drawn)
 
@@ -283,44 +426,5 @@ def onset_held(kind: str, rows: int, start: int, shape: str) -> Drawn:
         if found is None:
             return False, math.inf
         return found.low <= truth <= found.high, (found.step - truth) / rows
-
-    return each(drawn)
-
-
-# --- answers -----------------------------------------------------------------------------------------------------
-
-GRADES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "graded": lambda quality: quality,
-    "passed or not": lambda quality: (quality > 0).astype(float),
-    "five grades": lambda quality: np.digitize(quality, [-1.5, -0.5, 0.5, 1.5]).astype(float),
-}
-WORSE_OR_BETTER = ("lost to worse answers", "answers got better")
-EQUALLY_GOOD = ("lost to equally good ones",)
-BARELY_EQUAL = 0.5 - EQUIVALENCE  # a win rate that is just not equally good
-
-
-@functools.cache
-def shifts_and_rates(kind: str) -> tuple[np.ndarray, np.ndarray]:
-    """Shifts in quality, and what share of comparisons an answer so much worse wins; on a large draw of its own."""
-    rng = np.random.default_rng(0)
-    ease, noise = rng.normal(size=200_000), rng.normal(size=(2, 200_000))
-    shifts = np.linspace(-2, 0, 41)
-    old = GRADES[kind](ease + noise[0])
-    wins = [((np.sign(GRADES[kind](ease + shift + noise[1]) - old) + 1) / 2).mean() for shift in shifts]
-    return shifts, np.array(wins)
-
-
-def answers_called(kind: str, prompts: int, samples: int, wins: float, words: tuple[str, ...]) -> Drawn:
-    """Whether answers that win so much against those of step 0 get one of these words; prompts differ in ease."""
-
-    def drawn(rng: Rng) -> tuple[float]:
-        shift = 0.0 if wins == 0.5 else float(np.interp(wins, *shifts_and_rates(kind)[::-1]))
-        ease, ids, steps = rng.normal(size=(prompts, 1)), np.repeat(np.arange(prompts), samples), []
-        for step, moved in enumerate((0.0, shift)):
-            gold = GRADES[kind](ease + moved + rng.normal(size=(prompts, samples)))
-            steps.append(
-                pd.DataFrame({"step": step, "prompt_id": ids, "gold": gold.ravel(), "num_tokens": 10})
-            )
-        return (against(*steps).word in words,)
 
     return each(drawn)

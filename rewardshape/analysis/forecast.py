@@ -81,7 +81,7 @@ def forecast_of(chosen: Panel, rejected: Panel, *, seen: float | None = None) ->
             "step": int(steps[-1]),
             "last_step": last_step,
             "clock": clock[-1],
-            **_ahead(clock, change),
+            **expected_end(clock, change),
         }
         for quantity, change in changes.items()
     ]
@@ -120,7 +120,7 @@ def schedule_clock(plan: Mapping[str, Any], steps: np.ndarray) -> np.ndarray:
     return np.asarray(spent[np.minimum(steps, total)] / spent[-1])
 
 
-def _ahead(clock: np.ndarray, change: np.ndarray) -> dict[str, float]:
+def expected_end(clock: np.ndarray, change: np.ndarray) -> dict[str, float]:
     """Forecast of the mean over pairs at clock 1; `change` is (steps, pairs).
 
     Half of the interval: `WIDTH` times the t interval of the mean over pairs and the gap of the two forms, added as

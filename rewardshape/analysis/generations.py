@@ -328,24 +328,26 @@ def chosen_checkpoint(trace: Trace, *, temperature: float = POLICY, seed: int = 
     for run in _judged(trace):
         samples = samples_of(trace, run, temperature=temperature)
         means = samples.groupby(["prompt_id", "step"])["gold"].mean().unstack("step").dropna()
-        drawn = np.random.default_rng(seed).permutation(len(means))
-        choosing, judging = means.iloc[drawn[: len(drawn) // 2]], means.iloc[drawn[len(drawn) // 2 :]]
-        step: Any = choosing.mean().idxmax()
-        gains = (judging[step] - judging[judging.columns[0]]).to_numpy(float)
-        gain = gains.mean() if len(gains) else np.nan
-        low, high = (float(ends[0]) for ends in mean_interval(gains[None]))
-        rows.append(
-            {
-                **run_label(run),
-                "step": int(step),
-                "gold": judging[step].mean(),
-                "gold_start": judging[judging.columns[0]].mean(),
-                **with_interval("gain", gain, low, high),
-                "gold_of_choice": choosing[step].mean(),
-                "num_prompts": len(judging),
-            }
-        )
+        rows.append({**run_label(run), **chosen_on_half(means, seed=seed)})
     return pd.DataFrame(rows)
+
+
+def chosen_on_half(means: pd.DataFrame, *, seed: int = 0) -> dict[str, Any]:
+    """The best step by one half of the prompts, and what it is worth on the other; `means`: prompts × steps."""
+    drawn = np.random.default_rng(seed).permutation(len(means))
+    choosing, judging = means.iloc[drawn[: len(drawn) // 2]], means.iloc[drawn[len(drawn) // 2 :]]
+    step: Any = choosing.mean().idxmax()
+    gains = (judging[step] - judging[judging.columns[0]]).to_numpy(float)
+    gain = gains.mean() if len(gains) else np.nan
+    low, high = (float(ends[0]) for ends in mean_interval(gains[None]))
+    return {
+        "step": int(step),
+        "gold": judging[step].mean(),
+        "gold_start": judging[judging.columns[0]].mean(),
+        **with_interval("gain", gain, low, high),
+        "gold_of_choice": choosing[step].mean(),
+        "num_prompts": len(judging),
+    }
 
 
 def _judged(trace: Trace) -> list[Run]:

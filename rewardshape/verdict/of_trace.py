@@ -35,7 +35,6 @@ from rewardshape.verdict.ahead import where_it_goes
 from rewardshape.verdict.evidence import (
     Baseline,
     Broken,
-    Carried,
     Change,
     Course,
     Evidence,
@@ -45,13 +44,9 @@ from rewardshape.verdict.evidence import (
 )
 from rewardshape.verdict.recovery import Reference
 from rewardshape.verdict.rows import MOST_OF_RUN, smallest_seen
-from rewardshape.verdict.spikes import carried_by
+from rewardshape.verdict.spikes import carried_by, carried_by_pair
 from rewardshape.verdict.thresholds import (
-    CARRIED_LEAST_LOSS,
-    CARRIED_LOSS,
-    CARRIED_SHARE,
     CHANCE_LIKELY,
-    FEWEST_CARRIED,
     MATTERS,
     MUCH_WORSE_LOSS,
     ONSET_SHARE,
@@ -265,7 +260,7 @@ def _learning(
     weights = pair_weights(_at(chosen, ENDS), _at(rejected, ENDS))[0] if goal.sums_suffice else None
     middles = None if weights is None else np.median(weights, axis=1)
     left = float(middles[1] / middles[0]) if middles is not None and middles[0] > 0 else None
-    carried = None if weights is None or losses is None else _carried(chosen, weights[-1], losses[-1])
+    carried = None if weights is None or losses is None else carried_by_pair(chosen.pair_ids, weights[-1], losses[-1])
     trained = steps[steps["step"] > 0].set_index("step").get("loss", pd.Series(dtype=float))
     return Learning(
         loss=None if losses is None else _course(losses.mean(axis=1)),
@@ -283,19 +278,6 @@ def _margins(goal: Objective, chosen: Panel, rejected: Panel) -> np.ndarray:
     """Mean reward margin of every step, γ included, as training logs it; the score gap where sums do not tell it."""
     measure = reward_margins if goal.sums_suffice else score_gaps
     return np.asarray(measure(goal, chosen, rejected).mean(axis=1))
-
-
-def _carried(chosen: Panel, weights: np.ndarray, losses: np.ndarray) -> Carried | None:
-    """The pair that owns most of the gradient weight at the end, if the run is about single pairs."""
-    total = float(np.abs(weights).sum())
-    if not np.isfinite(total) or total == 0 or len(weights) < FEWEST_CARRIED:
-        return None
-    largest = int(np.abs(weights).argmax())
-    share, middle = float(np.abs(weights[largest]) / total), float(np.median(losses))
-    ratio = float(losses.mean() / middle) if middle > 0 else 0.0
-    if share < CARRIED_SHARE and (ratio < CARRIED_LOSS or losses.mean() < CARRIED_LEAST_LOSS):
-        return None
-    return Carried(str(chosen.pair_ids[largest]), share, ratio)
 
 
 def _course(values: np.ndarray) -> Course:

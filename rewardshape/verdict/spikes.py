@@ -1,6 +1,8 @@
-"""Single batches whose loss is that of the whole run: where they stand, and whether a log is carried by them."""
+"""Single pairs and single batches that a whole run is about: which they are, and whether it is carried by them."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -42,3 +44,22 @@ def carried_by(losses: pd.Series, counts: str) -> Carried | None:
         return None
     ratio = mean / middle if middle > 0 else np.inf
     return Carried("", share, ratio, tuple(map(as_step, apart.index)), counts)
+
+
+def carried_by_pair(pair_ids: Sequence[str], weights: np.ndarray, losses: np.ndarray) -> Carried | None:
+    """The probe pair that owns most of the gradient weight, if the run is about single pairs.
+
+    Parameters
+    ----------
+    weights, losses : array, shape (pairs,)
+        Of every pair at the end of the run.
+    """
+    total = float(np.abs(weights).sum())
+    if not np.isfinite(total) or total == 0 or len(weights) < FEWEST_CARRIED:
+        return None
+    largest = int(np.abs(weights).argmax())
+    share, middle = float(np.abs(weights[largest]) / total), float(np.median(losses))
+    ratio = float(losses.mean() / middle) if middle > 0 else 0.0
+    if share < CARRIED_SHARE and (ratio < CARRIED_LOSS or losses.mean() < CARRIED_LEAST_LOSS):
+        return None
+    return Carried(str(pair_ids[largest]), share, ratio)
