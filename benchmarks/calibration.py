@@ -4,9 +4,9 @@
     python benchmarks/calibration.py --only onset      the cells whose name matches
 
 A cell is one world at one size (calibration_worlds.py, calibration_logs.py), with the statements that are looked for
-in it; calibration_plan.py lists them. Its worlds are drawn from a seed made of its name, so that a cell gives the same
-rates wherever and in whatever order it runs; the command may be stopped and started again. A line of calibration.jsonl
-is one rate; take out those that a change of the product makes untrue.
+in it; calibration_plan.py and calibration_plan_logs.py list them. Its worlds are drawn from a seed made of its name, so
+that a cell gives the same rates wherever and in whatever order it runs; the command may be stopped and started again. A
+line of calibration.jsonl is one rate; take out those that a change of the product makes untrue.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import re
 import time
 from pathlib import Path
 
-from calibration_plan import Cell, Statement, by_chance, cells
+from calibration_cells import Cell, Statement, by_chance
+from calibration_plan import cells
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 PAGE = Path(__file__).parents[1] / "docs" / "calibration.md"

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from calibration_worlds import Drawn, Rng, each, noise
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
 from rewardshape.diagnose import report
 from rewardshape.logs.kinds import kind_of
@@ -27,16 +27,16 @@ SAYS = {
     "labels swapped": "training pushed against the order of the pairs",
     "ties": "seem to be ties",
     "saturated": "SATURATED:",
-    "too easy": "the pairs are too easy",
+    "too easy": "from the start: the pairs are too easy",
     "carried by single batches": "carried by single batches",
     "another reference": "the reference is not the model that the run began with",
-    "no reference": "there is no reference",
+    "no reference": "no reference: rewards are",
     "not training": "NOT TRAINING:",
     "an identity is broken": "Check: - ",
     "hardly moved": "Accuracy has hardly moved",
     "not displaced": "NOT DISPLACED:",
     "gained": "they gained probability",
-    "rose, then given back": "chosen had risen to",
+    "rose, then given back": "had risen to",
 }
 EVERY = 10  # steps from one row of a made log to the next
 BETA = 0.1
@@ -57,11 +57,11 @@ def up(along: Course) -> Course:
 
 
 @functools.cache
-def spread_with_loss(kind: str, margin: float, loss: float) -> float:
-    """How far the margins of pairs must scatter about their mean for so large a mean loss."""
+def spread_that_leaves(kind: str, margin: float, share: float) -> float:
+    """How far the margins of pairs must scatter for this share of the gradient at the start, 2 E σ(−margin)."""
     drawn = scatter(kind, 1, 200_000, np.random.default_rng(0))[0]
     return float(
-        optimize.brentq(lambda s: np.logaddexp(0, -(margin + s * drawn)).mean() - loss, 0.1, 10 * margin)
+        optimize.brentq(lambda s: 2 * special.expit(-margin - s * drawn).mean() - share, 0.1, 4 * margin)
     )
 
 
@@ -70,9 +70,16 @@ def course_of(world: str, rows: int, kind: str) -> tuple[Course, Course, Course]
     k = np.arange(1, rows + 1)
     u = k / rows
     level = np.zeros(rows)
-    if world in ("4 of 10 are ties", "margins in nats", "one batch carries it", "without a reference"):
+    if world in (
+        "5 of 10 are ties",
+        "margins of the other sign",
+        "one batch carries it",
+        "without a reference",
+    ):
         world = "learnt"
-    if world.startswith("learnt slowly"):
+    if world == "learnt, from 5 to 7 of 10 in order":
+        margin, spread = 0.3 * u, 0.2 + 0.5 * u
+    elif world.startswith("learnt slowly"):
         margin, spread = 0.15 * u, 0.1 + 0.5 * u
     elif world.startswith("learnt"):
         margin = 1.5 * up(u)
@@ -83,7 +90,7 @@ def course_of(world: str, rows: int, kind: str) -> tuple[Course, Course, Course]
         margin, spread = stats.norm.ppf(0.3 + 0.15 * u), level + 1
     elif world == "a fifth of the gradient left":
         margin = 5.5 * -np.expm1(-12 * u)
-        spread = 0.1 + spread_with_loss(kind, 5.5, 0.105) * margin / 5.5
+        spread = 0.1 + spread_that_leaves(kind, 5.5, 0.2) * margin / 5.5
     elif world.startswith("saturates, from"):
         inside, of = map(int, world.split()[2::2])
         start = stats.norm.ppf(inside / of)
@@ -91,7 +98,7 @@ def course_of(world: str, rows: int, kind: str) -> tuple[Course, Course, Course]
         margin = 9 * -np.expm1(-late / 3)
         spread = margin / (start + (2.9 - start) * -np.expm1(-late))
     elif world == "learnt and lost, chosen falls":
-        margin = 1.5 * np.sin(math.pi * u)
+        margin = 1.5 * np.sin(math.pi * np.minimum(u / 0.7, 1))
         spread = 0.4 + 0.5 * margin
     elif world == "swapped":
         margin = -1.5 * up(u)
@@ -147,14 +154,14 @@ def made(world: str, kind: str, rows: int, pairs: int, rng: Rng) -> Log:
     margin, spread, chosen = course_of(world, rows, kind)
     own = 0.5 * (0.1 + spread)[:, None] * rng.normal(size=(rows, pairs))
     margins = margin[:, None] + spread[:, None] * scatter(kind, rows, pairs, rng)
-    if world == "4 of 10 are ties":
-        tied = rng.random((rows, pairs)) < 0.4
+    if world == "5 of 10 are ties":
+        tied = rng.random((rows, pairs)) < 0.5
         margins = np.where(tied, 0, margins)
     table = batches(margins, chosen[:, None] + own, rng)
     if world == "one batch carries it":
         table.loc[rng.integers(rows), "loss"] = 1000.0
-    if world == "margins in nats":
-        table[["margin", "reward_chosen", "reward_rejected"]] /= BETA
+    if world == "margins of the other sign":
+        table["margin"] *= -1
     if world == "without a reference":
         for side in ("chosen", "rejected"):
             table[f"reward_{side}"] = BETA * table[f"logp_{side}"]

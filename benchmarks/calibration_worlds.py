@@ -17,7 +17,7 @@ from rewardshape.analysis.forecast import expected_end
 from rewardshape.analysis.overoptimization import drop_p_value, resampled_weights
 from rewardshape.analysis.pairs import DESCRIPTORS, falling_pairs, pair_correlations
 from rewardshape.analysis.panels import Panel
-from rewardshape.analysis.resampling import MAX_ROWS, mean_interval, resampled_means
+from rewardshape.analysis.resampling import MAX_ROWS, mean_interval, resampled_means, share_interval
 from rewardshape.analysis.what_if import Outcome, effects
 from rewardshape.verdict.contrast import range_over_resamples, range_over_seeds
 from rewardshape.verdict.evidence import Baseline, Course, Evidence, Learning
@@ -27,7 +27,7 @@ from rewardshape.verdict.of_trace import levels_of_pairs
 from rewardshape.verdict.rows import noise_of, onset_of_rows, turned
 from rewardshape.verdict.signal import Signal
 from rewardshape.verdict.spikes import carried_by, carried_by_pair
-from rewardshape.verdict.thresholds import MATTERS, SMALLEST
+from rewardshape.verdict.thresholds import MATTERS, SMALLEST, WINDOW_SHARE
 from rewardshape.verdict.tried import sure_by
 
 Rng = np.random.Generator
@@ -100,8 +100,8 @@ def rise_told(kind: str, rows: int, *, batches: bool) -> Drawn:
 
 
 def fallen(rows: int, depth: float) -> np.ndarray:
-    """A fall in the first half of a run."""
-    return -depth * np.minimum(2 * np.linspace(0, 1, rows), 1)
+    """A steady fall, so deep in the mean of the last fifth of the rows."""
+    return -depth * np.linspace(0, 1, rows) / (1 - WINDOW_SHARE / 2)
 
 
 def fall_overlooked(kind: str, rows: int) -> Drawn:
@@ -213,7 +213,7 @@ def pair_carries(world: str, kind: str, pairs: int, *, wild: float = 0.0) -> Dra
     def drawn(rng: Rng) -> tuple[float]:
         if world == "log-normal weights":
             weights = rng.lognormal(0, float(kind.removeprefix("σ = ")), pairs)
-            losses = weights**2 / 2  # of a squared link, whose gradient is the distance
+            losses = weights  # as where the loss grows exponentially, fastest of all shapes
         else:
             mean, spread = MARGINS_OF_PAIRS[world]
             margins = mean + spread * noise(kind, pairs, rng)
@@ -254,9 +254,7 @@ def share_held(share: float, prompts: int) -> Drawn:
     """Whether the interval of a share of pairs holds it."""
 
     def drawn(rng: Rng, worlds: int) -> np.ndarray:
-        values = (rng.random((worlds, prompts)) < share).astype(float)
-        parts = [mean_interval(part) for part in np.array_split(values, -(-worlds // MAX_ROWS))]
-        low, high = np.concatenate(parts, axis=1)
+        low, high = share_interval(rng.random((worlds, prompts)) < share, np.arange(prompts))
         return np.where(np.isnan(low), np.nan, (low <= share) & (share <= high))[None]
 
     return drawn

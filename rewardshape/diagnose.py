@@ -84,7 +84,9 @@ def _found(verdict: Verdict) -> list[str]:
         )
     if evidence.per_token is not None:
         found.append(
-            f"log-probabilities are {'means per token' if evidence.per_token else 'sums over the response'}"
+            "log-probabilities are taken for "
+            + ("means per token" if evidence.per_token else "sums over the response")
+            + ("" if evidence.num_pairs else ", by their size")
         )
     if evidence.nonfinite_steps:
         series, steps = ", ".join(evidence.nonfinite_series), evidence.nonfinite_steps

@@ -5,9 +5,17 @@ from __future__ import annotations
 from rewardshape.analysis.generations import Judgement
 from rewardshape.analysis.resampling import MIN_PROMPTS
 from rewardshape.logs.names import SERIES
-from rewardshape.numbers import moment, signed
+from rewardshape.numbers import moment, number, signed
 from rewardshape.verdict.evidence import Evidence
-from rewardshape.verdict.thresholds import AGAINST, EASY, TIES
+from rewardshape.verdict.thresholds import (
+    AGAINST,
+    CARRIED_SHARE,
+    CHANCE_LIKELY,
+    EASY,
+    HARDLY,
+    HIGH_ACCURACY,
+    TIES,
+)
 from rewardshape.verdict.words import Word
 
 
@@ -60,9 +68,10 @@ def _has_gradients(evidence: Evidence) -> bool:
 def _against_the_order(word: Word, evidence: Evidence) -> list[str]:
     """What to look at where training went against the order of the pairs, and none that was there was lost."""
     accuracy, margin = evidence.learning.accuracy, evidence.learning.margin
-    if word is Word.COLLAPSED or accuracy is None or margin is None:
+    change = evidence.learning.margin_change
+    if word is Word.COLLAPSED or accuracy is None or margin is None or change is None:
         return []
-    if accuracy.last >= AGAINST or margin.last >= min(0.0, margin.first):
+    if accuracy.last >= AGAINST or margin.last >= 0 or change.value >= 0 or change.chance > CHANCE_LIKELY:
         return []
     return [
         f"Check first which response is called chosen: the margin went from {signed(margin.first, 2)} to "
@@ -73,9 +82,13 @@ def _against_the_order(word: Word, evidence: Evidence) -> list[str]:
 
 def _of_word(word: Word, evidence: Evidence) -> list[str]:
     """What the word advises; where the answers were judged, what they say in place of how to find out."""
-    accuracy = evidence.learning.accuracy
-    if word is Word.SATURATED and accuracy is not None and accuracy.first < EASY:
-        return [line for line in word.advice if not line.startswith("If accuracy was near 1")]
+    early = evidence.learning.early_accuracy
+    if word is Word.SATURATED and early is not None:
+        stop, easy, *others = word.advice
+        known = easy.replace(
+            "If accuracy was near 1 from the start", f"Accuracy was {number(early, 2)} from the start"
+        )
+        return [stop, *([known.replace(", the", ": the", 1)] if early >= EASY else []), *others]
     if word is not Word.DISPLACED or not evidence.answers:
         return list(word.advice)
     return [_answered(evidence.answers), *word.advice[1:]]
@@ -147,9 +160,10 @@ def _single_pairs(evidence: Evidence) -> list[str]:
             f"Do not go on from here before you have looked at the batches of {carried.what}: their loss is the run's. "
             f"{LET_GO}"
         ]
-    return [
-        f"Do not go on from here before you have looked at {carried.what}: a step is mostly its gradient. {LET_GO}"
-    ]
+    owned = (
+        "a step is mostly its gradient" if carried.share >= CARRIED_SHARE else "the loss is mostly its own"
+    )
+    return [f"Do not go on from here before you have looked at {carried.what}: {owned}. {LET_GO}"]
 
 
 def _truncation(evidence: Evidence) -> list[str]:
@@ -179,9 +193,13 @@ def _measure(word: Word, evidence: Evidence, gave_back: bool) -> list[str]:
     if word is Word.UNDETERMINED or (few and word in (Word.DISPLACED, Word.NOT_DISPLACED)):
         return [_more(evidence)] if ours else [_LOG_MORE]
     if word is Word.NOT_DISPLACED:
-        learnt = evidence.learning.accuracy
-        small = learnt is not None and learnt.last - learnt.first < 0.02 and learnt.last < 0.7
-        go_on = "Accuracy has hardly moved: train longer or raise the learning rate, and watch chosen while you do."
+        learnt, gained = evidence.learning.accuracy, evidence.learning.accuracy_change
+        grown = None if gained is None else gained.high
+        small = learnt is not None and learnt.last < HIGH_ACCURACY and grown is not None and grown < HARDLY
+        go_on = (
+            "Accuracy has hardly moved (a growth of 0.1 is excluded): train longer or raise the learning rate, and "
+            "watch chosen while you do."
+        )
         keep = "No sign of displacement: sample a few prompts before you call the run good."
         return [] if evidence.learning.carried else [go_on] if small else [] if gave_back else [keep]
     if not evidence.evaluated:

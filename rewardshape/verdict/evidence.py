@@ -11,7 +11,7 @@ from rewardshape.analysis.generations import Judgement
 from rewardshape.analysis.resampling import MIN_PROMPTS
 from rewardshape.numbers import moment, percent, significant
 from rewardshape.verdict.recovery import Reference
-from rewardshape.verdict.thresholds import MATTERS, SMALLEST
+from rewardshape.verdict.thresholds import CARRIED_SHARE, MATTERS, SATURATED, SMALLEST
 from rewardshape.verdict.tried import Tried
 
 Unit = Literal["nats", "nats per token", "reward"]
@@ -112,6 +112,8 @@ class Carried:
         The mean loss over the median one.
     steps : tuple of int or float
         Of a log, where those batches stand, and in `counts` what a step is.
+    of_loss : float
+        Of the summed loss of all pairs, owed to this one.
     """
 
     pair_id: str
@@ -119,6 +121,7 @@ class Carried:
     loss_ratio: float
     steps: tuple[Step, ...] = ()
     counts: str = "step"
+    of_loss: float = 0.0
 
     @property
     def what(self) -> str:
@@ -141,9 +144,9 @@ class Carried:
             if self.loss_ratio > 2
             else ""
         )
-        return (
-            f"carried by single pairs ({self.what} owns {percent(self.share)} of the gradient weight{ratio})"
-        )
+        loss = f" and {percent(self.of_loss)} of the loss" if self.of_loss >= CARRIED_SHARE else ""
+        owns = f"{self.what} owns {percent(self.share)} of the gradient weight{loss}"
+        return f"carried by single pairs ({owns}{ratio})"
 
 
 @dataclass(frozen=True)
@@ -158,10 +161,18 @@ class Learning:
         What puts the two responses in order, above 0 where chosen stands higher: a log's margin, a run's score gap.
     gradient_left : float or None
         The share of the gradient that the run began with which is left at its end.
+    saturated_below : float
+        At less than this share nothing more is learnt; less than usual where few batches tell it.
     still : str or None
         Why nothing is trained, if nothing is.
     ties : float or None
         Share of pairs whose two responses are the same to the trainer.
+    accuracy_change, margin_change : Change or None
+        Of accuracy and of `gap`, from start to end.
+    order_lost : float
+        How often pairs that never came in order would look as if they had, and had lost it since.
+    early_accuracy : float or None
+        At the very start, where rows are close enough together to tell.
     carried : Carried or None
         The single pair, or the single batches of a log, that the run is about, if there are such.
     num_rows : int or None
@@ -173,8 +184,13 @@ class Learning:
     gap: Course | None = None
     accuracy: Course | None = None
     gradient_left: float | None = None
+    saturated_below: float = SATURATED
     still: str | None = None
     ties: float | None = None
+    accuracy_change: Change | None = None
+    margin_change: Change | None = None
+    order_lost: float = 0.0
+    early_accuracy: float | None = None
     carried: Carried | None = None
     num_rows: int | None = None
 

@@ -30,7 +30,6 @@ from rewardshape.verdict.thresholds import (
     GAVE_BACK,
     LOST_ACCURACY,
     REGAINED,
-    SATURATED,
     SATURATED_ACCURACY,
     TIES,
 )
@@ -282,7 +281,9 @@ def verdict_of(evidence: Evidence) -> Verdict:
         return Verdict(Word.SATURATED, "clear", evidence, (sentences.what_is_left(evidence),))
     word, sure, reasons = _of_chosen(evidence)
     if word is Word.DISPLACED and lost_preference(evidence):
-        return Verdict(Word.COLLAPSED, sure, evidence, (sentences.how_preference_was_lost(evidence),))
+        chances = evidence.chosen.chance if evidence.chosen else 1.0, evidence.learning.order_lost
+        lost = sentences.how_preference_was_lost(evidence)
+        return Verdict(Word.COLLAPSED, _grade(max(chances)), evidence, (lost,))
     return Verdict(word, sure, evidence, reasons)
 
 
@@ -359,7 +360,7 @@ def gave_back(evidence: Evidence) -> bool:
 def saturated(evidence: Evidence) -> bool:
     """Whether the gradient has vanished because the pairs are learnt."""
     learning = evidence.learning
-    if learning.gradient_left is None or not 0 <= learning.gradient_left < SATURATED:
+    if learning.gradient_left is None or not 0 <= learning.gradient_left < learning.saturated_below:
         return False
     return learning.accuracy is None or learning.accuracy.last >= SATURATED_ACCURACY
 
@@ -367,7 +368,7 @@ def saturated(evidence: Evidence) -> bool:
 def lost_preference(evidence: Evidence) -> bool:
     """Whether a preference that was there is gone: accuracy or margin stood higher once and end at chance or below."""
     accuracy, gap = evidence.learning.accuracy, evidence.learning.gap
-    if evidence.learning.ties and evidence.learning.ties > TIES:
+    if (evidence.learning.ties or 0.0) > TIES or evidence.learning.order_lost > CHANCE_LIKELY:
         return False
     if accuracy is not None:
         fallen = accuracy.highest - accuracy.last >= LOST_ACCURACY and accuracy.highest > CHANCE

@@ -18,6 +18,8 @@ from rewardshape.verdict.recovery import Reference, find_reference, has, is_per_
 from rewardshape.verdict.rows import (
     FEWEST_TO_TURN,
     Noise,
+    chance_of_losing,
+    change_along,
     change_of,
     exact_change,
     noise_of,
@@ -33,11 +35,15 @@ from rewardshape.verdict.still import stands_still
 from rewardshape.verdict.thresholds import (
     CHANCE,
     CHANCE_LIKELY,
+    EARLY,
     MATTERS,
     ONSET_SHARE,
+    SATURATED,
     SATURATED_ACCURACY,
     SATURATED_MARGIN,
+    SATURATED_ROWS,
     SMALLEST,
+    WINDOW_ROWS,
 )
 
 NEEDED = (
@@ -94,7 +100,7 @@ def evidence_of_log(log: Log, *, beta: float | None = None) -> Evidence:
         nonfinite_series=tuple(sorted({SERIES.get(name, name) for name in log.nonfinite["series"]})),
         missing=_missing(log),
         evaluated=bool(len(evaluated)),
-        facts=(*_facts(evaluated, elsewhere), *(() if never else lacking)),
+        facts=(*_facts(elsewhere), *_greedy(evaluated), *(() if never else lacking)),
         checks=(*_checks(evaluated, trained, reference), *log.notes),
         cannot_tell=_cannot_tell(signal, reference, evaluated, held),
         cannot_tell_of_fall=_cannot_tell_of_fall(signal, evaluated),
@@ -223,28 +229,60 @@ def _progress_rows(evaluated: pd.DataFrame, trained: pd.DataFrame, signal: Signa
 
 
 def _learning(rows: pd.DataFrame, trained: pd.DataFrame, beta: float | None, *, fixed: bool) -> Learning:
+    if not has(rows, "margin") and has(rows, "reward_chosen", "reward_rejected"):
+        rows = rows.assign(margin=rows["reward_chosen"] - rows["reward_rejected"])
     courses = {name: _course(rows, name, fixed) for name in ("loss", "margin", "accuracy")}
-    if courses["margin"] is None and has(rows, "reward_chosen", "reward_rejected"):
-        gap = (rows["reward_chosen"] - rows["reward_rejected"]).to_frame("margin")
-        courses["margin"] = _course(gap, "margin", fixed)
     margin, scale = courses["margin"], effective_scale(rows)
     if margin is not None and scale is not None and 0 < scale < SCALE_LIMIT:
         margin = Course(*(scale * value for value in margin))  # logged as log-ratios, before β
     left = _gradient_left(courses["loss"], margin, courses["accuracy"])
+    series = {name: _values(rows, name) for name in ("margin", "accuracy")}
+    ordered = "accuracy" if len(series["accuracy"]) else "margin"
     return Learning(
         loss=courses["loss"],
         margin=courses["margin"],
         gap=courses["margin"],
         accuracy=courses["accuracy"],
         gradient_left=left,
+        saturated_below=SATURATED if fixed else _saturated_below(len(_values(rows, "loss"))),
         still=stands_still(rows, trained, beta),
         ties=_ties(courses["loss"], courses["margin"], courses["accuracy"]),
+        accuracy_change=_change(series["accuracy"], fixed),
+        margin_change=_change(series["margin"], fixed),
+        order_lost=0.0
+        if fixed
+        else _chance_of_losing(series[ordered], 0.5 if ordered == "accuracy" else 0.0),
+        early_accuracy=_early(series["accuracy"], fixed),
         num_rows=len(rows),
     )
 
 
+def _values(rows: pd.DataFrame, name: str) -> pd.Series:
+    return rows[name].dropna() if name in rows else pd.Series(dtype=float)
+
+
+def _change(values: pd.Series, fixed: bool) -> Change | None:
+    """From start to end; of a fixed set exact about its pairs."""
+    if len(values) < 2:
+        return None
+    if fixed:
+        return exact_change(float(values.iloc[-1] - values.iloc[0]))
+    return change_along(values.to_numpy(float), window(len(values)))
+
+
+def _chance_of_losing(values: pd.Series, floor: float) -> float:
+    return chance_of_losing(values.to_numpy(float), window(len(values)), floor) if len(values) > 1 else 1.0
+
+
+def _early(values: pd.Series, fixed: bool) -> float | None:
+    """The mean of the very first rows; None where rows begin too late, or are too few of batches, to be a start."""
+    early = values[values.index <= EARLY * values.index.max()] if len(values) else values
+    enough = len(early) >= (1 if fixed else WINDOW_ROWS)
+    return float(early.iloc[:WINDOW_ROWS].mean()) if enough else None
+
+
 def _course(rows: pd.DataFrame, name: str, fixed: bool) -> Course | None:
-    values = rows[name].dropna() if name in rows else pd.Series(dtype=float)
+    values = _values(rows, name)
     if not len(values):
         return None
     width = 1 if fixed else window(len(values))
@@ -261,6 +299,11 @@ def _gradient_left(loss: Course | None, margin: Course | None, accuracy: Course 
     if accuracy is not None and accuracy.last < SATURATED_ACCURACY:
         return None
     return 2 * -math.expm1(-loss.last)
+
+
+def _saturated_below(num_rows: int) -> float:
+    """Few batches may lack by chance the rare pair that has much of its gradient left: less must be seen of theirs."""
+    return SATURATED * min(1.0, window(num_rows) / SATURATED_ROWS)
 
 
 def _ties(loss: Course | None, margin: Course | None, accuracy: Course | None) -> float | None:
@@ -282,7 +325,7 @@ def _held_out(
     if has(evaluated, "loss"):
         values = evaluated["loss"].dropna()
         above = (
-            loss_is_logistic(evaluated, settings.get("loss_type"))
+            loss_is_logistic(evaluated, settings.get("loss_type"), trained=trained)
             and reference.free is not True
             and values.min() > math.log(2)
         )
@@ -341,25 +384,39 @@ def _missing(log: Log) -> tuple[str, ...]:
     return missing if len(log.split("eval")) else (*missing, "evaluation rows")
 
 
-def _facts(evaluated: pd.DataFrame, elsewhere: tuple[float, float] | None) -> tuple[str, ...]:
-    facts = []
-    if elsewhere is not None:
-        facts.append(
-            f"the first logged rewards are {signed(elsewhere[0], 2)} and {signed(elsewhere[1], 2)}, which a few "
-            "steps do not give: the reference is not the model that the run began with (an adapter that was not "
-            "merged and is switched "
-            "off for the reference, another checkpoint, dropout or another precision), so the run is judged against "
-            "its own first rows"
-        )
-    greedy = evaluated["logp_greedy"].dropna() if "logp_greedy" in evaluated else pd.Series(dtype=float)
-    if len(greedy) > 1:
-        moved = float(greedy.iloc[-1] - greedy.iloc[0])
-        facts.append(
-            f"the log-probability of the most likely tokens {'rose' if moved > 0 else 'fell'} by "
-            f"{significant(abs(moved))} nats"
-            + (": what the other responses lost went there (the squeezing effect)" if moved > 0 else "")
-        )
-    return tuple(facts)
+def _facts(elsewhere: tuple[float, float] | None) -> tuple[str, ...]:
+    if elsewhere is None:
+        return ()
+    return (
+        f"the first logged rewards are {signed(elsewhere[0], 2)} and {signed(elsewhere[1], 2)}, which a few steps do "
+        "not give: the reference is not the model that the run began with (an adapter that was not merged and is "
+        "switched off for the reference, another checkpoint, dropout or another precision), so the run is judged "
+        "against its own first rows",
+    )
+
+
+def _greedy(evaluated: pd.DataFrame) -> tuple[str, ...]:
+    """Where the most likely tokens ended, and what that tells of a probability that was lost."""
+    greedy = _values(evaluated, "logp_greedy")
+    if len(greedy) < 2:
+        return ()
+    moved = float(greedy.iloc[-1] - greedy.iloc[0])
+    lost = any(_went(_values(evaluated, f"logp_{side}"), -1) for side in ("chosen", "rejected"))
+    squeezed = ": what the other responses lost went there (the squeezing effect)"
+    return (
+        f"the log-probability of the most likely tokens {'rose' if moved > 0 else 'fell'} by "
+        f"{significant(abs(moved))} nats{squeezed if lost and _went(greedy, 1) else ''}",
+    )
+
+
+def _went(values: pd.Series, sign: int) -> bool:
+    """Whether log-probs of a fixed set went up (1) or down (−1): further than any wobble does, or beyond their own."""
+    if len(values) < 2:
+        return False
+    change = float(values.iloc[-1] - values.iloc[0])
+    return sign * change >= MATTERS["nats"] or (
+        sign * change >= SMALLEST["nats"] and change_along(values.to_numpy(float), 1).chance <= CHANCE_LIKELY
+    )
 
 
 def _checks(evaluated: pd.DataFrame, trained: pd.DataFrame, reference: Reference) -> list[str]:

@@ -260,18 +260,39 @@ def _learning(
     weights = pair_weights(_at(chosen, ENDS), _at(rejected, ENDS))[0] if goal.sums_suffice else None
     middles = None if weights is None else np.median(weights, axis=1)
     left = float(middles[1] / middles[0]) if middles is not None and middles[0] > 0 else None
-    carried = None if weights is None or losses is None else carried_by_pair(chosen.pair_ids, weights[-1], losses[-1])
+    order = (gaps > 0).astype(float)
+    [margin_change] = _changes((gaps[-1] - gaps[0])[None], chosen.prompt_codes, chosen.steps[-1:])
+    [accuracy_change] = _changes((order[-1] - order[0])[None], chosen.prompt_codes, chosen.steps[-1:])
+    carried = (
+        None
+        if weights is None or losses is None
+        else carried_by_pair(chosen.pair_ids, weights[-1], losses[-1])
+    )
     trained = steps[steps["step"] > 0].set_index("step").get("loss", pd.Series(dtype=float))
     return Learning(
         loss=None if losses is None else _course(losses.mean(axis=1)),
         margin=_course(margins),
         gap=_course(gaps.mean(axis=1)),
-        accuracy=_course((gaps > 0).mean(axis=1)),
+        accuracy=_course(order.mean(axis=1)),
+        accuracy_change=accuracy_change,
+        margin_change=margin_change,
+        order_lost=_chance_of_losing(order, chosen),
+        early_accuracy=float(order[0].mean()),
         gradient_left=left,
         still=still,
         ties=tied or None,
         carried=carried or carried_by(trained, "step"),
     )
+
+
+def _chance_of_losing(order: np.ndarray, chosen: Panel) -> float:
+    """How often pairs of which half are in order would look as if more had been, and had lost it by the end."""
+    rows = np.unique(np.r_[evenly(len(order), MAX_STEPS), order.mean(axis=1).argmax()])
+    shown = order[rows]
+    highest = int(shown.mean(axis=1).argmax())
+    rise = _searched(shown - 0.5, chosen.prompt_codes)(highest, 0)
+    back = _searched(shown[-1] - shown, chosen.prompt_codes)(highest, 0)
+    return max(rise.chance if rise.value > 0 else 1.0, back.chance if back.value < 0 else 1.0)
 
 
 def _margins(goal: Objective, chosen: Panel, rejected: Panel) -> np.ndarray:

@@ -115,7 +115,9 @@ def _line(sides: Mapping[str, Points], known: float | None) -> Reference:
     slope = float(logp @ reward / variation)
     left = reward - slope * logp
     error = float(np.sqrt(left @ left / dof))
-    holds = slope > 0 and left @ left <= LINE_TOLERANCE**2 * float(reward @ reward)
+    # Of two evaluations one number alone can speak against a line, so that chance draws one twice as easily.
+    tolerance = LINE_TOLERANCE / (2 if dof == 1 else 1)
+    holds = slope > 0 and left @ left <= tolerance**2 * float(reward @ reward)
     if not holds:
         return Reference(beta=known, free=False, holds=False)
     found = _with_known_beta(sides, known or slope)

@@ -120,6 +120,23 @@ def smallest_seen(error: float, freedom: float) -> float:
     return error * float(stats.t.isf(CHANCE_LIKELY, freedom) + stats.norm.ppf(POWER))
 
 
+def change_along(values: np.ndarray, width: int) -> Change:
+    """From the first to the last level of rows of batches."""
+    noise = noise_of(values)
+    change = float(values[-width:].mean() - values[:width].mean())
+    return change_of(change, noise.error(width) * math.sqrt(2), noise.freedom)
+
+
+def chance_of_losing(values: np.ndarray, width: int, floor: float) -> float:
+    """How often rows of batches that stay at `floor` would rise above it somewhere and end so far below that again."""
+    noise, tries = noise_of(values), max(1.0, 4 * len(values) / width)
+    levels = np.convolve(values, np.full(width, 1 / width), "valid")
+    error, highest = noise.error(width), float(levels.max())
+    rise = change_of(highest - floor, error, noise.freedom, tries=tries)
+    back = change_of(float(levels[-1]) - highest, error * math.sqrt(2), noise.freedom, tries=tries)
+    return max(rise.chance, back.chance)
+
+
 # --- when a fall began -------------------------------------------------------------------------------------------
 
 

@@ -26,6 +26,7 @@ LOW_SHARE = 0.1
 SMALL_FALL, STRAIGHT = 0.05, 0.95
 # How far the factor from margin to loss may be from 1 before the margins cannot be in reward units.
 SCALE_LIMIT = 0.5
+SIDES = ("chosen", "rejected")
 # What logs call the logistic loss on pairs with a reference.
 LOGISTIC = ("sigmoid", "dpo", "logistic")
 START_LOSSES = {1.0: "the hinge loss", 0.5: "the KTO loss"}
@@ -85,7 +86,7 @@ def _first_loss(table: pd.DataFrame) -> str | None:
     if max(map(abs, rewards)) > START_REWARD:
         return None
     expected = math.log(2)
-    if abs(loss - expected) <= START_LOSS_TOLERANCE:
+    if abs(loss - float(np.logaddexp(0, rewards[1] - rewards[0]))) <= START_LOSS_TOLERANCE:
         return None
     times = loss / expected
     for many in SUMMED_OVER:
@@ -144,14 +145,22 @@ def _has_another_term(table: pd.DataFrame) -> bool:
     return likelihood or "log_odds_chosen" in table or "log_odds_ratio" in table
 
 
-def loss_is_logistic(table: pd.DataFrame, stated: str | None = None) -> bool:
+def loss_is_logistic(
+    table: pd.DataFrame, stated: str | None = None, *, trained: pd.DataFrame | None = None
+) -> bool:
     """Whether the loss of a run with a reference may be compared with ln 2, its value without training.
 
-    A logistic loss lies above ln 2 by no more than the mean of −margin over the pairs that are out of order; by more
-    than both rewards together it is another loss (IPO's square, for one), whatever it is called.
+    Where rewards are about 0 in the first row, of `trained` or of the table itself, the loss there tells it. Else: a
+    logistic loss lies above ln 2 by no more than the mean of −margin over the pairs that are out of order; by more
+    than both rewards together it is taken for another loss (IPO's square, for one), whatever it is called.
     """
     if stated is not None and stated not in LOGISTIC:
         return False
+    for start in (table, *(() if trained is None else (trained,))):
+        first = _columns(start, "loss", "reward_chosen", "reward_rejected")
+        if len(first["loss"]) and max(abs(first[f"reward_{side}"][0]) for side in SIDES) <= START_REWARD:
+            plain = "kl" not in table and not _has_another_term(table)
+            return plain and _first_loss(start) is None and _loss_bound(table) is None
     rows = _columns(table, "loss", "reward_chosen", "reward_rejected")
     both = np.abs(rows["reward_chosen"]) + np.abs(rows["reward_rejected"])
     above = rows["loss"] - math.log(2) > both + START_REWARD

@@ -17,6 +17,7 @@ from rewardshape.verdict.evidence import Baseline, Unit
 from rewardshape.verdict.recovery import Reference, has
 from rewardshape.verdict.rows import window
 from rewardshape.verdict.thresholds import (
+    AT_ONCE,
     FAR_FROM_ZERO,
     FEW_EVALUATIONS,
     FIRST_ROWS,
@@ -154,10 +155,10 @@ def _above_first(signal: Signal, counts: str) -> Signal:
 def started_elsewhere(log: Log, reference: Reference) -> tuple[float, float] | None:
     """The first rewards, where they show that the reference is not the model that the run began with.
 
-    With a reference every reward is 0 before the first update. A reward of one in the first logged rows is far more
-    than a few steps give; positive, it cannot be β times a log-probability either. Both rewards may fall that fast, so
-    negative ones count only of the very first steps; and after more steps a positive one counts only where it is large
-    beside all the run's later course.
+    With a reference every reward is 0 before the first update. A reward of one after one or two steps is far more than
+    they give; in the first rows after that it counts only where it is large beside all the run's later course, which a
+    fast one's is not. A positive one cannot be β times a log-probability; negative ones can, and count only of the
+    first steps.
     """
     if reference.free is True:
         return None
@@ -172,10 +173,11 @@ def started_elsewhere(log: Log, reference: Reference) -> tuple[float, float] | N
             few = log.counts == "step" and step <= FIRST_STEPS
             early = step <= FIRST_ROWS * log.table["step"].max()
             most = rows[first.idxmax()]
-            large = first.max() >= FIRST_SHARE * float((most - most.iloc[0]).abs().max())
-            risen = first.max() > FAR_FROM_ZERO and (few or (early and large))
+            large = abs(first.max()) >= FIRST_SHARE * float((most - most.iloc[0]).abs().max())
+            large = large or (few and step <= AT_ONCE)
+            risen = first.max() > FAR_FROM_ZERO and (few or early)
             fallen = first.max() < -FAR_FROM_ZERO and early and few
-            if risen or fallen:
+            if large and (risen or fallen):
                 return float(first.iloc[0]), float(first.iloc[1])
             return None
     return None

@@ -28,10 +28,14 @@ WINDOW_SHARE, WINDOW_ROWS = 0.2, 3
 # 1 − e^−ℓ of the full one, a half at the start, so that this is a loss of 0.05 at a margin of about 5 (σ(5) = 99.3 %).
 SATURATED = 0.1
 SATURATED_MARGIN, SATURATED_ACCURACY = 5.0, 0.97
+# Rows of batches in the last window from which that share counts; of fewer only so much of it.
+SATURATED_ROWS = 20
 # Chance is one half; two points above it are within the noise of an evaluation set of a few hundred pairs.
 CHANCE = 0.52
-# Pairs of which fewer are in order at the start were not too easy.
-EASY = 0.9
+# Pairs of which so many are in order at the start are too easy; rows within this share of a run tell its start.
+EASY, EARLY = 0.9, 0.05
+# Accuracy that has not grown by as much has hardly moved, unless it stands this high.
+HARDLY, HIGH_ACCURACY = 0.1, 0.7
 # Fewer pairs in order than this is no noise about a half: training went against their order.
 AGAINST = 0.4
 # A preference collapses if it was there: accuracy once stood this far above where it ends.
@@ -55,13 +59,16 @@ CHANGE_POINTS, NULL_RUNS = 25, 999
 FAR_FROM_ZERO = 1.0
 # Rows that lie within this share of a run's steps, or within so many steps, tell where it began.
 FIRST_ROWS, FIRST_STEPS = 0.1, 10
-# Where the first row comes later than those steps it may be a rise: unless it is so large beside all that follows.
-FIRST_SHARE = 0.5
+# Where the first row comes after more steps than these it may be a fast course: unless it is so large beside all that
+# follows.
+AT_ONCE, FIRST_SHARE = 2, 0.5
 REFERENCE_FREE_LOSSES = ("simpo", "orpo", "cpo", "alphapo")
 # With so few evaluations and so many training rows, the training rows tell more.
 FEW_EVALUATIONS, MANY_ROWS = 3, 6
 # An earlier stop is worth a word if at least this share of the fall came after accuracy stood where it ended.
 LATE_SHARE = 0.2
-# A run is carried by single pairs where one pair owes this share of a step's whole gradient, or where the mean loss
-# is this many times the median one and no small one; among fewer pairs a large share says nothing.
-CARRIED_SHARE, CARRIED_LOSS, CARRIED_LEAST_LOSS, FEWEST_CARRIED = 0.5, 5.0, 1.0, 8
+# A run is carried by a single pair where that owns this share of a step's whole gradient, or of the loss, whose mean
+# is then so many times the median one and no small one. Heavy tails of a few pairs give a large share by chance: it
+# counts from so many pairs on by gradient, from twice as many by loss, and there only far above the second largest.
+CARRIED_SHARE, CARRIED_LOSS, CARRIED_LEAST_LOSS = 0.5, 5.0, 1.0
+FEWEST_CARRIED, FEWEST_BATCHES = 16, 8
