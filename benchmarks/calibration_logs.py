@@ -97,7 +97,7 @@ def course_of(world: str, rows: int, kind: str) -> tuple[Course, Course, Course]
         late = k / max(5.0, 0.1 * rows)
         margin = 9 * -np.expm1(-late / 3)
         spread = margin / (start + (2.9 - start) * -np.expm1(-late))
-    elif world == "learnt and lost, chosen falls":
+    elif world == "came in order and lost it, chosen falls":
         margin = 1.5 * np.sin(math.pi * np.minimum(u / 0.7, 1))
         spread = 0.4 + 0.5 * margin
     elif world == "swapped":

@@ -49,6 +49,9 @@ from rewardshape.verdict.thresholds import (
 NEEDED = (
     "loss", "reward_chosen", "reward_rejected", "margin", "accuracy", "logp_chosen", "logp_rejected", "grad_norm",
 )  # fmt: skip
+# The scatter that few rows show is itself by chance: so much larger, over the degrees of freedom, is the fall that is
+# named as seen four times in five, which it then is (docs/calibration.md).
+UNSURE = 6.0
 # Rows of one sign that end a wobble about the baseline: chance gives as many in one run of thirty.
 SAME_SIGN = 5
 
@@ -192,7 +195,7 @@ def _chance_of_wobble(signal: Signal, value: float) -> float:
 
 
 def _seen(error: float, noise: Noise, smallest: float) -> float | None:
-    seen = smallest_seen(error, noise.freedom)
+    seen = smallest_seen(error, noise.freedom) * (1 + UNSURE / noise.freedom)
     return max(seen, smallest) if math.isfinite(seen) else None
 
 
