@@ -32,6 +32,15 @@ FALSE_ALARMS = {
     "worse or better, of answers that win 50 % | five grades | 32 prompts × 1": (100, 0.05),
     "equally good, of answers that win 40 % | graded | 32 prompts × 1": (100, 0.05),
     "equally good, of answers that win 40 % | passed or not | 32 prompts × 1": (100, 0.05),
+    "collapsed | nothing learnt, chosen falls; white | batches of 4, 25 rows": (15, 0.05),
+    "another reference | rewards reach 6 within 60 steps; white | batches of 8, 10 rows": (5, 0.05),
+    "too easy | saturates, from 5 of 10; white | batches of 8, 400 rows": (6, 0.05),
+    "the squeezing effect | chosen falls by 20 nats | 5 evaluations": (10, 0.05),
+    "β is recovered | examples change | 2 evaluations": (60, 0.05),
+    "carried by single pairs | spread wide; white | 64 pairs": (200, 0.05),
+    "carried by single pairs | nearly learnt; t(3) | 8 pairs": (200, 0.05),
+    "carried by single batches, large losses | losses from 25 to 2, log-normal, σ = 1 | 100 rows": (60, 0.05),
+    "saturated (pairs) | the median pair keeps a fifth | 16 pairs": (100, 0.05),
 }
 SEEN = {
     "power: displaced (batches) | white, sd .3, falls 0.2 | 400 rows": (40, 0.9),
@@ -39,12 +48,19 @@ SEEN = {
     "power: gold peaks | peak .3 at √KL .8 | 11 steps × 128 prompts": (20, 0.9),
     "power: pairs that are … fell deeper | ρ = 0.5 | 64 pairs": (40, 0.7),
     "power: worse, of answers that win 35 % | graded | 64 prompts × 4": (20, 0.9),
+    "power: collapsed | came in order and lost it, chosen falls | batches of 16, 100 rows": (5, 0.8),
+    "power: ties | 5 of 10 are ties | batches of 16, 100 rows": (5, 0.8),
+    "power: the squeezing effect | chosen falls by 20 nats, greedy rises by 10 | 5 evaluations": (5, 0.8),
+    "power: carried by single pairs | nearly learnt, one margin is −200 | 64 pairs": (40, 0.9),
+    "the smallest fall that is named is seen (batches) | white, sd .3 | 25 rows": (60, 0.6),
 }
 COVERAGE = {
     "95 % interval holds | normal | 32 prompts × 1": 400,
     "95 % interval holds | skewed (log-normal) | 32 prompts × 1": 400,
     "95 % interval holds | normal | 64 prompts × 4": 400,
     "onset interval holds (batches) | white, straight | 400 rows, from 200": 40,
+    "95 % interval of a share holds | 0.95 | 64 pairs": 400,
+    "forecast: the interval holds the end | straight, 20% seen | 64 pairs": 100,
 }
 
 

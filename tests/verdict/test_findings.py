@@ -41,6 +41,19 @@ def test_a_fall_that_came_back_is_the_headline(write_run, tmp_path, rng):
     assert "fell 0.4 nats per token below step 0 (at step 8) and came back" in found.headline
 
 
+def test_accuracy_that_stands_early_gives_the_step_and_what_the_rest_cost(write_run, tmp_path, rng):
+    """Chosen falls by 0.05 nats per token a step; a quarter of the pairs come in order at step 2, the last never."""
+    falls = -10 - 0.3 * np.arange(11)[:, None] + 0.01 * rng.normal(size=PAIRS) * (np.arange(11) > 0)[:, None]
+    ahead = np.where(np.arange(PAIRS) < PAIRS // 2, 1.0, -1.0) * np.ones((11, 1))
+    ahead[2:, PAIRS // 2 : 3 * PAIRS // 4] = 1.0
+    sums = {"chosen": falls, "rejected": (falls / 6 - ahead) * 8}
+    found = findings(read_trace(write_run(tmp_path / "run", sums, num_tokens=TOKENS)))
+    [said] = [line for line in found.advice if line.startswith("Stop earlier")]
+    cost = float((falls[2] - falls[-1]).mean() / 6)
+    assert "Accuracy first stood where it ended at step 2" in said
+    assert f"the rest of the run cost another {cost:.3f} nats per token. Try --steps 2" in said
+
+
 def test_of_a_sweep_the_answers_are_counted_and_the_step_to_take_is_judged_apart():
     """On the kept sweep: what the verdicts say of each run, and what the prompts that did not choose say."""
     trace = read_trace(Path(__file__).resolve().parents[2] / "figures" / "runs" / "embedded")

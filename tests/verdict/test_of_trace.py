@@ -7,6 +7,7 @@ import pytest
 
 from rewardshape.theory import Responses, objective
 from rewardshape.trace import read_trace
+from rewardshape.verdict.judge import judge
 from rewardshape.verdict.of_trace import evidence_of_trace
 
 PAIRS, STEPS = 24, 6
@@ -46,6 +47,32 @@ def test_an_objective_that_looks_at_the_batch_sees_one_step_at_a_time(write_run,
         ]
         losses.append(float(np.mean(goal.pair_loss(*pair))))
     assert found.learning.loss.last == pytest.approx(losses[-1], rel=1e-6)
+
+
+def test_a_probe_set_that_does_not_move_is_not_trained_and_the_most_that_moved_is_told(write_run, tmp_path):
+    """To rounding: 24 pairs that move by 0.0004 nats at most."""
+    moved = 4e-4 * np.linspace(-1, 1, PAIRS) * (np.arange(STEPS) > 0)[:, None]
+    sums = {side: -2.0 * TOKENS[side] - np.arange(PAIRS) / 7 + moved for side in TOKENS}
+    folder = write_run(tmp_path / "run", sums, num_tokens=TOKENS)
+    verdict = judge(folder)
+    assert verdict.word == "not training"
+    assert "no log-prob of the probe set moved by more than 0.0004 nats" in verdict.sentence
+    moved[-1, 0] = 0.5
+    folder = write_run(tmp_path / "other", {side: sums[side] + moved for side in TOKENS}, num_tokens=TOKENS)
+    assert judge(folder).word != "not training"
+
+
+def test_a_preference_that_was_never_there_is_not_lost(write_run, tmp_path):
+    """Chosen falls and half of the pairs are in order, by chance once more of them; in another run all were."""
+    rng = np.random.default_rng(4)
+    words = []
+    for highest in (0.625, 1.0):
+        ahead = np.tile(np.r_[np.ones(12), -np.ones(12)], (STEPS, 1))
+        ahead[2, : int(highest * PAIRS)] = 1.0
+        chosen = -2.0 * TOKENS["chosen"] - 0.6 * np.arange(STEPS)[:, None] + 0.05 * rng.normal(size=PAIRS)
+        sums = {"chosen": chosen, "rejected": (chosen / TOKENS["chosen"] - 0.1 * ahead) * TOKENS["rejected"]}
+        words.append(str(judge(write_run(tmp_path / f"{highest}", sums, num_tokens=TOKENS)).word))
+    assert words == ["displaced", "collapsed"]
 
 
 def test_a_margin_is_in_reward_units_with_gamma_as_training_logs_it(write_run, tmp_path):
