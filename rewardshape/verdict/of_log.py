@@ -12,13 +12,13 @@ import pandas as pd
 from rewardshape.logs.log import Log
 from rewardshape.logs.names import SERIES
 from rewardshape.numbers import counted, moment, signed, significant
-from rewardshape.verdict.evidence import Change, Course, Evidence, HeldOut, Learning, Onset, as_step
+from rewardshape.verdict.evidence import Change, Evidence, HeldOut, Onset, as_step
+from rewardshape.verdict.learning import learning_of, values_of
 from rewardshape.verdict.nonfinite import broken_since, loss_lost, never_held, one_sided
 from rewardshape.verdict.recovery import Reference, find_reference, has, is_per_token
 from rewardshape.verdict.rows import (
     FEWEST_TO_TURN,
     Noise,
-    chance_of_losing,
     change_along,
     change_of,
     exact_change,
@@ -26,24 +26,15 @@ from rewardshape.verdict.rows import (
     onset_of_rows,
     smallest_seen,
     turned,
-    window,
 )
-from rewardshape.verdict.sanity import SCALE_LIMIT, effective_scale, loss_is_logistic, sanity_checks
+from rewardshape.verdict.sanity import loss_is_logistic, sanity_checks
 from rewardshape.verdict.signal import Signal, chosen_signal, started_elsewhere
 from rewardshape.verdict.spikes import carried_by
-from rewardshape.verdict.still import stands_still
 from rewardshape.verdict.thresholds import (
-    CHANCE,
     CHANCE_LIKELY,
-    EARLY,
     MATTERS,
     ONSET_SHARE,
-    SATURATED,
-    SATURATED_ACCURACY,
-    SATURATED_MARGIN,
-    SATURATED_ROWS,
     SMALLEST,
-    WINDOW_ROWS,
 )
 
 NEEDED = (
@@ -81,7 +72,7 @@ def evidence_of_log(log: Log, *, beta: float | None = None) -> Evidence:
     signal = chosen_signal(log, reference, per_token, elsewhere is not None)
     rows = _progress_rows(evaluated, trained, signal)
     told = rows.drop(columns="loss", errors="ignore") if lost and rows is trained else rows
-    learning = _learning(told, trained, reference.beta, fixed=rows is evaluated)
+    learning = learning_of(told, trained, reference.beta, fixed=rows is evaluated)
     learning = replace(learning, carried=carried)
     held = _held_out(evaluated, trained, reference, log.settings)
     found: dict[str, Any] = dict(
@@ -218,7 +209,7 @@ def _onset(signal: Signal, noise: Noise, lowest: int) -> Onset | None:
     )
 
 
-# --- learning ----------------------------------------------------------------------------------------------------
+# --- learning ------------------------------------------------------------------------------------------------------
 
 
 def _progress_rows(evaluated: pd.DataFrame, trained: pd.DataFrame, signal: Signal | None) -> pd.DataFrame:
@@ -229,93 +220,6 @@ def _progress_rows(evaluated: pd.DataFrame, trained: pd.DataFrame, signal: Signa
         return judged if has(judged, "loss") or not has(other, "loss") or len(judged) > 1 else other
     rows = evaluated if len(evaluated) > 1 and has(evaluated, "loss") else trained
     return rows if len(rows) else evaluated
-
-
-def _learning(rows: pd.DataFrame, trained: pd.DataFrame, beta: float | None, *, fixed: bool) -> Learning:
-    if not has(rows, "margin") and has(rows, "reward_chosen", "reward_rejected"):
-        rows = rows.assign(margin=rows["reward_chosen"] - rows["reward_rejected"])
-    courses = {name: _course(rows, name, fixed) for name in ("loss", "margin", "accuracy")}
-    margin, scale = courses["margin"], effective_scale(rows)
-    if margin is not None and scale is not None and 0 < scale < SCALE_LIMIT:
-        margin = Course(*(scale * value for value in margin))  # logged as log-ratios, before β
-    left = _gradient_left(courses["loss"], margin, courses["accuracy"])
-    series = {name: _values(rows, name) for name in ("margin", "accuracy")}
-    ordered = "accuracy" if len(series["accuracy"]) else "margin"
-    return Learning(
-        loss=courses["loss"],
-        margin=courses["margin"],
-        gap=courses["margin"],
-        accuracy=courses["accuracy"],
-        gradient_left=left,
-        saturated_below=SATURATED if fixed else _saturated_below(len(_values(rows, "loss"))),
-        still=stands_still(rows, trained, beta),
-        ties=_ties(courses["loss"], courses["margin"], courses["accuracy"]),
-        accuracy_change=_change(series["accuracy"], fixed),
-        margin_change=_change(series["margin"], fixed),
-        order_lost=0.0
-        if fixed
-        else _chance_of_losing(series[ordered], 0.5 if ordered == "accuracy" else 0.0),
-        early_accuracy=_early(series["accuracy"], fixed),
-        num_rows=len(rows),
-    )
-
-
-def _values(rows: pd.DataFrame, name: str) -> pd.Series:
-    return rows[name].dropna() if name in rows else pd.Series(dtype=float)
-
-
-def _change(values: pd.Series, fixed: bool) -> Change | None:
-    """From start to end; of a fixed set exact about its pairs."""
-    if len(values) < 2:
-        return None
-    if fixed:
-        return exact_change(float(values.iloc[-1] - values.iloc[0]))
-    return change_along(values.to_numpy(float), window(len(values)))
-
-
-def _chance_of_losing(values: pd.Series, floor: float) -> float:
-    return chance_of_losing(values.to_numpy(float), window(len(values)), floor) if len(values) > 1 else 1.0
-
-
-def _early(values: pd.Series, fixed: bool) -> float | None:
-    """The mean of the very first rows; None where rows begin too late, or are too few of batches, to be a start."""
-    early = values[values.index <= EARLY * values.index.max()] if len(values) else values
-    enough = len(early) >= (1 if fixed else WINDOW_ROWS)
-    return float(early.iloc[:WINDOW_ROWS].mean()) if enough else None
-
-
-def _course(rows: pd.DataFrame, name: str, fixed: bool) -> Course | None:
-    values = _values(rows, name)
-    if not len(values):
-        return None
-    width = 1 if fixed else window(len(values))
-    smooth = values.rolling(width).mean().dropna()
-    return Course(float(smooth.iloc[0]), float(values.iloc[-width:].mean()), float(smooth.max()))
-
-
-def _gradient_left(loss: Course | None, margin: Course | None, accuracy: Course | None) -> float | None:
-    """What is left of the gradient of a logistic pair, of the half that it starts with: 2(1 − e^−loss)."""
-    if loss is None or (margin is None and accuracy is None) or loss.last < 0:
-        return None
-    if margin is not None and margin.last < SATURATED_MARGIN:
-        return None
-    if accuracy is not None and accuracy.last < SATURATED_ACCURACY:
-        return None
-    return 2 * -math.expm1(-loss.last)
-
-
-def _saturated_below(num_rows: int) -> float:
-    """Few batches may lack by chance the rare pair that has much of its gradient left: less must be seen of theirs."""
-    return SATURATED * min(1.0, window(num_rows) / SATURATED_ROWS)
-
-
-def _ties(loss: Course | None, margin: Course | None, accuracy: Course | None) -> float | None:
-    """At most so many pairs are the same to the trainer: it counts only chosen > rejected as right."""
-    if margin is None or accuracy is None or accuracy.last > CHANCE:
-        return None
-    grown = margin.last > 0.1 and margin.last > margin.first and margin.last > 0.5 * margin.highest
-    learnt = loss is None or loss.last < math.log(2) - 0.02
-    return 1 - accuracy.last if grown and learnt else None
 
 
 # --- what was held out -------------------------------------------------------------------------------------------
@@ -400,11 +304,11 @@ def _facts(elsewhere: tuple[float, float] | None) -> tuple[str, ...]:
 
 def _greedy(evaluated: pd.DataFrame) -> tuple[str, ...]:
     """Where the most likely tokens ended, and what that tells of a probability that was lost."""
-    greedy = _values(evaluated, "logp_greedy")
+    greedy = values_of(evaluated, "logp_greedy")
     if len(greedy) < 2:
         return ()
     moved = float(greedy.iloc[-1] - greedy.iloc[0])
-    lost = any(_went(_values(evaluated, f"logp_{side}"), -1) for side in ("chosen", "rejected"))
+    lost = any(_went(values_of(evaluated, f"logp_{side}"), -1) for side in ("chosen", "rejected"))
     squeezed = ": what the other responses lost went there (the squeezing effect)"
     return (
         f"the log-probability of the most likely tokens {'rose' if moved > 0 else 'fell'} by "
