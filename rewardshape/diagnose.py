@@ -83,11 +83,9 @@ def _found(verdict: Verdict) -> list[str]:
             f"the reference's log-probability of chosen is {number(reference.chosen, 2)}{noise} {unit}{rejected}"
         )
     if evidence.per_token is not None:
-        found.append(
-            "log-probabilities are taken for "
-            + ("means per token" if evidence.per_token else "sums over the response")
-            + ("" if evidence.num_pairs else ", by their size")
-        )
+        what = "means per token" if evidence.per_token else "sums over the response"
+        taken = f"are {what}" if evidence.num_pairs else f"are taken for {what}, by their size"
+        found.append(f"log-probabilities {taken}")
     if evidence.nonfinite_steps:
         series, steps = ", ".join(evidence.nonfinite_series), evidence.nonfinite_steps
         shown = ", ".join(map(moment, steps[:FEW]))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from rewardshape.verdict.evidence import Change, Course, Learning
@@ -46,7 +48,7 @@ def learning_of(rows: pd.DataFrame, trained: pd.DataFrame, beta: float | None, *
         gap=courses["margin"],
         accuracy=courses["accuracy"],
         gradient_left=left,
-        saturated_below=SATURATED if fixed else _saturated_below(len(values_of(rows, "loss"))),
+        saturated_below=SATURATED if fixed else _saturated_below(values_of(rows, "loss")),
         still=stands_still(rows, trained, beta),
         ties=_ties(courses["loss"], courses["margin"], courses["accuracy"]),
         accuracy_change=_change(series["accuracy"], fixed),
@@ -94,19 +96,29 @@ def _course(rows: pd.DataFrame, name: str, fixed: bool) -> Course | None:
 
 
 def _gradient_left(loss: Course | None, margin: Course | None, accuracy: Course | None) -> float | None:
-    """What is left of the gradient of a logistic pair, of the half that it starts with: 2(1 − e^−loss)."""
+    """The share of the gradient that is left where it may be little; None elsewhere."""
     if loss is None or (margin is None and accuracy is None) or loss.last < 0:
         return None
     if margin is not None and margin.last < SATURATED_MARGIN:
         return None
     if accuracy is not None and accuracy.last < SATURATED_ACCURACY:
         return None
-    return 2 * -math.expm1(-loss.last)
+    return float(_share_left(loss.last))
 
 
-def _saturated_below(num_rows: int) -> float:
-    """Few batches may lack by chance the rare pair that has much of its gradient left: less must be seen of theirs."""
-    return SATURATED * min(1.0, window(num_rows) / SATURATED_ROWS)
+def _saturated_below(losses: pd.Series) -> float:
+    """Few batches may lack by chance the rare pair that has much of its gradient left: less must be seen of theirs.
+
+    They are as many as the last window has, or as end the log with so little left each.
+    """
+    high = (_share_left(losses) >= SATURATED).to_numpy()
+    low_to_the_end = int(high[::-1].argmax()) if high.any() else len(high)
+    return SATURATED * min(1.0, max(window(len(high)), low_to_the_end) / SATURATED_ROWS)
+
+
+def _share_left(loss: Any) -> Any:
+    """Of the gradient of a logistic pair, of the half that it starts with: 2(1 − e^−loss)."""
+    return -2 * np.expm1(-loss)
 
 
 def _ties(loss: Course | None, margin: Course | None, accuracy: Course | None) -> float | None:

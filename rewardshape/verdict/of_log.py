@@ -42,7 +42,7 @@ NEEDED = (
 )  # fmt: skip
 # The scatter that few rows show is itself by chance: so much larger, over the degrees of freedom, is the fall that is
 # named as seen four times in five, which it then is (docs/calibration.md).
-UNSURE = 6.0
+UNSURE, MOST_UNSURE = 6.0, 3.0
 # Rows of one sign that end a wobble about the baseline: chance gives as many in one run of thirty.
 SAME_SIGN = 5
 
@@ -186,7 +186,7 @@ def _chance_of_wobble(signal: Signal, value: float) -> float:
 
 
 def _seen(error: float, noise: Noise, smallest: float) -> float | None:
-    seen = smallest_seen(error, noise.freedom) * (1 + UNSURE / noise.freedom)
+    seen = smallest_seen(error, noise.freedom) * min(1 + UNSURE / noise.freedom, MOST_UNSURE)
     return max(seen, smallest) if math.isfinite(seen) else None
 
 

@@ -28,8 +28,8 @@ WINDOW_SHARE, WINDOW_ROWS = 0.2, 3
 # 1 − e^−ℓ of the full one, a half at the start, so that this is a loss of 0.05 at a margin of about 5 (σ(5) = 99.3 %).
 SATURATED = 0.1
 SATURATED_MARGIN, SATURATED_ACCURACY = 5.0, 0.97
-# Rows of batches in the last window from which that share counts; of fewer only so much of it.
-SATURATED_ROWS = 20
+# Rows of batches at the end from which that share counts; of fewer only so much of it.
+SATURATED_ROWS = 10
 # Chance is one half; two points above it are within the noise of an evaluation set of a few hundred pairs.
 CHANCE = 0.52
 # Pairs of which so many are in order at the start are too easy; rows within this share of a run tell its start.
