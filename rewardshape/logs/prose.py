@@ -21,6 +21,8 @@ _PAIR = re.compile(
     r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?%?|[-+]?(?:nan|inf)\b)",
     re.IGNORECASE,
 )
+# A number whose name stands on the line above, and a name whose number stands on the next.
+_HALVES = re.compile(r"^\s*[-+]?[\d.]+(?:[eE][-+]?\d+)?%?|[A-Za-z_/.\- ]{1,60}:?\s*$")
 _BAR = re.compile(r"(\d+)/(\d+) \[")
 _HEADING = re.compile(
     r"^\W*(?:global[ _]?)?(?P<what>step|iteration|iter|epoch)\W{0,4}(\d+)(?:\s?/\s?(\d+))?\W*$", re.IGNORECASE
@@ -38,8 +40,10 @@ _OF_EVALUATION = re.compile(r"^\W*(?:eval|evaluation|validation|test)\b", re.IGN
 def prose_records(lines: Iterable[str]) -> Iterator[Record]:
     """Records from lines of ``name number`` pairs.
 
-    Lines that hold one pair each are gathered until a name or a heading comes again. A progress bar that is drawn
-    again with the numbers it showed before is one record, and none where a line that states its step has them too.
+    Lines that hold one pair each are gathered until a name or a heading comes again. A line that states its step goes
+    on in the next ones where those hold other names and no step, as a paste does that was broken at some width. A
+    progress bar that is drawn again with the numbers it showed before is one record, and none where a line that states
+    its step has them too.
     """
     reader = _Reader()
     for line in lines:
@@ -57,9 +61,38 @@ class _Reader:
         self._shown: Record = {}  # by the last line or bar that told anything
         self._with_step: frozenset[str] = frozenset()  # names on the last line that states its step
         self._early = 0.0  # 1 where a bar shows a step's numbers before it counts the step
+        self._line = ""  # that states its step and may go on in the next one
+        self._place: Record = {}
 
     def read(self, line: str) -> list[Record]:
         """The records that a line completes."""
+        if self._line and self._goes_on(line):
+            self._line = f"{self._line} {line.strip()}"
+            return []
+        return [*self._whole_line(), *self._read(line)]
+
+    def _goes_on(self, line: str) -> bool:
+        """Whether the line above, which states its step, goes on in this one: it adds names and changes none."""
+        place, rest = _place(line)
+        if place or _HEADING.match(line) or not _is_a_line_of_numbers(_HALVES.sub("", rest)):
+            return False
+        before, own = _pairs(self._line), _pairs(line)
+        both = _pairs(f"{self._line} {line.strip()}")
+        steps = [
+            name for name in both.keys() - before.keys() if meaning(name)[1] in ("step", "epoch", "examples")
+        ]
+        return before.items() < both.items() and not steps and not own.keys() & before.keys()
+
+    def _whole_line(self) -> list[Record]:
+        """The record of the line that states its step, now that it is over."""
+        if not self._line:
+            return []
+        pairs, place = _pairs(self._line), self._place
+        self._line, self._place = "", {}
+        self._shown, self._with_step = pairs, frozenset(pairs) if not place else self._with_step
+        return [place | pairs]
+
+    def _read(self, line: str) -> list[Record]:
         if self._heading.is_one(line):
             return self.flush(self._heading.last)
         place, rest = _place(line)
@@ -79,7 +112,10 @@ class _Reader:
         self._shown = pairs
         if stated:
             self._with_step = frozenset(pairs)
-        return [pairs if stated else place | pairs]
+        if bar:
+            return [pairs if stated else place | pairs]
+        self._line, self._place = (line, {}) if stated else (rest, place)
+        return []
 
     def _gather(self, pair: Record) -> list[Record]:
         done = self.flush() if set(pair) & set(self._gathered) else []
@@ -87,9 +123,10 @@ class _Reader:
         return done
 
     def flush(self, place: Record | None = None) -> list[Record]:
-        """What was gathered, at a place or at the heading above."""
+        """What was gathered, at a place or at the heading above; before it the line that states its step."""
         gathered, self._gathered = self._gathered, {}
-        return [(self._heading.here if place is None else place) | gathered] if tells(gathered) else []
+        here = self._heading.here if place is None else place
+        return [*self._whole_line(), *([here | gathered] if tells(gathered) else [])]
 
 
 class _Heading:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import pytest
 
 from rewardshape.logs.names import meaning, number
@@ -67,3 +69,34 @@ def test_a_line_of_an_evaluation_is_of_the_evaluation():
 )
 def test_what_is_no_line_of_a_log_gives_nothing(line):
     assert read(line) == []
+
+
+FORMS = (
+    "Ep 1 (Step {step:06d}): Train loss {loss}, Val loss 0.7, Train margins {margin}, Val reward margins {chosen}",
+    "Step {step} | loss:{loss} rewards/chosen:{chosen} rewards/margins:{margin} grad_norm:1.25 learning_rate:5e-7",
+    "1|{step}|Loss: {loss} rewards/chosen: {chosen} rewards/margins: {margin} rewards/accuracies: 0.5 lr: 5e-07",
+    "step:{step} - loss:{loss} - rewards/chosen:{chosen} - rewards/margins:{margin} - rewards/accuracies:0.75",
+)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("width", [50, 60, 72, 80])
+def test_lines_that_a_paste_broke_are_whole_again(form, width, rng):
+    """Every record of four trainers' lines, broken at spaces, is the one that the whole lines give."""
+    lines = [
+        form.format(step=10 * i, loss=a, chosen=b, margin=c)
+        for i, (a, b, c) in enumerate((rng.normal(size=(20, 3)) + 1).round(3))
+    ]
+    whole = "\n".join(lines)
+    broken = "\n".join(textwrap.fill(line, width, break_on_hyphens=False) for line in lines)
+    assert broken.count("\n") >= 2 * len(lines) - 1
+    assert read(broken) == read(whole)
+    assert len(read(whole)) == len(lines)
+
+
+def test_a_line_without_a_step_that_says_something_else_ends_the_one_above():
+    text = "Step 5: loss 0.5\nSaving a checkpoint of everything at 5 o'clock\nloss 0.9 rewards/chosen 0.1"
+    assert read(text) == [{STEP: 5, LOSS: 0.5}, {LOSS: 0.9, CHOSEN: 0.1}]
+    text = "Step 5: loss 0.5\nvalidation loss 0.4, validation margins 0.1\nStep 6: loss 0.3"
+    [first, second] = read(text)
+    assert (first[STEP], first[("eval", "loss")], second[STEP]) == (5, 0.4, 6)
