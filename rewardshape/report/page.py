@@ -39,7 +39,7 @@ from rewardshape.numbers import (
 from rewardshape.report.charts import Drawer, Palette
 from rewardshape.report.data import as_json, printable, script_data
 from rewardshape.report.pairs import pair_text, read_texts, worst_pairs
-from rewardshape.report.pictures import pictures
+from rewardshape.report.pictures import pictures, what_changes_did
 from rewardshape.report.samples import SHOWN, then_and_now
 from rewardshape.trace import RunFolder, Trace, read_trace, write_whole
 from rewardshape.trace.run import stated_objective
@@ -95,7 +95,8 @@ def render(trace: Trace, *, live: bool = False) -> str:
     """The page as text."""
     tables = Tables(trace)
     palette = Palette.of(trace.runs)
-    charts = pictures(tables, Drawer(trace.runs, palette))
+    drawer = Drawer(trace.runs, palette)
+    charts, of_changes = pictures(tables, drawer), list(what_changes_did(tables, drawer))
     worst, scale = worst_pairs(tables)
     samples = then_and_now(trace)
     found = findings(trace, tables)
@@ -119,6 +120,7 @@ def render(trace: Trace, *, live: bool = False) -> str:
         verdicts=_verdicts(tables),
         tiles=_tiles(tables) if len(trace.runs) == 1 else [],
         figures=charts,
+        figures_of_changes=of_changes,
         table=_table(tables),
         num_pairs=tables.summary["num_pairs"].max(),
         worst=worst,
@@ -139,7 +141,7 @@ def render(trace: Trace, *, live: bool = False) -> str:
         colors=[(light, palette.dark[name]) for name, light in palette.light.items()],
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        data=Markup(as_json(script_data(tables, charts, samples, scale))),
+        data=Markup(as_json(script_data(tables, [*charts, *of_changes], samples, scale))),
         version=rewardshape.__version__,
     )
 

@@ -36,11 +36,9 @@ def pictures(tables: Tables, drawer: Drawer) -> list[Chart]:
     """Every picture that the trace has the numbers for."""
     several = len(tables.trace.runs) > 1
     curve = thinned(tables.curve)
-    charts = [*_tried(tables, drawer), *(_sweep if several else _single)(tables, drawer, curve)]
+    charts = list((_sweep if several else _single)(tables, drawer, curve))
     charts += _samples(tables, drawer)
     charts += [*_geometry(tables, drawer), *_destination(tables, drawer)]
-    for chart in charts:
-        chart.data["number"] = len(chart.data["lines"])
     return charts
 
 
@@ -69,7 +67,7 @@ def _named(chart: Chart, name: str) -> Chart:
     return chart
 
 
-def _tried(tables: Tables, drawer: Drawer) -> Iterator[Chart]:
+def what_changes_did(tables: Tables, drawer: Drawer) -> Iterator[Chart]:
     """What each change of a what-if in or beside the folder did to the chosen responses."""
     table = what_if_beside(tables.trace.folder)
     if table is None or "chosen" not in what_if.measured(table):

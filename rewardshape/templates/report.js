@@ -307,7 +307,7 @@
     const figure = make("figure", { class: "course" }), svg = draw("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": "Change of this pair's responses over the steps" }, figure);
     const x = (step) => LEFT + (WIDTH - LEFT - 6) * step / last, y = (value) => 6 + (HEIGHT - 28) * (high - value) / span;
     draw("path", { class: "zero", d: `M${LEFT} ${y(0)}H${WIDTH - 6}` }, svg);
-    for (const value of [low, 0, high]) if (value === 0 || Math.abs(value) > 0.1 * span) draw("text", { x: LEFT - 5, y: y(value) + 4, "text-anchor": "end" }, svg).textContent = minus(value.toFixed(2));
+    for (const value of new Set([low, 0, high])) if (value === 0 || Math.abs(value) > 0.1 * span) draw("text", { x: LEFT - 5, y: y(value) + 4, "text-anchor": "end" }, svg).textContent = minus(value.toFixed(2));
     for (const step of [0, last]) draw("text", { x: x(step), y: HEIGHT - 6, "text-anchor": step ? "end" : "start" }, svg).textContent = step ? `step ${step}` : "0";
     for (const line of lines) {
       const path = draw("path", { class: line.name, d: line.values.map((v, i) => `${i ? "L" : "M"}${x(line.steps[i]).toFixed(1)} ${y(v).toFixed(1)}`).join("") }, svg);

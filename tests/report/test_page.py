@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from rewardshape.errors import InputError
 from rewardshape.numbers import signed
 from rewardshape.plotting.style import CHOSEN, FELL, GOLD, PROXY, REJECTED, ROSE, text_color
 from rewardshape.report.page import render, unfinished, write_report
-from rewardshape.trace import read_trace
+from rewardshape.trace import RunFolder, read_trace
 from rewardshape.verdict import judge, judge_all
 
 
@@ -342,3 +343,16 @@ def test_flags_in_advice_are_code_and_everything_else_is_text():
     from rewardshape.report.page import _flags
 
     assert _flags("repeat it: --seeds 5, <b>") == "repeat it: <code>--seeds</code> 5, &lt;b&gt;"
+
+
+def test_a_what_if_stands_with_its_table_and_the_paired_difference_comes_first(sweep, page_of):
+    kept = Path(__file__).parents[2] / "figures" / "runs" / "embedded" / "what-if" / "what-if.csv"
+    RunFolder(sweep).what_if.write_bytes(kept.read_bytes())
+    text = write_report(sweep).read_text(encoding="utf-8")
+    course, changes = text.split('id="course"')[1].split('id="tried"')
+    first = re.findall(r"<figcaption>(.*?)</figcaption>", course)[0]
+    assert first.startswith("How far the chosen responses of each setting stand above")
+    [caption] = re.findall(r"<figcaption>(.*?)</figcaption>", changes)
+    assert caption.startswith("What each change did")
+    places = [int(a["data-chart"]) for tag, a in page_of(text).elements if "data-chart" in a]
+    assert places == list(range(len(data_of(text)["charts"])))
