@@ -17,7 +17,7 @@ from PIL import Image
 
 from rewardshape.figures.of_runs import picture_of
 from rewardshape.numbers import significant
-from rewardshape.plotting.style import style
+from rewardshape.plotting.style import own_style
 from rewardshape.report import write_report
 from rewardshape.report.portrait import portrait_page
 from rewardshape.trace import Trace
@@ -65,7 +65,7 @@ class ShownTrace(Trace):
         >>> trace.plot("trajectories", col="beta", row="seed").savefig("grid.pdf")      # doctest: +SKIP
         """
         name = ("sweep" if len(self.runs) > 1 else "displacement") if name is None else name
-        with style():
+        with own_style():
             figure = picture_of(name, self, hue=hue, col=col, row=row)
         plt.close(figure)  # shown as what a cell returns, and not a second time at its end
         return figure
@@ -176,7 +176,7 @@ def slide(draw: Callable[[Any], Axes | Figure], values: Iterable[Any], *, name: 
     values = list(values)
     figures = []
     for value in values:
-        with style():
+        with own_style():
             made = draw(value)
         figure = made if isinstance(made, Figure) else made.get_figure(root=True)
         assert figure is not None, "axes that are drawn lie in a figure"

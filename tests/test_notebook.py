@@ -16,6 +16,7 @@ from PIL import Image
 import rewardshape as rs
 from rewardshape.analysis import displacement_curve
 from rewardshape.notebook import Portrait, slide
+from rewardshape.plotting.style import style
 from rewardshape.trace import read_trace as read_tables
 
 PAIRS = 10
@@ -129,3 +130,16 @@ def test_the_portrait_is_a_page_of_its_own_that_fetches_nothing():
     shown = Portrait()._repr_html_()
     assert "srcdoc=" in shown
     assert "default-src &#x27;none&#x27;" in shown
+
+
+def test_a_picture_is_drawn_in_the_style_that_is_in_force(grid):
+    trace = rs.read_trace(grid)
+
+    def font():
+        return trace.plot("trajectories").axes[0].xaxis.label.get_fontfamily()
+
+    plain = font()
+    with style("paper"):
+        printed = font()
+    assert plain == font()
+    assert (printed, plain) == (["STIXGeneral"], ["DejaVu Sans"])

@@ -72,7 +72,7 @@ def pairs_table(trace: Trace) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row per run and pair: ``run``, ``pair_id``; what happened between step 0 and the last step:
+        One row per run and pair: ``pair_id``; what happened between step 0 and the last step:
         ``chosen_change``, ``rejected_change`` (nats per token), ``fallen``, ``rank`` (1 fell most of its run),
         ``chosen_sum_change``, ``rejected_sum_change`` (nats); whose it is: ``setting``, ``alpha``, ``seed``, ``prompt``
         (equal where pairs share one); what the pair
@@ -80,7 +80,7 @@ def pairs_table(trace: Trace) -> pd.DataFrame:
         rejected), ``initial_logp_mean`` (chosen, nats per token), ``initial_logp_margin``; where the texts
         were kept ``edit_distance`` (token Levenshtein between the two responses) and ``similarity`` (1
         minus the distance over the longer length); where geometry was measured its columns (``gram_ww``, …,
-        ``ches``) at the first step that has them.
+        ``ches``) at the first step that has them; last, where a printed table still shows it, ``run``.
     """
     tables = []
     for chosen, rejected in chosen_and_rejected(trace):
@@ -108,7 +108,8 @@ def pairs_table(trace: Trace) -> pd.DataFrame:
         table = table.sort_values("chosen_change", ignore_index=True)
         table.insert(5, "rank", np.arange(1, len(table) + 1))
         tables.append(table)
-    return pd.concat(tables, ignore_index=True)
+    found = pd.concat(tables, ignore_index=True)
+    return found[[*found.columns.drop("run"), "run"]]
 
 
 def _distances(run: Run) -> pd.DataFrame:

@@ -18,7 +18,7 @@ from matplotlib.transforms import offset_copy
 from scipy.optimize import isotonic_regression
 
 from rewardshape.errors import InputError
-from rewardshape.plotting.style import NEUTRAL, style, text_color
+from rewardshape.plotting.style import NEUTRAL, own_style, text_color
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -35,14 +35,10 @@ def styled(plot: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(plot)
     def draw(*args: P.args, **kwargs: P.kwargs) -> R:
         given = signature.bind(*args, **kwargs).arguments.get(name)
-        with style() if given is None and not _in_force() else contextlib.nullcontext():
+        with own_style() if given is None else contextlib.nullcontext():
             return plot(*args, **kwargs)
 
     return draw
-
-
-def _in_force() -> bool:
-    return bool(plt.rcParams["svg.hashsalt"] == "rewardshape")
 
 
 def axis(ax: Axes | None, size: tuple[float, float] | None = None) -> Axes:
@@ -75,7 +71,7 @@ def step_axis(ax: Axes, label: str = "step") -> None:
     """Steps along the bottom: whole numbers, no empty margin."""
     ax.set_xlabel(label)
     ax.margins(x=0)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=4))
 
 
 def percent_axis(ax: Axes) -> None:

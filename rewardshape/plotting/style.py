@@ -137,6 +137,12 @@ def style(use: Use = "notebook") -> Any:
     return matplotlib.pyplot.style.context([STYLE, USES[use]])
 
 
+def own_style() -> Any:
+    """Context manager: the `style` that is already in force, the project's usual one where none is."""
+    in_force = matplotlib.pyplot.rcParams["svg.hashsalt"] == "rewardshape"
+    return contextlib.nullcontext() if in_force else style()
+
+
 @contextlib.contextmanager
 def closing_figures() -> Iterator[None]:
     """What is drawn within is closed after it, also where drawing fails: a notebook would show what is left open."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,6 +16,7 @@ from rewardshape.analysis import (
     pairs_table,
 )
 from rewardshape.analysis.pairs import edit_distance
+from rewardshape.trace import read_trace
 from tests.analysis.test_displacement import PAIRS, run_of
 
 
@@ -91,3 +94,12 @@ def test_pairs_of_one_prompt_that_say_the_same_make_no_correlation_surer(rng):
     assert four["num_pairs"] == 120
     for name in ("rho", "rho_low", "rho_high"):
         assert four[name] == pytest.approx(one[name], abs=1e-9)
+
+
+def test_a_printed_table_shows_the_pair_its_change_and_its_run():
+    """As `print` shows it where the terminal is narrow: of 26 columns the first two and the last two."""
+    table = pairs_table(read_trace(Path(__file__).parents[2] / "figures" / "runs" / "polite"))
+    with pd.option_context("display.width", 80, "display.max_columns", 0):
+        head = str(table.head()).splitlines()[0].split()
+    assert head[:2] == ["pair_id", "chosen_change"]
+    assert head[-1] == "run"
