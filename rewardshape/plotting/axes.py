@@ -71,7 +71,7 @@ def step_axis(ax: Axes, label: str = "step") -> None:
     """Steps along the bottom: whole numbers, no empty margin."""
     ax.set_xlabel(label)
     ax.margins(x=0)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=4))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=4, steps=[1, 2, 2.5, 5, 10]))
 
 
 def percent_axis(ax: Axes) -> None:
