@@ -103,7 +103,8 @@ PAPERS_HEAD = """\
 # Published figures
 
 Which figure shows what a paper's figure shows, from your own runs. The correspondence is of kind: the
-same quantities on the axes. Numbers of a paper are not reproduced, and the descriptions of its figures are ours."""
+same quantities on the axes. Numbers of a paper are not reproduced, and the descriptions of its figures are ours. Ours
+are shown in the [gallery](gallery.md)."""
 
 
 def gallery() -> str:

@@ -194,7 +194,7 @@ def table() -> str:
             f"`rewardshape figures --paper {name} --runs DIR`",
             "| shown there | ours | command | what differs |\n|---|---|---|---|\n"
             + "\n".join(
-                f"| {one.theirs} | {one.ours} | `rewardshape figures {one.ours}` | {one.differs} |"
+                f"| {one.theirs} | {one.ours.replace('_', ' ')} | `rewardshape figures {one.ours}` | {one.differs} |"
                 for one in paper.figures
             ),
         ]
