@@ -38,6 +38,7 @@ from rewardshape.plotting.style import (
     plain,
 )
 
+LEGEND_LINES = 17  # of a column of a legend
 MOST_LINES = 9  # of the names that stand at the ends; more of them go into a legend
 
 
@@ -167,12 +168,19 @@ def plot_along(settings: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 
 def name_lines(ax: Axes) -> None:
-    """Name the lines at their ends, or in a legend where they are many."""
+    """Name the lines at their ends, in a legend where they are many, and as so many where no legend holds them."""
     lines = sum(1 + str(label).count("\n") for label in ax.get_legend_handles_labels()[1])
     if lines <= MOST_LINES:
         label_ends(ax)
+    elif lines <= 2 * LEGEND_LINES:
+        ax.legend(
+            loc="center left", bbox_to_anchor=(1.0, 0.5), ncols=1 if lines <= LEGEND_LINES else 2,
+            fontsize="x-small", labelspacing=0.2, handlelength=1.4, columnspacing=0.8,
+        )  # fmt: skip
     else:
-        ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), ncols=1)
+        many = len(ax.get_legend_handles_labels()[1])
+        said = f"{many} settings, coloured in their order"
+        ax.text(1, 1.01, said, transform=ax.transAxes, ha="right", va="bottom", fontsize="x-small")
 
 
 @styled

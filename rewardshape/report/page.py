@@ -10,6 +10,7 @@ import base64
 import hashlib
 import json
 import re
+from collections.abc import Collection
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -178,12 +179,20 @@ def _objectives(trace: Trace) -> list[str]:
     """The objectives of the runs, and every value that each of their parameters takes."""
     stated = [stated_objective(run.manifest) for run in trace.runs]
     names = dict.fromkeys(str(objective.pop("objective")) for objective in stated)
-    values: dict[str, dict[str, None]] = {}
+    values: dict[str, dict[Any, None]] = {}
     for objective in stated:
         for name, value in objective.items():
-            text = shortest(value) if isinstance(value, float) else str(value)
-            values.setdefault(GREEK.get(name, name.replace("_", " ")), {})[text] = None
-    return [", ".join(names), *(f"{name} {', '.join(texts)}" for name, texts in values.items())]
+            values.setdefault(GREEK.get(name, name.replace("_", " ")), {})[value] = None
+    return [", ".join(names), *(f"{name} {_in_order(every)}" for name, every in values.items())]
+
+
+def _in_order(values: Collection[Any]) -> str:
+    """Values of a parameter, numbers from the smallest on."""
+    numbers = all(isinstance(value, int | float) for value in values)
+    return ", ".join(
+        shortest(value) if isinstance(value, float) else str(value)
+        for value in (sorted(values) if numbers else values)
+    )
 
 
 def _unfinished(trace: Trace) -> list[str]:

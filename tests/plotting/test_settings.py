@@ -71,3 +71,25 @@ def test_long_names_take_lines_and_leave_the_panel_its_room(letters):
         assert not one.overlaps(other)
     assert all(box.x1 <= figure.bbox.x1 + 1 for box in boxes)
     plt.close(figure)
+
+
+@pytest.mark.parametrize("count", [12, 20, 40])
+def test_many_settings_leave_the_panel_its_room_and_stay_within_the_picture(count):
+    alphas = np.arange(count) / 10 - 1
+    table = pd.DataFrame({"setting": [f"alpha={a:.3g}" for a in alphas], "alpha": alphas})
+    table = table.assign(run=table["setting"]).merge(pd.DataFrame({"step": [0, 1, 2]}), how="cross")
+    table["kl"] = table["step"] * (1 + table.index)
+    with style():
+        figure, ax = plt.subplots(figsize=(COLUMN_WIDTH, 2.5))
+        plot_kl(table, ax)
+        figure.canvas.draw()
+    place = ax.get_position()
+    assert place.width > 0.35
+    assert place.height > 0.6
+    whole = figure.get_tightbbox()
+    assert whole.x1 <= COLUMN_WIDTH + 0.01
+    assert whole.height <= 2.5 + 0.01
+    named = sum(str(text.get_text()).startswith("α = ") for text in figure.findobj(Text))
+    assert named == (count if count <= 34 else 0)
+    assert any("40 settings" in text.get_text() for text in figure.findobj(Text)) == (count == 40)
+    plt.close(figure)
