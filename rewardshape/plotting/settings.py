@@ -59,18 +59,30 @@ def _ticked(tick: str, rows: pd.DataFrame) -> str:
     return f"{tick}\n(diverged)" if has_diverged(rows) else tick
 
 
-LEVEL = 9  # letters of a name that stands level under its tick
+MOST_TICKS = 9  # named along the bottom
+LEVEL = 10  # letters of a name that stands level under its tick
 
 
 def settings_axis(ax: Axes, settings: list[Setting]) -> None:
     """Settings along the bottom, each with its name."""
     ax.set_xticks([setting.place for setting in settings])
+    names = any(_joined(setting.tick) == _joined(setting.label) for setting in settings)
     wide = any(len(line) > LEVEL for setting in settings for line in setting.tick.splitlines())
+    wide |= names and len(settings) > MOST_TICKS
     aslant: dict[str, Any] = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"}
-    ax.set_xticklabels([setting.tick for setting in settings], **aslant if wide else {})
-    ax.set_xlabel(
-        "run" if any(_joined(setting.tick) == _joined(setting.label) for setting in settings) else "α"
-    )
+    ticks = [setting.tick for setting in settings]
+    ax.set_xticklabels(ticks if wide else _apart(settings), **aslant if wide else {})
+    ax.set_xlabel("run" if names else "α")
+
+
+def _apart(settings: list[Setting]) -> list[str]:
+    """The names at the ticks, without those that would run into the one before."""
+    reach, named, ticks = settings[-1].place - settings[0].place, -np.inf, []
+    for setting in settings:
+        shown = setting.place - named >= reach / MOST_TICKS
+        named = setting.place if shown else named
+        ticks.append(setting.tick if shown else "")
+    return ticks
 
 
 def legend_of(ax: Axes, handles: Sequence[Any], **look: Any) -> None:

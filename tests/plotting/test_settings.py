@@ -93,3 +93,18 @@ def test_many_settings_leave_the_panel_its_room_and_stay_within_the_picture(coun
     assert named == (count if count <= 34 else 0)
     assert any("40 settings" in text.get_text() for text in figure.findobj(Text)) == (count == 40)
     plt.close(figure)
+
+
+def test_ticks_of_many_alphas_do_not_run_into_each_other():
+    alphas = [a / 10 for a in range(-10, 10)]
+    settings = by_setting(table([f"alpha={a:g}" for a in alphas], alphas, [False] * 20))
+    figure, ax = plt.subplots(figsize=(COLUMN_WIDTH, 2))
+    ax.plot(alphas, alphas)
+    settings_axis(ax, settings)
+    figure.canvas.draw()
+    named = [tick for tick in ax.get_xticklabels() if tick.get_text()]
+    assert len(ax.get_xticks()) == 20
+    assert named[0].get_text() == "−1"
+    for one, other in itertools.pairwise(tick.get_window_extent() for tick in named):
+        assert one.x1 < other.x0
+    plt.close(figure)
