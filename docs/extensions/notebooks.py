@@ -21,3 +21,12 @@ def on_files(files: Files, config: Any, **_: Any) -> Files:
         for name, content in resources.get("outputs", {}).items():
             files.append(File.generated(config, f"notebooks/{name}", content=content))
     return files
+
+
+def on_page_content(html: str, page: Any, **_: Any) -> str:
+    """What a cell printed is marked, so that its lines are broken where the page ends."""
+    if not page.file.src_uri.startswith("notebooks/"):
+        return html
+    return html.replace(
+        '<div class="language-text highlight">', '<div class="language-text highlight printed">'
+    )

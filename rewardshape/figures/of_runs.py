@@ -159,8 +159,8 @@ def _what_if(trace: Trace) -> Figure:
 
 PICTURES = {
     "displacement": Picture(
-        "Chosen and rejected log-probability of the fixed probe set over the steps of one run. Bands: 95 % intervals "
-        "of the change since step 0, over pairs.",
+        "Chosen and rejected log-probability of the fixed probe set over the steps of one run. Dotted: their level at "
+        "step 0. Bands: 95 % intervals of the change since then, over pairs.",
         several=False,
         panel=(_main_curve, displacement.plot_displacement),
     ),
@@ -189,7 +189,7 @@ PICTURES = {
     ),
     "final": Picture(
         "At the last step, by α: change of chosen and rejected log-probability, and the share of pairs whose chosen "
-        "response lost probability.",
+        "response lost probability. Bars: 95 % over pairs.",
         several=True,
         panel=(displacement_summary, sweep.plot_final_change),
         drawn=_final,

@@ -149,3 +149,10 @@ def test_tables_fit_or_scroll_within_their_page(tab, site, width):
         assert tab.run("document.documentElement.scrollWidth") <= width, page.name
         if width > 1000:
             assert tab.run(cut) == 0, page.name
+
+
+def test_what_the_cells_of_a_notebook_printed_is_broken_where_the_page_ends(site, tab):
+    tab.open(site / "notebooks" / "6_is_this_fall_harmful.html", width=800)
+    printed = "[...document.querySelectorAll('.printed code')]"
+    assert tab.run(f"{printed}.length") >= 2
+    assert tab.run(f"{printed}.filter(one => one.scrollWidth > one.clientWidth + 1).length") == 0
