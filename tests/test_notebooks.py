@@ -32,7 +32,7 @@ SHORTER = {
     "1_reward_shapes": {"[-2.0, -1.0, -0.5, 0.0, 0.25, 0.5, 1.0, 2.0]": "[-2.0, 0.0]",
                         "[0.5, 1.0, 2.5, 5.0, 10.0]": "[0.5, 10.0]", "[0.0, 0.25, 0.5, 1.0, 2.0, 3.0]": "[0.0, 3.0]"},
     "2_alpha_sweep": {"steps=40": "steps=3, batch_size=8, probe_pairs=32", "range(15, 151, 15)": "range(75, 151, 75)",
-                      "(0.1, 0.25, 0.5, 0.75, 1.0)": "(0.5, 1.0)"},
+                      "(0.1, 0.25, 0.5, 0.75, 0.8)": "(0.5, 0.8)"},
     "3_anatomy_of_displacement": {"steps=40": "steps=8, batch_size=8"},
     "4_over_optimization": {"steps=100": "steps=12", "sample_every=5": "sample_every=2", "samples=128": "samples=32"},
     "5_your_own_checkpoint": {"steps=60": "steps=6, batch_size=8"},
