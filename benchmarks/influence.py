@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rewardshape.data import EncodedPair, embedded, encode_pairs, read_preferences
 from rewardshape.probe.measure.influence import (
-    SHORT,
+    NUMBERS,
     STRONGEST,
     chosen_gradient,
     influences,
@@ -162,7 +162,7 @@ def sketches(
     found = measured(
         "single probe pairs", lambda: strongest(model, optimizer, probe, train, READER, score, GOAL)
     )
-    sketch = Sketch(parameters, size=SHORT)
+    sketch = Sketch(parameters, size=NUMBERS)
     short = measured(
         "of it the sketches",
         lambda: sketches_of(Layers(model, parameters), sketch, train, READER, score, GOAL, None),

@@ -156,7 +156,7 @@ def influences(
 
 STRONGEST = 5  # training pairs named for each probe pair
 CANDIDATES = 20  # whose influence on it is taken, the lowest by their sketches
-SHORT = 1024  # numbers of a sketch: enough to name candidates
+NUMBERS = 8192  # of a sketch: enough to name candidates
 
 
 class Pushed(NamedTuple):
@@ -193,7 +193,7 @@ def strongest(
         As for `influences`.
     """
     weights = [weight for weight in model.parameters() if weight.requires_grad]
-    device, sketch = weights[0].device, Sketch(weights, size=SHORT)
+    device, sketch = weights[0].device, Sketch(weights, size=NUMBERS)
     with evaluating(model):
         sketched = sketches_of(Layers(model, weights), sketch, train, reader, score, objective, reference)
     found = []

@@ -15,7 +15,7 @@ def some_weights(rng):
     return [torch.tensor(rng.normal(size=shape), dtype=torch.float64) for shape in SHAPES]
 
 
-@pytest.mark.parametrize("formed", [0, 32], ids=["transformed", "formed"])
+@pytest.mark.parametrize("formed", [0, 48], ids=["transformed", "formed"])
 def test_terms_tokens_and_whole_gradients_have_one_sketch(rng, monkeypatch, formed):
     monkeypatch.setattr("rewardshape.probe.measure.sketch.FORMED", formed)
     weights = some_weights(rng)
