@@ -62,6 +62,7 @@ class _Reader:
         self._with_step: frozenset[str] = frozenset()  # names on the last line that states its step
         self._early = 0.0  # 1 where a bar shows a step's numbers before it counts the step
         self._line = ""  # that states its step and may go on in the next one
+        self._pairs: Record = {}
         self._place: Record = {}
 
     def read(self, line: str) -> list[Record]:
@@ -74,21 +75,23 @@ class _Reader:
     def _goes_on(self, line: str) -> bool:
         """Whether the line above, which states its step, goes on in this one: it adds names and changes none."""
         place, rest = _place(line)
-        if place or _HEADING.match(line) or not _is_a_line_of_numbers(_HALVES.sub("", rest)):
+        own = {} if place else _pairs(rest)
+        if place or own.keys() & self._pairs.keys() or any(map(_is_place, own)) or _HEADING.match(line):
             return False
-        before, own = _pairs(self._line), _pairs(line)
+        if not _is_a_line_of_numbers(_HALVES.sub("", rest)):
+            return False
         both = _pairs(f"{self._line} {line.strip()}")
-        steps = [
-            name for name in both.keys() - before.keys() if meaning(name)[1] in ("step", "epoch", "examples")
-        ]
-        return before.items() < both.items() and not steps and not own.keys() & before.keys()
+        if not self._pairs.items() < both.items() or any(map(_is_place, both.keys() - self._pairs.keys())):
+            return False
+        self._pairs = both
+        return True
 
     def _whole_line(self) -> list[Record]:
         """The record of the line that states its step, now that it is over."""
         if not self._line:
             return []
-        pairs, place = _pairs(self._line), self._place
-        self._line, self._place = "", {}
+        pairs, place = self._pairs, self._place
+        self._line, self._pairs, self._place = "", {}, {}
         self._shown, self._with_step = pairs, frozenset(pairs) if not place else self._with_step
         return [place | pairs]
 
@@ -114,7 +117,7 @@ class _Reader:
             self._with_step = frozenset(pairs)
         if bar:
             return [pairs if stated else place | pairs]
-        self._line, self._place = (line, {}) if stated else (rest, place)
+        self._line, self._pairs, self._place = rest, pairs, {} if stated else place
         return []
 
     def _gather(self, pair: Record) -> list[Record]:
@@ -160,9 +163,14 @@ def _pairs(line: str) -> Record:
         name = name.strip()
         split, series = meaning(name)
         if series is not None or is_sign(name):
-            place = series in ("step", "epoch", "examples")
-            pairs[f"eval {name}" if evaluated and split is None and not place else name] = value
+            of_set = evaluated and split is None and not _is_place(name)
+            pairs[f"eval {name}" if of_set else name] = value
     return pairs
+
+
+def _is_place(name: str) -> bool:
+    """Whether a name tells where a record stands."""
+    return meaning(name)[1] in ("step", "epoch", "examples")
 
 
 def _is_a_line_of_numbers(line: str) -> bool:
