@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from rewardshape.verdict.judge import judge
-from rewardshape.verdict.spikes import carried_by
+from rewardshape.verdict.spikes import carried_by, carried_by_pair
 
 STEPS = pd.Index(10 * np.arange(1, 61))
 
@@ -48,3 +48,33 @@ def test_a_log_is_judged_without_them_and_they_come_first_in_the_advice(make, rn
     assert "carried by single batches (steps 310, 460 and 600" in " ".join(verdict.to_dict()["story"])
     assert "steps 310, 460 and 600" in verdict.advice[0]
     assert not any("No sign of displacement" in line for line in verdict.advice)
+
+
+def of_pairs(losses, weights=None):
+    """Of the logistic link, unless weights are given."""
+    losses = np.asarray(losses, float)
+    weights = -np.expm1(-losses) if weights is None else np.asarray(weights, float)
+    return carried_by_pair([f"p{i}" for i in range(len(losses))], weights, losses)
+
+
+def test_a_pair_carries_a_run_by_its_weight_or_by_its_loss_and_both_are_said():
+    heavy = of_pairs([2.0] * 15 + [30.0], [0.1] * 15 + [3.0])
+    assert (heavy.what, heavy.share, heavy.of_loss) == ("pair p15", pytest.approx(2 / 3), pytest.approx(0.5))
+    dear = of_pairs([0.5] * 31 + [400.0])
+    assert dear.share == pytest.approx(1 / (1 + 31 * (1 - np.exp(-0.5))))
+    assert dear.of_loss == pytest.approx(400 / 415.5)
+    assert "owns 8% of the gradient weight and 96% of the loss" in str(dear)
+
+
+@pytest.mark.parametrize(
+    ("losses", "why"),
+    [
+        ([0.5] * 14 + [400.0], "of fifteen pairs one has as much by chance"),
+        ([0.5] * 29 + [400.0], "by loss alone it takes twice as many"),
+        ([0.01] * 31 + [3.0], "little is left to learn, and few own it"),
+        ([0.5] * 30 + [100.0, 400.0], "the next one is not far below"),
+        ([30.0] * 30 + [1.0, 0.5], "all alike"),
+    ],
+)
+def test_a_pair_among_few_or_among_its_like_carries_nothing(losses, why):
+    assert of_pairs(losses) is None, why
