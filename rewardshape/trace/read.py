@@ -7,7 +7,7 @@ or is read past and said in `Trace.damage`.
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -135,7 +135,7 @@ def read_trace(folder: str | Path, *, repair: bool = False) -> Trace:
     """
     folder = Path(folder)
     own = RunFolder(folder).trace
-    inside = [folder] if own.is_file() else sorted(path.parent for path in folder.glob(f"*/{own.name}"))
+    inside = [folder] if own.is_file() else _in_order(path.parent for path in folder.glob(f"*/{own.name}"))
     if not inside:
         raise InputError(
             f"{folder}: no {own.name} in it or in the folders below; give a run or a sweep folder"
@@ -145,6 +145,14 @@ def read_trace(folder: str | Path, *, repair: bool = False) -> Trace:
     read = [_read_tables(run, damage.append if repair else refuse) for run in runs]
     tables = {name: _concat([tables[name] for tables in read]) for name in TABLES}
     return Trace(**tables, runs=runs, folder=folder, damage=tuple(damage))
+
+
+def _in_order(runs: Iterable[Path]) -> list[Path]:
+    """The runs of a sweep as its command asked for them, then others by name: α = −1 stands before −0.5."""
+    found = sorted(runs)
+    planned = RunFolder(found[0].parent).planned_runs() if found else []
+    place = {name: number for number, name in enumerate(planned)}
+    return sorted(found, key=lambda path: place.get(path.name, len(place)))
 
 
 def read_probe_set(folder: str | Path) -> list[dict[str, Any]]:

@@ -158,3 +158,14 @@ def test_a_run_that_nobody_works_at_was_killed(write, tmp_path):
         fcntl.flock(file, fcntl.LOCK_EX)
         assert run.status == "running"
     assert run.status == "killed"
+
+
+def test_runs_stand_in_the_order_in_which_they_were_asked_for(tmp_path, write):
+    names = ["alpha=-1", "alpha=-0.5", "alpha=0"]  # by name −0.5 would come before −1
+    for name in ["of another command", *reversed(names)]:
+        write(tmp_path / name, alpha=float(name[6:]) if name in names else 2.0, beta=2.0)
+    assert [run.name for run in read_trace(tmp_path).runs] == sorted([*names, "of another command"])
+    (tmp_path / "command.json").write_text(json.dumps({"runs": names}))
+    trace = read_trace(tmp_path)
+    assert [run.name for run in trace.runs] == [*names, "of another command"]
+    assert trace.responses["run"].drop_duplicates().tolist() == [*names, "of another command"]
