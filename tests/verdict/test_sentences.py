@@ -71,6 +71,8 @@ def test_every_not_displaced_tells_the_smallest_fall_that_would_have_been_seen()
         said = headline(Word.NOT_DISPLACED, evidence, ())
         assert said.endswith("a fall of 1.4 nats would have been seen four times in five.")
     assert headline(Word.NOT_DISPLACED, exact, ()).endswith("a fall of 0.1 nats would have been seen.")
+    still = dataclasses.replace(exact, smallest_fall=0.0)
+    assert headline(Word.NOT_DISPLACED, still, ()).endswith("; any fall would have been seen.")
 
 
 def test_a_broken_run_tells_its_last_finite_numbers_and_no_end():
