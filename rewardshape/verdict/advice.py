@@ -82,16 +82,27 @@ def _against_the_order(word: Word, evidence: Evidence) -> list[str]:
 
 def _of_word(word: Word, evidence: Evidence) -> list[str]:
     """What the word advises; where the answers were judged, what they say in place of how to find out."""
-    early = evidence.learning.early_accuracy
-    if word is Word.SATURATED and early is not None:
-        stop, easy, *others = word.advice
-        known = easy.replace(
-            "If accuracy was near 1 from the start", f"Accuracy was {number(early, 2)} from the start"
-        )
-        return [stop, *([known.replace(", the", ": the", 1)] if early >= EASY else []), *others]
+    if word is Word.SATURATED:
+        stop, *others = word.advice
+        return [stop, *_too_easy(evidence.learning.early_accuracy), *others]
     if word is not Word.DISPLACED or not evidence.answers:
         return list(word.advice)
     return [_answered(evidence.answers), *word.advice[1:]]
+
+
+def _too_easy(accuracy: float | None) -> list[str]:
+    """What to do about pairs that were told apart from the start, or, where that is not known, in case they were."""
+    if accuracy is not None and accuracy < EASY:
+        return []
+    known = (
+        "If accuracy was near 1 from the start,"
+        if accuracy is None
+        else f"Accuracy was {number(accuracy, 2)} from the start:"
+    )
+    return [
+        f"{known} the pairs are too easy: chosen and rejected differ by style, length or source. Draw both from the "
+        "model itself, or drop pairs that the reference already orders by a wide margin."
+    ]
 
 
 def _answered(answers: tuple[Judgement, ...]) -> str:

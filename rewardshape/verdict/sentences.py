@@ -87,9 +87,8 @@ def _not_displaced(chosen: Change, evidence: Evidence) -> str:
     seen, power = evidence.smallest_fall, ""
     if seen is not None:
         often = "" if evidence.exact else " four times in five"
-        fall = (
-            f"a fall of {amount(seen)} {evidence.unit}" if seen else "any fall"
-        )  # no pair moved, or wobbled
+        # It is 0 where no pair moved.
+        fall = f"a fall of {amount(seen)} {evidence.unit}" if seen else "any fall"
         power = f"; {fall} would have been seen{often}"
     if chosen.value >= evidence.smallest and chosen.chance <= 0.025:
         return f"{_where(chosen, evidence)}: they gained probability{power}"

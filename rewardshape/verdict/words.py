@@ -56,8 +56,6 @@ class Word(StrEnum):
         "the gradient has vanished and nothing more is learnt",
         True,
         "Stop here or earlier: these pairs teach no more and further steps only drift.",
-        "If accuracy was near 1 from the start, the pairs are too easy: chosen and rejected differ by style, length or "
-        "source. Draw both from the model itself, or drop pairs that the reference already orders by a wide margin.",
         "Raise γ or lower β, or take a link with a target (IPO's squared loss): a pair then keeps its gradient up to a "
         "larger margin, or stops at a set one.",
     )

@@ -42,7 +42,7 @@ def test_where_answers_were_judged_nobody_is_told_to_look_at_some(words, said):
     assert said in lines[0]
     assert not any("Sample a few prompts" in line for line in lines)
     assert lines[1:] == list(Word.DISPLACED.advice[1:])
-    assert advice(Word.SATURATED, answers=tuple(made)) == list(Word.SATURATED.advice)
+    assert advice(Word.SATURATED, answers=tuple(made)) == advice(Word.SATURATED)
 
 
 FINDINGS = {
