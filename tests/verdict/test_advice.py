@@ -77,7 +77,9 @@ def test_nothing_else_is_advised_where_nothing_was_trained():
 
 def test_a_peak_is_named_where_it_was_given_back_and_the_run_is_not_displaced():
     assert "checkpoint of step 40" in advice(Word.SATURATED, gave_back=True)[0]
-    assert advice(Word.SATURATED) == list(Word.SATURATED.advice)
+    stop, *others = Word.SATURATED.advice
+    assert advice(Word.SATURATED)[0] == stop
+    assert advice(Word.SATURATED)[2:] == others  # between them, what to do if the pairs were too easy
     assert advice(Word.DISPLACED, gave_back=True) == list(Word.DISPLACED.advice)
 
 
