@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from rewardshape.errors import InputError, in_any_encoding, needing
 from rewardshape.probe.command import PROGRAM, parse
-from rewardshape.probe.process import Ended, quiet_imports, signals_raise
+from rewardshape.probe.process import Ended, quiet_imports, share_cores, signals_raise
 from rewardshape.terminal import read_enough
 
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO, errno.ENAMETOOLONG}
@@ -36,6 +36,7 @@ def main(argv: Sequence[str] | None = None, prog: str = PROGRAM) -> int:
 def guarded(act: Callable[[], int], when_stopped: Callable[[], str]) -> int:
     """The exit status of `act`; what ends it before its time is said in one line."""
     in_any_encoding()
+    share_cores()
     try:
         with signals_raise():
             return act()

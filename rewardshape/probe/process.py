@@ -28,6 +28,16 @@ def quiet_imports() -> Iterator[None]:
             logging.getLogger(name).setLevel(level)
 
 
+def share_cores() -> None:
+    """Have the threads of a step sleep, not spin, where they wait for each other long; to be called before torch is.
+
+    GNU's OpenMP lets a thread spin while another does its part, and on cores that other programs use, too, that takes
+    the time which the other needs. What the user has set stands.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+
+
 class Ended(KeyboardInterrupt):
     """A signal that asks a process to end, raised as Ctrl-C is."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -70,3 +71,21 @@ def test_importing_failing_and_running_leave_the_process_as_it_was(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {"imported": [], "failed": [], "run": [], "steps": 3}
+
+
+SPINS = """
+import os, sys
+from rewardshape.probe.__main__ import guarded
+assert "torch" not in sys.modules  # which reads it once
+print(guarded(lambda: print(os.environ.get("GOMP_SPINCOUNT")) or 0, str))
+"""
+
+
+def test_the_commands_threads_share_their_cores_unless_the_user_says_otherwise():
+    plain = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    said = (({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "PASSIVE"}, "None"))
+    for given, expected in said:
+        done = subprocess.run(
+            [sys.executable, "-c", SPINS], capture_output=True, text=True, env=plain | given, check=True
+        )
+        assert done.stdout.split() == [expected, "0"]
