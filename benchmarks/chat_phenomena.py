@@ -4,10 +4,13 @@ Every run is a folder of its own and is skipped once it is done, so a stopped st
 
 * ``no-over-never``: one-word answers to questions, DPO, two couples of four words, the others measured beside;
   ``couples``: the ten other couples;
-* ``pairs``: polite/impolite answers and HH harmless, α ∈ {−0.5, 0, 0.25, 1}, two rates, three seeds, with a sample
-  of the untouched model beside each pair, whose fall is the divergence KL(π₀‖π);
-* ``helpful``: the learning-dynamics probe set with its eleven related responses and the greedy tokens, three seeds;
-* ``ches``: the polite pairs once more with CHES and gradient overlaps at step 0.
+* ``polite``: polite/impolite answers, α ∈ {−0.5, 0, 0.25, 1}, two rates, three seeds, with a sample of the untouched
+  model beside each pair, whose fall is the divergence KL(π₀‖π); where α = 0 and the rate is 3e-5, CHES and gradient
+  overlaps at step 0;
+* ``hh``: the same on HH harmless, α = 0 and 0.25 at 3e-5;
+* ``helpful``: the learning-dynamics probe set with its eleven related responses and the greedy tokens, three seeds.
+
+Activations are bfloat16 (``--precision mixed``), weights float32; ``--precision float32`` takes 1.4 times as long.
 
 The data stand beside the project in ``../shared`` (or wherever ``--shared`` says). ``docs/phenomena.md`` says what
 was seen.
@@ -38,12 +41,12 @@ COUPLES["couples"] = [
     couple for couple in itertools.permutations(WORDS, 2) if couple not in COUPLES["no-over-never"]
 ]
 SEEDS = (0, 1, 2)
-ALPHAS = (-0.5, 0.0, 0.25, 1.0)
-RATES = (7e-6, 3e-5)
 FILES = {"polite": "llms_from_scratch_polite", "hh": "hh_rlhf_harmless_base_test"}
+ALPHAS = {"polite": (0.0, 0.25, -0.5, 1.0), "hh": (0.0, 0.25)}
+RATES = {"polite": (3e-5, 7e-6), "hh": (3e-5,)}
 ROWS = 512  # of each file of real pairs, to which the model writes an answer of its own
 OWN = "own"  # the name of that answer
-PROMPT_TOKENS, RESPONSE_TOKENS = 192, 96
+PROMPT_TOKENS, RESPONSE_TOKENS = 128, 48
 QUESTIONS = "persona_openness"
 HELPFUL = "learning_dynamics_helpful_probe"
 RELATED = (
@@ -51,7 +54,7 @@ RELATED = (
     "reject_gptformat", "irr_train", "irr_test", "irr_hum", "random_permute", "random_nonhum",
 )  # fmt: skip
 SHORT = (
-    "--steps", "60", "--batch-size", "8", "--probe-pairs", "64", "--probe-every", "10", "--checkpoint-every", "60",
+    "--steps", "60", "--batch-size", "8", "--probe-every", "20", "--checkpoint-every", "60",
     "--max-prompt-tokens", str(PROMPT_TOKENS), "--max-response-tokens", str(RESPONSE_TOKENS), "--skip-bad-rows",
 )  # fmt: skip
 
@@ -82,27 +85,23 @@ def runs(phenomenon: str, model: Path, shared: Path, output: Path) -> Iterator[R
                  "--schedule", "constant", "--warmup-ratio", "0", "--seed", str(seed),
                  "--probe-responses", *(w for w in WORDS if w not in (chosen, rejected))),
             )  # fmt: skip
-    elif phenomenon == "pairs":
-        for seed, file, rate, alpha in itertools.product(SEEDS, FILES, RATES, ALPHAS):
+    elif phenomenon in FILES:
+        for seed, rate, alpha in itertools.product(SEEDS, RATES[phenomenon], ALPHAS[phenomenon]):
+            geometry = (
+                ("--geometry-every", "60") if (phenomenon, rate, alpha) == ("polite", 3e-5, 0.0) else ()
+            )
             yield Run(
-                phenomenon, {"data": file, "alpha": alpha, "rate": rate, "seed": seed},
-                _with_own(model, data / f"{FILES[file]}.jsonl", output),
-                ("--alpha", f"{alpha:g}", "--beta", "2.5", "--gamma-beta-ratio", "0.1", *SHORT,
-                 "--learning-rate", f"{rate:g}", "--seed", str(seed), "--probe-responses", OWN),
+                phenomenon, {"alpha": alpha, "rate": rate, "seed": seed},
+                _with_own(model, data / f"{FILES[phenomenon]}.jsonl", output),
+                ("--alpha", f"{alpha:g}", "--beta", "2.5", "--gamma-beta-ratio", "0.1", *SHORT, "--probe-pairs", "64",
+                 "--learning-rate", f"{rate:g}", "--seed", str(seed), "--probe-responses", OWN, *geometry),
             )  # fmt: skip
     elif phenomenon == "helpful":
         for seed in SEEDS:
             yield Run(
                 phenomenon, {"seed": seed}, data / f"{HELPFUL}.jsonl",
-                ("--objective", "dpo", "--beta", "0.1", *SHORT, "--learning-rate", "1e-5", "--seed", str(seed),
-                 "--probe-responses", *RELATED),
-            )  # fmt: skip
-    elif phenomenon == "ches":
-        for seed in SEEDS:
-            yield Run(
-                phenomenon, {"seed": seed}, data / f"{FILES['polite']}.jsonl",
-                ("--alpha", "0", "--beta", "2.5", "--gamma-beta-ratio", "0.1", *SHORT, "--learning-rate", "3e-5",
-                 "--geometry-every", "60", "--seed", str(seed)),
+                ("--objective", "dpo", "--beta", "0.1", *SHORT, "--probe-pairs", "24", "--learning-rate", "1e-5",
+                 "--seed", str(seed), "--probe-responses", *RELATED),
             )  # fmt: skip
 
 
@@ -218,7 +217,7 @@ def show_tables(output: Path, names: list[str]) -> None:
         if not len(rows):
             print(f"\n== {name}: no run is complete")
             continue
-        keys = [key for key in ("chosen", "rejected", "data", "alpha", "rate") if key in rows]
+        keys = [key for key in ("chosen", "rejected", "alpha", "rate") if key in rows]
         numbers = [column for column in rows if column.startswith(("Δ", "fell", "margin", "nats"))]
         print(f"\n== {name}")
         groups = rows.groupby(keys) if keys else [((), rows)]
@@ -232,7 +231,7 @@ def show_tables(output: Path, names: list[str]) -> None:
             print(f"{key} n={n}: {text}")
 
 
-NAMES = ("no-over-never", "ches", "pairs", "helpful", "couples")
+NAMES = ("no-over-never", "polite", "helpful", "hh", "couples")
 
 
 def main() -> None:
@@ -242,7 +241,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", default=list(NAMES), metavar="NAME", help=", ".join(NAMES))
     parser.add_argument("--shared", type=Path, default=Path(__file__).resolve().parents[2] / "shared")
     parser.add_argument("--output", type=Path, default=Path("runs/chat-phenomena"))
-    parser.add_argument("--precision", default="float32")
+    parser.add_argument("--precision", default="mixed")
     options = parser.parse_args()
     if options.what == "run":
         run_all(options)
