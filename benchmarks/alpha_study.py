@@ -110,12 +110,13 @@ def run_one(setting: Setting, task: Task) -> None:
 
 
 def answers_of(checkpoint: Path, start: Path, task: Task, *, seed: int) -> pd.DataFrame:
-    """What a checkpoint answers to the held-out requests at the three temperatures."""
+    """What a checkpoint answers to the held-out requests at the three temperatures; how far it went, at 1."""
     policy, reference, tokenizer = _load(checkpoint), _load(start), _tokenizer(start)
     how: dict[str, Any] = {"max_tokens": task.max_tokens, "seed": seed}
     asked = task.asked(tokenizer)
     return pd.concat(
-        answer(policy, reference, tokenizer, asked, task.gold, temperature=t, **how) for t in TEMPERATURES
+        answer(policy, reference if t == 1 else None, tokenizer, asked, task.gold, temperature=t, **how)
+        for t in TEMPERATURES
     )
 
 
@@ -215,15 +216,26 @@ def tuned(task: Task) -> dict[float, tuple[float, float]]:
     return {alpha: mean[alpha].idxmax() for alpha in ALPHAS}
 
 
-def contrasts(table: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Every α against 0 of the same seed: mean, 95 % t-interval and two-sided p over the seeds that have both."""
+def differences(table: pd.DataFrame, column: str, control: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Of every seed (rows) and α (columns) the end point minus that of α = 0, or of the α's control."""
     wide = table.pivot_table(index="seed", columns="alpha", values=column)
-    rows = []
-    for alpha in wide.columns.drop(0.0):
-        difference = (wide[alpha] - wide[0.0]).dropna()
-        rows.append({"against 0": f"{alpha:g}", **_t_interval(difference)})
-    slopes = wide.dropna().apply(lambda row: np.polyfit(row.index.to_numpy(float), row, 1)[0], axis=1)
-    rows.append({"against 0": "slope over α", **_t_interval(slopes)})
+    shaped = wide.drop(columns=0.0)
+    if control is not None:
+        return shaped - control.pivot_table(index="seed", columns="alpha", values=column)
+    return shaped.sub(wide[0.0], axis=0)
+
+
+def contrasts(table: pd.DataFrame, column: str, control: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Every α against 0 (or against its control) of the same seed, and the slope over α.
+
+    Mean, 95 % t-interval and two-sided p over the seeds that have both.
+    """
+    apart = differences(table, column, control)
+    rows = [{"alpha": f"{alpha:g}", **_t_interval(apart[alpha].dropna())} for alpha in apart]
+    if control is None:
+        wide = table.pivot_table(index="seed", columns="alpha", values=column).dropna()
+        slopes = wide.apply(lambda row: np.polyfit(row.index.to_numpy(float), row, 1)[0], axis=1)
+        rows.append({"alpha": "slope", **_t_interval(slopes)})
     return pd.DataFrame(rows).assign(end_point=column)
 
 
@@ -257,19 +269,27 @@ def chosen_along(folder: Path, axis: str) -> tuple[np.ndarray, np.ndarray]:
     return np.array([0.0, *kl]), change["chosen"].loc[[0, *kl.index]].to_numpy()
 
 
-def along_curve(runs: Path, table: pd.DataFrame, axis: str, points: int = 9) -> pd.DataFrame:
-    """Chosen of every run minus that of α = 0 of its seed, at equal margin gain or KL, along their common range.
+def along_curve(
+    runs: Path, table: pd.DataFrame, axis: str, control: pd.DataFrame | None = None, points: int = 9
+) -> pd.DataFrame:
+    """Chosen of every run minus that of α = 0 (or of its control) of its seed, along the range that both reach.
 
-    A run stands where it first reaches the value; the shorter of the two curves ends the comparison.
+    At equal margin gain or KL. A run stands where it first reaches the value; the shorter of the two curves ends
+    the comparison.
     """
-    rows = []
-    curves = {
-        (row.seed, row.alpha): chosen_along(runs / row.run, axis) for row in table.itertuples(index=False)
-    }
-    for (seed, alpha), (x, y) in curves.items():
-        if alpha == 0 or (seed, 0.0) not in curves:
+
+    def curves(of: pd.DataFrame) -> dict[tuple[int, float], tuple[np.ndarray, np.ndarray]]:
+        return {
+            (row.seed, row.alpha): chosen_along(runs / row.run, axis) for row in of.itertuples(index=False)
+        }
+
+    rows, shaped = [], curves(table)
+    others = shaped if control is None else curves(control)
+    for (seed, alpha), (x, y) in shaped.items():
+        other = (seed, 0.0 if control is None else alpha)
+        if alpha == 0 or other not in others:
             continue
-        x0, y0 = curves[seed, 0.0]
+        x0, y0 = others[other]
         furthest = min(x.max(), x0.max())
         for share in np.linspace(1 / points, 1, points):
             value = share * furthest
@@ -301,19 +321,24 @@ def show_tables(task: Task) -> None:
         print(rows.groupby(keys)[numbers].mean().round(3).to_string())
         if stage in ("judge", "shared") and rows["seed"].nunique() > 2:
             tests = pd.concat([contrasts(rows, "gold T=0.7"), contrasts(rows, "gold T=0")])
-            primary = tests["against 0"].isin(["0.25", "-0.5", "slope over α"])
+            primary = tests["alpha"].isin(["0.25", "-0.5", "slope"])
             tests.loc[primary, "Holm"] = holm(tests.loc[primary, "p"].reset_index(drop=True)).to_numpy()
             print(tests.round(4).to_string(index=False))
-            for axis in ("margin", "kl"):
-                curve = along_curve(task.output / "runs", rows, axis)
-                print(
-                    curve.groupby(["alpha", "share"])["difference"]
-                    .agg(["mean", "sem", "count"])
-                    .round(4)
-                    .to_string()
-                )
+            _show_curves(task, rows)
+        if stage == "control" and rows["seed"].nunique() > 2:
+            tuned_runs = done[done["stage"] == "judge"]
+            tests = [contrasts(tuned_runs, column, rows) for column in ("gold T=0.7", "gold T=0")]
+            print("\n== judge minus control\n", pd.concat(tests).round(4).to_string(index=False))
+            _show_curves(task, tuned_runs, rows)
     for file in sorted((task.output / "baselines").glob("*.csv")):
         print(f"\n== untouched model {file.stem}\n", pd.read_csv(file).round(3).to_string(index=False))
+
+
+def _show_curves(task: Task, rows: pd.DataFrame, control: pd.DataFrame | None = None) -> None:
+    for axis in ("margin", "kl"):
+        curve = along_curve(task.output / "runs", rows, axis, control)
+        told = curve.groupby(["alpha", "share"])["difference"].agg(["mean", "sem", "count"])
+        print(f"along the {axis}\n{told.round(4).to_string()}")
 
 
 def keep(task: Task, stages: Sequence[str], into: Path) -> None:
@@ -324,8 +349,9 @@ def keep(task: Task, stages: Sequence[str], into: Path) -> None:
         ends = pd.concat([ended(task.output / "runs" / run) for run in rows["run"]])
         rows = rows.merge(ends, on="run")
         rows.drop(columns=["stage", "run"]).round(5).to_csv(into / f"{stage}.csv", index=False)
-        for axis in ("margin", "kl"):
-            curve = along_curve(task.output / "runs", rows, axis)
+        compared = (judged(task, ["judge"]), rows) if stage == "control" else (rows, None)
+        for axis in ("margin", "kl") if stage != "tune" else ():
+            curve = along_curve(task.output / "runs", compared[0], axis, compared[1])
             curve.round(6).to_csv(into / f"{stage}_along_{axis}.csv", index=False)
 
 

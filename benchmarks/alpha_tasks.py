@@ -79,10 +79,11 @@ class Chat:
     rates = (3e-6, 1e-5, 3e-5)
     tuning_seeds = (0,)
     judging_seeds = (1, 2, 3, 4, 5)
-    shared = (0.5, 1e-5)
+    shared = (0.5, 3e-5)
     steps, every = 60, 30
-    prompts, max_tokens = 128, chat_task.MAX_TOKENS
-    flags = ("--batch-size", "8", "--probe-pairs", "64", "--probe-every", "10")
+    prompts, max_tokens = 96, chat_task.MAX_TOKENS
+    requests = 512  # answered twice each for the pairs
+    flags = ("--batch-size", "4", "--probe-pairs", "32", "--probe-every", "15", "--precision", "mixed")
     models = 1
     gold = staticmethod(chat_task.gold)
     proxy = staticmethod(chat_task.proxy)
@@ -100,7 +101,7 @@ class Chat:
         file, answers = self.output / "pairs" / f"{seed}.jsonl", self.output / "answers.jsonl"
         if not file.is_file():
             file.parent.mkdir(parents=True, exist_ok=True)
-            chat_task.draw_answers(str(self._model), answers, count=2048, seed=0)
+            chat_task.draw_answers(str(self._model), answers, count=self.requests, seed=0)
             pairs = chat_task.label(chat_task.distinct(_rows(answers)), bias=self.bias, seed=seed)
             file.write_text("".join(json.dumps(pair) + "\n" for pair in pairs), encoding="utf-8")
         return file

@@ -194,7 +194,7 @@ def draw_answers(checkpoint: str, file: Path, *, count: int, seed: int) -> None:
     asked = prompts(tokenizer, count, seed=seed, held_out=False)
     for start in range(done, count, 32):
         table = answer(
-            model, model, tokenizer, asked[start : start + 32], gold,
+            model, None, tokenizer, asked[start : start + 32], gold,
             temperature=TEMPERATURE, per_prompt=2, max_tokens=MAX_TOKENS, seed=seed * 100_003 + start,
         )  # fmt: skip
         with open(file, "a", encoding="utf-8") as out:

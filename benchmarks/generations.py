@@ -44,7 +44,7 @@ class Prompt(NamedTuple):
 @torch.no_grad()
 def answer(
     policy: Any,
-    reference: Any,
+    reference: Any | None,
     tokenizer: Any,
     prompts: Sequence[Prompt],
     gold: Gold,
@@ -60,7 +60,7 @@ def answer(
     -------
     DataFrame
         One row per answer: prompt_id, temperature, text, num_tokens, finished (the end token was written), gold,
-        and kl: nats per response, of the sampled distribution to the reference at temperature 1.
+        and kl: nats per response, of the sampled distribution to the reference at temperature 1, NaN without one.
     """
     torch.manual_seed(seed)
     asked = [prompt for prompt in prompts for _ in range(per_prompt if temperature else 1)]
@@ -75,7 +75,11 @@ def answer(
             max_tokens=max_tokens,
             end=tokenizer.eos_token_id,
         )
-        divergence = _divergence(policy, reference, part, answers, temperature)
+        divergence = (
+            [float("nan")] * len(part)
+            if reference is None
+            else _divergence(policy, reference, part, answers, temperature)
+        )
         for prompt, tokens, kl in zip(part, answers, divergence, strict=True):
             text = tokenizer.decode(tokens, skip_special_tokens=True)
             rows.append(

@@ -1,6 +1,6 @@
-"""Draws the figure of docs/alpha.md from the tables beside it: ``python docs/alpha_study/draw.py``.
+"""Draws the figures of docs/alpha.md from the tables beside it: ``python docs/alpha_study/draw.py``.
 
-``python benchmarks/alpha_study.py keep shared --into docs/alpha_study`` makes the tables from the runs.
+``python benchmarks/alpha_study.py keep shared judge control --into docs/alpha_study`` makes the tables from the runs.
 """
 
 from __future__ import annotations
@@ -19,28 +19,36 @@ HERE = Path(__file__).parent
 ENDS = {"gold T=0.7": "gold at T = 0.7", "gold T=0": "greedy gold"}
 
 
+STAGES = {"shared": "α = 0", "judge": "α = 0", "control": "its control"}  # what each is compared with
+
+
 def main() -> None:
-    runs, curves = pd.read_csv(HERE / "shared.csv"), pd.read_csv(HERE / "shared_along_margin.csv")
-    with style("paper"), plt.rc_context({"svg.hashsalt": "rewardshape"}):
-        figure, axes = plt.subplots(1, 3, figsize=(7.2, 2.6), layout="constrained")
-        for ax, (column, name) in zip(axes, ENDS.items(), strict=False):
-            plot_differences(runs, column, ax)
-            ax.set_xlabel(f"{name} against α = 0")
-        axes[0].set_ylabel("α")
-        plot_along(curves, axes[2])
-        figure.savefig(HERE / "shared.svg", metadata={"Date": None})
-        figure.savefig(HERE / "shared.png", dpi=200)
+    for stage, other in STAGES.items():
+        runs, curves = pd.read_csv(HERE / f"{stage}.csv"), pd.read_csv(HERE / f"{stage}_along_margin.csv")
+        with style("paper"), plt.rc_context({"svg.hashsalt": "rewardshape"}):
+            figure, axes = plt.subplots(1, 3, figsize=(7.2, 2.6), layout="constrained")
+            for ax, (column, name) in zip(axes, ENDS.items(), strict=False):
+                plot_differences(differences(runs, column, stage), ax)
+                ax.set_xlabel(f"{name} against {other}")
+            axes[0].set_ylabel("α")
+            plot_along(curves, axes[2])
+            axes[2].set_ylabel(f"chosen above {other} (nats per token)")
+            figure.savefig(HERE / f"{stage}.svg", metadata={"Date": None})
+            figure.savefig(HERE / f"{stage}.png", dpi=200)
+        plt.close(figure)
 
 
-def differences(runs: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Of every seed (rows) and α (columns) the end point minus that of α = 0."""
+def differences(runs: pd.DataFrame, column: str, stage: str) -> pd.DataFrame:
+    """Of every seed (rows) and α (columns) the end point minus that of α = 0; or tuned minus control."""
     wide = runs.pivot(index="seed", columns="alpha", values=column)
+    if stage == "control":
+        tuned = pd.read_csv(HERE / "judge.csv").pivot(index="seed", columns="alpha", values=column)
+        return tuned.drop(columns=0.0) - wide
     return wide.drop(columns=0.0).sub(wide[0.0], axis=0)
 
 
-def plot_differences(runs: pd.DataFrame, column: str, ax: Axes) -> None:
+def plot_differences(table: pd.DataFrame, ax: Axes) -> None:
     """A small dot for each seed; the mean over seeds with its 95 % t-interval."""
-    table = differences(runs, column)
     for place, alpha in enumerate(table):
         values = table[alpha].dropna().to_numpy()
         color = alpha_color(float(alpha))
@@ -52,7 +60,7 @@ def plot_differences(runs: pd.DataFrame, column: str, ax: Axes) -> None:
 
 
 def plot_along(curves: pd.DataFrame, ax: Axes) -> None:
-    """Chosen change minus that of α = 0 of the same seed, over the share of the margin both reach."""
+    """Difference of the chosen change of one seed, over the share of the margin that both reach."""
     for alpha, rows in curves.groupby("alpha"):
         wide = rows.pivot(index="seed", columns="share", values="difference")
         half = stats.t.ppf(0.975, len(wide) - 1) * wide.sem()
@@ -63,7 +71,6 @@ def plot_along(curves: pd.DataFrame, ax: Axes) -> None:
         )
     ax.axhline(0, color=FAINT, zorder=0)
     ax.set_xlabel("share of the margin that both reach")
-    ax.set_ylabel("chosen above α = 0 (nats per token)")
     ax.legend(title="α", fontsize="x-small", title_fontsize="x-small", ncols=2)
 
 
