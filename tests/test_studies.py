@@ -95,7 +95,7 @@ def test_contrasts_are_the_paired_t_test_of_scipy():
             for alpha in (-0.5, 0.0, 0.25)
         ]
     )
-    found = contrasts(table, "gold").set_index("against 0")
+    found = contrasts(table, "gold").set_index("alpha")
     wide = table.pivot_table(index="seed", columns="alpha", values="gold")
     expected = stats.ttest_rel(wide[0.25], wide[0.0])
     assert found.loc["0.25", "p"] == pytest.approx(expected.pvalue)
@@ -103,7 +103,22 @@ def test_contrasts_are_the_paired_t_test_of_scipy():
     assert found.loc["0.25", "low"] == pytest.approx(interval.low)
     assert found.loc["0.25", "high"] == pytest.approx(interval.high)
     slopes = [stats.linregress(wide.columns.to_numpy(float), row).slope for row in wide.to_numpy()]
-    assert found.loc["slope over α", "p"] == pytest.approx(stats.ttest_1samp(slopes, 0).pvalue)
+    assert found.loc["slope", "p"] == pytest.approx(stats.ttest_1samp(slopes, 0).pvalue)
+
+
+def test_a_control_is_compared_with_the_run_that_it_belongs_to():
+    from alpha_study import contrasts
+
+    rng = np.random.default_rng(1)
+    rows = [
+        {"seed": seed, "alpha": alpha, "gold": rng.normal()} for seed in range(6) for alpha in (0.0, 0.25)
+    ]
+    tuned, control = pd.DataFrame(rows), pd.DataFrame(rows[1::2])
+    control["gold"] -= rng.uniform(0, 1, len(control))
+    found = contrasts(tuned, "gold", control.sample(frac=1, random_state=0)).set_index("alpha")
+    expected = stats.ttest_rel(tuned.loc[tuned["alpha"] == 0.25, "gold"], control["gold"])
+    assert list(found.index) == ["0.25"]
+    assert found.loc["0.25", "p"] == pytest.approx(expected.pvalue)
 
 
 def test_holm_is_the_worked_example():
