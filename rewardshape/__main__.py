@@ -6,7 +6,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from rewardshape.errors import in_any_encoding
+from rewardshape.errors import to_any_output
 
 COMMANDS = {
     "probe": ("rewardshape.probe.__main__", "train on preference pairs and log every step"),
@@ -42,7 +42,7 @@ examples
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Hand over to the command named first."""
-    in_any_encoding()
+    to_any_output()
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help"):
         print(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,11 +23,24 @@ def printable(text: object) -> str:
     )
 
 
-def in_any_encoding() -> None:
-    """Where the output's encoding lacks a letter, show ``?`` in its place instead of ending what is said."""
+def to_any_output() -> None:
+    """Let nothing that is said end a command: ``?`` stands for letters that the output's encoding lacks.
+
+    Where the output was closed before the start (``>&-``), it goes nowhere.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
             stream.reconfigure(errors="replace")
+
+
+def described(error: Exception) -> str:
+    """What is wrong, in one printable line; of a file, its name first."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return printable(f"{os.fsdecode(error.filename)}: {error.strerror}")
+    return printable(error)
 
 
 class InputError(ValueError):

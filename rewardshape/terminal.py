@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TextIO
 
-from rewardshape.errors import InputError, in_any_encoding, printable
+from rewardshape.errors import InputError, described, to_any_output
 
 
 def parser_of(prog: str, description: str, epilog: str) -> argparse.ArgumentParser:
@@ -25,7 +25,7 @@ def answered(
     parser: argparse.ArgumentParser, argv: Sequence[str] | None, act: Callable[[argparse.Namespace], int]
 ) -> int:
     """What `act` says of the words; 2, with one ``error:`` line, where input or a file is at fault."""
-    in_any_encoding()
+    to_any_output()
     arguments = parser.parse_args(argv)
     try:
         status = act(arguments)
@@ -38,14 +38,14 @@ def answered(
 
 
 def read_enough() -> int:
-    """Whoever read our output closed the pipe (``| head``): what follows goes nowhere; no error, status 0."""
+    """Where nobody reads our output on (``| head``), what follows goes nowhere; no error, status 0."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
 def refused(error: Exception) -> int:
     """Say in one ``error:`` line what is wrong; the exit status of bad input."""
-    print(f"error: {printable(error)}", file=sys.stderr)
+    print(f"error: {described(error)}", file=sys.stderr)
     return 2
 
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from rewardshape.errors import InputError, printable
+from rewardshape.errors import InputError, printable, to_any_output
 
 
 @pytest.mark.parametrize(
@@ -24,6 +24,17 @@ def test_an_error_is_one_line_without_a_control_character(hostile):
 def test_ordinary_text_is_left_as_it_is():
     text = "β = 0.1 – ‘quoted’, 日本語, é…"
     assert printable(text) == text
+
+
+def test_output_that_was_closed_before_the_start_is_no_error(monkeypatch):
+    """As ``rewardshape >&- 2>&-`` starts it: Python has no streams then."""
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    to_any_output()
+    print("nowhere", flush=True)
+    print("nowhere", file=sys.stderr, flush=True)
+    for stream in (sys.stdout, sys.stderr):
+        stream.close()
 
 
 @pytest.mark.parametrize("module", ["rewardshape", "rewardshape.probe"])

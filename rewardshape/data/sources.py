@@ -41,6 +41,8 @@ def read_rows(source: str) -> Rows:
             yield from _form_of(path)(path)
         elif is_hub_id(source):
             yield from _hub_rows(source)
+        elif path.exists():
+            raise InputError(f"{source}: a pipe or a device, which cannot be read again; save it as a file")
         else:
             raise InputError(f"{source}: no such file")
     except (OSError, EOFError, zlib.error) as error:  # the last two: a broken gzip file

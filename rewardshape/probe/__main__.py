@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from rewardshape.errors import InputError, in_any_encoding, needing
+from rewardshape.errors import InputError, described, needing, to_any_output
 from rewardshape.probe.command import PROGRAM, parse
 from rewardshape.probe.process import Ended, quiet_imports, share_cores, signals_raise
 from rewardshape.terminal import read_enough
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None, prog: str = PROGRAM) -> int:
 
 def guarded(act: Callable[[], int], when_stopped: Callable[[], str]) -> int:
     """The exit status of `act`; what ends it before its time is said in one line."""
-    in_any_encoding()
+    to_any_output()
     share_cores()
     try:
         with signals_raise():
@@ -45,9 +45,11 @@ def guarded(act: Callable[[], int], when_stopped: Callable[[], str]) -> int:
     except BrokenPipeError:
         return read_enough()
     except OSError as error:
-        if error.errno not in DISK:
-            raise
-        return fail(f"{error.filename or 'disk'}: {error.strerror}; what was written is kept")
+        if error.filename is None and error.errno not in DISK:
+            raise  # of no file: a mistake of ours
+        return fail(
+            f"{described(error) if error.filename else f'disk: {error.strerror}'}; what was written is kept"
+        )
     except RuntimeError as error:
         if type(error).__name__ == "OutOfMemoryError":  # torch's, which may not be imported here
             return fail(
@@ -82,7 +84,6 @@ def _main(argv: Sequence[str] | None, prog: str, folder: list[Path]) -> int:
     lost = diverged(trace)
     if is_main():
         present(trace, settings, say)
-        sys.stdout.flush()
     if lost:
         fail(f"{len(lost)} of {len(trace.runs)} runs diverged: {'; '.join(lost)}")
     return 1 if lost else 0

@@ -44,7 +44,7 @@ class Ended:
     Attributes
     ----------
     kind : str
-        ``done``, ``diverged``, ``interrupted``, ``refused`` (bad input, a full disk) or ``failed``.
+        ``done``, ``diverged``, ``interrupted``, ``refused`` (bad input, a full disk), ``killed`` or ``failed``.
     reason : str
     """
 
@@ -142,8 +142,11 @@ class Shift:
             except (EOFError, OSError):  # it was killed
                 worker.process.join()
                 asked = worker.process.exitcode == -signal.SIGTERM  # before its run could answer that itself
-                reason = f"its process ended with status {worker.process.exitcode}"
-                message = Ended("interrupted") if asked else Ended("failed", reason)
+                reason = (
+                    f"its process was killed (status {worker.process.exitcode}), for want of memory maybe; go on with "
+                    "--resume, and with fewer --jobs"
+                )
+                message = Ended("interrupted") if asked else Ended("killed", reason)
             if isinstance(message, Ended):
                 self.ended.append((worker.run, message))
                 worker.run = None
@@ -176,7 +179,7 @@ def in_processes(
         shift = Shift(workers, list(runs), may_begin)
         told = False
         while shift.running or (shift.waiting and not told):
-            failed = any(how.kind in ("refused", "failed") for _, how in shift.ended)
+            failed = any(how.kind in ("refused", "killed", "failed") for _, how in shift.ended)
             if (stop.is_set() or failed) and not told:
                 told = True
                 for worker in shift.at_work:
@@ -237,7 +240,7 @@ def attend(connection: Connection, handed: bytes) -> None:
         while True:
             try:
                 run = connection.recv()
-            except EOFError:
+            except (EOFError, OSError):  # the latter: whoever started us was killed
                 return
             ended = outcome(lambda: work(common, run, Relay(connection)))  # noqa: B023
             with contextlib.suppress(OSError):

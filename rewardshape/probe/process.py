@@ -38,6 +38,14 @@ def share_cores() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 
+ASKING = [
+    number
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGXCPU")
+    if (number := getattr(signal, name, None)) is not None
+]
+"""Signals that ask a process to end: a person's, a terminal's, and those by which schedulers warn before they kill."""
+
+
 class Ended(KeyboardInterrupt):
     """A signal that asks a process to end, raised as Ctrl-C is."""
 
@@ -48,7 +56,7 @@ class Ended(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def signals_raise() -> Iterator[None]:
-    """Within it SIGTERM and SIGHUP raise `Ended`, so that what they end can say how to go on."""
+    """Within it whatever asks for an end raises `Ended`, so that what it ends can say how to go on."""
 
     def raise_(number: int, _: object) -> None:
         raise Ended(number)
@@ -56,8 +64,7 @@ def signals_raise() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    default = [number for number in numbers if signal.getsignal(number) == signal.SIG_DFL]
+    default = [number for number in ASKING if signal.getsignal(number) == signal.SIG_DFL]
     for number in default:
         signal.signal(number, raise_)
     try:

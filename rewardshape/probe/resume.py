@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from rewardshape.errors import InputError
-from rewardshape.probe.checkpoints import newest_whole, numbered_checkpoints, step_of
+from rewardshape.probe.checkpoints import made_beside_another, newest_whole, numbered_checkpoints, step_of
 from rewardshape.probe.settings import CHANGEABLE, SETTINGS, flag
 from rewardshape.probe.stopping import is_settled
 from rewardshape.trace.folder import RunFolder
@@ -63,8 +63,23 @@ def going_on(
     checkpoint, damage = newest_whole(files.checkpoints)
     where = f"the run goes on from step {step_of(checkpoint)}" if checkpoint else "the run begins anew"
     if checkpoint:
-        check_record(files.trace, step_of(checkpoint), rows)
+        check_record(files.trace, checkpoint, rows)
     return checkpoint, [*notes, *(f"{line}: {where}" for line in damage)]
+
+
+def require_its_runs(home: Path, names: Sequence[str]) -> None:
+    """Refuse a folder whose records are not those of a command with runs of these names (empty of a single run)."""
+    if "" not in names and RunFolder(home).trace.is_file():
+        raise InputError(
+            f"{home}: holds the record of a single run, and its {RunFolder(home).command.name} is that of a sweep; put "
+            "back what it was"
+        )
+    for files in map(RunFolder, (home / name for name in names)):
+        if files.trace.is_file() and not files.manifest.is_file():
+            raise InputError(
+                f"{files.manifest}: lost, and only it says what {files.trace.name} beside it is the record of; put it "
+                f"back, or move {files.trace.name} away and the run begins anew"
+            )
 
 
 def at_step_0(files: RunFolder) -> dict[str, list[Any]]:
@@ -119,15 +134,15 @@ def _at(manifest: Mapping[str, Any], path: Sequence[str]) -> Any:
     return found
 
 
-def check_record(file: Path, step: int, rows: Mapping[str, Sequence[Any]]) -> None:
-    """Refuse a trace that does not hold every step up to `step`, or whose probe set is not `rows`.
+def check_record(file: Path, checkpoint: Path, rows: Mapping[str, Sequence[Any]]) -> None:
+    """Refuse a trace that does not hold every step up to a checkpoint, or whose probe set is not `rows`.
 
     Parameters
     ----------
     file : Path
         The trace.
-    step : int
-        Of the checkpoint that the run goes on from.
+    checkpoint : Path
+        That the run goes on from; the trace must begin with what it was when this was made.
     rows : table
         The head of the trace as it would be written now.
 
@@ -139,7 +154,7 @@ def check_record(file: Path, step: int, rows: Mapping[str, Sequence[Any]]) -> No
     head, records = read_records(file)
     if not is_of(head, rows):
         raise InputError(f"{file}:1: its probe set is another one than these data make; start a new run")
-    reached = -1
+    reached, step = -1, step_of(checkpoint)
     for record in records:
         if reached < 0 < record.step:
             refuse(f"{file}:{record.number}: found step {record.step} where step 0 belongs")
@@ -147,6 +162,11 @@ def check_record(file: Path, step: int, rows: Mapping[str, Sequence[Any]]) -> No
             break
     if reached != step:
         raise InputError(f"{file}: ends before step {step}, at which the checkpoint was made; {MEND}")
+    if other := made_beside_another(checkpoint, file):
+        raise InputError(
+            f"{checkpoint}: {other}: one of both was changed, or is another run's; put it back, or `rewardshape probe "
+            "--resume --repair` goes on from a checkpoint that fits, if need be anew"
+        )
 
 
 def is_of(head: Mapping[str, Iterable[Any]], rows: Mapping[str, Iterable[Any]]) -> bool:
@@ -186,9 +206,12 @@ def mend_record(files: RunFolder) -> list[str]:
             last = record.step
     else:
         damage = [f"{files.trace}:1: its head is lost"]
+    newest, _ = newest_whole(files.checkpoints, last=last)
+    if newest and (other := made_beside_another(newest, files.trace)):
+        damage.append(f"{newest}: {other}")
     if not damage:
         return []
-    checkpoint, torn = newest_whole(files.checkpoints, last=last)
+    checkpoint, torn = newest_whole(files.checkpoints, last=last, record=files.trace)
     step = step_of(checkpoint) if checkpoint else -1
     shutil.copyfile(files.trace, files.damaged)
     for later in numbered_checkpoints(files.checkpoints):

@@ -38,7 +38,7 @@ from rewardshape.probe.process import set_up
 from rewardshape.probe.progress import Progress, changes_shown
 from rewardshape.probe.recorder import Measures, Recorder, destination_of, influence_of
 from rewardshape.probe.reference import untouched_model
-from rewardshape.probe.resume import at_step_0, fingerprint_of, going_on, mend
+from rewardshape.probe.resume import at_step_0, fingerprint_of, going_on, mend, require_its_runs
 from rewardshape.probe.samples import gold_of, sampled, samples_of
 from rewardshape.probe.settings import Settings
 from rewardshape.probe.stopping import (
@@ -48,6 +48,7 @@ from rewardshape.probe.stopping import (
     end_by_force,
     ending_recorded,
     is_settled,
+    record_ending,
     stop_on_signal,
 )
 from rewardshape.probe.training import PairTrainer, require_trainer, training_arguments
@@ -236,10 +237,12 @@ def run_together(left: Sequence[PlannedRun], shared: Shared) -> None:
         )
     if stop.is_set():
         raise Interrupted(stop.signal_number, shared.home)
+    for planned in (run for run, how in ended if how.kind == "killed"):
+        record_ending(RunFolder(shared.home / planned.name), "failed", "killed")
     for planned, how in ended:
         if how.kind == "diverged":
             progress.say(f"{planned.name}: {how.reason}")
-        elif how.kind == "refused":
+        elif how.kind in ("refused", "killed"):
             raise InputError(f"{planned.name}: {how.reason}")
         elif how.kind == "failed":
             raise RuntimeError(f"{planned.name}: {how.reason}")
@@ -313,6 +316,8 @@ def checked(shared: Shared) -> tuple[list[str], dict[str, Path]]:
     """
     notes: list[str] = []
     begins: dict[str, Path] = {}
+    if shared.grid.settings.output.resume:
+        require_its_runs(shared.home, [planned.name for planned in shared.grid.runs])
     for planned in shared.grid.runs:
         files, probe = RunFolder(shared.home / planned.name), shared.of(planned).inputs.probe
         if files.manifest.is_file():

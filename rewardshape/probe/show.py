@@ -21,7 +21,7 @@ from rewardshape.figures.of_runs import draw_all
 from rewardshape.numbers import bracketed, counted, moment, number, percent, significant
 from rewardshape.probe.settings import Settings
 from rewardshape.report import write_report
-from rewardshape.terminal import columns_of
+from rewardshape.terminal import columns_of, read_enough
 from rewardshape.trace import Trace
 from rewardshape.trace.folder import RunFolder
 from rewardshape.verdict import judge_all
@@ -67,7 +67,14 @@ def present(trace: Trace, settings: Settings, say: Callable[[str], object]) -> N
     results = write_results(trace)
     for line in results.problems:
         say(f"note: {line}")
-    show(trace, results.compared, settings, columns_of(sys.stdout))
+    try:
+        show(trace, results.compared, settings, columns_of(sys.stdout))
+        sys.stdout.flush()
+    except OSError as error:
+        if settings.output.json or isinstance(error, BrokenPipeError):
+            raise
+        say(f"note: the tables could not be printed ({error.strerror}); the page has them")
+        read_enough()
 
 
 def write_results(trace: Trace) -> Results:

@@ -14,14 +14,12 @@ from pathlib import Path
 
 from rewardshape.errors import InputError
 from rewardshape.probe.distributed import here
+from rewardshape.probe.process import ASKING
 from rewardshape.trace.folder import RunFolder, Status
 
 STEP_MAY_TAKE = 10.0  # seconds from a signal to the end of the step in hand
 SAME = 1.0  # seconds within which a signal that comes again is the same one, passed on by a launcher too
 LONG = 3600.0  # seconds; a system call knows no infinity
-ASKING = [
-    number for name in ("SIGINT", "SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)) is not None
-]
 
 
 class Interrupted(Exception):
@@ -49,7 +47,7 @@ class Stop(threading.Event):
 
 @contextlib.contextmanager
 def stop_on_signal() -> Iterator[Stop]:
-    """Within it, SIGINT, SIGTERM or SIGHUP asks for a stop after the step in hand; a second SIGINT stops at once.
+    """Within it, a signal that asks for an end asks for one after the step in hand; a second SIGINT stops at once.
 
     A second SIGTERM is left to `end_by_force`: launchers and schedulers pass one on that the process has had already.
     """

@@ -398,4 +398,5 @@ class PairTrainer(Trainer):
 
         gather_attempts(write)
         if self.is_world_process_zero():
-            keep_whole(folder, self.state.global_step, keep=self.keep_checkpoints)
+            record = RunFolder(folder.parent).trace
+            keep_whole(folder, self.state.global_step, keep=self.keep_checkpoints, record=record)

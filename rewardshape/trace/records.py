@@ -8,9 +8,10 @@ error with file and line, or handed to whoever wants to read on past it.
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -106,10 +107,17 @@ def lines_of(file: Path) -> Iterator[tuple[int, str]]:
                 yield number, line.decode("utf-8", errors="replace")
 
 
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+DECODER = json.JSONDecoder(parse_constant=_no_number)  # NaN and Infinity, which Python writes where it is let
+
+
 def parsed(line: str) -> dict[str, Any] | None:
     """The object that a line of JSON holds; None where it holds none."""
     try:
-        content = json.loads(line)
+        content = DECODER.decode(line)
     except (ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
@@ -177,7 +185,7 @@ def _record(number: int, line: str, size: int) -> Record:
     step, metrics, tokens = content.get("step"), content.get("metrics", {}), content.get("tokens")
     if type(step) is not int or step < 0:
         raise ValueError("not the record of a step")
-    if not isinstance(metrics, dict) or set(map(type, metrics.values())) - {int, float, type(None)}:
+    if not isinstance(metrics, dict) or not _are_numbers(metrics.values()):
         raise ValueError("its metrics are not numbers")
     sizes = {"train": None, "probe": size, **dict.fromkeys(STEP_TABLES)}
     tables = {name: _table(name, content[name], rows) for name, rows in sizes.items() if content.get(name)}
@@ -193,8 +201,18 @@ def _check_tokens(tokens: Any, size: int) -> None:
         or not all(isinstance(row, list) for row in tokens)
     ):
         raise ValueError(f"its tokens are not one list for each of {size} responses")
-    if any(set(map(type, row)) - {int, float, type(None)} for row in tokens):
+    if not all(map(_are_numbers, tokens)):
         raise ValueError("its tokens are not numbers")
+
+
+def _are_numbers(values: Collection[Any]) -> bool:
+    """Whether all are finite numbers, or null."""
+    if set(map(type, values)) - {int, float, type(None)}:
+        return False
+    try:
+        return not any(map(math.isinf, filter(None, values)))
+    except OverflowError:  # an integer beyond every float
+        return False
 
 
 def _table(part: str, content: Any, rows: int | None) -> Table:
@@ -224,7 +242,7 @@ def _column(name: str, values: list[Any]) -> np.ndarray | list[str | None]:
             column = np.array(values, dtype=float if null else None)
         except OverflowError:
             column = np.array(None)
-        if column.dtype != object:
+        if column.dtype != object and not np.isinf(column).any():
             return column
     raise ValueError(f"its values of {name} are not {'texts' if name in TEXT_COLUMNS else 'numbers'}")
 

@@ -292,14 +292,16 @@ def test_a_broken_file_is_one_line_that_names_it(tmp_path, name):
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_file_a_plain_folder_and_a_locked_file_are_one_line(tmp_path):
+def test_a_missing_file_a_plain_folder_a_pipe_and_a_locked_file_are_one_line(tmp_path):
     (tmp_path / "locked.jsonl").write_bytes(GOOD)
     (tmp_path / "locked.jsonl").chmod(0)
     cases = {
         tmp_path / "absent.jsonl": "no such file$",
         tmp_path / ("long" * 1000): r"cannot be read \(File name too long\)$",
         tmp_path: "a folder; give the data files in it",
+        tmp_path / "pipe": "a pipe or a device, which cannot be read again; save it as a file$",
     }
+    os.mkfifo(tmp_path / "pipe")
     if os.geteuid() != 0:  # root may read everything
         cases[tmp_path / "locked.jsonl"] = r"cannot be read \(Permission denied\)"
     for path, problem in cases.items():

@@ -132,7 +132,7 @@ def test_every_run_is_done_once_and_a_failure_stops_the_rest(tmp_path, monkeypat
     ended = told(["a", "b", "c"], tmp_path)
     assert sorted((run, how.kind) for run, how in ended) == [("a", "done"), ("b", "done"), ("c", "done")]
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a", "b", "c"]
-    for fails, how_it_ends in [("bad", "refused"), ("dead", "failed")]:
+    for fails, how_it_ends in [("bad", "refused"), ("dead", "killed")]:
         kinds = {run: how.kind for run, how in told([fails, "long", "e"], tmp_path)}
         assert kinds == {fails: how_it_ends, "long": "interrupted"}  # "e" does not begin after it
 

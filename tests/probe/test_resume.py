@@ -148,6 +148,21 @@ def test_a_damaged_record_is_repaired_where_that_was_asked(uninterrupted, tmp_pa
     assert (output / "trace.jsonl").read_bytes() == (uninterrupted / "trace.jsonl").read_bytes()
 
 
+def test_beside_an_edited_record_a_checkpoint_that_fits_is_taken_where_that_was_asked(
+    uninterrupted, tmp_path, capsys
+):
+    output = tmp_path / "run"
+    half_done(uninterrupted, output, keep_last=True)
+    lines = (uninterrupted / "trace.jsonl").read_bytes().splitlines(keepends=True)
+    lines[-2] = lines[-2].replace(b'"loss":', b'"loss":1')
+    (output / "trace.jsonl").write_bytes(b"".join(lines))
+    assert main(["--resume", "--repair", "--output", str(output)]) == 0
+    said = capsys.readouterr().err
+    assert f"checkpoint-{STEPS}: trace.jsonl is not the record that it was made with" in said
+    assert f"the steps after {STEPS - 3} are done again" in said
+    assert (output / "trace.jsonl").read_bytes() == (uninterrupted / "trace.jsonl").read_bytes()
+
+
 def test_a_lost_head_is_repaired_and_a_newer_format_is_not(uninterrupted, tmp_path, capsys):
     output = tmp_path / "run"
     half_done(uninterrupted, output)
@@ -260,6 +275,19 @@ def test_other_weights_are_refused(own, refused):
     assert "the checkpoint changed since the run began" in refused()
 
 
+def test_a_lost_manifest_is_refused(own, refused):
+    (own / "run" / "run.json").unlink()
+    assert "run.json: lost, and only it says what trace.jsonl beside it is the record of" in refused()
+
+
+def test_the_command_of_a_sweep_in_the_folder_of_a_run_is_refused(own, refused):
+    command = own / "run" / "command.json"
+    recorded = json.loads(command.read_text())
+    recorded["settings"]["alpha"] = [0.0, 0.25]
+    command.write_text(json.dumps(recorded))
+    assert "holds the record of a single run, and its command.json is that of a sweep" in refused()
+
+
 def test_edited_settings_are_refused(own, refused):
     command = own / "run" / "command.json"
     command.write_text(command.read_text().replace('"steps": 4', '"steps": 6'))
@@ -278,8 +306,20 @@ def test_edited_settings_are_refused(own, refused):
             lambda lines: [lines[0].replace(b"pairs.jsonl:", b"other.jsonl:"), *lines[1:]],
             "its probe set is another one",
         ),
+        (
+            lambda lines: [*lines[:2], lines[2].replace(b'"loss":', b'"loss":1'), *lines[3:]],
+            "checkpoint-2: trace.jsonl is not the record that it was made with (SHA-256 ",
+        ),
     ],
-    ids=["a step is missing", "a line is torn", "a line is doubled", "no head", "too short", "other pairs"],
+    ids=[
+        "a step is missing",
+        "a line is torn",
+        "a line is doubled",
+        "no head",
+        "too short",
+        "other pairs",
+        "a number",
+    ],
 )
 def test_a_damaged_record_is_refused_with_its_line(own, refused, harm, said):
     trace = own / "run" / "trace.jsonl"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from rewardshape.probe.show import (
     diverged,
     ends,
     fitted,
+    present,
     show,
     text_table,
     what_if_lines,
@@ -153,6 +155,20 @@ def test_json_is_one_object_with_a_record_for_each_run(sweep, capsys):
     assert said["folder"] == str(sweep.folder)
     assert [run["run"] for run in said["runs"]] == ["alpha=0", "alpha=1"]
     assert said["runs"][0]["chosen_change"] == pytest.approx(-0.5, abs=1e-6)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device here")
+def test_tables_that_cannot_be_printed_are_a_note_and_json_is_an_error(sweep, monkeypatch):
+    """The run is done and its page is written; JSON is what was asked for."""
+    said: list[str] = []
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        with pytest.raises(OSError, match="No space left"):
+            present(sweep, Settings.from_dict({"json": True}), said.append)
+        assert not said
+        present(sweep, Settings.from_dict({}), said.append)
+        print("what follows goes nowhere", flush=True)
+    assert said == ["note: the tables could not be printed (No space left on device); the page has them"]
 
 
 def test_what_diverged_is_named(sweep):

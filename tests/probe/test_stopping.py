@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -17,6 +18,8 @@ from rewardshape import read_trace
 from rewardshape.probe import __main__ as program
 from rewardshape.probe.__main__ import main
 from rewardshape.probe.lock import locked
+from rewardshape.probe.process import ASKING, Ended, signals_raise
+from rewardshape.probe.stopping import stop_on_signal
 from tests import drawing
 from tests.processes import Python, lines_in
 
@@ -91,6 +94,26 @@ def test_whoever_stops_reading_ends_nothing(checkpoint, pairs_file, tmp_path):
     assert process.wait(timeout=120) == 0
     assert read_trace(tmp_path / "run").runs[0].manifest["status"] == "done"
     assert (tmp_path / "run" / "report.html").is_file()
+
+
+@pytest.mark.parametrize("number", ASKING)
+def test_whatever_asks_for_an_end_is_heard_and_then_left_as_it_was(number):
+
+    def ask() -> None:
+        os.kill(os.getpid(), number)
+        time.sleep(10)
+
+    before = signal.getsignal(number)
+    with stop_on_signal() as stop:
+        os.kill(os.getpid(), number)
+        assert stop.wait(10)
+    assert stop.signal_number == number
+    assert signal.getsignal(number) == before
+    if before == signal.SIG_DFL:
+        with pytest.raises(Ended) as ended, signals_raise():
+            ask()
+        assert ended.value.number == number
+        assert signal.getsignal(number) == before
 
 
 HEARS_SIGHUP = """

@@ -47,6 +47,16 @@ DAMAGE = {  # of a record of steps 0 to 4: what is done to its lines, the line n
     "metrics are texts": (
         replaced(b'{"step":1,"metrics":{"loss":"low"}}\n'), 3, "its metrics are not numbers", [0, 2, 3, 4],
     ),
+    "a metric is no number": (replaced(b'{"step":1,"metrics":{"loss":NaN}}\n'), 3, "not a record", [0, 2, 3, 4]),
+    "a metric is beyond every float": (
+        replaced(b'{"step":1,"metrics":{"loss":1%s}}\n' % (b"0" * 400)), 3, "metrics are not numbers", [0, 2, 3, 4],
+    ),
+    "a metric is infinite": (
+        replaced(b'{"step":1,"metrics":{"loss":-1e999}}\n'), 3, "metrics are not numbers", [0, 2, 3, 4],
+    ),
+    "a number is infinite": (
+        replaced(b'{"step":1,"probe":{"logp_sum":[-1e999,-1,null,-1]}}\n'), 3, "of logp_sum are not", [0, 2, 3, 4],
+    ),
     "a table is short": (
         edited("probe", "logp_sum", lambda values: values[:3]), 3, "holds 3 values of logp_sum where 4", [0, 2, 3, 4],
     ),
