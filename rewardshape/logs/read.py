@@ -70,7 +70,8 @@ def read_logs(path: str | Path, columns: Mapping[str, str] | None = None) -> lis
 
 def _of_file(path: Path, columns: Mapping[str, str], name: str | None = None) -> list[Log]:
     if not path.is_file():
-        raise InputError(f"{path}: no such file")
+        there = path.exists()
+        raise InputError(f"{path}: {'a pipe or a device; save it as a file' if there else 'no such file'}")
     source = Source(path, name or path.name)
     request = Request(source, _canonical(columns, path))
     if not source.head.strip():

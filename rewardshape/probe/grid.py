@@ -231,14 +231,15 @@ def decide(settings: Settings, model: ModelFacts, processes: int) -> Decided:
 
 def token_limits(prompt: int | None, response: int | None, context: int) -> tuple[int, int]:
     """Most tokens of a prompt and of a response: as given, else half the context, at most 1024."""
+    given = {"--max-prompt-tokens": prompt, "--max-response-tokens": response}
     if prompt is None:
         prompt = min(MAX_TOKENS, context - response if response else context // 2)
     if response is None:
         response = min(MAX_TOKENS, context - prompt)
     if prompt < 1 or response < 1 or prompt + response > context:
+        flags = " and ".join(f"{flag} {value}" for flag, value in given.items() if value is not None)
         raise InputError(
-            f"--max-prompt-tokens {prompt} and --max-response-tokens {response}: together they must fit "
-            f"the model's context of {context} tokens"
+            f"{flags}: prompt and response together must fit the model's context of {context} tokens"
         )
     return prompt, response
 

@@ -57,5 +57,10 @@ def test_limits_are_half_the_context_and_tokens_are_made_once(model, tokenizer, 
     [short] = ReadPairs(rows[:1]).encode(tokenizer, model.config, 5, 4)
     assert len(short.prompt_ids) == 5
     assert {len(ids) for ids in short.responses.values()} == {4}
-    with pytest.raises(InputError, match="together they must fit"):
+    with pytest.raises(
+        InputError,
+        match=r"^--max-prompt-tokens 1024 and --max-response-tokens 1024: prompt and response together",
+    ):
         ReadPairs(rows).encode(tokenizer, model.config, 1024, 1024)
+    with pytest.raises(InputError, match=r"^--max-response-tokens 1024: prompt"):
+        ReadPairs(rows).encode(tokenizer, model.config, None, 1024)

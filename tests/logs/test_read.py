@@ -398,5 +398,7 @@ def test_what_is_not_understood_is_refused_with_what_was_seen(tmp_path, raw, see
 def test_a_missing_file_and_a_folder_without_a_log_are_named(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         read_logs(tmp_path / "nowhere.json")
+    with pytest.raises(InputError, match="/dev/null: a pipe or a device; save it as a file"):
+        read_logs("/dev/null")
     with pytest.raises(InputError, match="no log in this folder"):
         read_logs(tmp_path)

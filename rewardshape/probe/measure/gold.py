@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import math
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,7 +35,27 @@ def gold_function(name: str) -> Gold:
         raise InputError(
             f"--gold {name}: no function, but {type(found).__name__}; it takes a prompt and a response"
         )
-    return found
+    return _ending_nothing(name, found)
+
+
+def _ending_nothing(name: str, function: Gold) -> Gold:
+    """The same function. Where it fails at once it is refused; later it is not known, and a warning says so."""
+    answered = False
+
+    def score(prompt: str, response: str) -> float:
+        nonlocal answered
+        try:
+            reward = float(function(prompt, response))
+        except Exception as error:  # whatever somebody's function raises
+            said = InputError(f"--gold {name}: {type(error).__name__}: {error}")
+            if not answered:
+                raise said from error
+            warnings.warn(f"{said}; that reward is left out", stacklevel=2)
+            return math.nan
+        answered = True
+        return reward
+
+    return score
 
 
 def gold_model(checkpoint: str, settings: ModelSettings, device: torch.device) -> Gold:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForSequenceClassification
 
-from rewardshape import read_trace
+from rewardshape import InputError, read_trace
 from rewardshape.probe.measure.gold import gold_function, gold_model
 from rewardshape.probe.settings import ModelSettings
 
@@ -33,7 +35,21 @@ def test_a_reward_model_scores_as_transformers_has_it(reward_model):
 
 
 def test_a_function_is_found_by_its_name():
-    assert gold_function("operator:contains")("abc", "b") is True
+    assert gold_function("operator:contains")("abc", "b") == 1.0
+
+
+def test_a_function_that_fails_at_once_is_refused_and_later_leaves_one_reward_out(monkeypatch):
+    def score(prompt: str, response: str) -> float:
+        return {"good": 2.0, "none": None}[response]
+
+    monkeypatch.setattr("math.sin", score)
+    gold = gold_function("math:sin")
+    with pytest.raises(InputError, match=r"^--gold math:sin: KeyError: 'bad'$"):
+        gold("", "bad")
+    assert gold("", "good") == 2.0
+    with pytest.warns(UserWarning, match="--gold math:sin: TypeError: .*; that reward is left out"):
+        assert math.isnan(gold("", "none"))
+    assert gold("", "good") == 2.0
 
 
 def test_a_reward_model_checkpoint_scores_the_samples(probe, reward_model, tmp_path):
@@ -51,6 +67,7 @@ def test_a_reward_model_checkpoint_scores_the_samples(probe, reward_model, tmp_p
         (["--gold", "math:absent", "--sample-every", "2"], "--gold math:absent"),
         (["--gold", "nothing", "--sample-every", "2"], "MODULE:FUNCTION"),
         (["--gold", "math:sqrt"], "--sample-every"),
+        (["--gold", "math:sqrt", "--sample-every", "2", "--samples", "1"], "--gold math:sqrt: TypeError: "),
         (["--gold-model", "absent", "--sample-every", "2"], "--gold-model absent"),
     ],
 )
