@@ -152,7 +152,7 @@ def project(
     hidden = hidden.to(weight.dtype)
     softmaxes = 1 if reference is None else 2
     bytes_of_all = softmaxes * len(hidden) * len(weight) * hidden.element_size()
-    keeps = torch.is_grad_enabled() and bytes_of_all <= MOST_KEPT
+    keeps = softmaxes if torch.is_grad_enabled() and bytes_of_all <= MOST_KEPT else 0
     return TokenLogps(*_Projection.apply(hidden, weight, targets, bias, softcap, reference, keeps, hear))
 
 
@@ -179,7 +179,7 @@ class _Projection(torch.autograd.Function):
         bias: Float[Tensor, "vocabulary"] | None,
         softcap: float | None,
         reference: Predictions | None,
-        keeps: bool,
+        keeps: int,
         hear: Hear | None,
     ) -> tuple[Float[Tensor, "tokens"] | None, ...]:
         tiles_greedy, tiles_normalizer, tiles_mean, tiles_target, tiles_square = [], [], [], [], []
@@ -188,8 +188,7 @@ class _Projection(torch.autograd.Function):
             if reference is None
             else torch.zeros_like(reference.normalizer)
         )
-        softmaxes = 1 if reference is None else 2
-        kept = hidden.new_empty(softmaxes, len(hidden) * len(weight)) if keeps else None
+        kept = hidden.new_empty(keeps, len(hidden) * len(weight)) if keeps else None
         for tile in _tiles(hidden, weight, bias, softcap):
             words, logits, shares = tile.words, tile.logits, tile.shares
             if hear is not None:
