@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -96,24 +97,42 @@ def test_whoever_stops_reading_ends_nothing(checkpoint, pairs_file, tmp_path):
     assert (tmp_path / "run" / "report.html").is_file()
 
 
-@pytest.mark.parametrize("number", ASKING)
-def test_whatever_asks_for_an_end_is_heard_and_then_left_as_it_was(number):
+@pytest.fixture(params=ASKING)
+def asking(request) -> Iterator[int]:
+    """A signal that does what it does by default, also where these tests run under nohup or in a shell's background."""
+    number = request.param
+    before = signal.signal(number, signal.SIG_DFL)
+    yield number
+    signal.signal(number, before)
 
+
+def test_whatever_asks_for_an_end_is_heard_and_then_left_as_it_was(asking):
     def ask() -> None:
-        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), asking)
         time.sleep(10)
 
-    before = signal.getsignal(number)
     with stop_on_signal() as stop:
-        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), asking)
         assert stop.wait(10)
-    assert stop.signal_number == number
-    assert signal.getsignal(number) == before
-    if before == signal.SIG_DFL:
-        with pytest.raises(Ended) as ended, signals_raise():
-            ask()
-        assert ended.value.number == number
-        assert signal.getsignal(number) == before
+    assert stop.signal_number == asking
+    assert signal.getsignal(asking) == signal.SIG_DFL
+    with pytest.raises(Ended) as ended, signals_raise():
+        ask()
+    assert ended.value.number == asking
+    assert signal.getsignal(asking) == signal.SIG_DFL
+
+
+@pytest.mark.parametrize("number", ASKING)
+def test_what_was_ignored_before_stays_so(number):
+    """Under nohup a closed terminal, in a shell's background Ctrl-C."""
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        with stop_on_signal() as stop, signals_raise():
+            os.kill(os.getpid(), number)
+            assert not stop.wait(0.05)
+        assert signal.getsignal(number) == signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
 
 
 HEARS_SIGHUP = """
