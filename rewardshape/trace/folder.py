@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -124,7 +124,7 @@ class RunFolder:
 
     def read_command(self) -> dict[str, Any]:
         """What the command was; empty where no command made the folder. Raises as `read_manifest` does."""
-        return read_json(self.command, {"settings": dict, "runs": list}) if self.command.is_file() else {}
+        return read_json(self.command, {"settings": {}, "runs": list}) if self.command.is_file() else {}
 
     def is_left(self) -> bool:
         """Whether no process of this machine works here any more: its lock, or that of the command's folder, is free.
@@ -166,20 +166,44 @@ def _is_free(lock: Path) -> bool:
     return True
 
 
-PARTS = {name: dict for name in ("run", "swept", "objective", "model", "data", "versions", "device")}
-"""The parts of a manifest that are mappings."""
+Parts = Mapping[str, "type | tuple[type, ...] | Parts"]
+"""Of what types the values of a mapping are, by name; of one that is a mapping, its own parts."""
+
+PARTS: Parts = {
+    "swept": {},
+    "versions": {},
+    "device": {},
+    "status": str,
+    "reason": str,
+    "command": str,
+    "run": {"seed": int, "learning_rate": (int, float), "data": list},
+    "objective": {"name": str, "parameters": {}},
+    "model": {"checkpoint": str},
+    "data": {"files": list},
+}
+"""The parts of a manifest whose types are relied upon where it is read."""
 
 
-def read_json(file: Path, parts: Mapping[str, type]) -> dict[str, Any]:
+def read_json(file: Path, parts: Parts) -> dict[str, Any]:
     """A mapping, as `write_json` wrote it, whose `parts` are of these types where they are there."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        wrong = [name for name, kind in parts.items() if not isinstance(content.get(name, kind()), kind)]
+        wrong = next(_damaged(content, parts), None)
     except (ValueError, AttributeError, RecursionError):
         raise InputError(f"{file}: cannot be read, the file was damaged; put back a copy") from None
     if wrong:
-        raise InputError(f"{file}: its {wrong[0]!r} is damaged; put back a copy")
+        raise InputError(f"{file}: its {wrong!r} is damaged; put back a copy")
     return dict(content)
+
+
+def _damaged(content: Mapping[str, Any], parts: Parts) -> Iterator[str]:
+    """Names of the parts that are of another type; a value may be missing or null, a mapping missing."""
+    for name, kind in parts.items():
+        if isinstance(kind, Mapping):
+            inner = content.get(name, {})
+            yield from _damaged(inner, kind) if isinstance(inner, dict) else [name]
+        elif not isinstance(content.get(name), (kind, type(None))):
+            yield name
 
 
 def write_whole(file: Path, content: str | bytes) -> None:

@@ -242,7 +242,7 @@ def _column(name: str, values: list[Any]) -> np.ndarray | list[str | None]:
             column = np.array(values, dtype=float if null else None)
         except OverflowError:
             column = np.array(None)
-        if column.dtype != object and not np.isinf(column).any():
+        if column.dtype.kind in "biu" or (column.dtype.kind == "f" and not np.isinf(column).any()):
             return column
     raise ValueError(f"its values of {name} are not {'texts' if name in TEXT_COLUMNS else 'numbers'}")
 

@@ -51,6 +51,25 @@ def test_a_status_is_set_without_touching_the_rest_of_the_manifest(tmp_path):
     assert folder.read_manifest() == {"run": {"seed": 3}, "status": "done"}
 
 
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ('{"run": 3}', "run"),
+        ('{"run": null}', "run"),
+        ('{"run": {"learning_rate": "x"}}', "learning_rate"),
+        ('{"run": {"seed": [1]}}', "seed"),
+        ('{"objective": {"name": "simpo", "parameters": [1]}}', "parameters"),
+        ('{"model": {"checkpoint": 7}}', "checkpoint"),
+        ('{"status": 3}', "status"),
+    ],
+)
+def test_a_manifest_whose_parts_are_of_another_type_is_damaged(tmp_path, content, named):
+    folder = RunFolder(tmp_path)
+    folder.manifest.write_text(content)
+    with pytest.raises(InputError, match=f"run.json: its '{named}' is damaged; put back a copy"):
+        folder.read_manifest()
+
+
 def test_a_status_has_room_where_nothing_else_has(tmp_path):
     folder = RunFolder(tmp_path)
     write_json(folder.manifest, {"run": {"seed": 3}, "status": "running", "command": "x"})
