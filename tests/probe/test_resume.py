@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
+from rewardshape import InputError
 from rewardshape.probe.__main__ import main
 from rewardshape.probe.checkpoints import newest_whole
-from rewardshape.trace import read_trace
+from rewardshape.probe.resume import mend_record, require_its_runs
+from rewardshape.trace import RunFolder, read_trace
 from tests.processes import Python, lines_in
 
 STEPS = 24  # more than are done before a signal arrives
@@ -149,18 +151,21 @@ def test_a_damaged_record_is_repaired_where_that_was_asked(uninterrupted, tmp_pa
 
 
 def test_beside_an_edited_record_a_checkpoint_that_fits_is_taken_where_that_was_asked(
-    uninterrupted, tmp_path, capsys
+    uninterrupted, tmp_path
 ):
     output = tmp_path / "run"
     half_done(uninterrupted, output, keep_last=True)
     lines = (uninterrupted / "trace.jsonl").read_bytes().splitlines(keepends=True)
-    lines[-2] = lines[-2].replace(b'"loss":', b'"loss":1')
-    (output / "trace.jsonl").write_bytes(b"".join(lines))
-    assert main(["--resume", "--repair", "--output", str(output)]) == 0
-    said = capsys.readouterr().err
-    assert f"checkpoint-{STEPS}: trace.jsonl is not the record that it was made with" in said
+    edited = b"".join([*lines[:-2], lines[-2].replace(b'"loss":', b'"loss":1'), lines[-1]])
+    (output / "trace.jsonl").write_bytes(edited)
+    *_, said = mend_record(RunFolder(output))
+    newest = output / "checkpoints" / f"checkpoint-{STEPS}"
+    assert said.startswith(f"{newest}: trace.jsonl is not the record that it was made with (SHA-256 ")
     assert f"the steps after {STEPS - 3} are done again" in said
-    assert (output / "trace.jsonl").read_bytes() == (uninterrupted / "trace.jsonl").read_bytes()
+    assert not newest.exists()
+    assert (output / "trace.damaged.jsonl").read_bytes() == edited
+    assert (output / "trace.jsonl").read_bytes() == b"".join(lines[:-3])
+    assert mend_record(RunFolder(output)) == []
 
 
 def test_a_lost_head_is_repaired_and_a_newer_format_is_not(uninterrupted, tmp_path, capsys):
@@ -275,17 +280,22 @@ def test_other_weights_are_refused(own, refused):
     assert "the checkpoint changed since the run began" in refused()
 
 
-def test_a_lost_manifest_is_refused(own, refused):
-    (own / "run" / "run.json").unlink()
-    assert "run.json: lost, and only it says what trace.jsonl beside it is the record of" in refused()
-
-
-def test_the_command_of_a_sweep_in_the_folder_of_a_run_is_refused(own, refused):
-    command = own / "run" / "command.json"
-    recorded = json.loads(command.read_text())
-    recorded["settings"]["alpha"] = [0.0, 0.25]
-    command.write_text(json.dumps(recorded))
-    assert "holds the record of a single run, and its command.json is that of a sweep" in refused()
+def test_a_lost_manifest_and_the_command_of_a_sweep_in_the_folder_of_a_run_are_refused(
+    uninterrupted, tmp_path
+):
+    shutil.copytree(uninterrupted, tmp_path / "run")
+    require_its_runs(tmp_path / "run", [""])
+    require_its_runs(tmp_path, ["run", "not begun"])
+    with pytest.raises(
+        InputError, match=r"holds the record of a single run, and its command\.json is that of a sweep"
+    ):
+        require_its_runs(tmp_path / "run", ["alpha=0", "alpha=0.25"])
+    (tmp_path / "run" / "run.json").unlink()
+    for home, names in ((tmp_path / "run", [""]), (tmp_path, ["run"])):
+        with pytest.raises(
+            InputError, match=r"run\.json: lost, and only it says what trace.jsonl beside it is"
+        ):
+            require_its_runs(home, names)
 
 
 def test_edited_settings_are_refused(own, refused):
