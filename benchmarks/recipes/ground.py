@@ -65,10 +65,12 @@ def compared(trainer: str, record: Path, logged: Iterable[Mapping[str, Any]]) ->
     probe = responses[responses["split"] == "probe"]
     ours = probe.pivot_table(index="step", columns="response", values="logp_sum", aggfunc="mean")
     print(f"{trainer} {version(trainer)}, transformers {version('transformers')}, torch {version('torch')}")
-    print("update   chosen, trainer's and ours   rejected, trainer's and ours   (mean sums of log-probs, nats)")
+    print(
+        "update   chosen, trainer's and ours   rejected, trainer's and ours   (mean sums of log-probs, nats)"
+    )
     apart, seen = 0.0, 0
     for entry in logged:
-        if "logps/chosen" not in entry:
+        if "logps/chosen" not in entry or int(entry["step"]) - 1 not in ours.index:
             continue
         step = int(entry["step"])
         told = [float(entry[f"logps/{side}"]) for side in ("chosen", "rejected")]
@@ -77,5 +79,20 @@ def compared(trainer: str, record: Path, logged: Iterable[Mapping[str, Any]]) ->
         apart = max(apart, *(abs(one - other) for one, other in zip(told, found, strict=True)))
         seen += 1
     if not seen or apart > 0.01:
-        sys.exit(f"the trainer's and our log-probs of the same pairs are up to {apart:.4f} nats apart ({seen} updates)")
+        sys.exit(
+            f"the trainer's and our log-probs of the same pairs are up to {apart:.4f} nats apart ({seen} updates)"
+        )
     print(f"at most {apart:.4f} nats apart\n{judge(record).sentence}")
+
+
+def alike(trainer: str, loop: Path, row: Path) -> None:
+    """Hold what was measured of saved checkpoints against what was measured while they were trained."""
+    found = [read_trace(place).responses.query("split == 'probe'") for place in (loop, row)]
+    keys = ["step", "pair_id", "response"]
+    both = found[0].merge(found[1], on=keys, suffixes=("_loop", "_row"))
+    apart = (both["logp_sum_loop"] - both["logp_sum_row"]).abs().max()
+    print(f"{trainer} {version(trainer)}, transformers {version('transformers')}, torch {version('torch')}")
+    print(f"{len(both)} log-probs at steps {sorted(set(both['step']))}, at most {apart:.5f} nats apart")
+    if len(both) < len(found[0]) or not apart < 0.01:
+        sys.exit("the checkpoints are not the models that were trained")
+    print(judge(row).sentence)

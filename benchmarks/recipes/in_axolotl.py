@@ -37,7 +37,9 @@ settings = {
     "plugins": ["watch.Watch"],
     "rl": "dpo",
     "dpo_beta": 0.1,
-    "datasets": [{"path": "train.jsonl", "ds_type": "json", "split": "train", "type": "chat_template.default"}],
+    "datasets": [
+        {"path": "train.jsonl", "ds_type": "json", "split": "train", "type": "chat_template.default"}
+    ],
     "chat_template": "tokenizer_default",
     "sequence_len": 256,
     "output_dir": "dpo",

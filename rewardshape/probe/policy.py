@@ -41,6 +41,7 @@ from rewardshape.probe.settings import LORA_RATE, ModelSettings
 STOCHASTIC = "adamw_torch_8bit"
 TORCHAO = ("adamw_torch_4bit", STOCHASTIC)
 ADAPTER_FILE = "adapter_config.json"
+OF_TORCHTUNE = "adapter_model.pt"  # which saves an adapter beside weights that have it already
 OTHER_MODEL = "the weights are of another model than the configuration; save both anew with save_pretrained"
 DTYPES = {"float32": torch.float32, "mixed": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -68,7 +69,8 @@ def parts_of(checkpoint: str) -> Parts:
     if not folder.is_dir():
         return Parts(checkpoint)
     has_config, has_adapter = (folder / "config.json").is_file(), (folder / ADAPTER_FILE).is_file()
-    if has_adapter:
+    is_merged = (folder / OF_TORCHTUNE).is_file() and any(folder.glob("model*.safetensors"))
+    if has_adapter and not is_merged:
         return Parts(checkpoint if has_config else _base_of(folder), adapter=checkpoint)
     files = sorted(folder.glob("*.gguf"))
     if has_config or not files:
@@ -266,7 +268,7 @@ def _dequantized(model: Any) -> None:
 @contextmanager
 def _without_adapter(parts: Parts) -> Iterator[str]:
     """The base alone: transformers would load the adapter too, and a new one would take its place."""
-    if not parts.adapter:
+    if not (Path(parts.base) / ADAPTER_FILE).is_file():
         yield parts.base
         return
     with TemporaryDirectory() as folder:

@@ -82,6 +82,21 @@ def test_base_and_adapter_in_one_folder_are_both_loaded(adapter, base, expected,
     torch.testing.assert_close(logits(model), expected, atol=1e-4, rtol=0)
 
 
+def test_an_adapter_beside_weights_that_have_it_is_not_applied_twice(adapter, base, expected, tmp_path):
+    """As torchtune saves: merged weights, their adapter beside them, also under a name of its own."""
+    folder = tmp_path / "epoch_0"
+    merged = PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(base), str(adapter)
+    ).merge_and_unload()
+    merged.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(base).save_pretrained(folder)
+    shutil.copy(adapter / "adapter_model.safetensors", folder)
+    torch.save({}, folder / "adapter_model.pt")
+    unnamed = json.loads((adapter / "adapter_config.json").read_text()) | {"base_model_name_or_path": None}
+    (folder / "adapter_config.json").write_text(json.dumps(unnamed))
+    torch.testing.assert_close(logits(load_policy(str(folder), ModelSettings())), expected, atol=1e-4, rtol=0)
+
+
 def test_our_own_lora_checkpoint_is_a_checkpoint(checkpoint, pairs_file, tmp_path):
     flags = ["--steps", "2", "--batch-size", "8", "--probe-pairs", "6", "--learning-rate", "1e-2", "--quiet"]
     flags += [
