@@ -43,7 +43,9 @@ def trained(home: Path) -> None:
         checkpoint_config=OmegaConf.create({"save": parts, "load": parts}),
     )
     rows = ground.rows(home / "pairs.jsonl")
-    with Recorder(model, tokenizer, rows, objective("dpo", beta=0.1), home / "loop") as recorder:
+    with Recorder(
+        model, tokenizer, home / "pairs.jsonl", objective("dpo", beta=0.1), home / "loop"
+    ) as recorder:
         recorder.measure(0)
         for step in range(1, ground.STEPS + 1):
             row = rows[2 * step + dist.get_rank()]

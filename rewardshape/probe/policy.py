@@ -41,6 +41,7 @@ from rewardshape.probe.settings import LORA_RATE, ModelSettings
 STOCHASTIC = "adamw_torch_8bit"
 TORCHAO = ("adamw_torch_4bit", STOCHASTIC)
 ADAPTER_FILE = "adapter_config.json"
+WHOLE = ("model*.safetensors", "pytorch_model*.bin")  # the files of a model's own weights
 OF_TORCHTUNE = "adapter_model.pt"  # which saves an adapter beside weights that have it already
 OTHER_MODEL = "the weights are of another model than the configuration; save both anew with save_pretrained"
 DTYPES = {"float32": torch.float32, "mixed": torch.float32, "bfloat16": torch.bfloat16}
@@ -69,9 +70,9 @@ def parts_of(checkpoint: str) -> Parts:
     if not folder.is_dir():
         return Parts(checkpoint)
     has_config, has_adapter = (folder / "config.json").is_file(), (folder / ADAPTER_FILE).is_file()
-    is_merged = (folder / OF_TORCHTUNE).is_file() and any(folder.glob("model*.safetensors"))
-    if has_adapter and not is_merged:
-        return Parts(checkpoint if has_config else _base_of(folder), adapter=checkpoint)
+    has_weights = has_config and any(file for form in WHOLE for file in folder.glob(form))
+    if has_adapter and not (has_weights and (folder / OF_TORCHTUNE).is_file()):
+        return Parts(checkpoint if has_weights else _base_of(folder), adapter=checkpoint)
     files = sorted(folder.glob("*.gguf"))
     if has_config or not files:
         return Parts(checkpoint)

@@ -82,6 +82,14 @@ def test_base_and_adapter_in_one_folder_are_both_loaded(adapter, base, expected,
     torch.testing.assert_close(logits(model), expected, atol=1e-4, rtol=0)
 
 
+def test_a_configuration_beside_an_adapter_makes_no_base_of_it(adapter, base, expected, tmp_path):
+    """As OpenRLHF saves, and torchtune where it saves adapters alone."""
+    shutil.copytree(adapter, tmp_path / "global_step2_hf")
+    shutil.copy(base / "config.json", tmp_path / "global_step2_hf")
+    model = load_policy(str(tmp_path / "global_step2_hf"), ModelSettings())
+    torch.testing.assert_close(logits(model), expected, atol=1e-4, rtol=0)
+
+
 def test_an_adapter_beside_weights_that_have_it_is_not_applied_twice(adapter, base, expected, tmp_path):
     """As torchtune saves: merged weights, their adapter beside them, also under a name of its own."""
     folder = tmp_path / "epoch_0"
