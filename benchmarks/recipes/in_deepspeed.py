@@ -1,4 +1,4 @@
-"""DPO under DeepSpeed ZeRO-3, two processes on a CPU, with a ProbeCallback: python benchmarks/recipes/in_deepspeed.py FOLDER
+"""DPO under DeepSpeed ZeRO-3, two processes on a CPU: python benchmarks/recipes/in_deepspeed.py FOLDER
 
 A rehearsal of docs/examples/zero3.yaml: DeepSpeed's CPU accelerator, gloo, float32. Must say what one process says.
 """
