@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from accelerate.utils import extract_model_from_parallel
 
+from rewardshape.errors import InputError
 from rewardshape.probe.resume import fingerprint_of
 
 
@@ -34,9 +35,18 @@ def has_adapters(model: torch.nn.Module) -> bool:
     return hasattr(model, "disable_adapter")
 
 
+def refuse_pieces(model: torch.nn.Module) -> None:
+    """`InputError` for DeepSpeed's ZeRO-3: outside its engine no forward pass gathers the pieces of the weights."""
+    if any(hasattr(weight, "ds_id") for weight in model.parameters()):
+        raise InputError(
+            "DeepSpeed ZeRO-3 holds the model in pieces that cannot be measured while it trains; take zero_stage: 2 or "
+            "FSDP2, or give the saved checkpoints to rewardshape measure"
+        )
+
+
 def is_in_shards(model: torch.nn.Module) -> bool:
     """Whether no process holds the weights as a whole."""
-    return any(hasattr(weight, "device_mesh") or hasattr(weight, "ds_id") for weight in model.parameters())
+    return any(hasattr(weight, "device_mesh") for weight in model.parameters())
 
 
 def fingerprint(model: torch.nn.Module) -> str | None:

@@ -31,6 +31,7 @@ from rewardshape.integrations.models import (
     inner_of,
     is_in_shards,
     kind_of,
+    refuse_pieces,
     uncompiled,
 )
 from rewardshape.integrations.pairs import ReadPairs
@@ -144,6 +145,7 @@ class Recorder:
     ):
         if not isinstance(objective, Objective):
             raise InputError(f"objective: a {type(objective).__name__}; give rewardshape.objective(NAME, …)")
+        refuse_pieces(model)
         join()
         self.model: Any = model
         self.objective = objective

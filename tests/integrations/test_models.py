@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 
 import numpy as np
+import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
 from rewardshape import Recorder, objective, read_trace
+from rewardshape.errors import InputError
 from rewardshape.integrations.models import has_adapters, inner_of, is_in_shards, kind_of
 
 DPO = objective("dpo", beta=0.1)
@@ -25,6 +27,13 @@ def test_modes_weights_and_random_state_are_left_as_they_were(model, tokenizer, 
     assert not inside.training
     assert torch.equal(state, torch.get_rng_state())
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+
+
+def test_a_model_in_deepspeeds_pieces_is_refused_before_anything_is_written(model, tokenizer, rows, tmp_path):
+    next(model.parameters()).ds_id = 0  # as ZeRO-3 marks a piece
+    with pytest.raises(InputError, match=r"^DeepSpeed ZeRO-3 holds .* rewardshape measure$"):
+        Recorder(model, tokenizer, rows[:4], DPO, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_wrappers_are_seen_through_and_adapters_stay(model):
