@@ -19,7 +19,7 @@ from transformers import Trainer, TrainerCallback
 
 from rewardshape.errors import InputError
 from rewardshape.integrations.arguments import Stated, settled, trainers_margin
-from rewardshape.integrations.models import inner_of, refuse_pieces
+from rewardshape.integrations.models import inner_of, whole
 from rewardshape.integrations.pairs import ReadPairs
 from rewardshape.integrations.recorder import Recorder, Taken
 from rewardshape.numbers import signed
@@ -131,9 +131,8 @@ class ProbeCallback(TrainerCallback):
 
     def on_init_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._settle(args)
-        if kwargs.get("model") is not None:
-            refuse_pieces(kwargs["model"])
         if kwargs.get("model") is not None and kwargs.get("processing_class") is not None:
+            whole(kwargs["model"])
             self._encode(kwargs)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

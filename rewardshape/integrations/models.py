@@ -35,13 +35,14 @@ def has_adapters(model: torch.nn.Module) -> bool:
     return hasattr(model, "disable_adapter")
 
 
-def refuse_pieces(model: torch.nn.Module) -> None:
-    """`InputError` for DeepSpeed's ZeRO-3: outside its engine no forward pass gathers the pieces of the weights."""
+def whole(model: Any) -> Any:
+    """The model; `InputError` for DeepSpeed's ZeRO-3, whose pieces no forward pass outside its engine gathers."""
     if any(hasattr(weight, "ds_id") for weight in model.parameters()):
         raise InputError(
             "DeepSpeed ZeRO-3 holds the model in pieces that cannot be measured while it trains; take zero_stage: 2 or "
             "FSDP2, or give the saved checkpoints to rewardshape measure"
         )
+    return model
 
 
 def is_in_shards(model: torch.nn.Module) -> bool:

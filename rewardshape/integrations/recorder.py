@@ -1,8 +1,7 @@
 """Measure displacement in any training loop: a fixed set of pairs, read beside the training, our trace on disk.
 
 >>> recorder = Recorder(model, tokenizer, "probe.jsonl", objective("dpo", beta=0.1), "runs/mine")  # doctest: +SKIP
->>> recorder.measure(0)  # before the first update  # doctest: +SKIP
->>> recorder.measure(step)  # after any update  # doctest: +SKIP
+>>> recorder.measure(step)  # 0 before the first update, then after any  # doctest: +SKIP
 >>> recorder.close()  # doctest: +SKIP
 
 `rewardshape diagnose runs/mine`, the report and the figures then read it like a run of ours.
@@ -31,8 +30,8 @@ from rewardshape.integrations.models import (
     inner_of,
     is_in_shards,
     kind_of,
-    refuse_pieces,
     uncompiled,
+    whole,
 )
 from rewardshape.integrations.pairs import ReadPairs
 from rewardshape.probe import manifest
@@ -145,9 +144,8 @@ class Recorder:
     ):
         if not isinstance(objective, Objective):
             raise InputError(f"objective: a {type(objective).__name__}; give rewardshape.objective(NAME, …)")
-        refuse_pieces(model)
         join()
-        self.model: Any = model
+        self.model: Any = whole(model)
         self.objective = objective
         self.files = RunFolder(Path(folder))
         self.about: dict[str, Any] = {"run": dict(about or {})}
