@@ -83,7 +83,7 @@ class Chat:
     steps, every = 60, 30
     prompts, max_tokens = 96, chat_task.MAX_TOKENS
     requests = 512  # answered twice each for the pairs
-    flags = ("--batch-size", "4", "--probe-pairs", "32", "--probe-every", "15", "--precision", "mixed")
+    flags = ("--batch-size", "4", "--probe-pairs", "24", "--probe-every", "4", "--precision", "mixed")
     models = 1
     gold = staticmethod(chat_task.gold)
     proxy = staticmethod(chat_task.proxy)

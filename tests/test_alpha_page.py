@@ -1,4 +1,4 @@
-"""What docs/alpha.md says of the completed stage follows from the tables beside it, by scipy's own t-test."""
+"""What docs/alpha.md says of the completed stages follows from the tables beside it, by scipy's own t-test."""
 
 from __future__ import annotations
 
@@ -11,27 +11,38 @@ from scipy import stats
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGE = " ".join((DOCS / "alpha.md").read_text(encoding="utf-8").split())
-RUNS = pd.read_csv(DOCS / "alpha_study" / "shared.csv")
+KEPT = {file.stem: pd.read_csv(file) for file in (DOCS / "alpha_study").glob("*.csv")}
+RUNS = KEPT["shared"]
 
 
 def told(value: float, digits: int = 3, sign: bool = True) -> str:
     return f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "−")
 
 
-def against_zero(column: str, alpha: float) -> str:
-    wide = RUNS.pivot(index="seed", columns="alpha", values=column)
-    found = stats.ttest_rel(wide[alpha], wide[0.0])
-    low, high = found.confidence_interval(0.95)
-    return f"{told((wide[alpha] - wide[0.0]).mean())} [{told(low)}, {told(high)}]"
+def against(column: str, stage: str, alpha: float) -> str:
+    """Mean difference with its interval to α = 0, or of the tuned run to its control; nothing where it is the same."""
+    wide = KEPT[stage].pivot(index="seed", columns="alpha", values=column)
+    if stage == "control":
+        one, other = KEPT["judge"].pivot(index="seed", columns="alpha", values=column)[alpha], wide[alpha]
+    elif alpha:
+        one, other = wide[alpha], wide[0.0]
+    else:
+        return ""
+    low, high = stats.ttest_rel(one, other).confidence_interval(0.95)
+    return f"{told((one - other).mean())} [{told(low)}, {told(high)}]"
 
 
+@pytest.mark.parametrize("stage", ["shared", "judge", "control"])
 @pytest.mark.parametrize("alpha", [-1.0, -0.5, 0.0, 0.25, 0.5, 1.0])
-def test_a_row_of_the_table_follows_from_the_runs(alpha):
-    rows = RUNS[RUNS["alpha"] == alpha]
+def test_a_row_of_the_table_follows_from_the_runs(alpha, stage):
+    rows = KEPT[stage][KEPT[stage]["alpha"] == alpha]
+    if (alpha, stage) == (0.0, "control"):
+        assert rows.empty
+        return
     assert sorted(rows["seed"]) == list(range(3, 11))
     cells = [told(rows[name].mean(), sign=False) for name in ("gold T=0.7", "gold T=0")]
-    cells += [against_zero(name, alpha) if alpha else "" for name in ("gold T=0.7", "gold T=0")]
-    cells += [told(rows["chosen_change"].mean()), against_zero("chosen_change", alpha) if alpha else ""]
+    cells += [against(name, stage, alpha) for name in ("gold T=0.7", "gold T=0")]
+    cells += [told(rows["chosen_change"].mean()), against("chosen_change", stage, alpha)]
     cells += [
         f"{rows['at_target'].mean():.0%}".replace("%", " %"),
         told(rows["kl_end"].mean(), 2, sign=False),
@@ -41,10 +52,11 @@ def test_a_row_of_the_table_follows_from_the_runs(alpha):
     assert " ".join(row.split()) in PAGE
 
 
-def test_the_six_tests_after_holm():
+@pytest.mark.parametrize("stage", ["shared", "judge"])
+def test_the_six_tests_after_holm(stage):
     p = []
     for column in ("gold T=0.7", "gold T=0"):
-        wide = RUNS.pivot(index="seed", columns="alpha", values=column)
+        wide = KEPT[stage].pivot(index="seed", columns="alpha", values=column)
         slopes = [stats.linregress(wide.columns.to_numpy(float), row).slope for row in wide.to_numpy()]
         p += [stats.ttest_rel(wide[alpha], wide[0.0]).pvalue for alpha in (0.25, -0.5)]
         p.append(stats.ttest_1samp(slopes, 0).pvalue)
@@ -54,8 +66,22 @@ def test_the_six_tests_after_holm():
         before = adjusted[order[place - 1]] if place else 0
         adjusted[number] = min(1, max(before, (6 - place) * p[number]))
     quarter, half, slope, quarter_greedy, half_greedy, slope_greedy = (f"{value:.2f}" for value in adjusted)
-    assert f"α = 0.25 {quarter} at T = 0.7 and {quarter_greedy} greedy" in PAGE
-    assert f"α = −0.5 {half} and {half_greedy}, the slope over α {slope} and {slope_greedy}" in PAGE
+    assert (
+        f"Holm's p: α = 0.25 {quarter} at T = 0.7 and {quarter_greedy} greedy, "
+        f"α = −0.5 {half} and {half_greedy}, the slope over α {slope} and {slope_greedy}" in PAGE
+    )
+    assert min(adjusted) > 0.05
+
+
+def test_where_every_alpha_is_best():
+    mean = KEPT["tune"].groupby(["alpha", "quantile", "rate"])["select"].mean()
+    best = {alpha: mean[alpha].nlargest(2) for alpha in mean.index.unique("alpha")}
+    assert {two.index[0] for two in best.values()} == {(0.75, 1e-4)}
+    first, second = (sorted(two.iloc[place] for two in best.values()) for place in (0, 1))
+    assert f"is {first[0]:.3f} to {first[-1]:.3f} on the mean of three seeds" in PAGE
+    assert f"other eight settings has {second[0]:.3f} to {second[-1]:.3f}" in PAGE
+    fastest = mean.xs(3e-4, level="rate")
+    assert f"every α loses, to {fastest.min():.2f} to {fastest.max():.2f}" in PAGE
 
 
 @pytest.mark.parametrize(("alpha", "words"), [(-1.0, "α = −1 stands {}"), (-0.5, "α = −0.5 {}")])
