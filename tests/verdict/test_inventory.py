@@ -18,10 +18,10 @@ SPEAKING = (
     "report/page.py", "report/pictures.py", "logs/log.py", "logs/read.py", "logs/documents.py", "logs/forms.py",
     "logs/kinds.py",
 )  # fmt: skip
-# Names of forms and of the command's options, refusals, and HTML: nothing is said of a run.
+# Names of forms and of the command's options, refusals, HTML, and why nothing is printed: nothing is said of a run.
 NO_STATEMENTS = {
     "diagnose.add_arguments", "diagnose.report", "forms._reads_json", "forms._reads_prose",
-    "judge.Verdict._repr_html_",
+    "judge.Verdict._repr_html_", "show.present",
 }  # fmt: skip
 WORDS = 4  # that make a sentence, or a part of one
 
