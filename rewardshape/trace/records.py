@@ -57,8 +57,8 @@ NEEDED = {
     "influence_pairs": ("pair_id", "probe_pair_id", "influence"),
 }
 MEND = (
-    "the record was damaged; put back a copy, or `rewardshape probe --resume --repair` makes it whole and `rewardshape "
-    "report` shows what can be read"
+    "the record was damaged; put back a copy, or `rewardshape probe --resume --repair` makes a probe's run whole "
+    "(checkpoints are measured anew), and `rewardshape report` shows what can be read"
 )
 
 Table = Mapping[str, "np.ndarray | list[str | None]"]
