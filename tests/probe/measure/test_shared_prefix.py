@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 
 import pytest
 import torch
@@ -59,15 +58,13 @@ def test_gradient_checkpointing_gives_the_same_gradients(use_reentrant):
     assert relative_error(found, expected) < 1e-6
 
 
-@pytest.mark.skipif(
-    shutil.which("g++") is None, reason="FlexAttention is compiled, and there is no C++ compiler"
-)
 def test_flex_attention_gives_the_same_values():
     model = tiny_model("mistral", hidden_size=64)  # heads of width 16: it knows none narrower
     with torch.no_grad():  # on a CPU it knows no backward pass
         expected = read(PlainReader(), model)
         model.set_attn_implementation("flex_attention")
-        found = read(SharedPrefixReader(), model)
+        with torch.compiler.set_stance("force_eager"):  # what is compiled is the same, half a minute later
+            found = read(SharedPrefixReader(), model)
     torch.testing.assert_close(found.token_logps, expected.token_logps, rtol=0, atol=1e-5)
 
 
