@@ -349,9 +349,9 @@ def keep(task: Task, stages: Sequence[str], into: Path) -> None:
         ends = pd.concat([ended(task.output / "runs" / run) for run in rows["run"]])
         rows = rows.merge(ends, on="run")
         rows.drop(columns=["stage", "run"]).round(5).to_csv(into / f"{stage}.csv", index=False)
-        compared = (judged(task, ["judge"]), rows) if stage == "control" else (rows, None)
+        shaped, control = (judged(task, ["judge"]), rows) if stage == "control" else (rows, None)
         for axis in ("margin", "kl") if stage != "tune" else ():
-            curve = along_curve(task.output / "runs", compared[0], axis, compared[1])
+            curve = along_curve(task.output / "runs", shaped, axis, control)
             curve.round(6).to_csv(into / f"{stage}_along_{axis}.csv", index=False)
 
 

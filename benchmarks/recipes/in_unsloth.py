@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 from unsloth import FastLanguageModel  # before transformers and trl, which it changes # isort: skip
 
 import ground
@@ -41,4 +39,4 @@ trainer = DPOTrainer(
 )
 ProbeCallback(pairs).attach(trainer)
 trainer.train()
-ground.compared("unsloth", home / "dpo" / "rewardshape", json.loads(json.dumps(trainer.state.log_history)))
+ground.compared("unsloth", home / "dpo" / "rewardshape", trainer.state.log_history)
