@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from alpha_tasks import TASKS, Task, first_scores
-from generations import TEMPERATURES, answer, best_of, tempered
+from generations import TEMPERATURES, answer, best_of, load, tempered
 from scipy import stats
 
 from rewardshape import read_trace
@@ -111,19 +111,13 @@ def run_one(setting: Setting, task: Task) -> None:
 
 def answers_of(checkpoint: Path, start: Path, task: Task, *, seed: int) -> pd.DataFrame:
     """What a checkpoint answers to the held-out requests at the three temperatures; how far it went, at 1."""
-    policy, reference, tokenizer = _load(checkpoint), _load(start), _tokenizer(start)
+    policy, reference, tokenizer = load(checkpoint), load(start), _tokenizer(start)
     how: dict[str, Any] = {"max_tokens": task.max_tokens, "seed": seed}
     asked = task.asked(tokenizer)
     return pd.concat(
         answer(policy, reference if t == 1 else None, tokenizer, asked, task.gold, temperature=t, **how)
         for t in TEMPERATURES
     )
-
-
-def _load(checkpoint: Path) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    return AutoModelForCausalLM.from_pretrained(checkpoint).eval()
 
 
 def _tokenizer(checkpoint: Path) -> Any:
@@ -139,7 +133,7 @@ def baselines(task: Task) -> None:
         if file.is_file():
             continue
         file.parent.mkdir(parents=True, exist_ok=True)
-        model, tokenizer = _load(task.model(number)), _tokenizer(task.model(number))
+        model, tokenizer = load(task.model(number)), _tokenizer(task.model(number))
         asked = task.asked(tokenizer)
         how: dict[str, Any] = {"max_tokens": task.max_tokens, "seed": number}
         rows = tempered(model, tokenizer, asked, task.gold, **how).assign(kind="tempered")

@@ -81,9 +81,9 @@ class Chat:
     judging_seeds = (1, 2, 3, 4, 5)
     shared = (0.5, 3e-5)
     steps, every = 60, 30
-    prompts, max_tokens = 96, chat_task.MAX_TOKENS
-    requests = 512  # answered twice each for the pairs
-    flags = ("--batch-size", "4", "--probe-pairs", "24", "--probe-every", "4", "--precision", "mixed")
+    prompts, max_tokens = 128, chat_task.MAX_TOKENS
+    requests = 1024  # answered twice each for the pairs
+    flags = ("--batch-size", "8", "--probe-pairs", "64", "--probe-every", "4", "--precision", "float32")
     models = 1
     gold = staticmethod(chat_task.gold)
     proxy = staticmethod(chat_task.proxy)
@@ -132,15 +132,16 @@ def _rows(file: Path) -> list[dict[str, Any]]:
 def first_scores(task: Task, pairs: int = 256) -> tuple[np.ndarray, np.ndarray]:
     """Mean log-probs (nats per token) of chosen and rejected before training, on the first pairs of seed 0."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from generations import load
+    from transformers import AutoTokenizer
 
     tokenizer: Any = AutoTokenizer.from_pretrained(task.model(0))
-    model: Any = AutoModelForCausalLM.from_pretrained(task.model(0)).eval()
+    model = load(task.model(0))
     found: dict[str, list[float]] = {"chosen": [], "rejected": []}
     for row in _rows(task.pairs(0))[:pairs]:
         for name, means in found.items():
             prompt, response = task.tokens(tokenizer, row, name)
-            ids = torch.tensor([prompt + response])
+            ids = torch.tensor([prompt + response], device=model.device)
             with torch.no_grad():
                 logps = model(ids).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
             means.append(logps.gather(-1, ids[0, len(prompt) :, None]).mean().item())

@@ -7,10 +7,11 @@ Every run is a folder of its own and is skipped once it is done, so a stopped st
 * ``polite``: polite/impolite answers, α ∈ {−0.5, 0, 0.25, 1}, two rates, three seeds, with a sample of the untouched
   model beside each pair, whose fall is the divergence KL(π₀‖π); where α = 0 and the rate is 3e-5, CHES and gradient
   overlaps at step 0;
-* ``hh``: the same on HH harmless, α = 0 and 0.25 at 3e-5;
+* ``hh``: the same on HH harmless;
 * ``helpful``: the learning-dynamics probe set with its eleven related responses and the greedy tokens, three seeds.
 
-Activations are bfloat16 (``--precision mixed``), weights float32; ``--precision float32`` takes 1.4 times as long.
+Every prompt stands in the model's own chat template. Everything is float32; on a CPU ``--precision mixed`` takes 0.7
+times as long. ``--worker I/N`` shares the runs among several processes.
 
 The data stand beside the project in ``../shared`` (or wherever ``--shared`` says). ``docs/phenomena.md`` says what
 was seen.
@@ -21,6 +22,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,11 +44,12 @@ COUPLES["couples"] = [
 ]
 SEEDS = (0, 1, 2)
 FILES = {"polite": "llms_from_scratch_polite", "hh": "hh_rlhf_harmless_base_test"}
-ALPHAS = {"polite": (0.0, 0.25, -0.5, 1.0), "hh": (0.0, 0.25)}
-RATES = {"polite": (3e-5, 7e-6), "hh": (3e-5,)}
-ROWS = 512  # of each file of real pairs, to which the model writes an answer of its own
+ALPHAS = (0.0, 0.25, -0.5, 1.0)
+RATES = (3e-5, 7e-6)
+NUM_PAIRS = 1024  # of each file of real pairs, to which the model writes an answer of its own
 OWN = "own"  # the name of that answer
-PROMPT_TOKENS, RESPONSE_TOKENS = 128, 48
+PROMPT_TOKENS, RESPONSE_TOKENS = 256, 96
+VALUES_FILE = "values.json"  # the last thing that a run writes
 QUESTIONS = "persona_openness"
 HELPFUL = "learning_dynamics_helpful_probe"
 RELATED = (
@@ -54,8 +57,8 @@ RELATED = (
     "reject_gptformat", "irr_train", "irr_test", "irr_hum", "random_permute", "random_nonhum",
 )  # fmt: skip
 SHORT = (
-    "--steps", "60", "--batch-size", "8", "--probe-every", "20", "--checkpoint-every", "60",
-    "--max-prompt-tokens", str(PROMPT_TOKENS), "--max-response-tokens", str(RESPONSE_TOKENS), "--skip-bad-rows",
+    "--steps", "60", "--batch-size", "8", "--probe-every", "5", "--checkpoint-every", "60",
+    "--max-prompt-tokens", str(PROMPT_TOKENS), "--max-response-tokens", str(RESPONSE_TOKENS),
 )  # fmt: skip
 
 
@@ -86,10 +89,8 @@ def runs(phenomenon: str, model: Path, shared: Path, output: Path) -> Iterator[R
                  "--probe-responses", *(w for w in WORDS if w not in (chosen, rejected))),
             )  # fmt: skip
     elif phenomenon in FILES:
-        for seed, rate, alpha in itertools.product(SEEDS, RATES[phenomenon], ALPHAS[phenomenon]):
-            geometry = (
-                ("--geometry-every", "60") if (phenomenon, rate, alpha) == ("polite", 3e-5, 0.0) else ()
-            )
+        for seed, rate, alpha in itertools.product(SEEDS, RATES, ALPHAS):
+            geometry = ("--geometry-every", "60") if (rate, alpha) == (3e-5, 0.0) else ()
             yield Run(
                 phenomenon, {"alpha": alpha, "rate": rate, "seed": seed},
                 _with_own(model, data / f"{FILES[phenomenon]}.jsonl", output),
@@ -99,7 +100,7 @@ def runs(phenomenon: str, model: Path, shared: Path, output: Path) -> Iterator[R
     elif phenomenon == "helpful":
         for seed in SEEDS:
             yield Run(
-                phenomenon, {"seed": seed}, data / f"{HELPFUL}.jsonl",
+                phenomenon, {"seed": seed}, _as_chat(data / f"{HELPFUL}.jsonl", output),
                 ("--objective", "dpo", "--beta", "0.1", *SHORT, "--probe-pairs", "24", "--learning-rate", "1e-5",
                  "--seed", str(seed), "--probe-responses", *RELATED),
             )  # fmt: skip
@@ -111,7 +112,6 @@ def _answers(model: Path, questions: Path, output: Path, chosen: str, rejected: 
 
     file = output / "answers" / f"{chosen}-over-{rejected}.jsonl"
     if not file.is_file():
-        file.parent.mkdir(parents=True, exist_ok=True)
         tokenizer: Any = AutoTokenizer.from_pretrained(model)
         rows = []
         for line in questions.read_text(encoding="utf-8").splitlines()[:256]:
@@ -120,14 +120,46 @@ def _answers(model: Path, questions: Path, output: Path, chosen: str, rejected: 
             rows.append(
                 {"prompt": prompt, "chosen": chosen, "rejected": rejected, **{word: word for word in WORDS}}
             )
-        file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        _write(file, rows)
     return file
 
 
+def _as_chat(source: Path, output: Path) -> Path:
+    """The pairs of a file as messages, which the model's own template then frames; blank answers are left out."""
+    file = output / "chat" / source.name
+    if not file.is_file():
+        rows = []
+        for line in source.read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            said = {
+                name: [{"role": "assistant", "content": text.strip()}]
+                for name, text in row.items()
+                if name != "prompt"
+            }
+            if all(answer[0]["content"] for answer in said.values()):
+                rows.append({"prompt": _turns(row["prompt"]), **said})
+        _write(file, rows)
+    return file
+
+
+def _turns(prompt: str) -> list[dict[str, str]]:
+    """A transcript of HH by its turns, its last, empty one left out; any other text is one question."""
+    _, *parts = re.split(r"\n\n(Human|Assistant):", prompt)
+    if not parts:
+        return [{"role": "user", "content": prompt}]
+    turns = zip(parts[::2], parts[1::2], strict=True)
+    roles = {"Human": "user", "Assistant": "assistant"}
+    return [{"role": roles[who], "content": text.strip()} for who, text in turns if text.strip()]
+
+
 def _with_own(model: Path, source: Path, output: Path) -> Path:
-    """The first pairs of a file, each with a sample of the untouched model at temperature 1, cut as the pairs are."""
+    """The first pairs of a file, each with a sample of the untouched model at temperature 1.
+
+    A prompt whose sample does not end within the limit is left out: cut, it would be no sample.
+    """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from generations import ROWS, load
+    from transformers import AutoTokenizer
 
     from rewardshape.data import encode_pairs, read_preferences
     from rewardshape.probe.measure.sampling import respond
@@ -135,62 +167,68 @@ def _with_own(model: Path, source: Path, output: Path) -> Path:
     file = output / "own" / source.name
     if file.is_file():
         return file
-    file.parent.mkdir(parents=True, exist_ok=True)
     tokenizer: Any = AutoTokenizer.from_pretrained(model)
-    policy: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
-    pairs = read_preferences(source, skip_bad_rows=True)[0][:ROWS]
+    policy = load(model)
+    pairs = read_preferences(_as_chat(source, output))[0][:NUM_PAIRS]
     limits = {"max_prompt_tokens": PROMPT_TOKENS, "max_response_tokens": RESPONSE_TOKENS}
-    encoded = encode_pairs(pairs, tokenizer, skip_bad_rows=True, **limits)[0]
-    asked = sorted(encoded, key=lambda pair: len(pair.prompt_ids))  # little padding
+    asked = sorted(encode_pairs(pairs, tokenizer, **limits)[0], key=lambda pair: len(pair.prompt_ids))
     written: dict[str, str] = {}
     torch.manual_seed(0)
-    for start in range(0, len(asked), 64):
-        part = asked[start : start + 64]
+    for start in range(0, len(asked), ROWS):  # sorted: little padding
+        part = asked[start : start + ROWS]
+        prompts = [pair.prompt_ids for pair in part]
         answers = respond(
-            policy,
-            [pair.prompt_ids for pair in part],
-            temperature=1.0,
-            max_tokens=RESPONSE_TOKENS,
-            end=tokenizer.eos_token_id,
+            policy, prompts, temperature=1.0, max_tokens=RESPONSE_TOKENS, end=tokenizer.eos_token_id
         )
         for pair, tokens in zip(part, answers, strict=True):
-            written[pair.pair_id] = tokenizer.decode(tokens, skip_special_tokens=True)
+            if tokens[-1] == tokenizer.eos_token_id:
+                written[pair.pair_id] = tokenizer.decode(tokens, skip_special_tokens=True).strip()
     rows = [
-        {"prompt": pair.prompt, **pair.responses, OWN: _as(pair, written[pair.pair_id])}
+        {
+            "prompt": pair.prompt,
+            **pair.responses,
+            OWN: [{"role": "assistant", "content": written[pair.pair_id]}],
+        }
         for pair in pairs
-        if written.get(pair.pair_id, "").strip()
+        if written.get(pair.pair_id)
     ]
-    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    _write(file, rows)
     return file
 
 
-def _as(pair: Any, text: str) -> Any:
-    return [{"role": "assistant", "content": text}] if pair.is_chat else text
+def _write(file: Path, rows: list[dict[str, Any]]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    aside = file.with_name(file.name + ".writing")
+    aside.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    aside.rename(file)
 
 
-def run_all(options: argparse.Namespace) -> None:
+def run_one(one: Run, model: Path, output: Path, precision: str = "float32") -> None:
+    """Train with the probe; drop the checkpoints. A run that diverges is done, too, and stays out of the tables."""
+    from rewardshape.errors import InputError
     from rewardshape.probe.command import parse
     from rewardshape.probe.run import run
 
-    for phenomenon in options.names:
-        for one in runs(phenomenon, options.model, options.shared, options.output):
-            folder = options.output / one.folder
-            if (folder / "values.json").is_file():
-                continue
-            begun = (folder / "run.json").is_file()
-            new = (str(options.model), "--data", str(one.data), *one.flags, "--precision", options.precision)
-            run(parse([*(["--resume"] if begun else new), "--output", str(folder), "--quiet"]))
-            for checkpoint in folder.glob("checkpoints/*/*.pt"):
-                checkpoint.unlink()  # the optimiser's state is twice the model
-            (folder / "values.json").write_text(
-                json.dumps({"phenomenon": phenomenon, **one.values}), encoding="utf-8"
-            )
+    folder = output / one.folder
+    if (folder / VALUES_FILE).is_file() or (folder / "failed").is_file():
+        return
+    begun = (folder / "run.json").is_file()
+    new = (str(model), "--data", str(one.data), *one.flags, "--precision", precision)
+    try:
+        run(parse([*(["--resume"] if begun else new), "--output", str(folder), "--quiet"]))
+    except InputError as error:
+        (folder / "failed").write_text(f"{error}\n", encoding="utf-8")
+        return
+    for checkpoint in folder.glob("checkpoints/*/*.pt"):
+        checkpoint.unlink()  # the optimiser's state is twice the model
+    values = {"phenomenon": one.phenomenon, **one.values}
+    (folder / VALUES_FILE).write_text(json.dumps(values), encoding="utf-8")
 
 
 def summary(folder: Path) -> dict[str, Any]:
     """Mean change of every measured response of a complete run, nats per token, at its last step."""
     trace = read_trace(folder)
-    row: dict[str, Any] = json.loads((folder / "values.json").read_text(encoding="utf-8"))
+    row: dict[str, Any] = json.loads((folder / VALUES_FILE).read_text(encoding="utf-8"))
     for panel in probe_panels(trace):
         change = panel.change()[-1]
         row[f"Δ {panel.response}"] = change.mean()
@@ -210,7 +248,7 @@ def summary(folder: Path) -> dict[str, Any]:
 
 def show_tables(output: Path, names: list[str]) -> None:
     """What is complete: means over seeds with 95 % t-intervals, and how many seeds."""
-    found = pd.DataFrame([summary(file.parent) for file in sorted(output.glob("*/values.json"))])
+    found = pd.DataFrame([summary(file.parent) for file in sorted(output.glob(f"*/{VALUES_FILE}"))])
     pd.set_option("display.width", 200)
     for name in names:
         rows = found[found["phenomenon"] == name].dropna(axis=1, how="all") if len(found) else found
@@ -241,10 +279,15 @@ def main() -> None:
     parser.add_argument("names", nargs="*", default=list(NAMES), metavar="NAME", help=", ".join(NAMES))
     parser.add_argument("--shared", type=Path, default=Path(__file__).resolve().parents[2] / "shared")
     parser.add_argument("--output", type=Path, default=Path("runs/chat-phenomena"))
-    parser.add_argument("--precision", default="mixed")
+    parser.add_argument("--precision", default="float32")
+    parser.add_argument("--worker", default="1/1", metavar="I/N", help="this process takes every Nth run")
     options = parser.parse_args()
     if options.what == "run":
-        run_all(options)
+        this, workers = map(int, options.worker.split("/"))
+        for phenomenon in options.names:
+            planned = runs(phenomenon, options.model, options.shared, options.output)
+            for one in itertools.islice(planned, this - 1, None, workers):
+                run_one(one, options.model, options.output, options.precision)
     else:
         show_tables(options.output, options.names)
 

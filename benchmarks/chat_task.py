@@ -184,13 +184,12 @@ def distinct(answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def draw_answers(checkpoint: str, file: Path, *, count: int, seed: int) -> None:
     """Two answers of the model to each of `count` requests, appended as they come; goes on where the file ends."""
-    import torch
-    from generations import answer
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from generations import answer, load
+    from transformers import AutoTokenizer
 
     done = len(file.read_text(encoding="utf-8").splitlines()) if file.is_file() else 0
     tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint)
-    model: Any = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
+    model = load(checkpoint)
     asked = prompts(tokenizer, count, seed=seed, held_out=False)
     for start in range(done, count, 32):
         table = answer(

@@ -24,13 +24,13 @@ import torch
 
 from rewardshape.data import EncodedPair
 from rewardshape.probe.measure.along import along, look
-from rewardshape.probe.measure.logprobs import PlainReader
+from rewardshape.probe.measure.logprobs import PlainReader, on_device
 from rewardshape.probe.measure.sampling import respond
 
 Gold = Callable[[str, str], float]
 TEMPERATURES = (1.0, 0.7, 0.0)
 GRID = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.0)  # of the tempered reference
-ROWS = 64  # answered at once
+ROWS = 256  # answered at once
 
 
 class Prompt(NamedTuple):
@@ -39,6 +39,14 @@ class Prompt(NamedTuple):
     prompt_id: str
     text: str
     ids: list[int]
+
+
+def load(checkpoint: Path | str) -> Any:
+    """The model in float32, on the GPU where there is one."""
+    from transformers import AutoModelForCausalLM
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval().to(device)
 
 
 @torch.no_grad()
@@ -104,7 +112,7 @@ def _divergence(
     for start in range(0, len(prompts), 8):  # hidden states and their predictions fill memory
         part = zip(prompts[start : start + 8], answers[start : start + 8], strict=True)
         pairs = [EncodedPair(prompt.prompt_id, prompt.ids, {"sample": ids}) for prompt, ids in part]
-        batch = reader.collate(pairs)
+        batch = on_device(reader.collate(pairs), policy.device)
         now, before = (look(model, reader, batch) for model in (policy, reference))
         found += [one.kl_sum for one in along(now, before, batch, [temperature] * len(pairs))]
     return found
@@ -149,7 +157,7 @@ def best_of(
 
 
 def main() -> None:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
     from rewardshape.data import embedded
 
@@ -161,7 +169,7 @@ def main() -> None:
     options = parser.parse_args()
     start = embedded.checkpoint_path()
     tokenizer: Any = AutoTokenizer.from_pretrained(start)
-    reference: Any = AutoModelForCausalLM.from_pretrained(start).eval()
+    reference = load(start)
     texts = embedded.prompts(options.prompts)
     asked = [Prompt(f"held-out:{i}", text, tokenizer(text)["input_ids"]) for i, text in enumerate(texts, 1)]
     how: dict[str, Any] = {"max_tokens": 72, "seed": 0}
@@ -174,7 +182,7 @@ def main() -> None:
     best = pd.DataFrame([best_of(samples, embedded.proxy, by_id, n) for n in (1, 2, 4, 8, 16)])
     print("the best of n of its samples, by the annotator's reward\n", best.round(3).to_string(index=False))
     for checkpoint in options.checkpoints:
-        policy: Any = AutoModelForCausalLM.from_pretrained(checkpoint).eval()
+        policy = load(checkpoint)
         print(checkpoint)
         for temperature in TEMPERATURES:
             table = answer(policy, reference, tokenizer, asked, embedded.gold, temperature=temperature, **how)
