@@ -80,10 +80,10 @@ class Chat:
     tuning_seeds = (0,)
     judging_seeds = (1, 2, 3, 4, 5)
     shared = (0.5, 3e-5)
-    steps, every = 60, 30
-    prompts, max_tokens = 128, chat_task.MAX_TOKENS
+    steps, every = 60, 60
+    prompts, max_tokens = 96, chat_task.MAX_TOKENS
     requests = 1024  # answered twice each for the pairs
-    flags = ("--batch-size", "8", "--probe-pairs", "64", "--probe-every", "4", "--precision", "float32")
+    flags = ("--batch-size", "4", "--probe-pairs", "24", "--probe-every", "4", "--precision", "mixed")
     models = 1
     gold = staticmethod(chat_task.gold)
     proxy = staticmethod(chat_task.proxy)

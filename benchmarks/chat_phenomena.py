@@ -4,14 +4,14 @@ Every run is a folder of its own and is skipped once it is done, so a stopped st
 
 * ``no-over-never``: one-word answers to questions, DPO, two couples of four words, the others measured beside;
   ``couples``: the ten other couples;
-* ``polite``: polite/impolite answers, α ∈ {−0.5, 0, 0.25, 1}, two rates, three seeds, with a sample of the untouched
-  model beside each pair, whose fall is the divergence KL(π₀‖π); where α = 0 and the rate is 3e-5, CHES and gradient
-  overlaps at step 0;
-* ``hh``: the same on HH harmless;
+* ``polite``: polite/impolite answers, α ∈ {0, 0.25, 1, −0.5}, three seeds, with a sample of the untouched model beside
+  each pair, whose fall is the divergence KL(π₀‖π);
+* ``hh``: the same on HH harmless, α = 0 and 0.25;
+* ``ches``: ``polite`` at α = 0 once more, with CHES and gradient overlaps;
 * ``helpful``: the learning-dynamics probe set with its eleven related responses and the greedy tokens, three seeds.
 
-Every prompt stands in the model's own chat template. Everything is float32; on a CPU ``--precision mixed`` takes 0.7
-times as long. ``--worker I/N`` shares the runs among several processes.
+Every prompt stands in the model's own chat template. Weights are float32, activations bfloat16 (``--precision mixed``);
+``--precision float32`` takes 1.4 times as long on a CPU. ``--worker I/N`` shares the runs among several processes.
 
 The data stand beside the project in ``../shared`` (or wherever ``--shared`` says). ``docs/phenomena.md`` says what
 was seen.
@@ -43,12 +43,13 @@ COUPLES["couples"] = [
     couple for couple in itertools.permutations(WORDS, 2) if couple not in COUPLES["no-over-never"]
 ]
 SEEDS = (0, 1, 2)
-FILES = {"polite": "llms_from_scratch_polite", "hh": "hh_rlhf_harmless_base_test"}
-ALPHAS = (0.0, 0.25, -0.5, 1.0)
-RATES = (3e-5, 7e-6)
-NUM_PAIRS = 1024  # of each file of real pairs, to which the model writes an answer of its own
+POLITE = "llms_from_scratch_polite"
+FILES = {"polite": POLITE, "ches": POLITE, "hh": "hh_rlhf_harmless_base_test"}
+ALPHAS = {"polite": (0.0, 0.25, 1.0, -0.5), "ches": (0.0,), "hh": (0.0, 0.25)}
+RATE = 3e-5
+NUM_PAIRS = 768  # of each file of real pairs, to which the model writes an answer of its own
 OWN = "own"  # the name of that answer
-PROMPT_TOKENS, RESPONSE_TOKENS = 256, 96
+PROMPT_TOKENS, RESPONSE_TOKENS = 128, 48
 VALUES_FILE = "values.json"  # the last thing that a run writes
 QUESTIONS = "persona_openness"
 HELPFUL = "learning_dynamics_helpful_probe"
@@ -57,7 +58,7 @@ RELATED = (
     "reject_gptformat", "irr_train", "irr_test", "irr_hum", "random_permute", "random_nonhum",
 )  # fmt: skip
 SHORT = (
-    "--steps", "60", "--batch-size", "8", "--probe-every", "5", "--checkpoint-every", "60",
+    "--steps", "60", "--batch-size", "8", "--probe-every", "15", "--checkpoint-every", "60",
     "--max-prompt-tokens", str(PROMPT_TOKENS), "--max-response-tokens", str(RESPONSE_TOKENS),
 )  # fmt: skip
 
@@ -89,13 +90,13 @@ def runs(phenomenon: str, model: Path, shared: Path, output: Path) -> Iterator[R
                  "--probe-responses", *(w for w in WORDS if w not in (chosen, rejected))),
             )  # fmt: skip
     elif phenomenon in FILES:
-        for seed, rate, alpha in itertools.product(SEEDS, RATES, ALPHAS):
-            geometry = ("--geometry-every", "60") if (rate, alpha) == (3e-5, 0.0) else ()
+        geometry = ("--geometry-every", "60") if phenomenon == "ches" else ()
+        for seed, alpha in itertools.product(SEEDS, ALPHAS[phenomenon]):
             yield Run(
-                phenomenon, {"alpha": alpha, "rate": rate, "seed": seed},
+                phenomenon, {"alpha": alpha, "seed": seed},
                 _with_own(model, data / f"{FILES[phenomenon]}.jsonl", output),
                 ("--alpha", f"{alpha:g}", "--beta", "2.5", "--gamma-beta-ratio", "0.1", *SHORT, "--probe-pairs", "64",
-                 "--learning-rate", f"{rate:g}", "--seed", str(seed), "--probe-responses", OWN, *geometry),
+                 "--learning-rate", f"{RATE:g}", "--seed", str(seed), "--probe-responses", OWN, *geometry),
             )  # fmt: skip
     elif phenomenon == "helpful":
         for seed in SEEDS:
@@ -203,11 +204,11 @@ def _write(file: Path, rows: list[dict[str, Any]]) -> None:
     aside.rename(file)
 
 
-def run_one(one: Run, model: Path, output: Path, precision: str = "float32") -> None:
+def run_one(one: Run, model: Path, output: Path, precision: str) -> None:
     """Train with the probe; drop the checkpoints. A run that diverges is done, too, and stays out of the tables."""
-    from rewardshape.errors import InputError
     from rewardshape.probe.command import parse
     from rewardshape.probe.run import run
+    from rewardshape.probe.stopping import Diverged
 
     folder = output / one.folder
     if (folder / VALUES_FILE).is_file() or (folder / "failed").is_file():
@@ -216,7 +217,7 @@ def run_one(one: Run, model: Path, output: Path, precision: str = "float32") -> 
     new = (str(model), "--data", str(one.data), *one.flags, "--precision", precision)
     try:
         run(parse([*(["--resume"] if begun else new), "--output", str(folder), "--quiet"]))
-    except InputError as error:
+    except Diverged as error:
         (folder / "failed").write_text(f"{error}\n", encoding="utf-8")
         return
     for checkpoint in folder.glob("checkpoints/*/*.pt"):
@@ -255,7 +256,7 @@ def show_tables(output: Path, names: list[str]) -> None:
         if not len(rows):
             print(f"\n== {name}: no run is complete")
             continue
-        keys = [key for key in ("chosen", "rejected", "alpha", "rate") if key in rows]
+        keys = [key for key in ("chosen", "rejected", "alpha") if key in rows]
         numbers = [column for column in rows if column.startswith(("Δ", "fell", "margin", "nats"))]
         print(f"\n== {name}")
         groups = rows.groupby(keys) if keys else [((), rows)]
@@ -269,7 +270,7 @@ def show_tables(output: Path, names: list[str]) -> None:
             print(f"{key} n={n}: {text}")
 
 
-NAMES = ("no-over-never", "polite", "helpful", "hh", "couples")
+NAMES = ("no-over-never", "polite", "helpful", "hh", "ches", "couples")
 
 
 def main() -> None:
@@ -279,7 +280,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", default=list(NAMES), metavar="NAME", help=", ".join(NAMES))
     parser.add_argument("--shared", type=Path, default=Path(__file__).resolve().parents[2] / "shared")
     parser.add_argument("--output", type=Path, default=Path("runs/chat-phenomena"))
-    parser.add_argument("--precision", default="float32")
+    parser.add_argument("--precision", default="mixed")
     parser.add_argument("--worker", default="1/1", metavar="I/N", help="this process takes every Nth run")
     options = parser.parse_args()
     if options.what == "run":
