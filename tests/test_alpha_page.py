@@ -13,6 +13,7 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGE = " ".join((DOCS / "alpha.md").read_text(encoding="utf-8").split())
 KEPT = {file.stem: pd.read_csv(file) for file in (DOCS / "alpha_study").glob("*.csv")}
 RUNS = KEPT["shared"]
+UNBIASED = pd.read_csv(DOCS / "alpha_study" / "bias0" / "shared.csv")
 
 
 def told(value: float, digits: int = 3, sign: bool = True) -> str:
@@ -50,6 +51,52 @@ def test_a_row_of_the_table_follows_from_the_runs(alpha, stage):
     cells += [told(rows["end T=0.7"].mean(), sign=False)]
     row = f"| {alpha:g} | {' | '.join(cells)} |".replace("| -", "| −")
     assert " ".join(row.split()) in PAGE
+
+
+def interval(differences, digits: int = 3) -> str:
+    low, high = stats.ttest_1samp(differences, 0).confidence_interval(0.95)
+    return f"{told(np.mean(differences), digits)} [{told(low, digits)}, {told(high, digits)}]"
+
+
+def of_unbiased(column: str) -> pd.DataFrame:
+    return UNBIASED.pivot(index="seed", columns="alpha", values=column)
+
+
+@pytest.mark.parametrize("alpha", [-1.0, -0.5, 0.0, 0.25, 0.5, 1.0])
+def test_a_row_of_bias_0_follows_from_the_runs(alpha):
+    """Over-optimization, last minus chosen checkpoint, with the bias and without."""
+    rows, biased = (runs[runs["alpha"] == alpha].set_index("seed") for runs in (UNBIASED, RUNS))
+    assert sorted(rows.index) == sorted(biased.index) == list(range(3, 11))
+    gold = of_unbiased("gold T=0.7")
+    cells = [told(rows["gold T=0.7"].mean(), sign=False), interval(gold[alpha] - gold[0.0]) if alpha else ""]
+    cells += [told(rows[name].mean(), sign=False) for name in ("gold T=0", "end T=0.7")]
+    cells += [interval(each["end T=0.7"] - each["gold T=0.7"]) for each in (rows, biased)]
+    cells += [told(each["kl_end"].mean(), 2, sign=False) for each in (rows, biased)]
+    row = f"| {alpha:g} | {' | '.join(cells)} |".replace("| -", "| −")
+    assert " ".join(row.split()) in PAGE
+
+
+def test_what_is_said_of_bias_0():
+    lost = of_unbiased("end T=0.7") - of_unbiased("gold T=0.7")
+    assert max(np.abs(np.array(stats.ttest_1samp(lost, 0).confidence_interval(0.95))).ravel()) < 0.02
+    with_bias = RUNS.pivot(index="seed", columns="alpha", values="end T=0.7")
+    lower = (of_unbiased("end T=0.7") - with_bias).mean()
+    assert f"it stands {lower.min():.2f} to {lower.max():.2f} lower than without" in PAGE
+    slopes = {
+        name: [stats.linregress(row.index.to_numpy(float), row).slope for _, row in table.iterrows()]
+        for name, table in ((name, of_unbiased(name)) for name in ("gold T=0.7", "gold T=0", "kl_end"))
+    }
+    assert f"over α is {interval(slopes['gold T=0.7'], 4)}" in PAGE
+    assert f"divergence has a slope, too, {interval(slopes['kl_end'])} nats per unit of α" in PAGE
+    assert stats.ttest_1samp(slopes["gold T=0"], 0).pvalue > 0.05
+    along, biased = (
+        pd.read_csv(DOCS / "alpha_study" / folder / "shared_along_margin.csv").query(
+            "alpha == -1 and share == 1"
+        )
+        for folder in ("bias0", "")
+    )
+    assert f"higher, by {interval(along['difference'], 4)} nats per token" in PAGE
+    assert 0.2 < along["difference"].mean() / biased["difference"].mean() < 0.3
 
 
 @pytest.mark.parametrize("stage", ["shared", "judge"])
