@@ -91,7 +91,7 @@ def runs(phenomenon: str, model: Path, shared: Path, output: Path) -> Iterator[R
             )  # fmt: skip
     elif phenomenon in FILES:
         geometry = ("--geometry-every", "60") if phenomenon == "ches" else ()
-        for seed, alpha in itertools.product(SEEDS, ALPHAS[phenomenon]):
+        for alpha, seed in itertools.product(ALPHAS[phenomenon], SEEDS):
             yield Run(
                 phenomenon, {"alpha": alpha, "seed": seed},
                 _with_own(model, data / f"{FILES[phenomenon]}.jsonl", output),
@@ -226,41 +226,45 @@ def run_one(one: Run, model: Path, output: Path, precision: str) -> None:
     (folder / VALUES_FILE).write_text(json.dumps(values), encoding="utf-8")
 
 
-def summary(folder: Path) -> dict[str, Any]:
-    """Mean change of every measured response of a complete run, nats per token, at its last step."""
+def course(folder: Path) -> pd.DataFrame:
+    """Of a complete run, a row for every probed step: mean changes since step 0 of all measured responses.
+
+    Nats per token; `fell` is the share of chosen responses below their start; what `decompose` says is in nats per
+    response.
+    """
     trace = read_trace(folder)
-    row: dict[str, Any] = json.loads((folder / VALUES_FILE).read_text(encoding="utf-8"))
+    values = json.loads((folder / VALUES_FILE).read_text(encoding="utf-8"))
+    ((chosen, rejected),) = chosen_and_rejected(trace)
+    table = pd.DataFrame({**values, "step": chosen.steps})
     for panel in probe_panels(trace):
-        change = panel.change()[-1]
-        row[f"Δ {panel.response}"] = change.mean()
-        if panel.response == "chosen":
-            row["fell"] = (change < 0).mean()
-        for name in ("greedy_logp_sum", "entropy_sum"):
-            if panel.response == "chosen" and name in panel.sums:
-                row[f"Δ {name}"] = panel.change(name)[-1].mean()
-    for chosen, rejected in chosen_and_rejected(trace):
-        gain = chosen.change()[-1] - rejected.change()[-1]
-        row["margin gain"] = gain.mean()
-    if f"Δ {OWN}" in row:
-        parts = decompose(trace, own=OWN).iloc[-1]
-        row |= {f"nats a response: {name}": parts[name] for name in ("chosen", "margin_part", "kl", "excess")}
-    return row
+        table[f"Δ {panel.response}"] = panel.change().mean(axis=1)
+    table["fell"] = (chosen.change() < 0).mean(axis=1)
+    table["margin gain"] = table["Δ chosen"] - table["Δ rejected"]
+    for name in ("greedy_logp_sum", "entropy_sum"):
+        table[f"Δ {name.removesuffix('_sum')}"] = chosen.change(name).mean(axis=1)
+    if OWN in trace.responses["response"].unique():
+        parts = decompose(trace, own=OWN).set_index("step")[["chosen", "margin_part", "kl", "excess"]]
+        table = table.join(parts.add_prefix("nats a response: "), on="step")
+    return table
+
+
+def complete(output: Path, name: str) -> list[pd.DataFrame]:
+    """The courses of the runs of a phenomenon that are done."""
+    return [course(file.parent) for file in sorted(output.glob(f"{name}-*/{VALUES_FILE}"))]
 
 
 def show_tables(output: Path, names: list[str]) -> None:
-    """What is complete: means over seeds with 95 % t-intervals, and how many seeds."""
-    found = pd.DataFrame([summary(file.parent) for file in sorted(output.glob(f"*/{VALUES_FILE}"))])
-    pd.set_option("display.width", 200)
+    """What is complete: means over seeds of the last step with 95 % t-intervals, and how many seeds."""
     for name in names:
-        rows = found[found["phenomenon"] == name].dropna(axis=1, how="all") if len(found) else found
-        if not len(rows):
+        found = complete(output, name)
+        if not found:
             print(f"\n== {name}: no run is complete")
             continue
+        rows = pd.concat([table.iloc[[-1]] for table in found])
         keys = [key for key in ("chosen", "rejected", "alpha") if key in rows]
         numbers = [column for column in rows if column.startswith(("Δ", "fell", "margin", "nats"))]
         print(f"\n== {name}")
-        groups = rows.groupby(keys) if keys else [((), rows)]
-        for key, group in groups:
+        for key, group in rows.groupby(keys) if keys else [((), rows)]:
             n = len(group)
             half = stats.t.ppf(0.975, n - 1) * group[numbers].sem() if n > 1 else np.nan
             text = "  ".join(
@@ -270,18 +274,28 @@ def show_tables(output: Path, names: list[str]) -> None:
             print(f"{key} n={n}: {text}")
 
 
+def keep(output: Path, names: list[str], into: Path) -> None:
+    """What the pages and their figures are made from: the courses of the runs, a table for each phenomenon."""
+    into.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        found = complete(output, name)
+        if found:
+            pd.concat(found).round(5).to_csv(into / f"{name}.csv", index=False)
+
+
 NAMES = ("no-over-never", "polite", "helpful", "hh", "ches", "couples")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("what", choices=["run", "table"])
+    parser.add_argument("what", choices=["run", "table", "keep"])
     parser.add_argument("model", type=Path, help="the folder that benchmarks/chat_model.py made")
     parser.add_argument("names", nargs="*", default=list(NAMES), metavar="NAME", help=", ".join(NAMES))
     parser.add_argument("--shared", type=Path, default=Path(__file__).resolve().parents[2] / "shared")
     parser.add_argument("--output", type=Path, default=Path("runs/chat-phenomena"))
     parser.add_argument("--precision", default="mixed")
     parser.add_argument("--worker", default="1/1", metavar="I/N", help="this process takes every Nth run")
+    parser.add_argument("--into", type=Path, default=Path("docs/chat_model"), help="where `keep` writes")
     options = parser.parse_args()
     if options.what == "run":
         this, workers = map(int, options.worker.split("/"))
@@ -289,8 +303,10 @@ def main() -> None:
             planned = runs(phenomenon, options.model, options.shared, options.output)
             for one in itertools.islice(planned, this - 1, None, workers):
                 run_one(one, options.model, options.output, options.precision)
-    else:
+    elif options.what == "table":
         show_tables(options.output, options.names)
+    else:
+        keep(options.output, options.names, options.into)
 
 
 if __name__ == "__main__":
