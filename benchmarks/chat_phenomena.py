@@ -239,7 +239,7 @@ def course(folder: Path) -> pd.DataFrame:
     for panel in probe_panels(trace):
         table[f"Δ {panel.response}"] = panel.change().mean(axis=1)
     table["fell"] = (chosen.change() < 0).mean(axis=1)
-    table["margin gain"] = table["Δ chosen"] - table["Δ rejected"]
+    table["margin gain"] = (chosen.change() - rejected.change()).mean(axis=1)
     for name in ("greedy_logp_sum", "entropy_sum"):
         table[f"Δ {name.removesuffix('_sum')}"] = chosen.change(name).mean(axis=1)
     if OWN in trace.responses["response"].unique():
