@@ -7,6 +7,7 @@ for all of them the reader, for those of one seed the pairs, their split and the
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -198,7 +199,8 @@ def run_all(
                 if len(grid.runs) == 1:
                     raise
                 progress.say(f"{planned.name}: {error}")
-            del policy  # before the next one is loaded
+            del policy
+            gc.collect()  # trainer and callbacks hold one another and the weights; before the next ones are loaded
     return Path(str(resumed)) if shared is None else shared.home
 
 

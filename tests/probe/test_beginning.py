@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from rewardshape import read_trace
 from rewardshape.data import embedded
 from rewardshape.probe.__main__ import main
+from rewardshape.probe.run import fresh_policy
 from tests.probe.test_run import plain_logp
 
 
@@ -52,3 +54,19 @@ def test_seeds_of_the_embedded_task_start_from_their_own_model_and_labels(tmp_pa
             ids = tokenizer(pair["prompt"])["input_ids"]
             response = tokenizer(pair["responses"]["chosen"])["input_ids"]
             assert found["chosen"] == pytest.approx(plain_logp(model, ids, response).item(), abs=1e-4)
+
+
+def test_when_a_run_loads_its_weights_those_of_the_run_before_are_gone(probe, tmp_path, monkeypatch):
+    """Trainer, callbacks and model hold one another: without a collection a sweep holds the model twice."""
+    loaded, alive = [], []
+
+    def noted(planned):
+        alive.append(sum(policy() is not None for policy in loaded))
+        policy = fresh_policy(planned)
+        loaded.append(weakref.ref(policy))
+        return policy
+
+    monkeypatch.setattr("rewardshape.probe.run.fresh_policy", noted)
+    assert probe(tmp_path / "sweep", "--alpha", "0", "0.25", "1", "--steps", "1") == 0
+    assert alive == [0, 0, 0]
+    assert [policy() for policy in loaded] == [None] * 3
