@@ -32,7 +32,7 @@ import pandas as pd
 from scipy import stats
 
 from rewardshape import read_trace
-from rewardshape.analysis import decompose
+from rewardshape.analysis import decompose, pairs_table
 from rewardshape.analysis.panels import chosen_and_rejected, probe_panels
 
 WORDS = ("Yes", "No", "Never", "Sure")
@@ -274,15 +274,55 @@ def show_tables(output: Path, names: list[str]) -> None:
             print(f"{key} n={n}: {text}")
 
 
-def keep(output: Path, names: list[str], into: Path) -> None:
-    """What the pages and their figures are made from: the courses of the runs, a table for each phenomenon."""
+def pairs(folder: Path, model: Path) -> pd.DataFrame:
+    """Every probe pair of a complete run, what became of it, and its CHES before training (forward passes alone)."""
+    import torch
+    from generations import load
+    from transformers import AutoTokenizer
+
+    from rewardshape.data import EncodedPair
+    from rewardshape.probe.measure.geometry import ches
+    from rewardshape.probe.measure.logprobs import PlainReader, on_device
+    from rewardshape.probe.measure.predictions import see
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(model)
+    policy, reader = load(model), PlainReader()
+    rows = []
+    for line in (folder / "probe_set.jsonl").read_text(encoding="utf-8").splitlines():
+        shown = json.loads(line)
+        prompt, *sides = (
+            tokenizer(text, add_special_tokens=False)["input_ids"]
+            for text in (shown["prompt"], shown["responses"]["chosen"], shown["responses"]["rejected"])
+        )
+        pair = EncodedPair(shown["pair_id"], prompt, dict(zip(("chosen", "rejected"), sides, strict=True)))
+        with torch.no_grad():
+            batch = on_device(reader.collate([pair]), policy.device)
+            logps, seen = see(policy, lambda batch: reader.logps(policy, batch), batch)
+        plain, normalised = ches(*seen.hidden.split(logps.lengths))
+        rows.append({"pair_id": pair.pair_id, "ches": plain, "ches_normalised": normalised})
+    values = json.loads((folder / VALUES_FILE).read_text(encoding="utf-8"))
+    return pairs_table(read_trace(folder)).merge(pd.DataFrame(rows), on="pair_id").assign(**values)
+
+
+def keep(output: Path, names: list[str], into: Path, model: Path) -> None:
+    """What the pages and their figures are made from.
+
+    The courses of the runs, a table for each phenomenon; of the runs with α = 0 on pairs, every pair.
+    """
     into.mkdir(parents=True, exist_ok=True)
     for name in names:
         found = complete(output, name)
         if found:
             pd.concat(found).round(5).to_csv(into / f"{name}.csv", index=False)
+        if name in FILES and (done := sorted(output.glob(f"{name}-alpha=0.0-*/{VALUES_FILE}"))):
+            each = pd.concat([pairs(file.parent, model) for file in done])
+            each[["seed", "pair_id", *OF_PAIRS]].round(5).to_csv(into / f"{name}_pairs.csv", index=False)
 
 
+OF_PAIRS = [
+    "chosen_change", "rejected_change", "chosen_tokens", "rejected_tokens", "similarity", "initial_logp_mean",
+    "initial_logp_margin", "ches", "ches_normalised",
+]  # fmt: skip
 NAMES = ("no-over-never", "polite", "helpful", "hh", "ches", "couples")
 
 
@@ -306,7 +346,7 @@ def main() -> None:
     elif options.what == "table":
         show_tables(options.output, options.names)
     else:
-        keep(options.output, options.names, options.into)
+        keep(options.output, options.names, options.into, options.model)
 
 
 if __name__ == "__main__":
