@@ -178,8 +178,9 @@ def run_all(
         if resumed is not None:
             on_main(lambda: hold(resumed, held))
             on_folder(resumed)
-            names = [planned.name for planned in grid.runs]
-            for line in on_main(lambda: mend(resumed, names)) if output.repair else ():
+            for line in (
+                on_main(lambda: mend(resumed, [one.name for one in grid.runs])) if output.repair else ()
+            ):
                 progress.say(line)
         left = list(unsettled(grid, resumed, progress))
         for planned in left:
