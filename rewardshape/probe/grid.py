@@ -125,6 +125,11 @@ class Grid:
     runs: list[PlannedRun]
     in_memory: tuple[str, ...] = ()
 
+    @property
+    def names(self) -> list[str]:
+        """Of the runs, in their order; a single one has an empty name."""
+        return [run.name for run in self.runs]
+
 
 def plan_runs(settings: Settings, checkpoint: str | None = None) -> Grid:
     """The runs that the settings mean.

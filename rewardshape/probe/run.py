@@ -178,9 +178,7 @@ def run_all(
         if resumed is not None:
             on_main(lambda: hold(resumed, held))
             on_folder(resumed)
-            for line in (
-                on_main(lambda: mend(resumed, [one.name for one in grid.runs])) if output.repair else ()
-            ):
+            for line in on_main(lambda: mend(resumed, grid.names)) if output.repair else ():
                 progress.say(line)
         left = list(unsettled(grid, resumed, progress))
         for planned in left:
@@ -320,7 +318,7 @@ def checked(shared: Shared) -> tuple[list[str], dict[str, Path]]:
     notes: list[str] = []
     begins: dict[str, Path] = {}
     if shared.grid.settings.output.resume:
-        require_its_runs(shared.home, [planned.name for planned in shared.grid.runs])
+        require_its_runs(shared.home, shared.grid.names)
     for planned in shared.grid.runs:
         files, probe = RunFolder(shared.home / planned.name), shared.of(planned).inputs.probe
         if files.manifest.is_file():
@@ -432,8 +430,7 @@ def counted(planned: PlannedRun, grid: Grid) -> str:
     """The run for the progress line: which one of how many."""
     if len(grid.runs) == 1:
         return planned.name or planned.objective.name
-    names = [run.name for run in grid.runs]
-    return f"{planned.name} ({names.index(planned.name) + 1}/{len(names)})"
+    return f"{planned.name} ({grid.names.index(planned.name) + 1}/{len(grid.runs)})"
 
 
 def begin_or_rewind(planned: PlannedRun, shared: Shared) -> Path | None:
