@@ -13,24 +13,30 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from scipy import stats
 
-from rewardshape.plotting.style import BOTH_COLUMNS, CHOSEN, FAINT, NEUTRAL, REJECTED, alpha_color, style
+from rewardshape.plotting.style import (
+    BOTH_COLUMNS,
+    CHOSEN,
+    FAINT,
+    NEUTRAL,
+    REJECTED,
+    alpha_color,
+    style,
+    text_color,
+)
 
 HERE = Path(__file__).parent
 LINES = {"chosen": (CHOSEN, "-"), "rejected": (REJECTED, "--"), "own": (NEUTRAL, ":")}
+BESIDE = {
+    -0.5: (-36, -14),
+    0.0: (3, -2),
+    0.25: (-52, -24),
+    1.0: (5, -4),
+}  # where a name is on no line, in points
 NAMES = {"own": "its own answers"}
-KINDS = {  # of response in the helpful probe set, in words
-    "chosen": "chosen", "rejected": "rejected", "chosen_initial": "the model's own, before",
-    "chosen_selfr": "chosen, reworded by the model", "chosen_gptsemantic": "chosen, reworded",
-    "chosen_gptformat": "chosen, another format", "reject_gptsemantic": "rejected, reworded",
-    "reject_gptformat": "rejected, another format", "irr_train": "answer to another prompt",
-    "irr_test": "answer to a held-out prompt", "irr_hum": "unrelated sentence",
-    "random_permute": "chosen, words shuffled", "random_nonhum": "random words",
-    "greedy_logp": "greedy tokens", "entropy": "entropy of the predictions",
-}  # fmt: skip
 
 
 def main() -> None:
-    polite, hh, helpful = (pd.read_csv(HERE / f"{name}.csv") for name in ("polite", "hh", "helpful"))
+    polite, hh, pairs = (pd.read_csv(HERE / f"{name}.csv") for name in ("polite", "hh", "polite_pairs"))
     with style("paper"), plt.rc_context({"svg.hashsalt": "rewardshape"}):
         figure, axes = plt.subplots(1, 3, figsize=(BOTH_COLUMNS, 2.5), layout="constrained")
         plot_course(polite[polite["alpha"] == 0], axes[0])
@@ -40,9 +46,13 @@ def main() -> None:
         plot_shapes(polite, axes[2])
         axes[2].set_title("polite pairs, four shapes")
         _save(figure, "real_pairs")
-        figure, ax = plt.subplots(figsize=(0.72 * BOTH_COLUMNS, 3.2), layout="constrained")
-        plot_kinds(helpful[helpful["step"] == helpful["step"].max()], ax)
-        _save(figure, "helpful")
+        figure, axes = plt.subplots(1, 2, figsize=(BOTH_COLUMNS, 2.5), layout="constrained", sharey=True)
+        plot_quarters(pairs, "ches", axes[0])
+        axes[0].set_xlabel("quarter of the pairs by CHES, lowest first")
+        axes[0].set_ylabel("change of chosen (nats per token)")
+        plot_quarters(pairs, "initial_logp_margin", axes[1])
+        axes[1].set_xlabel("by chosen minus rejected before training")
+        _save(figure, "which_pairs")
 
 
 def _save(figure: plt.Figure, name: str) -> None:
@@ -76,24 +86,29 @@ def plot_shapes(runs: pd.DataFrame, ax: Axes) -> None:
         for _, run in of_alpha.groupby("seed"):
             ax.plot(run["margin gain"], run["Δ chosen"], color=color, linewidth=0.6, alpha=0.6)
         mean = of_alpha.groupby("step")[["margin gain", "Δ chosen"]].mean()
-        ax.plot(mean["margin gain"], mean["Δ chosen"], color=color, label=f"{alpha:g}".replace("-", "−"))
+        ax.plot(mean["margin gain"], mean["Δ chosen"], color=color)
+        name = f"α = {alpha:g}".replace("-", "−")
+        ax.annotate(
+            name,
+            (mean["margin gain"].iloc[-1], mean["Δ chosen"].iloc[-1]),
+            xytext=BESIDE[float(alpha)],
+            textcoords="offset points",
+            color=text_color(color),
+        )
     ax.axhline(0, color=FAINT, zorder=0)
-    ax.set_xlabel("gain of the margin (nats per token)")
+    ax.set_xlabel("margin gain (nats per token)")
     ax.set_ylabel("change of chosen (nats per token)")
-    ax.legend(title="α", ncols=2)
 
 
-def plot_kinds(last: pd.DataFrame, ax: Axes) -> None:
-    """Change of every kind of response at the last step: seeds small, the mean with its interval over seeds."""
-    table = last[[f"Δ {kind}" for kind in KINDS]].rename(columns=lambda name: name.removeprefix("Δ "))
-    mean, spread = table.mean(), half(table)
-    for place, kind in enumerate(mean.sort_values().index):
-        color = {"chosen": CHOSEN, "rejected": REJECTED}.get(kind, NEUTRAL)
-        ax.scatter(table[kind], np.full(len(table), place - 0.2), s=6, color=color, linewidths=0)
-        ax.errorbar(mean[kind], place, xerr=spread[kind], fmt="o", color=color, markersize=4, capsize=2)
-    ax.set_yticks(range(len(mean)), [KINDS[kind] for kind in mean.sort_values().index])
-    ax.axvline(0, color=FAINT, zorder=0)
-    ax.set_xlabel("change over 60 steps (nats per token)")
+def plot_quarters(pairs: pd.DataFrame, column: str, ax: Axes) -> None:
+    """Mean change of chosen in each quarter of a run's pairs by a descriptor: seeds small, means with intervals."""
+    quarter = pairs.groupby("seed")[column].transform(lambda values: pd.qcut(values, 4, labels=False) + 1)
+    mean = pairs.assign(quarter=quarter).groupby(["seed", "quarter"])["chosen_change"].mean().unstack()
+    for place, values in mean.items():
+        ax.scatter(np.full(len(values), place - 0.12), values, s=6, color=CHOSEN, alpha=0.6, linewidths=0)
+    ax.errorbar(mean.columns, mean.mean(), yerr=half(mean), fmt="o", color=CHOSEN, markersize=4, capsize=2)
+    ax.set_xticks(range(1, 5))
+    ax.axhline(0, color=FAINT, zorder=0)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,134 @@
+"""What docs/chat_model.md says of the complete runs follows from the tables beside it, by scipy's own t-test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+PAGE, PHENOMENA = (
+    " ".join((DOCS / f"{name}.md").read_text(encoding="utf-8").split())
+    for name in ("chat_model", "phenomena")
+)
+KEPT = {file.stem: pd.read_csv(file) for file in (DOCS / "chat_model").glob("*.csv")}
+
+
+def told(value: float, digits: int = 2, sign: bool = True) -> str:
+    return f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "−")
+
+
+def interval(values: pd.Series, digits: int = 2) -> str:
+    low, high = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    return f"{told(values.mean(), digits)} [{told(low, digits)}, {told(high, digits)}]"
+
+
+def ends(name: str) -> pd.DataFrame:
+    table = KEPT[name]
+    return table[table["step"] == 60].set_index("seed").drop(columns="phenomenon")
+
+
+def row_of(name: str, alpha: float) -> str:
+    table = ends(name)
+    of_alpha, zero = table[table["alpha"] == alpha], table[table["alpha"] == 0]
+    cells = [interval(of_alpha[f"Δ {side}"]) for side in ("chosen", "rejected", "own")]
+    cells += [f"{of_alpha['fell'].mean():.0%}".replace("%", " %"), told(of_alpha["margin gain"].mean())]
+    cells += [interval(of_alpha["Δ chosen"] - zero["Δ chosen"]) if alpha else ""]
+    parts = [of_alpha[f"nats a response: {part}"] for part in ("chosen", "margin_part", "kl", "excess")]
+    cells += [told(part.mean(), 1) for part in (parts[0], parts[1], -parts[2])] + [interval(parts[3], 1)]
+    kind = {"polite": "polite", "hh": "HH"}[name]
+    return f"| {kind} | {alpha:g} | {' | '.join(cells)} |".replace("| -", "| −")
+
+
+RUNS = [(name, alpha) for name in ("polite", "hh") for alpha in sorted(KEPT[name]["alpha"].unique())]
+
+
+@pytest.mark.parametrize(("name", "alpha"), RUNS)
+def test_a_row_of_real_pairs_follows_from_the_runs(name, alpha):
+    of_alpha = ends(name).query("alpha == @alpha")
+    assert list(of_alpha.index.sort_values()) == [0, 1, 2]
+    parts = of_alpha[
+        [f"nats a response: {part}" for part in ("chosen", "margin_part", "kl", "excess")]
+    ].to_numpy()
+    np.testing.assert_allclose(
+        parts[:, 0], parts[:, 1] - parts[:, 2] + parts[:, 3], atol=3e-5
+    )  # the identity
+    assert " ".join(row_of(name, alpha).split()) in PAGE
+
+
+def at_equal_margin(alpha: float) -> list[float]:
+    """Chosen at this α minus at 0, of each seed, where both runs first reach the margin that both reach."""
+    polite, found = KEPT["polite"], []
+    for seed in (0, 1, 2):
+        runs = polite[polite["seed"] == seed]
+        one, zero = (runs[runs["alpha"] == value] for value in (alpha, 0.0))
+        margin = min(one["margin gain"].max(), zero["margin gain"].max())
+        stands = [np.interp(margin, run["margin gain"].cummax(), run["Δ chosen"]) for run in (one, zero)]
+        found.append(float(stands[0] - stands[1]))
+    return found
+
+
+@pytest.mark.parametrize("alpha", [-0.5, 0.25, 1.0])
+def test_what_is_said_of_a_shape(alpha):
+    table = ends("polite")
+    apart = table[table["alpha"] == alpha] - table[table["alpha"] == 0]
+    assert interval(apart["Δ chosen"]) in PAGE
+    assert interval(pd.Series(at_equal_margin(alpha))) in PAGE
+    if alpha != 0.25:
+        assert f"p = {4 * stats.ttest_1samp(apart['Δ chosen'], 0).pvalue:.3f}" in PAGE
+        assert interval(apart["margin gain"]) in PAGE
+    if alpha < 0:
+        assert interval(apart["nats a response: kl"], 1) in PAGE
+
+
+def by_fisher(values: list[float]) -> str:
+    """Mean of correlations over seeds with its 95 % interval, by Fisher's z."""
+    z = np.arctanh(values)
+    ends_of = np.tanh([z.mean(), *stats.ttest_1samp(z, 0).confidence_interval(0.95)])
+    mean, low, high = map(told, ends_of)
+    return f"{mean} [{low}, {high}]"
+
+
+def spearman(name: str, column: str) -> str:
+    return by_fisher(
+        [
+            stats.spearmanr(rows[column], rows["chosen_change"]).statistic
+            for _, rows in KEPT[name].groupby("seed")
+        ]
+    )
+
+
+def test_which_pairs_fall():
+    assert all(
+        len(rows) == 64 for name in ("polite_pairs", "hh_pairs") for _, rows in KEPT[name].groupby("seed")
+    )
+    for column in ("ches", "chosen_tokens", "ches_normalised", "initial_logp_margin"):
+        assert spearman("polite_pairs", column) in PHENOMENA
+    for column in ("ches", "initial_logp_margin"):
+        assert spearman("hh_pairs", column) in PHENOMENA
+    held = []
+    for _, rows in KEPT["polite_pairs"].groupby("seed"):
+        # the partial correlation of ranks, from the inverse of their correlation matrix
+        inverse = np.linalg.inv(
+            rows[["ches", "chosen_change", "chosen_tokens", "rejected_tokens"]].corr("spearman").to_numpy()
+        )
+        held.append(-inverse[0, 1] / np.sqrt(inverse[0, 0] * inverse[1, 1]))
+    assert f"with both lengths held {by_fisher(held)}" in PHENOMENA
+
+
+@pytest.mark.parametrize("measured", ["chosen", "rejected", "own", "greedy_logp", "entropy"])
+def test_where_the_probability_went(measured):
+    cells = [interval(ends(name).query("alpha == 0")[f"Δ {measured}"]) for name in ("polite", "hh")]
+    assert " | ".join(cells) in PHENOMENA.replace("*", "")
+
+
+def test_float32_is_what_the_page_says():
+    whole, mixed = KEPT["polite_float32"].iloc[-1], ends("polite").query("alpha == 0").loc[0]
+    spread = ends("polite").query("alpha == 0")
+    for side in ("chosen", "rejected"):
+        words = "for chosen where bfloat16 activations have {}" if side == "chosen" else "for {} for rejected"
+        assert f"{told(whole[f'Δ {side}'], 3)} {words.format(told(mixed[f'Δ {side}'], 3))}" in PAGE
+        assert abs(whole[f"Δ {side}"] - mixed[f"Δ {side}"]) < 0.34 * spread[f"Δ {side}"].std()
