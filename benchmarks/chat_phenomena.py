@@ -7,6 +7,8 @@ Every run is a folder of its own and is skipped once it is done, so a stopped st
 * ``polite``: polite/impolite answers, α ∈ {0, 0.25, 1, −0.5}, three seeds, with a sample of the untouched model beside
   each pair, whose fall is the divergence KL(π₀‖π);
 * ``hh``: the same on HH harmless, α = 0 and 0.25;
+* ``control``: ``polite`` at α = 0 and the β and γ at which it is as steep as α = −0.5 where the pairs stand before
+  training, with as many of them below their target;
 * ``ches``: ``polite`` at α = 0 once more, with CHES and gradient overlaps;
 * ``helpful``: the learning-dynamics probe set with its eleven related responses and the greedy tokens, three seeds.
 
@@ -44,9 +46,11 @@ COUPLES["couples"] = [
 ]
 SEEDS = (0, 1, 2)
 POLITE = "llms_from_scratch_polite"
-FILES = {"polite": POLITE, "ches": POLITE, "hh": "hh_rlhf_harmless_base_test"}
-ALPHAS = {"polite": (0.0, 0.25, 1.0, -0.5), "ches": (0.0,), "hh": (0.0, 0.25)}
+FILES = {"polite": POLITE, "control": POLITE, "ches": POLITE, "hh": "hh_rlhf_harmless_base_test"}
+ALPHAS = {"polite": (0.0, 0.25, 1.0, -0.5), "control": (0.0,), "ches": (0.0,), "hh": (0.0, 0.25)}
 RATE = 3e-5
+SCALE = ("--beta", "2.5", "--gamma-beta-ratio", "0.1")
+CONTROL_SCALE = ("--beta", "1.195", "--gamma", "0.315")  # see the test of docs/chat_model.md
 NUM_PAIRS = 768  # of each file of real pairs, to which the model writes an answer of its own
 OWN = "own"  # the name of that answer
 PROMPT_TOKENS, RESPONSE_TOKENS = 128, 48
@@ -91,11 +95,12 @@ def runs(phenomenon: str, model: Path, shared: Path, output: Path) -> Iterator[R
             )  # fmt: skip
     elif phenomenon in FILES:
         geometry = ("--geometry-every", "60") if phenomenon == "ches" else ()
+        scale = CONTROL_SCALE if phenomenon == "control" else SCALE
         for alpha, seed in itertools.product(ALPHAS[phenomenon], SEEDS):
             yield Run(
                 phenomenon, {"alpha": alpha, "seed": seed},
                 _with_own(model, data / f"{FILES[phenomenon]}.jsonl", output),
-                ("--alpha", f"{alpha:g}", "--beta", "2.5", "--gamma-beta-ratio", "0.1", *SHORT, "--probe-pairs", "64",
+                ("--alpha", f"{alpha:g}", *scale, *SHORT, "--probe-pairs", "64",
                  "--learning-rate", f"{RATE:g}", "--seed", str(seed), "--probe-responses", OWN, *geometry),
             )  # fmt: skip
     elif phenomenon == "helpful":
@@ -323,7 +328,7 @@ OF_PAIRS = [
     "chosen_change", "rejected_change", "chosen_tokens", "rejected_tokens", "similarity", "initial_logp_mean",
     "initial_logp_margin", "ches", "ches_normalised",
 ]  # fmt: skip
-NAMES = ("no-over-never", "polite", "helpful", "hh", "ches", "couples")
+NAMES = ("no-over-never", "polite", "control", "helpful", "hh", "ches", "couples")
 
 
 def main() -> None:

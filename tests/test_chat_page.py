@@ -132,3 +132,21 @@ def test_float32_is_what_the_page_says():
         words = "for chosen where bfloat16 activations have {}" if side == "chosen" else "for {} for rejected"
         assert f"{told(whole[f'Δ {side}'], 3)} {words.format(told(mixed[f'Δ {side}'], 3))}" in PAGE
         assert abs(whole[f"Δ {side}"] - mixed[f"Δ {side}"]) < 0.34 * spread[f"Δ {side}"].std()
+
+
+def test_the_control_is_as_steep_and_as_far_from_its_target(monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS.parent / "benchmarks"))
+    from chat_phenomena import CONTROL_SCALE, SCALE
+
+    beta, ratio, matched, gamma = (
+        float(flag) for flag in (*SCALE, *CONTROL_SCALE) if not flag.startswith("--")
+    )
+    pairs = KEPT["polite_pairs"]
+    chosen = pairs["initial_logp_mean"]
+    rejected = chosen - pairs["initial_logp_margin"]
+    slope = np.exp(0.5 * np.concatenate([chosen, rejected]))  # φ′ = p^(−α) of the α family, with p per token
+    assert matched == pytest.approx(beta * slope.mean(), rel=1e-3)
+    reward = [(np.exp(0.5 * side) - 1) / 0.5 for side in (chosen, rejected)]
+    below = (beta * (reward[0] - reward[1]) < beta * ratio).mean()
+    assert gamma == pytest.approx(np.quantile(matched * (chosen - rejected), below), rel=1e-3)
+    assert f"as many of them ({100 * below:.0f} %)" in PAGE
