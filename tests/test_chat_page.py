@@ -59,12 +59,11 @@ def test_a_row_of_real_pairs_follows_from_the_runs(name, alpha):
     assert " ".join(row_of(name, alpha).split()) in PAGE
 
 
-def at_equal_margin(alpha: float) -> list[float]:
-    """Chosen at this α minus at 0, of each seed, where both runs first reach the margin that both reach."""
-    polite, found = KEPT["polite"], []
+def at_equal_margin(first: pd.DataFrame, second: pd.DataFrame) -> list[float]:
+    """Chosen of one minus of the other, of each seed, where both runs first reach the margin that both reach."""
+    found = []
     for seed in (0, 1, 2):
-        runs = polite[polite["seed"] == seed]
-        one, zero = (runs[runs["alpha"] == value] for value in (alpha, 0.0))
+        one, zero = (runs[runs["seed"] == seed] for runs in (first, second))
         margin = min(one["margin gain"].max(), zero["margin gain"].max())
         stands = [np.interp(margin, run["margin gain"].cummax(), run["Δ chosen"]) for run in (one, zero)]
         found.append(float(stands[0] - stands[1]))
@@ -76,12 +75,26 @@ def test_what_is_said_of_a_shape(alpha):
     table = ends("polite")
     apart = table[table["alpha"] == alpha] - table[table["alpha"] == 0]
     assert interval(apart["Δ chosen"]) in PAGE
-    assert interval(pd.Series(at_equal_margin(alpha))) in PAGE
+    shaped, zero = (KEPT["polite"][KEPT["polite"]["alpha"] == value] for value in (alpha, 0.0))
+    assert interval(pd.Series(at_equal_margin(shaped, zero))) in PAGE
     if alpha != 0.25:
         assert f"p = {4 * stats.ttest_1samp(apart['Δ chosen'], 0).pvalue:.3f}" in PAGE
         assert interval(apart["margin gain"]) in PAGE
     if alpha < 0:
         assert interval(apart["nats a response: kl"], 1) in PAGE
+
+
+def test_shape_or_scale():
+    control, polite = KEPT["control"], KEPT["polite"]
+    shaped, zero = (polite[polite["alpha"] == value] for value in (-0.5, 0.0))
+    assert f"stands {interval(pd.Series(at_equal_margin(control, zero)))} nats per token above α = 0" in PAGE
+    assert f"another {interval(pd.Series(at_equal_margin(shaped, control)))} above the control" in PAGE
+    apart = ends("polite").query("alpha == -0.5") - ends("control")
+    assert f"({interval(ends('control')['Δ chosen'])}), at a larger margin" in PAGE
+    assert (
+        f"stands {interval(apart['Δ chosen'])} above it for {interval(apart['nats a response: kl'], 1)}"
+        in PAGE
+    )
 
 
 def by_fisher(values: list[float]) -> str:
