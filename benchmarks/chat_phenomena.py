@@ -24,7 +24,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -132,6 +131,8 @@ def _answers(model: Path, questions: Path, output: Path, chosen: str, rejected: 
 
 def _as_chat(source: Path, output: Path) -> Path:
     """The pairs of a file as messages, which the model's own template then frames; blank answers are left out."""
+    from text_scores import turns
+
     file = output / "chat" / source.name
     if not file.is_file():
         rows = []
@@ -143,19 +144,10 @@ def _as_chat(source: Path, output: Path) -> Path:
                 if name != "prompt"
             }
             if all(answer[0]["content"] for answer in said.values()):
-                rows.append({"prompt": _turns(row["prompt"]), **said})
+                question = [{"role": "user", "content": row["prompt"]}]
+                rows.append({"prompt": turns(row["prompt"]) or question, **said})
         _write(file, rows)
     return file
-
-
-def _turns(prompt: str) -> list[dict[str, str]]:
-    """A transcript of HH by its turns, its last, empty one left out; any other text is one question."""
-    _, *parts = re.split(r"\n\n(Human|Assistant):", prompt)
-    if not parts:
-        return [{"role": "user", "content": prompt}]
-    turns = zip(parts[::2], parts[1::2], strict=True)
-    roles = {"Human": "user", "Assistant": "assistant"}
-    return [{"role": roles[who], "content": text.strip()} for who, text in turns if text.strip()]
 
 
 def _with_own(model: Path, source: Path, output: Path) -> Path:
