@@ -251,24 +251,68 @@ def complete(output: Path, name: str) -> list[pd.DataFrame]:
 
 
 def show_tables(output: Path, names: list[str]) -> None:
-    """What is complete: means over seeds of the last step with 95 % t-intervals, and how many seeds."""
+    """What is complete: means over seeds of the last step with 95 % t-intervals; each α against α = 0."""
+    known = {name: pd.concat(found) for name in NAMES if (found := complete(output, name))}
     for name in names:
-        found = complete(output, name)
-        if not found:
+        if name not in known:
             print(f"\n== {name}: no run is complete")
             continue
-        rows = pd.concat([table.iloc[[-1]] for table in found])
-        keys = [key for key in ("chosen", "rejected", "alpha") if key in rows]
-        numbers = [column for column in rows if column.startswith(("Δ", "fell", "margin", "nats"))]
+        rows = known[name].groupby([*_keys(known[name]), "seed"], as_index=False).last()
         print(f"\n== {name}")
-        for key, group in rows.groupby(keys) if keys else [((), rows)]:
-            n = len(group)
-            half = stats.t.ppf(0.975, n - 1) * group[numbers].sem() if n > 1 else np.nan
-            text = "  ".join(
-                f"{column} {group[column].mean():+.3f}" + (f" ± {half[column]:.3f}" if n > 1 else "")
-                for column in numbers
-            )
-            print(f"{key} n={n}: {text}")
+        for key, group in rows.groupby(keys) if (keys := _keys(rows)) else [((), rows)]:
+            print(f"{key} n={len(group)}: {_means(group, [c for c in rows if c.startswith(SHOWN)])}")
+        for words, one, other in _compared(name, known):
+            print(f"{words}: {_means(against(one, other))}")
+
+
+SHOWN = ("Δ", "fell", "margin", "nats")
+
+
+def _keys(rows: pd.DataFrame) -> list[str]:
+    return [key for key in ("chosen", "rejected", "alpha") if key in rows]
+
+
+def _compared(name: str, known: dict[str, pd.DataFrame]) -> Iterator[tuple[str, pd.DataFrame, pd.DataFrame]]:
+    """Which runs of a phenomenon are set against which: every shape against α = 0, the control against both."""
+    shapes = dict(iter(known[name].groupby("alpha"))) if "alpha" in known[name] else {}
+    if name == "control" and "polite" in known:
+        polite = dict(iter(known["polite"].groupby("alpha")))
+        yield "control against α = 0", known[name], polite[0.0]
+        yield "α = -0.5 against control", polite[-0.5], known[name]
+    elif 0.0 in shapes:
+        yield from (
+            (f"α = {alpha:g} against α = 0", runs, shapes[0.0]) for alpha, runs in shapes.items() if alpha
+        )
+
+
+def against(runs: pd.DataFrame, zero: pd.DataFrame) -> pd.DataFrame:
+    """Of each seed that both have: what one ends above the other, and how far chosen is apart at equal margin.
+
+    At equal margin: where both first reach the largest margin gain that both reach, straight between probed steps.
+    """
+    rows = []
+    for seed in sorted(set(runs["seed"]) & set(zero["seed"])):
+        courses = [table[table["seed"] == seed] for table in (runs, zero)]
+        margin = min(course["margin gain"].max() for course in courses)
+        stands = [np.interp(margin, course["margin gain"].cummax(), course["Δ chosen"]) for course in courses]
+        ends = [course.iloc[-1] for course in courses]
+        rows.append(
+            {"Δ chosen": ends[0]["Δ chosen"] - ends[1]["Δ chosen"]}
+            | {"margin gain": ends[0]["margin gain"] - ends[1]["margin gain"]}
+            | {"nats a response: kl": ends[0]["nats a response: kl"] - ends[1]["nats a response: kl"]}
+            | {"Δ chosen at equal margin": stands[0] - stands[1]}
+        )
+    return pd.DataFrame(rows)
+
+
+def _means(group: pd.DataFrame, columns: list[str] | None = None) -> str:
+    """Means with half of their 95 % t-interval over the rows."""
+    numbers, n = group[columns or list(group)], len(group)
+    half = stats.t.ppf(0.975, n - 1) * numbers.sem() if n > 1 else None
+    return "  ".join(
+        f"{name} {numbers[name].mean():+.3f}" + ("" if half is None else f" ± {half[name]:.3f}")
+        for name in numbers
+    )
 
 
 def pairs(folder: Path, model: Path) -> pd.DataFrame:
@@ -314,6 +358,17 @@ def keep(output: Path, names: list[str], into: Path, model: Path) -> None:
         if name in FILES and (done := sorted(output.glob(f"{name}-alpha=0.0-*/{VALUES_FILE}"))):
             each = pd.concat([pairs(file.parent, model) for file in done])
             each[["seed", "pair_id", *OF_PAIRS]].round(5).to_csv(into / f"{name}_pairs.csv", index=False)
+            print(
+                f"== {name}: rank correlation with the change of chosen, of each seed\n{correlations(each)}"
+            )
+
+
+def correlations(each: pd.DataFrame) -> pd.DataFrame:
+    """Spearman's, of what is known of a pair before training with what became of its chosen response."""
+    known = [name for name in OF_PAIRS if not name.endswith("_change")]
+    return each.groupby("seed").apply(
+        lambda rows: rows[known].corrwith(rows["chosen_change"], method="spearman")
+    )
 
 
 OF_PAIRS = [

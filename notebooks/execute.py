@@ -14,6 +14,7 @@ import nbformat
 from nbclient import NotebookClient
 
 HERE = Path(__file__).resolve().parent
+KEPT = ("docs", "figures")  # folders beside the notebooks that some of them read
 TIMEOUT = 1800  # seconds a cell may take
 
 
@@ -24,7 +25,7 @@ def code_hash(notebook: nbformat.NotebookNode) -> str:
 
 
 def execute(path: Path) -> None:
-    """Run a notebook from top to bottom where the kept figures are in reach, and write it with its outputs."""
+    """Run a notebook from top to bottom where the kept tables are in reach, and write it with its outputs."""
     notebook = nbformat.read(path, as_version=4)
     notebook.nbformat_minor = 5
     for number, cell in enumerate(notebook.cells):
@@ -32,7 +33,8 @@ def execute(path: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "notebooks"
         place.mkdir()
-        (Path(folder) / "figures").symlink_to(HERE.parent / "figures")
+        for kept in KEPT:
+            (Path(folder) / kept).symlink_to(HERE.parent / kept)
         NotebookClient(notebook, timeout=TIMEOUT, resources={"metadata": {"path": str(place)}}).execute()
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # when each cell ran

@@ -97,7 +97,8 @@ def kernel() -> Iterator[AsyncKernelManager]:
 def test_notebook_runs(path: Path, tmp_path: Path, kernel: AsyncKernelManager):
     place = tmp_path / "notebooks"
     place.mkdir()
-    (tmp_path / "figures").symlink_to(ROOT / "figures")
+    for kept in _execute.KEPT:
+        (tmp_path / kept).symlink_to(ROOT / kept)
     notebook = shortened(path)
     before = BEFORE.format(place=str(place), root=str(ROOT))
     notebook.cells = [new_code_cell(before), *notebook.cells, new_code_cell(AFTER)]
