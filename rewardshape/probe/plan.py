@@ -11,7 +11,6 @@ Outside it lie the CUDA context (about 0.5 GB) and what the allocator loses to f
 from __future__ import annotations
 
 import json
-import weakref
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,14 +19,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM, Trainer
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from rewardshape.data import EncodedPair
 from rewardshape.errors import InputError
 from rewardshape.numbers import counted, shortest
+from rewardshape.probe.books import Books, size_of
 from rewardshape.probe.distributed import here, is_sharded
 from rewardshape.probe.grid import ModelFacts, PlannedRun, plan_run
 from rewardshape.probe.inputs import Inputs
@@ -45,6 +43,7 @@ DEPTHS = (2, 4)  # layers gone through in place of a deeper model's; even, for l
 SURELY = 0.25  # share of the memory below which a bound needs no closer look, and a plan no alternatives
 ROOM = 0.92  # share of a device's memory a plan may fill: the rest is context and fragmentation
 CARDS = (24, 40, 80)  # GB, the columns of the table
+MAPPED = 2**25  # bytes from which glibc maps an allocation singly, at the most
 GB = 1e9
 
 PLANS: dict[str, dict[str, Any]] = {
@@ -85,6 +84,9 @@ class Memory:
         Buffers for one tile of the vocabulary.
     process : int
         What this process holds of the device already: libraries and data, on a GPU nothing.
+    kept : int
+        Of a CPU: places of the last step's gradients, where activations now lie, so that the next need others.
+        The C library gives back what it maps singly (32 MiB).
     """
 
     parameters: int
@@ -99,11 +101,12 @@ class Memory:
     measuring: int
     log_probs: int
     process: int = 0
+    kept: int = 0
 
     @property
     def peak(self) -> int:
         """The most that is alive at once: in the backward pass, in the update, or measuring."""
-        step = max(self.gradients_then + self.activations, self.measuring) + self.log_probs
+        step = max(self.kept + self.gradients_then + self.activations, self.measuring) + self.log_probs
         return self.process + self.weights + self.optimizer + self.reference + max(step, self.gradients)
 
 
@@ -134,6 +137,7 @@ def memory(
         low, high = (_rehearse(config, run, train, probe, layers) for layers in DEPTHS)
         further = (depth - DEPTHS[1]) / (DEPTHS[1] - DEPTHS[0])
         found = {name: round(high[name] + further * (high[name] - low[name])) for name in high}
+    found["kept"] *= device == "cpu"
     responses = [ids for pair in train for ids in pair.responses.values()]
     tile = tile_bytes(config, run, sum(map(len, responses)), device)
     return Memory(
@@ -158,13 +162,14 @@ def _rehearse(
     reader = SharedPrefixReader()
     with torch.device("meta"):
         model = _empty_policy(config, run, depth)
-    bytes_of = {name: _bytes(weight) for name, weight in model.named_parameters()}
+    bytes_of = {name: size_of(weight) for name, weight in model.named_parameters()}
     trainable = [weight for weight in model.parameters() if weight.requires_grad]
     numbers = {
         "parameters": sum(weight.numel() for weight in model.parameters()),
         "trainable": sum(weight.numel() for weight in trainable),
         "weights": sum(bytes_of.values()),
-        "gradients": sum(map(_bytes, trainable)),
+        "gradients": sum(map(size_of, trainable)),
+        "kept": sum(size for size in map(size_of, trainable) if size < MAPPED),
         "optimizer": _optimizer_state(model, run),
         "reference": _kept_of_reference(model, run),
     }
@@ -188,64 +193,6 @@ def _rehearse(
         "gradients_then": step.gradients_then,
         "measuring": measuring.peak,
     }
-
-
-class Books(TorchDispatchMode):
-    """Counts the bytes of all tensors made within it, real ones or such without contents, views not twice.
-
-    Attributes
-    ----------
-    alive, peak : int
-        Bytes now, and the most there were at once. The model's own weights are not among them.
-    gradients_then : int
-        Bytes of the weights' gradients at the peak.
-    """
-
-    def __init__(self, model: torch.nn.Module):
-        super().__init__()
-        self.alive = self.peak = self.gradients_then = 0
-        self._gradients = 0
-        self._known = {weight.untyped_storage()._cdata for weight in model.parameters()}
-        self._hooks = [
-            weight.register_post_accumulate_grad_hook(self._count_gradient)
-            for weight in model.parameters()
-            if weight.requires_grad
-        ]
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.ops.aten._grouped_mm.default and args[0].dtype != torch.bfloat16:
-            # Of a mixture of experts; without contents torch knows its shapes in bfloat16 alone.
-            first, second, *others = args
-            narrow = func(first.bfloat16(), second.bfloat16(), *others, **(kwargs or {}))
-            result = narrow.to(first.dtype)
-        else:
-            result = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, torch.Tensor):
-                self._enter(tensor.untyped_storage())
-        return result
-
-    def _enter(self, storage: torch.UntypedStorage) -> None:
-        if storage._cdata in self._known:
-            return
-        self._known.add(storage._cdata)
-        weakref.finalize(storage, self._leave, storage._cdata, storage.nbytes())
-        self.alive += storage.nbytes()
-        if self.alive > self.peak:
-            self.peak, self.gradients_then = self.alive, self._gradients
-
-    def _leave(self, key: int, size: int) -> None:
-        self._known.discard(key)
-        self.alive -= size
-
-    def _count_gradient(self, weight: torch.Tensor) -> None:
-        assert weight.grad is not None
-        self._gradients += _bytes(weight.grad)
-
-    def __exit__(self, *exception: Any) -> None:
-        for hook in self._hooks:
-            hook.remove()
-        super().__exit__(*exception)
 
 
 def _autocast(run: PlannedRun) -> torch.autocast:
@@ -283,7 +230,7 @@ def _optimizer_state(model: Any, run: PlannedRun) -> int:
         optimizer.step()
     model.zero_grad()
     return sum(
-        _bytes(value)
+        size_of(value)
         for state in optimizer.state.values()
         for value in state.values()
         if torch.is_tensor(value)
@@ -294,16 +241,9 @@ def _kept_of_reference(model: Any, run: PlannedRun) -> int:
     """Bytes of the device that hold the untouched model beside the policy."""
     copies = isinstance(run.objective, MovingReference) + (sampled(run) and not run.settings.model.lora_rank)
     head = model.get_output_embeddings() if "position_kl" in run.objective.needs else None
-    return copies * sum(map(_bytes, model.parameters())) + (
-        sum(map(_bytes, head.parameters())) if head else 0
+    return copies * sum(map(size_of, model.parameters())) + (
+        sum(map(size_of, head.parameters())) if head else 0
     )
-
-
-def _bytes(tensor: torch.Tensor) -> int:
-    """Of a tensor, or of all that a quantised one is made of."""
-    if hasattr(tensor, "__tensor_flatten__"):
-        return sum(_bytes(getattr(tensor, name)) for name in tensor.__tensor_flatten__()[0])
-    return tensor.numel() * tensor.element_size()
 
 
 # --- the plan of a command ----------------------------------------------------------------------------------------
@@ -333,7 +273,7 @@ def sharded(memory: Memory, run: PlannedRun) -> Memory:
         )
     if run.decided.optimizer in TORCHAO:
         memory = replace(memory, optimizer=2 * memory.gradients)  # bfloat16: 8 bits cannot be sharded
-    parts = ("weights", "gradients", "gradients_then", "optimizer")
+    parts = ("weights", "gradients", "gradients_then", "kept", "optimizer")
     return replace(memory, **{name: -(-getattr(memory, name) // processes) for name in parts})
 
 
@@ -395,7 +335,7 @@ def text(
     model, decided = run.settings.model, run.decided
     asked = found["as asked"]
     device, total = device_memory()
-    names = ("process", "weights", "gradients", "optimizer", "reference", "activations", "log_probs", "peak")
+    names = "process weights gradients optimizer reference activations kept log_probs peak".split()
     lines = [
         f"{asked.parameters:,} parameters, {asked.trainable:,} of them trained",
         f"{counted(run.settings.training.steps, 'step')} of {counted(decided.batch_size, 'pair')} on "

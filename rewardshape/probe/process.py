@@ -109,6 +109,17 @@ def set_up() -> Iterator[None]:
             os.environ.update(environment)
 
 
+def keep_few_kernels(pairs: int) -> None:
+    """Have oneDNN keep the kernels that a step on so many pairs uses, not those of all before; what is set stands.
+
+    It makes one for every shape, up to 3 MB each, and batches have ever new ones; torch and oneDNN keep 1,024 each
+    unless told otherwise, which they ask once, at the first kernel. A layer uses 20 kernels for its weights and some
+    ten for each pair's attention. For `set_up`, which takes it back.
+    """
+    os.environ.setdefault("LRU_CACHE_CAPACITY", "64")
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(32 + 12 * pairs))
+
+
 def flushes_denormals() -> bool:
     """Whether this thread takes numbers below the smallest normal one for zero; torch can set it but not say it."""
     import torch

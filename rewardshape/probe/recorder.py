@@ -26,6 +26,7 @@ from rewardshape.probe.measure.geometry import Geometry
 from rewardshape.probe.measure.influence import Pushed, chosen_gradient, influences, preconditioned, strongest
 from rewardshape.probe.measure.probe_set import ProbeSet, ReferenceLogps
 from rewardshape.probe.order import TrainingOrder
+from rewardshape.probe.room import give_back
 from rewardshape.probe.stopping import Diverged, Stop
 from rewardshape.probe.training import PairTrainer, StepNumbers
 from rewardshape.trace import TraceWriter
@@ -168,7 +169,10 @@ class Recorder(TrainerCallback):
         due = self.measures
         probe = tokens = samples = geometry = kernel = None
         destination, influence = Tables(), InfluenceTables()
-        if due.destination is not None and (step % due.destination_every == 0 or last):
+        told = due.destination is not None and (step % due.destination_every == 0 or last)
+        if told or step % due.probe_every == 0 or last:
+            give_back()
+        if told and due.destination is not None:
             policy = self.trainer.accelerator.unwrap_model(self.trainer.model)
             probe, tokens = due.probe.measure(due.destination.watch(policy, self.trainer.score))
             destination = due.destination.tables()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from rewardshape.data import EncodedPair
 from rewardshape.probe.distributed import here
 from rewardshape.probe.measure.probe_set import num_tokens
 
+MUCH = 2e9  # bytes; to fault a gigabyte in again takes a quarter of a second
 LIMITS = (  # of a container's memory: of control groups in their second version, and in their first
     Path("/sys/fs/cgroup/memory.max"),
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
@@ -31,6 +34,16 @@ def device_memory(limits: Sequence[Path] = LIMITS) -> tuple[str, int]:
 def process_memory() -> int:
     """Bytes of the device that this process holds already: of a machine libraries and data, of a GPU none."""
     return 0 if here().device.type == "cuda" else psutil.Process().memory_info().rss
+
+
+def give_back() -> None:
+    """Hand what the C library keeps of freed memory back to the system, in a process that holds much (glibc alone).
+
+    Between training, measuring and saving, whose sizes differ: what one has freed would lie beside what the next takes.
+    """
+    if here().device.type == "cpu" and process_memory() > MUCH:
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def at_most(config: Any, parameters: int, pairs: Sequence[EncodedPair]) -> float:

@@ -35,7 +35,7 @@ from rewardshape.probe.measure.responses import scores
 from rewardshape.probe.order import TrainingOrder
 from rewardshape.probe.outline import outline
 from rewardshape.probe.policy import check_optimizer, load_policy
-from rewardshape.probe.process import set_up
+from rewardshape.probe.process import keep_few_kernels, set_up
 from rewardshape.probe.progress import Progress, changes_shown
 from rewardshape.probe.recorder import Measures, Recorder, destination_of, influence_of
 from rewardshape.probe.reference import untouched_model
@@ -263,6 +263,7 @@ def run_apart(common: Shared, run: PlannedRun, progress: Progress) -> None:
 
 def fresh_policy(planned: PlannedRun) -> PreTrainedModel:
     """The checkpoint's model, loaded for one run, where it will be trained."""
+    keep_few_kernels(planned.decided.micro_batch_size)
     set_seed(planned.settings.training.seed)  # adapters begin at random
     policy = load_policy(planned.checkpoint, planned.settings.model)
     return policy if is_sharded() else policy.to(here().device)  # type: ignore[arg-type]

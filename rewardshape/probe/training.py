@@ -33,6 +33,7 @@ from rewardshape.probe.measure.responses import draws, scores, sides
 from rewardshape.probe.order import Item
 from rewardshape.probe.policy import TORCHAO
 from rewardshape.probe.reference import FollowingReference, ReferenceTokens, reference_tokens
+from rewardshape.probe.room import give_back
 from rewardshape.theory import MovingReference, Objective, Responses
 from rewardshape.trace.folder import RunFolder
 
@@ -383,6 +384,7 @@ class PairTrainer(Trainer):
 
         def write() -> None:
             try:
+                give_back()
                 super(PairTrainer, self)._save_checkpoint(model, trial)
                 if self.following is not None and self.is_world_process_zero():
                     self.following.save(folder / ASIDE / checkpoint_name(self.state.global_step))

@@ -89,6 +89,7 @@ def test_weights_gradients_and_optimizer_state_are_exact(name):
     assert plan.parameters == sum(weight.numel() for weight in model.parameters())
     assert plan.weights == bytes_of(model.parameters())
     assert plan.gradients == bytes_of(trained)
+    assert plan.kept == plan.gradients  # none of a small model's is mapped singly
     arguments = training_arguments(run_of(name), Path("unused"))
     kind, keywords = Trainer.get_optimizer_cls_and_kwargs(arguments, model)
     optimizer = kind(trained, **keywords)
@@ -102,6 +103,12 @@ def test_weights_gradients_and_optimizer_state_are_exact(name):
             parts = [getattr(value, part) for part in ("codes", "scale", "qmap") if hasattr(value, part)]
             state += bytes_of(parts or [value])
     assert plan.optimizer == state
+
+
+def test_a_large_gradient_is_none_that_the_c_library_keeps():
+    wide = CONFIG.__class__(**{**CONFIG.to_dict(), "vocab_size": 2**18, "tie_word_embeddings": True})
+    plan = memory(wide, run_of("float32", wide), some_pairs(4), some_pairs(3), "cpu")
+    assert plan.gradients - plan.kept == 4 * 2**18 * wide.hidden_size >= 2**25
 
 
 @pytest.mark.parametrize("name", ["float32", "mixed", "bfloat16", "LoRA"])
@@ -198,6 +205,7 @@ def test_the_published_7b_configuration_needs_what_is_known_of_it():
     plan = memory(config, run, [pair], [pair], "cuda")
     assert plan.parameters == 7_241_732_096  # Mistral 7B's model card
     assert plan.weights == 2 * plan.parameters
+    assert plan.kept == 0
     assert plan.optimizer == pytest.approx(2 * plan.parameters, rel=0.02)  # two bytes of state a weight
     assert fits(plan, 80e9)
     assert not fits(plan, 40e9)

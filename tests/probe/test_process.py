@@ -89,3 +89,24 @@ def test_the_commands_threads_share_their_cores_unless_the_user_says_otherwise()
             [sys.executable, "-c", SPINS], capture_output=True, text=True, env=plain | given, check=True
         )
         assert done.stdout.split() == [expected, "0"]
+
+
+SHAPES = """
+import sys, psutil, torch
+from rewardshape.probe.process import keep_few_kernels, set_up
+layer, memory = torch.nn.Linear(576, 1536).bfloat16(), psutil.Process().memory_info
+def run(lengths):
+    for length in lengths:
+        layer(torch.randn(length, 576, dtype=torch.bfloat16)).sum().backward()
+with set_up():
+    keep_few_kernels(8)
+    run(range(600, 625))
+    before = memory().rss
+    run(range(625, 800))
+print((memory().rss - before) / 1e6)
+"""
+
+
+def test_batches_of_ever_new_sizes_do_not_fill_the_memory_with_kernels():
+    grown = subprocess.run([sys.executable, "-c", SHAPES], capture_output=True, text=True, check=True).stdout
+    assert float(grown) < 400  # MB; 175 shapes kept, with three kernels each, take 780
