@@ -49,8 +49,9 @@ def give_back() -> None:
 def at_most(config: Any, parameters: int, pairs: Sequence[EncodedPair]) -> float:
     """Bytes that a run of any precision stays below, from the size of the model and of its largest batch.
 
-    Weights, gradients and two moments in float32; a hundred numbers a token, layer and unit of width, where a layer of
-    attention and of a feed-forward network keeps some thirty; attention's products whole; logits twice.
+    Weights, two moments and gradients in float32, these twice (`Memory.kept`); a hundred numbers a token, layer and
+    unit of width, where a layer of attention and of a feed-forward network keeps some thirty; attention's products
+    whole; logits twice.
     """
     text = config.get_text_config()
     width = max(getattr(text, name, None) or 0 for name in ("hidden_size", "intermediate_size", "n_inner"))
@@ -59,5 +60,5 @@ def at_most(config: Any, parameters: int, pairs: Sequence[EncodedPair]) -> float
     layers, heads = text.num_hidden_layers, getattr(text, "num_attention_heads", None) or 1
     products = heads * tokens * tokens
     return 4.0 * (
-        4 * parameters + layers * (25 * tokens * width + 4 * products) + 4 * tokens * text.vocab_size
+        5 * parameters + layers * (25 * tokens * width + 4 * products) + 4 * tokens * text.vocab_size
     )

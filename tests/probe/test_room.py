@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import platform
+
 import psutil
 import pytest
 
 from rewardshape.probe import plan
 from rewardshape.probe.plan import memory
-from rewardshape.probe.room import at_most, device_memory, process_memory
+from rewardshape.probe.room import at_most, device_memory, give_back, process_memory
 from tests.probe.test_plan import CONFIG, SETTINGS, run_of, some_pairs
 
 
@@ -39,3 +41,17 @@ def test_a_run_that_does_not_fit_is_refused_before_its_weights_are_read(probe, t
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("error: this machine (cpu): 0.1 GB, and the run needs about ")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library gives back as it likes")
+def test_freed_memory_goes_back_to_the_system_where_a_process_holds_much(monkeypatch):
+    pieces = [bytes(60_000) for _ in range(4000)]
+    above = pieces.pop()  # the C library gives back by itself what nothing lies above
+    pieces.clear()
+    before = process_memory()
+    give_back()
+    assert process_memory() == pytest.approx(before, rel=0.02) or before > 2e9  # not much: not worth the time
+    monkeypatch.setattr("rewardshape.probe.room.MUCH", 0)
+    give_back()
+    assert before - process_memory() > 150e6
+    assert len(above) == 60_000
