@@ -98,6 +98,8 @@ def _of_yaml(setting: Setting, value: Any) -> Any:
 
 def settled(given: Mapping[str, Any]) -> Settings:
     """The settings that these names and values make; to resume, the recorded ones with what may change of them."""
+    from rewardshape.data.sources import is_hub_id
+
     asked = Settings.from_dict(given)
     if not asked.output.resume or asked.output.output is None:
         return asked
@@ -108,6 +110,11 @@ def settled(given: Mapping[str, Any]) -> Settings:
             raise InputError(
                 f"{flag(name)}: cannot change on --resume, the run was started with {_words(was[name])}; leave it "
                 "out, or start a new run"
+            )
+    for source in was["data"] or ():
+        if not (Path(source).is_absolute() or Path(source).exists() or is_hub_id(source)):
+            raise InputError(
+                f"{source}: no such file; --resume looks for it from where the run was begun: go on from there"
             )
     return recorded.replace(**{name: now[name] for name in given if name in CHANGEABLE})
 

@@ -211,6 +211,18 @@ def test_a_resumed_run_cannot_become_another(uninterrupted, capsys, flags, said)
     assert (uninterrupted / "trace.jsonl").read_bytes() == before
 
 
+def test_a_relative_path_is_looked_for_where_the_run_was_begun(uninterrupted, tmp_path, capsys, monkeypatch):
+    shutil.copytree(uninterrupted, tmp_path / "run")
+    command = json.loads((tmp_path / "run" / "command.json").read_text())
+    command["settings"]["data"] = ["pairs.jsonl"]
+    (tmp_path / "run" / "command.json").write_text(json.dumps(command))
+    monkeypatch.chdir(tmp_path)
+    assert main(["--resume", "--output", "run"]) == 2
+    assert capsys.readouterr().err == (
+        "error: pairs.jsonl: no such file; --resume looks for it from where the run was begun: go on from there\n"
+    )
+
+
 # --- a resumed run proves that it goes on with what it began with ---------------------------------------------------
 
 
