@@ -163,3 +163,48 @@ def test_the_control_is_as_steep_and_as_far_from_its_target(monkeypatch):
     below = (beta * (reward[0] - reward[1]) < beta * ratio).mean()
     assert gamma == pytest.approx(np.quantile(matched * (chosen - rejected), below), rel=1e-3)
     assert f"as many of them ({100 * below:.0f} %)" in PAGE
+
+
+OWN = {file.stem: pd.read_csv(file) for file in (DOCS / "chat_model" / "own_answers").glob("*.csv")}
+
+
+def own_row(alpha: float) -> str:
+    of_alpha, zero = (OWN["shared"].query("alpha == @value").set_index("seed") for value in (alpha, 0.0))
+    apart = of_alpha - zero
+    cells = [told(of_alpha[f"gold T={t}"].mean(), 2, sign=False) for t in ("0.7", "0")]
+    cells += [interval(apart[f"gold T={t}"]) if alpha else "" for t in ("0.7", "0")]
+    cells += [interval(of_alpha["chosen_change"]), interval(of_alpha["rejected_change"])]
+    cells += [
+        f"{of_alpha['share_fallen'].mean():.0%}".replace("%", " %"),
+        told(of_alpha["kl_end"].mean(), 1, sign=False),
+    ]
+    cells += [interval(apart["chosen_change"]) if alpha else ""]
+    cells += [told((of_alpha["chosen_change"] - of_alpha["rejected_change"]).mean())]
+    return f"| {alpha:g} | {' | '.join(cells)} |".replace("| -", "| −")
+
+
+@pytest.mark.parametrize("alpha", [-1, -0.5, 0, 0.25, 0.5, 1])
+def test_a_row_of_the_models_own_answers_follows_from_the_runs(alpha):
+    assert sorted(OWN["shared"].query("alpha == @alpha")["seed"]) == [1, 2, 3]
+    assert " ".join(own_row(alpha).split()) in PAGE
+
+
+def test_the_six_tests_on_own_answers_after_holm():
+    p = []
+    for column in ("gold T=0.7", "gold T=0"):
+        wide = OWN["shared"].pivot(index="seed", columns="alpha", values=column)
+        slopes = [stats.linregress(wide.columns.to_numpy(float), row).slope for row in wide.to_numpy()]
+        p += [stats.ttest_rel(wide[alpha], wide[0.0]).pvalue for alpha in (0.25, -0.5)]
+        p.append(stats.ttest_1samp(slopes, 0).pvalue)
+    smallest = min(1, 6 * min(p))
+    assert smallest > 0.05
+    assert f"the smallest of the six p-values is {min(p):.2f}, after Holm {smallest:.2f}" in PAGE
+
+
+def test_how_far_the_runs_on_own_answers_went():
+    margin, kl = (
+        OWN[f"shared_along_{axis}"].query("share == share.max() and alpha == 1")["difference"]
+        for axis in ("margin", "kl")
+    )
+    assert f"at the margin that both reach α = 1 stands {interval(margin)} from α = 0" in PAGE
+    assert f"at the KL that both reach {interval(kl)} above it" in PAGE
