@@ -208,3 +208,15 @@ def test_how_far_the_runs_on_own_answers_went():
     )
     assert f"at the margin that both reach α = 1 stands {interval(margin)} from α = 0" in PAGE
     assert f"at the KL that both reach {interval(kl)} above it" in PAGE
+
+
+def test_the_untouched_model_answers_as_well_at_that_setting():
+    rows = OWN["untouched"]
+    judging = rows[rows["prompt_id"].str.removeprefix("held-out:").astype(int) % 2 == 0]
+    gold = judging.groupby("temperature")["gold"].agg(["mean", "sem", "size"])
+    assert list(gold["size"]) == [48, 48, 48]
+    greedy, warm, one = (f"{gold['mean'][t]:.2f}" for t in (0.0, 0.7, 1.0))
+    assert f"the untouched model has {greedy} greedy, {warm} at T = 0.7 and {one} at T = 1" in PAGE
+    errors = ", ".join(f"{gold['sem'][t]:.2f}" for t in (0.0, 0.7, 1.0))
+    assert f"(standard errors over requests {errors})" in PAGE
+    assert OWN["shared"].groupby("alpha")["gold T=0"].mean().max() < gold["mean"][0.0]
