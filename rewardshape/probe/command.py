@@ -112,7 +112,8 @@ def settled(given: Mapping[str, Any]) -> Settings:
                 "out, or start a new run"
             )
     for source in was["data"] or ():
-        if not (Path(source).is_absolute() or Path(source).exists() or is_hub_id(source)):
+        path = Path(source)
+        if path.suffix and not (path.is_absolute() or path.exists() or is_hub_id(source)):
             raise InputError(
                 f"{source}: no such file; --resume looks for it from where the run was begun: go on from there"
             )
