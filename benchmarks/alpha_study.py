@@ -143,6 +143,19 @@ def baselines(task: Task) -> None:
         pd.concat([rows, best.assign(kind="best of n")]).to_csv(file, index=False)
 
 
+def untouched(task: Task) -> None:
+    """What each untouched model answers to the held-out requests, as the checkpoints do."""
+    for number in range(task.models):
+        file = _untouched(task, number)
+        if not file.is_file():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            answers_of(task.model(number), task.model(number), task, seed=number).to_csv(file, index=False)
+
+
+def _untouched(task: Task, number: int) -> Path:
+    return task.output / "untouched" / f"{number}.csv"
+
+
 def settings(stage: str, task: Task) -> Iterator[Setting]:
     """What a stage runs; ``judge`` and ``control`` need every run of ``tune``."""
     if stage == "tune":
@@ -336,7 +349,10 @@ def _show_curves(task: Task, rows: pd.DataFrame, control: pd.DataFrame | None = 
 
 
 def keep(task: Task, stages: Sequence[str], into: Path) -> None:
-    """What the page and its figure are made from: a row for every run, and the curves against α = 0."""
+    """What the page and its figure are made from.
+
+    A row for every run, the curves against α = 0, and gold of every answer of the untouched models.
+    """
     into.mkdir(parents=True, exist_ok=True)
     for stage in stages:
         rows = judged(task, [stage]).sort_values(["seed", "alpha"])
@@ -347,6 +363,11 @@ def keep(task: Task, stages: Sequence[str], into: Path) -> None:
         for axis in ("margin", "kl") if stage != "tune" else ():
             curve = along_curve(task.output / "runs", shaped, axis, control)
             curve.round(6).to_csv(into / f"{stage}_along_{axis}.csv", index=False)
+    files = {number: _untouched(task, number) for number in range(task.models)}
+    answers = [pd.read_csv(file).assign(model=number) for number, file in files.items() if file.is_file()]
+    if answers:
+        columns = ["model", "prompt_id", "temperature", "gold"]
+        pd.concat(answers)[columns].to_csv(into / "untouched.csv", index=False)
 
 
 def ended(folder: Path) -> pd.DataFrame:
@@ -378,6 +399,7 @@ def main() -> None:
     this, workers = map(int, options.worker.split("/"))
     if this == 1:
         baselines(task)
+        untouched(task)
     for stage in options.stages or ["tune", "shared", "judge", "control"]:
         for number, setting in enumerate(settings(stage, task)):
             if number % workers == this - 1:

@@ -105,7 +105,7 @@ def runs(phenomenon: str, model: Path, shared: Path, output: Path) -> Iterator[R
     elif phenomenon == "helpful":
         for seed in SEEDS:
             yield Run(
-                phenomenon, {"seed": seed}, _as_chat(data / f"{HELPFUL}.jsonl", output),
+                phenomenon, {"seed": seed}, as_chat(data / f"{HELPFUL}.jsonl", output),
                 ("--objective", "dpo", "--beta", "0.1", *SHORT, "--probe-pairs", "24", "--learning-rate", "1e-5",
                  "--seed", str(seed), "--probe-responses", *RELATED),
             )  # fmt: skip
@@ -129,7 +129,7 @@ def _answers(model: Path, questions: Path, output: Path, chosen: str, rejected: 
     return file
 
 
-def _as_chat(source: Path, output: Path) -> Path:
+def as_chat(source: Path, output: Path) -> Path:
     """The pairs of a file as messages, which the model's own template then frames; blank answers are left out."""
     from text_scores import turns
 
@@ -167,7 +167,7 @@ def _with_own(model: Path, source: Path, output: Path) -> Path:
         return file
     tokenizer: Any = AutoTokenizer.from_pretrained(model)
     policy = load(model)
-    pairs = read_preferences(_as_chat(source, output))[0][:NUM_PAIRS]
+    pairs = read_preferences(as_chat(source, output))[0][:NUM_PAIRS]
     limits = {"max_prompt_tokens": PROMPT_TOKENS, "max_response_tokens": RESPONSE_TOKENS}
     asked = sorted(encode_pairs(pairs, tokenizer, **limits)[0], key=lambda pair: len(pair.prompt_ids))
     written: dict[str, str] = {}
@@ -250,22 +250,23 @@ def complete(output: Path, name: str) -> list[pd.DataFrame]:
     return [course(file.parent) for file in sorted(output.glob(f"{name}-*/{VALUES_FILE}"))]
 
 
+SHOWN = ("Δ", "fell", "margin", "nats")  # what the names of a course's measured columns begin with
+
+
 def show_tables(output: Path, names: list[str]) -> None:
     """What is complete: means over seeds of the last step with 95 % t-intervals; each α against α = 0."""
-    known = {name: pd.concat(found) for name in NAMES if (found := complete(output, name))}
+    beside = ["polite"] if "control" in names else []
+    known = {name: pd.concat(found) for name in [*names, *beside] if (found := complete(output, name))}
     for name in names:
         if name not in known:
             print(f"\n== {name}: no run is complete")
             continue
-        rows = known[name].groupby([*_keys(known[name]), "seed"], as_index=False).last()
+        rows = known[name].groupby([*_keys(known[name]), "seed"]).tail(1)
         print(f"\n== {name}")
         for key, group in rows.groupby(keys) if (keys := _keys(rows)) else [((), rows)]:
             print(f"{key} n={len(group)}: {_means(group, [c for c in rows if c.startswith(SHOWN)])}")
         for words, one, other in _compared(name, known):
             print(f"{words}: {_means(against(one, other))}")
-
-
-SHOWN = ("Δ", "fell", "margin", "nats")
 
 
 def _keys(rows: pd.DataFrame) -> list[str]:
@@ -295,13 +296,8 @@ def against(runs: pd.DataFrame, zero: pd.DataFrame) -> pd.DataFrame:
         courses = [table[table["seed"] == seed] for table in (runs, zero)]
         margin = min(course["margin gain"].max() for course in courses)
         stands = [np.interp(margin, course["margin gain"].cummax(), course["Δ chosen"]) for course in courses]
-        ends = [course.iloc[-1] for course in courses]
-        rows.append(
-            {"Δ chosen": ends[0]["Δ chosen"] - ends[1]["Δ chosen"]}
-            | {"margin gain": ends[0]["margin gain"] - ends[1]["margin gain"]}
-            | {"nats a response: kl": ends[0]["nats a response: kl"] - ends[1]["nats a response: kl"]}
-            | {"Δ chosen at equal margin": stands[0] - stands[1]}
-        )
+        ends = [course.iloc[-1][["Δ chosen", "margin gain", "nats a response: kl"]] for course in courses]
+        rows.append({**(ends[0] - ends[1]), "Δ chosen at equal margin": stands[0] - stands[1]})
     return pd.DataFrame(rows)
 
 

@@ -14,8 +14,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+from chat_phenomena import POLITE, PROMPT_TOKENS, RESPONSE_TOKENS, as_chat
+
 STEPS = ("--steps", "30", "--probe-every", "10", "--seed", "0")
-SHORT = ("--max-prompt-tokens", "128", "--max-response-tokens", "48")
+SHORT = ("--max-prompt-tokens", str(PROMPT_TOKENS), "--max-response-tokens", str(RESPONSE_TOKENS))
 MIXED = ("--precision", "mixed")
 ROWS = {
     "chat model, float32, 8 polite, 16 probe pairs": ("polite", "8", "16"),
@@ -43,21 +45,13 @@ def main() -> None:
     parser.add_argument("model", type=Path, help="the folder that benchmarks/chat_model.py made")
     parser.add_argument("--shared", type=Path, default=Path(__file__).resolve().parents[2] / "shared")
     options = parser.parse_args()
-    polite = options.shared / "data" / "llms_from_scratch_polite.jsonl"
+    polite = options.shared / "data" / f"{POLITE}.jsonl"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        chat = folder / "chat.jsonl"
-        with chat.open("w", encoding="utf-8") as file:
-            for line in polite.read_text(encoding="utf-8").splitlines():
-                row = json.loads(line)
-                row["prompt"] = [{"role": "user", "content": row["prompt"]}]
-                for side in ("chosen", "rejected"):
-                    row[side] = [{"role": "assistant", "content": row[side]}]
-                file.write(json.dumps(row) + "\n")
         places = {
             "polite": (options.model, polite),
             "hh": (options.model, options.shared / "data" / "hh_rlhf_harmless_base_test.jsonl"),
-            "chat": (options.model, chat),
+            "chat": (options.model, as_chat(polite, folder)),
             "small": (options.shared / "checkpoints" / "babyllama105", polite),
         }
         for number, (row, (place, batch, pairs, *flags)) in enumerate(ROWS.items()):

@@ -98,11 +98,11 @@ def _of_yaml(setting: Setting, value: Any) -> Any:
 
 def settled(given: Mapping[str, Any]) -> Settings:
     """The settings that these names and values make; to resume, the recorded ones with what may change of them."""
-    from rewardshape.data.sources import is_hub_id
-
     asked = Settings.from_dict(given)
     if not asked.output.resume or asked.output.output is None:
         return asked
+    from rewardshape.data.sources import is_hub_id
+
     recorded = recorded_settings(Path(asked.output.output))
     was, now = recorded.as_dict(), asked.as_dict()
     for name in given:

@@ -162,12 +162,11 @@ def _rehearse(
     reader = SharedPrefixReader()
     with torch.device("meta"):
         model = _empty_policy(config, run, depth)
-    bytes_of = {name: size_of(weight) for name, weight in model.named_parameters()}
     trainable = [weight for weight in model.parameters() if weight.requires_grad]
     numbers = {
         "parameters": sum(weight.numel() for weight in model.parameters()),
         "trainable": sum(weight.numel() for weight in trainable),
-        "weights": sum(bytes_of.values()),
+        "weights": sum(map(size_of, model.parameters())),
         "gradients": sum(map(size_of, trainable)),
         "kept": sum(size for size in map(size_of, trainable) if size < MAPPED),
         "optimizer": _optimizer_state(model, run),

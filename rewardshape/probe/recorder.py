@@ -169,13 +169,13 @@ class Recorder(TrainerCallback):
         due = self.measures
         probe = tokens = samples = geometry = kernel = None
         destination, influence = Tables(), InfluenceTables()
-        told = due.destination is not None and (step % due.destination_every == 0 or last)
-        if told or step % due.probe_every == 0 or last:
+        followed = due.destination if step % due.destination_every == 0 or last else None
+        if followed is not None or step % due.probe_every == 0 or last:
             give_back()
-        if told and due.destination is not None:
+        if followed is not None:
             policy = self.trainer.accelerator.unwrap_model(self.trainer.model)
-            probe, tokens = due.probe.measure(due.destination.watch(policy, self.trainer.score))
-            destination = due.destination.tables()
+            probe, tokens = due.probe.measure(followed.watch(policy, self.trainer.score))
+            destination = followed.tables()
         elif step % due.probe_every == 0 or last:
             probe, tokens = due.probe.measure(self.trainer.score)
         if due.influence is not None and (step % due.influence_every == 0 or last):

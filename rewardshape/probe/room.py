@@ -15,7 +15,7 @@ from rewardshape.data import EncodedPair
 from rewardshape.probe.distributed import here
 from rewardshape.probe.measure.probe_set import num_tokens
 
-MUCH = 2e9  # bytes; to fault a gigabyte in again takes a quarter of a second
+MUCH = 2e9  # bytes; to fault a gigabyte in again takes a third of a second, among other programs one
 LIMITS = (  # of a container's memory: of control groups in their second version, and in their first
     Path("/sys/fs/cgroup/memory.max"),
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
