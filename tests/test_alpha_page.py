@@ -156,3 +156,11 @@ def test_the_model_decides_more_than_alpha():
     assert f"goes from {means[0, -1.0]:.2f} (α = −1) to {means[0, 1.0]:.2f} (α = 1) from model 0" in PAGE
     assert f"from {means[1, -1.0]:.2f} to {means[1, 1.0]:.2f} from model 1" in PAGE
     assert f"within {means[2].min():.2f} to {means[2].max():.2f} from model 2" in PAGE
+
+
+def test_what_the_faq_says_of_the_rate():
+    faq = " ".join((DOCS / "faq.md").read_text(encoding="utf-8").split())
+    tune = KEPT["tune"].query("alpha == 0 and quantile == 0.5")
+    wide = tune.pivot(index="seed", columns="rate", values="chosen_change")
+    for lower, higher in ((1e-4, 3e-4), (3e-5, 1e-4)):
+        assert interval(wide[lower] - wide[higher], 2) in faq

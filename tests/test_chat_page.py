@@ -10,9 +10,9 @@ import pytest
 from scipy import stats
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-PAGE, PHENOMENA = (
+PAGE, PHENOMENA, FAQ, README = (
     " ".join((DOCS / f"{name}.md").read_text(encoding="utf-8").split())
-    for name in ("chat_model", "phenomena")
+    for name in ("chat_model", "phenomena", "faq", "../README")
 )
 KEPT = {file.stem: pd.read_csv(file) for file in (DOCS / "chat_model").glob("*.csv")}
 
@@ -76,12 +76,16 @@ def test_what_is_said_of_a_shape(alpha):
     apart = table[table["alpha"] == alpha] - table[table["alpha"] == 0]
     assert interval(apart["Δ chosen"]) in PAGE
     shaped, zero = (KEPT["polite"][KEPT["polite"]["alpha"] == value] for value in (alpha, 0.0))
-    assert interval(pd.Series(at_equal_margin(shaped, zero))) in PAGE
+    equal = pd.Series(at_equal_margin(shaped, zero))
+    assert interval(equal) in PAGE
     if alpha != 0.25:
         assert f"p = {4 * stats.ttest_1samp(apart['Δ chosen'], 0).pvalue:.3f}" in PAGE
         assert interval(apart["margin gain"]) in PAGE
     if alpha < 0:
         assert interval(apart["nats a response: kl"], 1) in PAGE
+        assert f"{interval(equal)} (p = {4 * stats.ttest_1samp(equal, 0).pvalue:.2f} so multiplied)" in PAGE
+        assert interval(equal) in FAQ
+        assert interval(equal) in README
 
 
 def test_shape_or_scale():
@@ -122,6 +126,11 @@ def test_which_pairs_fall():
         assert spearman("polite_pairs", column) in PHENOMENA
     for column in ("ches", "initial_logp_margin"):
         assert spearman("hh_pairs", column) in PHENOMENA
+    pairs = KEPT["polite_pairs"]
+    quarter = pairs.groupby("seed")["ches"].transform(lambda ches: pd.qcut(ches, 4, labels=False))
+    fell = pairs.assign(quarter=quarter).groupby(["seed", "quarter"])["chosen_change"].mean().unstack()
+    first, second, third, last = (interval(fell[quarter]) for quarter in range(4))
+    assert f"{first}, {second}, {third} and {last}, no deeper in the highest than in the third" in PHENOMENA
     held = []
     for _, rows in KEPT["polite_pairs"].groupby("seed"):
         # the partial correlation of ranks, from the inverse of their correlation matrix
@@ -208,6 +217,8 @@ def test_how_far_the_runs_on_own_answers_went():
     )
     assert f"at the margin that both reach α = 1 stands {interval(margin)} from α = 0" in PAGE
     assert f"at the KL that both reach {interval(kl)} above it" in PAGE
+    small = OWN["shared_along_margin"].query("share == share.max() and alpha == -0.5")["difference"]
+    assert f"and {interval(small)} [on its own answers]" in FAQ
 
 
 def test_the_untouched_model_answers_as_well_at_that_setting():

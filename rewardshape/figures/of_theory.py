@@ -129,9 +129,9 @@ THEORY = {
     "phase_portrait": TheoryFigure(
         _phase_portrait,
         f"Where a pair of similar responses goes (Gram matrix {PORTRAIT_OF}): the flow, with "
-        "longer arrows where it is faster; paths from several starts (rings); and, dashed, the contour z = 0 at which "
-        "the margin γ is met and the paths end. A ring without a path has met it from the start. Dotted: equal "
-        "scores. α bends the paths and moves the contour.",
+        "longer arrows where it is faster; paths from several starts (rings); and, dashed, the contour z = 0, where "
+        "the margin is γ and half of the pull is left: paths are drawn to there, training goes on. A ring without a "
+        "path has met it from the start. Dotted: equal scores. α bends the paths and moves the contour.",
     ),
     "zoo": TheoryFigure(
         _zoo,
@@ -149,7 +149,8 @@ THEORY = {
         _displacement_theory,
         "Displacement of the chosen response that the path theorem predicts against α, for pairs that start level at "
         f"three log-probabilities ({DISPLACEMENT_OF}). Lines end where a log-prob would exceed 0. "
-        "Equal margin: each α is followed until its own margin is γ (z = 0), where half of the pull is left. Equal gap "
-        "(dotted): all are followed until the two scores stand γ/β apart; there a larger α always costs more.",
+        "Equal reward margin: each α is followed until its own margin is γ (z = 0), where half of the pull is left. "
+        "Equal gap (dotted): all are followed until the two scores stand γ/β apart; there a larger α always costs "
+        "more.",
     ),
 }

@@ -109,10 +109,7 @@ def _answered(answers: tuple[Judgement, ...]) -> str:
     """What to do about a fall whose answers were judged."""
     found = {answer.word for answer in answers}
     if "lost to worse answers" in found:
-        return (
-            "Mend it: the answers became worse too. An earlier checkpoint is the first thing to try; what follows lets "
-            "a run go further."
-        )
+        return "Mend it: the answers became worse too. An earlier checkpoint is the first thing to try."
     if "cannot tell" in found:
         prompts = min(answer.num_prompts for answer in answers)
         return (
@@ -121,7 +118,7 @@ def _answered(answers: tuple[Judgement, ...]) -> str:
         )
     return (
         "The fall alone is no reason to change anything: the answers did not become worse by what judged them. What "
-        "follows makes the fall smaller, where the log-probs themselves matter."
+        "follows is for those to whom the log-probs themselves matter."
     )
 
 

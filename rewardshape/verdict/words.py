@@ -39,10 +39,9 @@ class Word(StrEnum):
         True,
         "Measure before you mend: a margin loss allows chosen to fall, and the fall harms only if the probability goes "
         "to worse answers. Sample a few prompts with the first and the last checkpoint.",
-        "Try fewer steps or a lower learning rate, or a larger β: with the pairs and the reward shape given, these "
-        "decide how far along its path a run goes.",
-        "Add a likelihood term on the chosen response (rpo_alpha in TRL, pref_ftx in LLaMA-Factory, DPOP, CPO): it is "
-        "the one change that pulls chosen up by itself.",
+        "A lower learning rate or fewer steps move the model less, and earn less margin; a likelihood term on the "
+        "chosen response (rpo_alpha in TRL, pref_ftx in LLaMA-Factory, DPOP, CPO) adds a pull upwards. By how much "
+        "either helps here is to be measured: `rewardshape probe --what-if` tries them, with intervals.",
     )
     RECOVERED = (
         "recovered",

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rewardshape.theory import objective
+from rewardshape.theory import objective, objective_names
 from rewardshape.theory.objectives.zoo import ZOO
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -61,3 +61,10 @@ def test_weights_in_the_catalogue_are_the_weights():
             for written, python in PYTHON.items():
                 text = text.replace(written, python)
             assert eval(text, {}, values) == pytest.approx(weight, rel=1e-12), (name, column)
+
+
+def test_the_readme_counts_them():
+    readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+    scored = [name for name in objective_names() if "label" in objective(name).needs]
+    assert len(scored) == 2  # "two where rows carry an annotator's scores"
+    assert f"| objectives | {len(objective_names())}, composed of" in readme
