@@ -7,8 +7,10 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
-# Two test processes on two cores: threads that wait for each other are many times slower than one each.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Two test processes on two cores: threads that wait for each other are many times slower than one each. And the
+# number of threads decides how floating-point sums are rounded: every process has one, so bytes can be compared.
+os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # the tests are of the CPU, also where there is a GPU
 
 import gc
 import importlib.util
@@ -101,6 +103,7 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callab
         folder, whole = base / name, base / f"{name}.made"
         with FileLock(base / f"{name}.lock"):
             if not whole.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # what a make that failed left
                 folder.mkdir()
                 make(folder)
                 whole.touch()

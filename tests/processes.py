@@ -39,6 +39,7 @@ IMPORTED = [
     "torch.distributed.run",
     "accelerate.commands.accelerate_cli",
 ]
+MANY = 100_000  # steps of a run that is stopped long before its end
 BEYOND = 500  # descriptors are moved there before they get their numbers
 
 
@@ -58,7 +59,7 @@ class Python:
     def __init__(self, *words: object, environment: Mapping[str, str] | None = None):
         self._said = tempfile.NamedTemporaryFile(prefix="said-")
         self._status: int | None = None
-        variables = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
+        variables = {**os.environ, **(environment or {})}
         with open(self._said.name, "a") as said, open(os.devnull) as nothing:
             files = {0: nothing.fileno(), 1: said.fileno(), 2: said.fileno()}
             self._connection, self.number = begun(place(), [str(word) for word in words], files, variables)
@@ -98,9 +99,18 @@ class Python:
 
 def ranks(number: int, *words: object, **environment: str) -> str:
     """What a launcher starts so many times, without one; what the first of them said."""
-    with socket.create_server(("localhost", 0)) as free:
-        port = str(free.getsockname()[1])
-    common = {"WORLD_SIZE": str(number), "MASTER_ADDR": "localhost", "MASTER_PORT": port, **environment}
+    from torch.distributed import TCPStore
+
+    # As torchrun does: the store where they meet is not made by the first of them, so its port is never free between.
+    store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    common = {
+        "WORLD_SIZE": str(number),
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": str(store.port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "TORCHELASTIC_RESTART_COUNT": "0",
+        **environment,
+    }
     places = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(number)]
     processes = [Python(*words, environment=common | place) for place in places]
     for process in processes:
@@ -135,7 +145,6 @@ def place() -> str:
                 process = subprocess.Popen(
                     [sys.executable, "-m", "tests.processes", folder],
                     cwd=Path(__file__).resolve().parents[1],
-                    env={**os.environ, "OMP_NUM_THREADS": "1"},
                     stdin=subprocess.DEVNULL,
                     stdout=said,
                     stderr=said,

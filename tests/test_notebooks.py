@@ -85,7 +85,6 @@ def kernel() -> Iterator[AsyncKernelManager]:
     manager = AsyncKernelManager(kernel_name="python3")
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # its transport warns of TCP
-        patch.setenv("OMP_NUM_THREADS", "1")
         patch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
         run_sync(manager.start_kernel)()
     yield manager

@@ -16,7 +16,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +27,7 @@ from rewardshape.probe.checkpoints import newest_whole
 from rewardshape.probe.command import parse
 from rewardshape.probe.run import run
 from rewardshape.trace.records import read_records
-from tests.processes import lines_in, python, ranks
+from tests.processes import MANY, Python, lines_in, python, ranks
 
 # Nats per response. Two processes add the same float32 gradients in another order, which after some steps of AdamW
 # shows in the sixth digit.
@@ -65,24 +64,22 @@ FSDP = {
 }
 
 
-def command(program: list[str], processes: int) -> list[str]:
-    launcher = [python(), "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-    return [*launcher, str(processes), *program]
+TWO = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHON_EXEC": python()}
+    return {**os.environ, "PYTHON_EXEC": python()}
 
 
 def as_typed(mark: str) -> list[str]:
-    """The launcher's words of the line in the guide that has `mark`, for two processes."""
+    """The launcher's words of the line in the guide that has `mark`, for two processes that meet at a free port."""
     guide = Path(__file__).resolve().parents[2] / "docs" / "scaling.md"
     lines = guide.read_text(encoding="utf-8").replace("\\\n", " ").splitlines()
     [line] = [line for line in lines if line.startswith("accelerate launch") and mark in line]
     words = shlex.split(line)
     words = words[: words.index("-m")]
     words[words.index("--num_processes") + 1] = "2"
-    return [str(Path(sys.executable).with_name(words[0])), *words[1:]]
+    return [str(Path(sys.executable).with_name(words[0])), *words[1:], "--main_process_port", "0"]
 
 
 def accelerated(mark: str, *program: str) -> subprocess.CompletedProcess[str]:
@@ -96,23 +93,19 @@ def task(checkpoint: str, pairs_file: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("runs")
+def one(task: list[str], made_once) -> Path:
+    def make(folder: Path) -> None:
+        run(parse([*task, "--output", str(folder / "run"), "--quiet"]))
 
-
-@pytest.fixture(scope="module")
-def one(task: list[str], folder: Path) -> Path:
-    run(parse([*task, "--output", str(folder / "one"), "--quiet"]))
-    return folder / "one"
+    return made_once("one-process", make) / "run"
 
 
 @pytest.fixture(scope="module")
 def two(task: list[str], made_once) -> Path:
     def make(folder: Path) -> None:
         program = ["-m", "rewardshape.probe", *task, "--output", str(folder / "run"), "--json"]
-        there = {**os.environ, "OMP_NUM_THREADS": "1"}  # and no PYTHON_EXEC: the workers are new processes
-        words = [python(), *as_typed("--multi_gpu"), *program]
-        done = subprocess.run(words, env=there, capture_output=True, text=True, timeout=400)
+        words = [python(), *as_typed("--multi_gpu"), *program]  # no PYTHON_EXEC: its workers are not forked
+        done = subprocess.run(words, capture_output=True, text=True, timeout=400)
         assert done.returncode == 0, done.stderr
         shown = [line for line in done.stdout.splitlines() if line.startswith("{")]
         assert len(shown) == 1  # one process speaks
@@ -193,25 +186,12 @@ def test_a_sharded_checkpoint_goes_on_with_another_number_of_processes(one, shar
 
 def test_sigterm_checkpoints_both_within_30_seconds(task, tmp_path):
     output = tmp_path / "run"
-    words = [*task, "--output", str(output), "--steps", "400", "--checkpoint-every", "400"]
-    process = subprocess.Popen(
-        [*command(["-m", "rewardshape.probe"], 2), *words],
-        env=environment(),
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-    )
-    trace = output / "trace.jsonl"
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        if lines_in(trace) >= 3:
-            break
-        time.sleep(0.05)
-    began = time.monotonic()
+    words = [*task, "--output", output, "--steps", MANY, "--checkpoint-every", MANY]
+    process = Python(*TWO, "-m", "rewardshape.probe", *words, environment=environment())
+    process.until(lambda: lines_in(output / "trace.jsonl") >= 3)
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=60)
-    assert time.monotonic() - began < 30
-    assert said.count("--resume --output") == 1
+    process.wait(30)
+    assert process.said.count("--resume --output") == 1
     step = read_trace(output).steps["step"].max()
     assert newest_whole(output / "checkpoints") == (output / "checkpoints" / f"checkpoint-{step}", [])
     assert json.loads((output / "run.json").read_text())["status"] == "interrupted"
@@ -227,7 +207,7 @@ def test_an_error_on_one_process_ends_all_with_one_line(task, tmp_path):
         "from rewardshape.probe.__main__ import main\n"
         "sys.exit(main())\n"
     )
-    words = [*command([str(program)], 2), *task, "--output", str(tmp_path / "run")]
+    words = [python(), *TWO, str(program), *task, "--output", str(tmp_path / "run")]
     done = subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=300)
     assert done.returncode != 0
     errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]

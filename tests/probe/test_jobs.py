@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from rewardshape.probe.jobs import Ended, Relay, in_processes, list_of_gpus, out
 from rewardshape.probe.progress import Progress
 from rewardshape.probe.stopping import Diverged, Stop
 from tests import drawing
-from tests.processes import lines_in, python
+from tests.processes import MANY, Python, lines_in, python
 
 
 @pytest.fixture
@@ -67,24 +66,13 @@ def test_two_at_a_time_write_the_very_records_of_one_after_the_other(
 
 
 def test_stopped_together_and_gone_on_with(probe, checkpoint, pairs_file, tmp_path):
-    flags = ["--steps", "300", "--checkpoint-every", "300", "--jobs", "2"]
-    words = command(checkpoint, pairs_file, tmp_path / "run", *flags)
-    process = subprocess.Popen(
-        [python(), "-m", "rewardshape.probe", *words],
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-    )
+    flags = ["--steps", str(MANY), "--checkpoint-every", str(MANY), "--jobs", "2"]
+    process = Python("-m", "rewardshape.probe", *command(checkpoint, pairs_file, tmp_path / "run", *flags))
     traces = [tmp_path / "run" / name / "trace.jsonl" for name in ("beta=0.1", "beta=0.3")]
-    deadline = time.monotonic() + 400
-    while time.monotonic() < deadline and process.poll() is None:
-        if all(lines_in(file) >= 3 for file in traces):
-            break
-        time.sleep(0.05)
+    process.until(lambda: all(lines_in(file) >= 3 for file in traces), 400)
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=120)
-    assert process.returncode == 143, said
-    assert said.count("--resume --output") == 1
+    assert process.wait(120) == 143, process.said
+    assert process.said.count("--resume --output") == 1
     for file in traces:
         assert read_trace(file.parent).settings["status"] == "interrupted"
         step = read_trace(file.parent).steps["step"].max()

@@ -22,7 +22,7 @@ from rewardshape.probe.lock import locked
 from rewardshape.probe.process import ASKING, Ended, signals_raise
 from rewardshape.probe.stopping import stop_on_signal
 from tests import drawing
-from tests.processes import Python, lines_in
+from tests.processes import MANY, Python, lines_in
 
 SMALL = ["--steps", "3", "--batch-size", "4", "--probe-pairs", "6", "--learning-rate", "1e-3"]
 
@@ -147,7 +147,7 @@ sys.exit(main(sys.argv[1:]))
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there is no SIGHUP here")
 def test_a_closed_terminal_leaves_a_checkpoint_as_sigterm_does(checkpoint, pairs_file, tmp_path):
     output = tmp_path / "run"
-    flags = words(checkpoint, pairs_file, output, "--steps", "500", "--checkpoint-every", "500")
+    flags = words(checkpoint, pairs_file, output, "--steps", str(MANY), "--checkpoint-every", str(MANY))
     process = Python("-c", HEARS_SIGHUP, *flags)
     process.until(lambda: lines_in(output / "trace.jsonl") >= 3)
     process.send_signal(signal.SIGHUP)
