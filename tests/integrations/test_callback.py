@@ -68,7 +68,7 @@ def test_a_killed_run_goes_on_and_records_what_it_would_have(checkpoint, pairs_f
         return [str(script), checkpoint, str(pairs_file), str(tmp_path / name)]
 
     scripted(*words("whole"))
-    process, trace = Python(*words("killed")), tmp_path / "killed" / "rewardshape" / "trace.jsonl"
+    process, trace = Python(*words("killed"), "wait"), tmp_path / "killed" / "rewardshape" / "trace.jsonl"
     saved = (tmp_path / "killed").glob
     process.until(lambda: bool(list(saved("checkpoint-*/trainer_state.json"))) and lines_in(trace) > 4)
     process.send_signal(signal.SIGKILL)

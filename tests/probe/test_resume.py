@@ -20,7 +20,7 @@ from rewardshape.probe.resume import mend_record, require_its_runs
 from rewardshape.trace import RunFolder, read_trace
 from tests.processes import Python, lines_in
 
-STEPS = 24  # more than are done before a signal arrives
+STEPS = 24
 FLAGS = [
     "--steps",
     str(STEPS),
@@ -42,25 +42,45 @@ def uninterrupted(probe: Callable[..., int], tmp_path_factory: pytest.TempPathFa
     return folder
 
 
-def start(output: Path, checkpoint: str, pairs_file: str) -> Python:
+WAITS = """
+import sys, time
+from rewardshape.probe.__main__ import main
+from rewardshape.probe.recorder import Recorder
+
+begun = Recorder.on_step_begin
+
+def wait(self, args, state, control, **keywords):
+    begun(self, args, state, control, **keywords)
+    while state.global_step == args.max_steps - 1 and not self.stop.is_set():  # the last step waits for the signal
+        time.sleep(0.01)
+
+Recorder.on_step_begin = wait
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def start(output: Path, checkpoint: str, pairs_file: str, *, program: tuple[str, str]) -> Python:
     small = ["--batch-size", "8", "--probe-pairs", "12", "--learning-rate", "1e-3", *FLAGS]
-    return Python("-m", "rewardshape.probe", checkpoint, "--data", pairs_file, "--output", output, *small)
+    return Python(*program, checkpoint, "--data", pairs_file, "--output", output, *small)
 
 
 def test_killed_at_random_moments_and_resumed_gives_the_same_trace(
     uninterrupted, checkpoint, pairs_file, tmp_path
 ):
-    rng = random.Random(time.time_ns())
+    seed = time.time_ns()
+    rng = random.Random(seed)
     output = tmp_path / "run"
-    process = start(output, checkpoint, pairs_file)
-    lines = rng.randint(2, STEPS)
+    process = start(output, checkpoint, pairs_file, program=("-m", "rewardshape.probe"))
+    lines, later = rng.randint(2, STEPS), rng.random() * 0.1
     process.until(lambda: lines_in(output / "trace.jsonl") >= lines)
-    time.sleep(rng.random() * 0.1)
+    time.sleep(later)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert main(["--resume", "--output", str(output), "--quiet"]) == 0
-    assert (output / "trace.jsonl").read_bytes() == (uninterrupted / "trace.jsonl").read_bytes()
-    assert read_trace(output).settings["status"] == "done"
+    kept = (output / "trace.jsonl").read_bytes()
+    moment = f"seed {seed}: killed {later:.3f} seconds after line {lines}, with {len(kept)} bytes recorded"
+    assert main(["--resume", "--output", str(output), "--quiet"]) == 0, moment
+    assert (output / "trace.jsonl").read_bytes() == (uninterrupted / "trace.jsonl").read_bytes(), moment
+    assert read_trace(output).settings["status"] == "done", moment
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -68,7 +88,7 @@ def test_a_signal_checkpoints_says_how_to_go_on_and_loses_nothing(
     uninterrupted, checkpoint, pairs_file, tmp_path, number, status
 ):
     output = tmp_path / "run"
-    process = start(output, checkpoint, pairs_file)
+    process = start(output, checkpoint, pairs_file, program=("-c", WAITS))
     process.until(lambda: lines_in(output / "trace.jsonl") >= 4)
     process.send_signal(number)
     assert process.wait(60) == status
