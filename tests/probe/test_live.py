@@ -61,7 +61,7 @@ def test_the_page_follows_the_record_and_rests_when_the_command_has_ended(going)
         RunFolder(folder).set_status("done")
     assert not says(page, 'data-refresh="')
     assert not says(page, "as of step")
-    assert not psutil.pid_exists(writer.pid) or writer.status() == psutil.STATUS_ZOMBIE
+    assert gone(writer.pid)
 
 
 KILLED = """
@@ -86,9 +86,14 @@ def test_a_command_that_is_killed_leaves_no_writer_behind(going):
     os.kill(command.pid, signal.SIGKILL)
     command.wait()
     command.stdout.close()
-    assert until(
-        lambda: not psutil.pid_exists(writer) or psutil.Process(writer).status() == psutil.STATUS_ZOMBIE
-    )
+    assert until(lambda: gone(writer))
+
+
+def gone(process: int) -> bool:
+    try:
+        return psutil.Process(process).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def test_a_run_that_asks_for_it_has_a_page_that_rests_at_the_end(probe, tmp_path: Path, drawn, monkeypatch):

@@ -213,6 +213,10 @@ def test_the_published_7b_configuration_needs_what_is_known_of_it():
 
 def test_dry_run_prints_the_plan_and_leaves_nothing(checkpoint, pairs_file, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        "rewardshape.probe.plan.device_memory", lambda: ("this machine (cpu)", 64_000_000_000)
+    )
+    monkeypatch.setattr("rewardshape.probe.plan.process_memory", lambda: 0)
     # Nothing is loaded: a folder without weights will do.
     bare = tmp_path / "bare"
     bare.mkdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 
 import psutil
@@ -31,7 +32,7 @@ def test_a_container_has_what_it_was_given(tmp_path):
 def test_a_process_holds_what_the_system_says():
     with open("/proc/self/statm") as file:
         pages = int(file.read().split()[1])
-    assert process_memory() == pytest.approx(pages * 4096, rel=0.05)
+    assert process_memory() == pytest.approx(pages * os.sysconf("SC_PAGE_SIZE"), rel=0.05)
 
 
 def test_a_run_that_does_not_fit_is_refused_before_its_weights_are_read(probe, tmp_path, capsys, monkeypatch):

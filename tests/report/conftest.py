@@ -159,23 +159,35 @@ def browser(profile: Path) -> Iterator[Tab]:
         "websocket", reason="websocket-client, which comes with jupyter, drives the browser"
     )
     flags = [*FLAGS, f"--user-data-dir={profile}", "--remote-debugging-port=0", "about:blank"]
-    process = subprocess.Popen([BROWSER, *flags], stderr=subprocess.PIPE, text=True)
+    said = profile / "said.txt"
+    with said.open("w") as errors:
+        process = subprocess.Popen([BROWSER, *flags], stderr=errors)
     try:
-        port = next(
-            found[1] for line in process.stderr if (found := re.search(r"ws://127\.0\.0\.1:(\d+)/", line))
-        )
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(f"http://127.0.0.1:{port}/json") as answer:
-            [page] = [one for one in json.load(answer) if one["type"] == "page"]
-        socket = websocket.create_connection(
-            page["webSocketDebuggerUrl"], timeout=60, http_no_proxy=["127.0.0.1"]
-        )
+        port = _awaited(lambda: re.findall(r"ws://127\.0\.0\.1:(\d+)/", said.read_text()), said)
+        page = _awaited(lambda: _pages(port), said)
+        socket = websocket.create_connection(page, timeout=60, http_no_proxy=["127.0.0.1"])
         yield Tab(socket)
         socket.close()
     finally:
         process.kill()
         process.wait()
-        process.stderr.close()
+
+
+def _awaited(found: Callable[[], list[str]], said: Path) -> str:
+    """The one thing that is found, once there is one."""
+    end = time.monotonic() + 60
+    while not (things := found()):
+        assert time.monotonic() < end, said.read_text()
+        time.sleep(0.02)
+    [thing] = things
+    return thing
+
+
+def _pages(port: str) -> list[str]:
+    """Where the browser at a port is spoken to about each of its pages."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(f"http://127.0.0.1:{port}/json") as answer:
+        return [one["webSocketDebuggerUrl"] for one in json.load(answer) if one["type"] == "page"]
 
 
 PAIRS, STEPS = 36, 31

@@ -162,7 +162,7 @@ def test_a_page_of_a_run_that_goes_on_refreshes_itself_but_not_under_the_readers
     tab.run("document.querySelector('.filters input').focus(); window.same = true")
     monkeypatch.setattr(data, "MAX_STEPS", 8)  # positions of the slider: fewer than steps, as in a long run
     recorded(16)
-    time.sleep(2.5)
+    time.sleep(1.6)  # it looks every half second whether one has gone by
     assert tab.run("window.same")  # the reader is typing
     tab.run("{" + SET.format(".slider input", "4", "input") + "}")
     tab.run("scrollTo(0, 700)")
@@ -181,7 +181,7 @@ def test_a_page_of_a_run_that_goes_on_refreshes_itself_but_not_under_the_readers
         f"Math.abs(-{heading}.getBoundingClientRect().top - {below}) < 5"
     )  # though the lines on top are gone
     tab.run("window.same = true")
-    time.sleep(2.5)
+    time.sleep(1.6)
     assert tab.run("window.same")  # the run has ended: the page rests
     tab.run("sessionStorage.clear()")
 
@@ -347,12 +347,16 @@ def test_a_sweep_of_20_runs_with_256_pairs_loads_within_two_seconds(tab, write_r
         )  # fmt: skip
     file = write_report(tmp_path / "many")
     assert file.stat().st_size < 20 * 1_500_000
-    times = []
+    tab.ask("Performance.enable", timeDomain="threadTicks")  # seconds of processor, not of the clock
+    times, tasks = [], []
     for _ in range(3):
         began = time.monotonic()
         tab.open(file)
         tab.wait("document.documentElement.classList.contains('js')")
         times.append(time.monotonic() - began)
-    assert min(times) < 2
+        measured = {one["name"]: one["value"] for one in tab.ask("Performance.getMetrics")["metrics"]}
+        tasks.append(measured["TaskDuration"])
+    assert 0 < min(tasks) < 2
+    assert min(times) < 10
     assert tab.run(f"{ROWS}.length") == 100
     assert json.loads(tab.run("JSON.stringify(document.querySelectorAll('[data-chip]').length)")) == 20
