@@ -94,12 +94,12 @@ def pytest_collection_finish():
 @pytest.fixture(scope="session")
 def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
     """`made_once(name, make)`: a folder that `make` fills, once for all processes of the tests."""
-    from filelock import FileLock
-
     base = tmp_path_factory.getbasetemp()
     base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
     def made(name: str, make: Callable[[Path], object]) -> Path:
+        from filelock import FileLock
+
         folder, whole = base / name, base / f"{name}.made"
         with FileLock(base / f"{name}.lock"):
             if not whole.exists():

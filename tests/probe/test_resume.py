@@ -36,10 +36,11 @@ FLAGS = [
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(probe: Callable[..., int], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("uninterrupted") / "run"
-    assert probe(folder, *FLAGS) == 0
-    return folder
+def uninterrupted(probe: Callable[..., int], made_once) -> Path:
+    def make(folder: Path) -> None:
+        assert probe(folder / "run", *FLAGS) == 0
+
+    return made_once("uninterrupted", make) / "run"
 
 
 WAITS = """
@@ -224,11 +225,11 @@ def test_probe_every_may_change_on_resume_and_the_policy_does_not(uninterrupted,
         (["--alpha", "0.5"], "--alpha: cannot change on --resume"),
     ],
 )
-def test_a_resumed_run_cannot_become_another(uninterrupted, capsys, flags, said):
-    before = (uninterrupted / "trace.jsonl").read_bytes()
-    assert main(["--resume", "--output", str(uninterrupted), *flags]) == 2
+def test_a_resumed_run_cannot_become_another(uninterrupted, tmp_path, capsys, flags, said):
+    output = shutil.copytree(uninterrupted, tmp_path / "run")
+    assert main(["--resume", "--output", str(output), *flags]) == 2
     assert said in capsys.readouterr().err
-    assert (uninterrupted / "trace.jsonl").read_bytes() == before
+    assert (output / "trace.jsonl").read_bytes() == (uninterrupted / "trace.jsonl").read_bytes()
 
 
 def test_a_relative_path_is_looked_for_where_the_run_was_begun(uninterrupted, tmp_path, capsys, monkeypatch):

@@ -32,46 +32,46 @@ def words(checkpoint: str, pairs_file: str, output: Path, *flags: str) -> list[s
     return [checkpoint, "--data", pairs_file, "--output", str(output), *SMALL, *flags]
 
 
-@pytest.fixture(scope="module")
-def sweep(checkpoint: str, pairs_file: str, tmp_path_factory) -> tuple[int, Path]:
-    """Three values of α, of which the second ends in an infinite loss; what main returned, and the folder."""
-    folder = tmp_path_factory.mktemp("sweep") / "run"
-    with drawing.drawn():
-        return main(words(checkpoint, pairs_file, folder, "--alpha", "0", "600", "0.25", "--quiet")), folder
+@pytest.fixture
+def sweep(checkpoint: str, pairs_file: str, made_once, tmp_path: Path) -> Path:
+    """Three values of α, of which the second ends in an infinite loss."""
+
+    def make(folder: Path) -> None:
+        with drawing.drawn():
+            flags = ["--alpha", "0", "600", "0.25", "--quiet"]
+            assert main(words(checkpoint, pairs_file, folder / "run", *flags)) == 1
+
+    return shutil.copytree(made_once("sweep", make) / "run", tmp_path / "run")
 
 
 def test_a_sweep_goes_on_past_a_run_that_diverges(sweep):
-    status, folder = sweep
-    assert status == 1
-    found = {run.name: run.manifest for run in read_trace(folder).runs}
+    found = {run.name: run.manifest for run in read_trace(sweep).runs}
     stands = {name: manifest["status"] for name, manifest in found.items()}
     assert stands == {"alpha=0": "done", "alpha=600": "diverged", "alpha=0.25": "done"}
     reason = found["alpha=600"]["reason"]
     assert re.match(r"step \d: the loss is not finite, on pair pairs\.jsonl:\d+", reason)
-    page = (folder / "report.html").read_text(encoding="utf-8")
+    page = (sweep / "report.html").read_text(encoding="utf-8")
     assert "alpha=600" in page
     assert "diverged" in page
 
 
 def test_resuming_such_a_sweep_finds_nothing_left_and_says_so_again(sweep, capsys):
-    _, folder = sweep
-    before = {path: path.read_bytes() for path in folder.rglob("trace.jsonl")}
-    assert main(["--resume", "--output", str(folder), "--json"]) == 1
+    before = {path: path.read_bytes() for path in sweep.rglob("trace.jsonl")}
+    assert main(["--resume", "--output", str(sweep), "--json"]) == 1
     shown, said = capsys.readouterr()
     assert {row["run"] for row in json.loads(shown)["runs"]} == {"alpha=0", "alpha=600", "alpha=0.25"}
     assert "error: 1 of 3 runs diverged: alpha=600: diverged: step" in said
-    assert {path: path.read_bytes() for path in folder.rglob("trace.jsonl")} == before
+    assert {path: path.read_bytes() for path in sweep.rglob("trace.jsonl")} == before
 
 
 def test_what_is_left_of_a_sweep_is_done_on_resume(sweep):
-    _, folder = sweep
-    left = folder / "alpha=0.25" / "trace.jsonl"
+    left = sweep / "alpha=0.25" / "trace.jsonl"
     expected = left.read_bytes()
-    manifest = folder / "alpha=0.25" / "run.json"
+    manifest = sweep / "alpha=0.25" / "run.json"
     manifest.write_text(manifest.read_text().replace('"status": "done"', '"status": "running"'))
     left.write_bytes(b"".join(expected.splitlines(keepends=True)[:2]))
-    shutil.rmtree(folder / "alpha=0.25" / "checkpoints")
-    assert main(["--resume", "--output", str(folder), "--quiet"]) == 1
+    shutil.rmtree(sweep / "alpha=0.25" / "checkpoints")
+    assert main(["--resume", "--output", str(sweep), "--quiet"]) == 1
     assert left.read_bytes() == expected
 
 
@@ -225,16 +225,15 @@ def test_stopping_while_the_figures_are_drawn_says_how_to_go_on(
 
 
 def test_a_second_process_is_refused_in_one_line(sweep, capsys):
-    _, folder = sweep
-    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    lock = locked(folder)
+    before = {path: path.read_bytes() for path in sweep.rglob("*") if path.is_file()}
+    lock = locked(sweep)
     try:
-        assert main(["--resume", "--output", str(folder), "--quiet"]) == 2
+        assert main(["--resume", "--output", str(sweep), "--quiet"]) == 2
     finally:
         lock.release()
     [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"error: {folder}: another process is at work in it")
-    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert line.startswith(f"error: {sweep}: another process is at work in it")
+    assert {path: path.read_bytes() for path in sweep.rglob("*") if path.is_file()} == before
 
 
 def test_the_way_on_is_quoted_for_the_shell():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pandas as pd
 import pytest
@@ -67,11 +68,14 @@ def test_every_intervention_has_every_seed_and_a_name_of_its_own(checkpoint, pai
     assert {run.intervention.name for run in runs} == {AS_IT_IS, "drop=random=0.2", "drop=ties=0.2"}
 
 
-@pytest.fixture(scope="module")
-def what_if(probe, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("what-if") / "runs"
-    assert probe(folder, "--what-if", "--drop", "length=0.3", "--steps", "12", "--probe-pairs", "40") == 0
-    return folder
+@pytest.fixture
+def what_if(probe, made_once, tmp_path):
+    flags = ["--what-if", "--drop", "length=0.3", "--steps", "12", "--probe-pairs", "40"]
+
+    def make(folder):
+        assert probe(folder / "runs", *flags) == 0
+
+    return shutil.copytree(made_once("what-if", make) / "runs", tmp_path / "runs")
 
 
 def test_a_command_tries_them_and_leaves_the_table(what_if):

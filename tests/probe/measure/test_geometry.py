@@ -37,12 +37,19 @@ CONSTANT = ("--schedule", "constant", "--warmup-ratio", "0")
 
 
 @pytest.fixture(scope="module")
-def runs(probe: Probe, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("geometry")
-    assert probe(folder / "sgd", *GEOMETRY, *CONSTANT, "--optimizer", "sgd", "--learning-rate", "1e-2") == 0
-    assert probe(folder / "adamw", *GEOMETRY, *CONSTANT) == 0
-    assert probe(folder / "dpo", *GEOMETRY, *CONSTANT, "--objective", "dpo", "--beta", "0.1") == 0
-    return {name: folder / name for name in ("sgd", "adamw", "dpo")}
+def runs(probe: Probe, made_once) -> dict[str, Path]:
+    flags = {
+        "sgd": ["--optimizer", "sgd", "--learning-rate", "1e-2"],
+        "adamw": [],
+        "dpo": ["--objective", "dpo", "--beta", "0.1"],
+    }
+
+    def make(folder: Path) -> None:
+        for name, own in flags.items():
+            assert probe(folder / name, *GEOMETRY, *CONSTANT, *own) == 0
+
+    folder = made_once("geometry", make)
+    return {name: folder / name for name in flags}
 
 
 def weights_at(folder: Path, checkpoint: str, step: int) -> torch.nn.Module:
