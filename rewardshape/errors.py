@@ -43,6 +43,18 @@ def described(error: Exception) -> str:
     return printable(error)
 
 
+def out_of_memory(error: Exception) -> bool:
+    """Whether a device or the machine had no memory left: torch's errors, which may not be imported here, and Python's.
+
+    Examples
+    --------
+    >>> out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory"))
+    True
+    """
+    of_torch = type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in str(error)
+    return of_torch or isinstance(error, MemoryError)
+
+
 class InputError(ValueError):
     """Bad input: a file, a field, a flag.
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from rewardshape.errors import InputError, described, needing, to_any_output
+from rewardshape.errors import InputError, described, needing, out_of_memory, to_any_output
 from rewardshape.probe.command import PROGRAM, parse
 from rewardshape.probe.process import Ended, quiet_imports, share_cores, signals_raise
 from rewardshape.terminal import read_enough
@@ -50,10 +50,10 @@ def guarded(act: Callable[[], int], when_stopped: Callable[[], str]) -> int:
         return fail(
             f"{described(error) if error.filename else f'disk: {error.strerror}'}; what was written is kept"
         )
-    except RuntimeError as error:
-        if type(error).__name__ == "OutOfMemoryError":  # torch's, which may not be imported here
+    except (RuntimeError, MemoryError) as error:
+        if out_of_memory(error):
             return fail(
-                "the device is out of memory; --dry-run says what fits; give a smaller --micro-batch-size, or "
+                "out of memory; --dry-run says what fits; give a smaller --micro-batch-size, or "
                 "--gradient-checkpointing"
             )
         if speaks():

@@ -61,8 +61,8 @@ def newest_whole(
 def damage_of(checkpoint: Path, *, contents: bool = True) -> str | None:
     """What of a checkpoint is not as it was written; None of a whole one. Without `contents` by sizes alone."""
     try:
-        written = json.loads((checkpoint / COMPLETE).read_text(encoding="utf-8"))
-        for name, (size, digest) in written["files"].items():
+        files, _ = _as_written(checkpoint)
+        for name, (size, digest) in files.items():
             if (checkpoint / name).stat().st_size != size:
                 return f"{name} is torn"
             if contents and _digest(checkpoint / name) != digest:
@@ -74,9 +74,16 @@ def damage_of(checkpoint: Path, *, contents: bool = True) -> str | None:
     return None
 
 
+def _as_written(checkpoint: Path) -> tuple[dict[str, tuple[int, str]], tuple[int, str]]:
+    """Size and SHA-256 of every file of a checkpoint by its name, and of the record, when it was made."""
+    written = json.loads((checkpoint / COMPLETE).read_text(encoding="utf-8"))
+    size, digest = written["record"]
+    return written["files"], (size, digest)
+
+
 def made_beside_another(checkpoint: Path, record: Path) -> str | None:
     """What of a record is not as it was when a whole checkpoint was made; None where it begins as it was then."""
-    size, digest = json.loads((checkpoint / COMPLETE).read_text(encoding="utf-8"))["record"]
+    _, (size, digest) = _as_written(checkpoint)
     found = _digest(record, size)
     if found == digest:
         return None
@@ -106,6 +113,13 @@ def keep_whole(folder: Path, step: int, *, keep: int, record: Path) -> None:
     whole = [path for path in numbered_checkpoints(folder) if damage_of(path, contents=False) is None]
     for old in whole[keep:]:
         shutil.rmtree(old)
+
+
+def forget_later(folder: Path, step: int) -> None:
+    """Delete the checkpoints of steps after this one: what they go on from is done again."""
+    for checkpoint in numbered_checkpoints(folder):
+        if step_of(checkpoint) > step:
+            shutil.rmtree(checkpoint)
 
 
 def to_disk(path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from transformers import PreTrainedModel
@@ -14,7 +13,7 @@ from rewardshape.probe.grid import PlannedRun
 from rewardshape.probe.measure.dropping import drop_scores
 from rewardshape.probe.measure.logprobs import Reader
 from rewardshape.probe.measure.probe_set import only_pair
-from rewardshape.trace.folder import write_json
+from rewardshape.trace.folder import read_json, write_json
 
 
 def dropped_pairs(
@@ -40,7 +39,7 @@ def dropped_pairs(
     text = planned.settings.data.drop
     if text is None:
         return []
-    kept = on_main(lambda: json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None)
+    kept = on_main(lambda: read_json(file, {"pairs": list}) if file.is_file() else None)
     if kept is not None:
         return list(kept["pairs"])
     drop, pairs = Drop.read(text), [only_pair(pair) for pair in beginning.inputs.train]

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import torch
 from accelerate.utils import patch_environment
 
-from rewardshape.errors import InputError
+from rewardshape.errors import InputError, out_of_memory
 from rewardshape.probe.distributed import join
 from rewardshape.probe.process import quiet_imports, set_up
 from rewardshape.probe.progress import Progress
@@ -29,6 +29,7 @@ from rewardshape.probe.stopping import Diverged, Interrupted, Stop
 
 LOOK = 0.5  # seconds between two looks at whether a signal came
 GPUS = "CUDA_VISIBLE_DEVICES"
+TERMINATED = (-signal.SIGTERM, 128 + signal.SIGTERM)  # before its run could answer, and by force within one
 
 
 class Work(Protocol):
@@ -104,12 +105,15 @@ class Shift:
     may_begin : callable
         Whether a run may begin while others are at work.
     ended : list of (run, Ended)
+    asked_to_end : bool
+        Whether we have told the processes to.
     """
 
     workers: list[Worker]
     waiting: list[Any]
     may_begin: Callable[[Any, Sequence[Any]], bool]
     ended: list[tuple[Any, Ended]] = field(default_factory=list)
+    asked_to_end: bool = False
 
     @property
     def at_work(self) -> list[Worker]:
@@ -141,12 +145,14 @@ class Shift:
                 message = worker.connection.recv()
             except (EOFError, OSError):  # it was killed
                 worker.process.join()
-                asked = worker.process.exitcode == -signal.SIGTERM  # before its run could answer that itself
+                self.workers.remove(worker)
+                status = worker.process.exitcode
+                obeyed = self.asked_to_end and status in TERMINATED
                 reason = (
-                    f"its process was killed (status {worker.process.exitcode}), for want of memory maybe; go on with "
-                    "--resume, and with fewer --jobs"
+                    f"its process was killed (status {status}), for want of memory maybe; go on with --resume, and "
+                    "with fewer --jobs"
                 )
-                message = Ended("interrupted") if asked else Ended("killed", reason)
+                message = Ended("interrupted") if obeyed else Ended("killed", reason)
             if isinstance(message, Ended):
                 self.ended.append((worker.run, message))
                 worker.run = None
@@ -176,16 +182,15 @@ def in_processes(
         Of a run and of those at work: False lets it wait.
     """
     with started(work, common, min(jobs, len(runs))) as workers:
-        shift = Shift(workers, list(runs), may_begin)
-        told = False
-        while shift.running or (shift.waiting and not told):
+        shift = Shift(list(workers), list(runs), may_begin)
+        while shift.running or (shift.waiting and not shift.asked_to_end):
             failed = any(how.kind in ("refused", "killed", "failed") for _, how in shift.ended)
-            if (stop.is_set() or failed) and not told:
-                told = True
+            if (stop.is_set() or failed) and not shift.asked_to_end:
+                shift.asked_to_end = True
                 for worker in shift.at_work:
                     if worker.process.is_alive():
                         os.kill(worker.process.pid or 0, signal.SIGTERM)
-            if not told:
+            if not shift.asked_to_end:
                 shift.hand_out()
             shift.hear(progress)
         return shift.ended
@@ -257,11 +262,9 @@ def outcome(act: Callable[[], None]) -> Ended:
         return Ended("interrupted")
     except (InputError, OSError) as error:
         return Ended("refused", str(error))
-    except torch.OutOfMemoryError:
-        return Ended(
-            "refused", "the device is out of memory; give fewer --jobs or a smaller --micro-batch-size"
-        )
-    except Exception:
+    except Exception as error:
+        if out_of_memory(error):
+            return Ended("refused", "out of memory; give fewer --jobs or a smaller --micro-batch-size")
         return Ended("failed", traceback.format_exc())
     return Ended("done")
 

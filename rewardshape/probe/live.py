@@ -23,7 +23,7 @@ def live_page(folder: Path) -> Iterator[None]:
     The process that writes it has a lower priority, and ends with this one, however that ends.
     """
     writer = subprocess.Popen(
-        [sys.executable, "-m", "rewardshape.probe.live", str(folder)],
+        [sys.executable, "-m", "rewardshape.probe.live", str(folder), str(os.getpid())],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -39,14 +39,13 @@ def live_page(folder: Path) -> Iterator[None]:
             write_report(folder)
 
 
-def main(folder: Path) -> None:
-    """Write the page until the command has ended."""
+def main(folder: Path, command: int) -> None:
+    """Write the page until the process of the command has ended."""
     if hasattr(os, "nice"):
         os.nice(5)
-    parent = os.getppid()
-    for _ in watch(folder, going=lambda: os.getppid() == parent):
+    for _ in watch(folder, going=lambda: os.getppid() == command):
         pass
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -92,10 +92,17 @@ def write_command(
     write_json(RunFolder(folder).command, written | {name: value for name, value in more.items() if value})
 
 
-def given_in_memory(folder: Path) -> list[str]:
-    """What a recorded command was given as objects, which only their owner can give again."""
-    recorded = json.loads(RunFolder(folder).command.read_text(encoding="utf-8"))
-    return list(recorded.get("in_memory", []))
+def require_objects(settings: Settings, given: Sequence[str]) -> None:
+    """To resume what was started with objects takes the same objects, which only their owner can give again."""
+    if not settings.output.resume or settings.output.output is None:
+        return
+    recorded = json.loads(RunFolder(Path(settings.output.output)).command.read_text(encoding="utf-8"))
+    for name in recorded.get("in_memory", []):
+        if name not in given:
+            raise InputError(
+                f"--resume: the run was started from Python, its {name} given as an object; go on there, with "
+                "run_probe(…, output=…, resume=True) and the same objects"
+            )
 
 
 def manifest_of(

@@ -15,7 +15,7 @@ from rewardshape.probe.grid import Grid, PlannedRun
 from rewardshape.probe.inputs import Inputs
 from rewardshape.probe.manifest import folder_to_make
 from rewardshape.probe.measure.probe_set import num_tokens, only_pair
-from rewardshape.probe.policy import DTYPES
+from rewardshape.probe.policy import DTYPES, check_optimizer
 from rewardshape.probe.progress import duration
 
 SHOWN = 12  # runs that are named
@@ -23,6 +23,12 @@ MEASURED = 0.3  # seconds for which products of matrices are timed
 EFFICIENCY = (
     0.5  # of a product of matrices: what a whole step reaches; the rest is everything that is no product
 )
+
+
+def optimizer_notes(grid: Grid) -> list[str]:
+    """What is worth saying about the optimisers; `InputError` where one cannot be had."""
+    notes = [check_optimizer(planned.decided.optimizer, planned.settings.model) for planned in grid.runs]
+    return [note for note in dict.fromkeys(notes) if note]
 
 
 def outline(grid: Grid, inputs: Inputs) -> list[str]:

@@ -11,6 +11,7 @@ Outside it lie the CUDA context (about 0.5 GB) and what the allocator loses to f
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -306,10 +307,17 @@ def require_room(runs: Sequence[PlannedRun], model: ModelFacts, inputs: Inputs) 
         With both numbers.
     """
     device, total = device_memory()
-    share = total if here().device.type == "cuda" else total / here().processes
+    together = min(runs[0].settings.output.jobs, len(runs))
+    if here().device.type == "cuda":
+        share = total / math.ceil(together / torch.cuda.device_count())
+    else:
+        share = total / here().processes / together
+    for_each = f" for each of --jobs {together}" if together > 1 else ""
     seen = set()
     for run in runs:
-        key = repr((run.settings.model, run.decided.micro_batch_size, run.decided.optimizer))
+        key = repr(
+            (run.objective.name, run.settings.model, run.decided.micro_batch_size, run.decided.optimizer)
+        )
         if key in seen:
             continue
         seen.add(key)
@@ -319,8 +327,8 @@ def require_room(runs: Sequence[PlannedRun], model: ModelFacts, inputs: Inputs) 
         need = sharded(memory(model.config, run, train, probe, here().device.type), run).peak
         if need > share:
             raise InputError(
-                f"{device}: {share / GB:.1f} GB, and the run needs about {need / GB:.1f}; --dry-run says what fits; a "
-                "smaller --micro-batch-size, --gradient-checkpointing or --lora-rank needs less"
+                f"{device}: {share / GB:.1f} GB{for_each}, and the run needs about {need / GB:.1f}; --dry-run says "
+                "what fits; a smaller --micro-batch-size, --gradient-checkpointing or --lora-rank needs less"
             )
 
 

@@ -35,7 +35,7 @@ from rewardshape.probe.measure.probe_set import (
 from rewardshape.probe.measure.projection import Head, NoLinearHead, head_of
 from rewardshape.probe.policy import untouched
 from rewardshape.theory import MovingReference
-from rewardshape.trace.folder import write_whole
+from rewardshape.trace.folder import read_json, write_whole
 
 
 class Reference:
@@ -67,11 +67,16 @@ class Reference:
         """Whether nobody has to measure it any more."""
         return self._logps is not None or self._kept().keys() >= {pair.pair_id for pair in self.pairs}
 
+    def require(self, checkpoint: Path) -> None:
+        """Refuse to go on from a checkpoint where the log-probs of the model before training are lost."""
+        if not self.is_kept():
+            raise InputError(
+                f"{self.file}: lost or of other pairs, and {checkpoint} is trained: the untouched model's log-probs "
+                f"cannot be measured on it; put the file back, or move {checkpoint.parent} away and the run begins anew"
+            )
+
     def _kept(self) -> ReferenceLogps:
-        if not self.file.is_file():
-            return {}
-        kept: ReferenceLogps = json.loads(self.file.read_text(encoding="utf-8"))
-        return kept
+        return read_json(self.file, {}) if self.file.is_file() else {}
 
 
 ByResponse = dict[tuple[str, str], Tensor]

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from rewardshape.errors import InputError
-from rewardshape.probe.checkpoints import made_beside_another, newest_whole, numbered_checkpoints, step_of
+from rewardshape.probe.checkpoints import forget_later, made_beside_another, newest_whole, step_of
 from rewardshape.probe.settings import CHANGEABLE, SETTINGS, flag
 from rewardshape.probe.stopping import is_settled
 from rewardshape.trace.folder import RunFolder
@@ -206,6 +206,9 @@ def mend_record(files: RunFolder) -> list[str]:
             last = record.step
     else:
         damage = [f"{files.trace}:1: its head is lost"]
+    newest, _ = newest_whole(files.checkpoints)
+    if not damage and newest and step_of(newest) > last:
+        damage.append(f"{files.trace}: ends before step {step_of(newest)}, at which a checkpoint was made")
     newest, _ = newest_whole(files.checkpoints, last=last)
     if newest and (other := made_beside_another(newest, files.trace)):
         damage.append(f"{newest}: {other}")
@@ -214,9 +217,7 @@ def mend_record(files: RunFolder) -> list[str]:
     checkpoint, torn = newest_whole(files.checkpoints, last=last, record=files.trace)
     step = step_of(checkpoint) if checkpoint else -1
     shutil.copyfile(files.trace, files.damaged)
-    for later in numbered_checkpoints(files.checkpoints):
-        if step_of(later) > step:
-            shutil.rmtree(later)
+    forget_later(files.checkpoints, step)
     rewind(files.path, step)
     files.set_status("interrupted")
     return [

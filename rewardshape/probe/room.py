@@ -16,18 +16,32 @@ from rewardshape.probe.distributed import here
 from rewardshape.probe.measure.probe_set import num_tokens
 
 MUCH = 2e9  # bytes; to fault a gigabyte in again takes a third of a second, among other programs one
-LIMITS = (  # of a container's memory: of control groups in their second version, and in their first
-    Path("/sys/fs/cgroup/memory.max"),
-    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-)
+CONTROL_GROUPS = Path("/sys/fs/cgroup")
 
 
-def device_memory(limits: Sequence[Path] = LIMITS) -> tuple[str, int]:
-    """The device of this process and its memory in bytes: of a machine what its container may use of it."""
+def limits_of_groups(own: Path = Path("/proc/self/cgroup"), root: Path = CONTROL_GROUPS) -> list[Path]:
+    """Where the limits of this process's memory would stand: of its control group, and of every one around that.
+
+    Of both versions; in a container's own name space the group is its root.
+    """
+    found = []
+    for line in own.read_text().splitlines() if own.is_file() else ():
+        _, kinds, group = line.split(":", 2)
+        if kinds and "memory" not in kinds.split(","):
+            continue
+        top, name = (root / "memory", "memory.limit_in_bytes") if kinds else (root, "memory.max")
+        folder = top / group.lstrip("/")
+        found += [place / name for place in (folder, *folder.parents) if place.is_relative_to(top)]
+    return found
+
+
+def device_memory(limits: Sequence[Path] | None = None) -> tuple[str, int]:
+    """The device of this process and its memory in bytes: of a machine what its container or job may use of it."""
     device = here().device
     if device.type == "cuda":
         return torch.cuda.get_device_name(device), torch.cuda.get_device_properties(device).total_memory
-    given = [int(text) for file in limits if file.is_file() and (text := file.read_text().strip()).isdigit()]
+    files = [file for file in (limits_of_groups() if limits is None else limits) if file.is_file()]
+    given = [int(text) for file in files if (text := file.read_text().strip()).isdigit()]
     return f"this machine ({device.type})", min([psutil.virtual_memory().total, *given])
 
 

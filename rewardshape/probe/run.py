@@ -19,8 +19,8 @@ from transformers import PreTrainedModel, __version__, set_seed
 from rewardshape.errors import InputError
 from rewardshape.probe import manifest, plan
 from rewardshape.probe.beginning import Beginning, beginnings_of
-from rewardshape.probe.checkpoints import step_of
-from rewardshape.probe.distributed import here, is_sharded, join, on_main, refuse_deepspeed
+from rewardshape.probe.checkpoints import forget_later, step_of
+from rewardshape.probe.distributed import gather, here, is_sharded, join, on_main, refuse_deepspeed
 from rewardshape.probe.dropped import dropped_pairs
 from rewardshape.probe.grid import Grid, PlannedRun, build_objective, plan_runs, scores_asked_by
 from rewardshape.probe.inputs import Inputs, as_tokens
@@ -33,8 +33,8 @@ from rewardshape.probe.measure.logprobs import Reader, choose_reader
 from rewardshape.probe.measure.probe_set import ProbeSet
 from rewardshape.probe.measure.responses import scores
 from rewardshape.probe.order import TrainingOrder
-from rewardshape.probe.outline import outline
-from rewardshape.probe.policy import check_optimizer, load_policy
+from rewardshape.probe.outline import optimizer_notes, outline
+from rewardshape.probe.policy import load_policy
 from rewardshape.probe.process import keep_few_kernels, set_up
 from rewardshape.probe.progress import Progress, changes_shown
 from rewardshape.probe.recorder import Measures, Recorder, destination_of, influence_of
@@ -119,7 +119,7 @@ def run(
     """
     objects = {"checkpoint": checkpoint, "data": data}
     in_memory = tuple(name for name, given in objects.items() if given is not None)
-    _require_objects(settings, in_memory)
+    manifest.require_objects(settings, in_memory)
     refuse_deepspeed()
     require_trainer(__version__)
     with set_up():
@@ -134,19 +134,6 @@ def run(
             for line in [*notes, *inputs.notes]:
                 progress.say(line)
             return read_trace(run_all(grid, inputs, progress, on_folder, by_force))
-
-
-def _require_objects(settings: Settings, given: Sequence[str]) -> None:
-    """To resume what was started with objects takes the same objects."""
-    if not settings.output.resume or settings.output.output is None:
-        return
-    recorded = manifest.given_in_memory(Path(settings.output.output))
-    for name in recorded:
-        if name not in given:
-            raise InputError(
-                f"--resume: the run was started from Python, its {name} given as an object; go on there, with "
-                "run_probe(…, output=…, resume=True) and the same objects"
-            )
 
 
 def dry_run(settings: Settings) -> str:
@@ -247,6 +234,8 @@ def run_together(left: Sequence[PlannedRun], shared: Shared) -> None:
             raise InputError(f"{planned.name}: {how.reason}")
         elif how.kind == "failed":
             raise RuntimeError(f"{planned.name}: {how.reason}")
+    for planned in (run for run, how in ended if how.kind == "interrupted"):
+        raise InputError(f"{planned.name}: a signal asked its process alone to end; go on with --resume")
 
 
 def run_apart(common: Shared, run: PlannedRun, progress: Progress) -> None:
@@ -321,12 +310,17 @@ def checked(shared: Shared) -> tuple[list[str], dict[str, Path]]:
     if shared.grid.settings.output.resume:
         require_its_runs(shared.home, shared.grid.names)
     for planned in shared.grid.runs:
-        files, probe = RunFolder(shared.home / planned.name), shared.of(planned).inputs.probe
-        if files.manifest.is_file():
-            rows = ProbeSet(probe, shared.reader, here().device).table(None)
-            checkpoint, said = going_on(files, manifest_now(planned, shared), rows)
-            notes += said
-            begins |= {planned.name: checkpoint} if checkpoint else {}
+        files, beginning = RunFolder(shared.home / planned.name), shared.of(planned)
+        if not files.manifest.is_file():  # a start that came to nothing, of whatever data
+            files.dropped.unlink(missing_ok=True)
+            continue
+        rows = ProbeSet(beginning.inputs.probe, shared.reader, here().device).table(None)
+        checkpoint, said = going_on(files, manifest_now(planned, shared), rows)
+        notes += said
+        if checkpoint:
+            begins[planned.name] = checkpoint
+            if planned.objective.needs_reference:
+                beginning.reference.require(checkpoint)
     return list(dict.fromkeys(notes)), begins
 
 
@@ -352,8 +346,9 @@ def run_one(planned: PlannedRun, policy: PreTrainedModel, shared: Shared) -> Non
         ending_recorded(files, shared.home),
     ):
         train(planned, policy, shared, stop)
-    on_main(lambda: files.set_status("interrupted" if stop.is_set() else "done"))
-    if stop.is_set():
+    stopped = any(gather(stop.is_set()))
+    on_main(lambda: files.set_status("interrupted" if stopped else "done"))
+    if stopped:
         raise Interrupted(stop.signal_number, shared.home)
 
 
@@ -440,11 +435,7 @@ def begin_or_rewind(planned: PlannedRun, shared: Shared) -> Path | None:
     checkpoint = shared.begins.get(planned.name)
     inputs = shared.of(planned).inputs
     manifest.write_manifest(files.path, manifest_now(planned, shared), inputs.probe, inputs.tokenizer)
-    rewind(files.path, step_of(checkpoint) if checkpoint else -1)
+    step = step_of(checkpoint) if checkpoint else -1
+    forget_later(files.checkpoints, step)
+    rewind(files.path, step)
     return checkpoint
-
-
-def optimizer_notes(grid: Grid) -> list[str]:
-    """What is worth saying about the optimisers; `InputError` where one cannot be had."""
-    notes = [check_optimizer(planned.decided.optimizer, planned.settings.model) for planned in grid.runs]
-    return [note for note in dict.fromkeys(notes) if note]

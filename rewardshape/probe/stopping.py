@@ -116,8 +116,10 @@ def _watch(reader: int, stop: Stop, files: RunFolder, end: Callable[[int], objec
                 again, until = True, min(until, now + SAME)
         if now >= until:
             if again or not stop.heard.is_set():
-                record_ending(files, "interrupted")
-                end(number)
+                try:
+                    record_ending(files, "interrupted")
+                finally:  # whatever its manifest has become
+                    end(number)
                 return
             until = math.inf
 

@@ -70,7 +70,8 @@ def watch(folder: Path, going: Callable[[], bool] = lambda: True) -> Iterator[Pa
 
 
 def _state(folder: Path) -> list[tuple[str, int, int]]:
-    """Name, size and time of every record and manifest below the folder."""
+    """Name, size and time of every record and manifest of the folder and of the runs in it."""
     own = RunFolder(folder)
-    files = [file for name in (own.trace.name, own.manifest.name) for file in folder.glob(f"**/{name}")]
+    names = (own.trace.name, own.manifest.name)
+    files = [file for name in names for place in (name, f"*/{name}") for file in folder.glob(place)]
     return sorted((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
 from rewardshape import read_trace
+from rewardshape.probe.__main__ import main
 from rewardshape.trace.folder import RunFolder
 
 
@@ -50,3 +52,17 @@ def test_a_likelihood_term_is_in_the_loss(probe, tmp_path):
     extra = -(rows["logp_sum"] / rows["num_tokens"]).mean()
     losses = [trace.steps.query("step == 1")["loss"].item() for trace in (plain, nll)]
     assert losses[1] - losses[0] == pytest.approx(0.5 * extra, rel=1e-4)
+
+
+def test_what_a_start_left_that_came_to_nothing_is_chosen_anew(dropped, tmp_path):
+    """Without a manifest nobody knows of which pairs it was."""
+    folder = RunFolder(tmp_path / "run")
+    shutil.copytree(dropped, folder.path)
+    for lost in (folder.manifest, folder.trace):
+        lost.unlink()
+    shutil.rmtree(folder.checkpoints, ignore_errors=True)
+    folder.command.write_text(folder.command.read_text().replace(str(dropped), str(folder.path)))
+    folder.dropped.write_text('{"criterion": "similarity", "share": 0.5, "pairs": []}')
+    assert main(["--resume", "--output", str(folder.path), "--quiet"]) == 0
+    assert folder.dropped.read_bytes() == RunFolder(dropped).dropped.read_bytes()
+    assert folder.trace.read_bytes() == RunFolder(dropped).trace.read_bytes()

@@ -94,6 +94,8 @@ def triple(common, run, progress):  # what `in_processes` is given: it is import
         raise InputError("no good")
     if run == "dead":
         os.kill(os.getpid(), signal.SIGKILL)
+    if run == "asked":  # by another than the one that started it
+        os.kill(os.getpid(), signal.SIGTERM)
     if run == "long":
         time.sleep(60)
     (common / run).write_text(os.environ["OMP_NUM_THREADS"])
@@ -120,9 +122,19 @@ def test_every_run_is_done_once_and_a_failure_stops_the_rest(tmp_path, monkeypat
     ended = told(["a", "b", "c"], tmp_path)
     assert sorted((run, how.kind) for run, how in ended) == [("a", "done"), ("b", "done"), ("c", "done")]
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a", "b", "c"]
-    for fails, how_it_ends in [("bad", "refused"), ("dead", "killed")]:
+    for fails, how_it_ends in [("bad", "refused"), ("dead", "killed"), ("asked", "killed")]:
         kinds = {run: how.kind for run, how in told([fails, "long", "e"], tmp_path)}
         assert kinds == {fails: how_it_ends, "long": "interrupted"}  # "e" does not begin after it
+
+
+def test_a_run_whose_process_alone_was_asked_to_end_is_no_success(probe, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(
+        "rewardshape.probe.run.in_processes",
+        lambda work, common, runs, **_: [(run, Ended("interrupted")) for run in runs],
+    )
+    assert probe(tmp_path / "run", "--alpha", "0", "0.25", "--steps", "2", "--jobs", "2") == 2
+    said = capsys.readouterr().err
+    assert "error: alpha=0: a signal asked its process alone to end; go on with --resume" in said
 
 
 def test_how_it_ended_is_a_record():
@@ -132,6 +144,8 @@ def test_how_it_ended_is_a_record():
     assert outcome(lambda: None) == Ended("done")
     assert outcome(lambda: fails(Diverged("step 3"))) == Ended("diverged", "step 3")
     assert outcome(lambda: fails(InputError("full"))) == Ended("refused", "full")
+    assert outcome(lambda: fails(MemoryError())).kind == "refused"
+    assert outcome(lambda: fails(RuntimeError("DefaultCPUAllocator: can't allocate"))).kind == "refused"
     assert "ZeroDivisionError" in outcome(lambda: fails(ZeroDivisionError("x"))).reason
 
 

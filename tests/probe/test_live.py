@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 import pytest
 
-from rewardshape.probe.live import live_page
+from rewardshape.probe.live import live_page, main
 from rewardshape.trace import RunFolder
 
 PAIRS, STEPS = 12, 9
@@ -94,6 +94,13 @@ def gone(process: int) -> bool:
         return psutil.Process(process).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
+
+
+def test_the_writer_of_a_command_that_is_gone_before_it_looks_ends(going, monkeypatch):
+    monkeypatch.setattr(os, "nice", lambda _: None)
+    folder, _ = going
+    RunFolder(folder).trace.unlink()  # nothing is recorded yet, so there is nothing to write
+    main(folder, os.getppid() + 1)
 
 
 def test_a_run_that_asks_for_it_has_a_page_that_rests_at_the_end(probe, tmp_path: Path, drawn, monkeypatch):

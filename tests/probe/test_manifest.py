@@ -17,9 +17,9 @@ from rewardshape.probe.distributed import Place
 from rewardshape.probe.grid import plan_runs
 from rewardshape.probe.inputs import Inputs
 from rewardshape.probe.manifest import (
-    given_in_memory,
     make_folder,
     manifest_of,
+    require_objects,
     write_command,
     write_manifest,
 )
@@ -100,7 +100,10 @@ def test_the_texts_of_the_probe_set_are_written_line_by_line(written):
 
 def test_what_was_given_as_an_object_is_recorded_and_no_name_is_taken_for_it(tmp_path):
     settings = Settings().replace(checkpoint="model in memory", data=["rows in memory"], alpha=0.25)
+    resumed = settings.replace(resume=True, output=str(tmp_path))
     write_command(tmp_path, settings)
-    assert given_in_memory(tmp_path) == []
+    require_objects(resumed, [])
     write_command(tmp_path, settings, in_memory=("data",))
-    assert given_in_memory(tmp_path) == ["data"]
+    require_objects(resumed, ["data"])
+    with pytest.raises(InputError, match="its data given as an object"):
+        require_objects(resumed, ["checkpoint"])

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from rewardshape import InputError
 from rewardshape.probe.__main__ import main
-from rewardshape.probe.checkpoints import newest_whole
+from rewardshape.probe.checkpoints import keep_whole, newest_whole
 from rewardshape.probe.resume import mend_record, require_its_runs
 from rewardshape.trace import RunFolder, read_trace
 from tests.processes import Python, lines_in
@@ -387,3 +387,52 @@ def test_what_changes_rounding_is_a_note(own, capsys):
     assert main(["--resume", "--output", str(own / "run")]) == 0
     said = capsys.readouterr().err
     assert f"torch is {torch_now}, and the run began with 1.0.0: numbers may differ by rounding" in said
+
+
+# --- what goes on is what began ---------------------------------------------------------------------------------------
+
+
+def test_a_trained_policy_is_never_taken_for_the_reference(uninterrupted, tmp_path, capsys):
+    """Its log-probs lost, a run goes on from no checkpoint: put back, or anew."""
+    output = tmp_path / "run"
+    half_done(uninterrupted, output)
+    RunFolder(output).reference.unlink()
+    before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+    assert main(["--resume", "--output", str(output), "--quiet"]) == 2
+    assert "reference.json: lost or of other pairs, and " in capsys.readouterr().err
+    RunFolder(output).reference.write_text("{")
+    assert main(["--resume", "--output", str(output), "--quiet"]) == 2
+    assert "reference.json: cannot be read, the file was damaged" in capsys.readouterr().err
+    RunFolder(output).reference.unlink()
+    assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == before
+    RunFolder(output).checkpoints.rename(tmp_path / "away")
+    assert main(["--resume", "--output", str(output), "--quiet"]) == 0
+    assert (output / "trace.jsonl").read_bytes() == (uninterrupted / "trace.jsonl").read_bytes()
+
+
+def test_a_run_that_begins_anew_keeps_its_own_checkpoints(uninterrupted, tmp_path, monkeypatch):
+    output, stayed = tmp_path / "run", []
+    half_done(uninterrupted, output, keep_last=True)
+    for step in (STEPS - 3, STEPS):
+        flip(output / "checkpoints" / f"checkpoint-{step}" / "optimizer.pt")
+
+    def watched(folder: Path, step: int, **keywords) -> None:
+        keep_whole(folder, step, **keywords)
+        stayed.append((folder / f"checkpoint-{step}").is_dir())
+
+    monkeypatch.setattr("rewardshape.probe.training.keep_whole", watched)
+    assert main(["--resume", "--output", str(output), "--quiet"]) == 0
+    assert stayed == [True] * (STEPS // 3)
+
+
+def test_a_record_copied_before_its_checkpoints_is_repaired(uninterrupted, tmp_path, capsys):
+    output = tmp_path / "run"
+    half_done(uninterrupted, output, keep_last=True)
+    lines = (uninterrupted / "trace.jsonl").read_bytes().splitlines(keepends=True)
+    (output / "trace.jsonl").write_bytes(b"".join(lines[:-2]))
+    assert main(["--resume", "--output", str(output), "--quiet"]) == 2
+    assert f"trace.jsonl: ends before step {STEPS}" in capsys.readouterr().err
+    assert main(["--resume", "--repair", "--output", str(output)]) == 0
+    said = capsys.readouterr().err
+    assert f"trace.jsonl: ends before step {STEPS}, at which a checkpoint was made; the steps after" in said
+    assert (output / "trace.jsonl").read_bytes() == (uninterrupted / "trace.jsonl").read_bytes()

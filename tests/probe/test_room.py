@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import platform
+from types import SimpleNamespace
 
 import psutil
 import pytest
 
+from rewardshape import InputError
 from rewardshape.probe import plan
 from rewardshape.probe.plan import memory
-from rewardshape.probe.room import at_most, device_memory, give_back, process_memory
+from rewardshape.probe.room import at_most, device_memory, give_back, limits_of_groups, process_memory
 from tests.probe.test_plan import CONFIG, SETTINGS, run_of, some_pairs
 
 
@@ -29,6 +31,20 @@ def test_a_container_has_what_it_was_given(tmp_path):
     assert device_memory([none])[1] == psutil.virtual_memory().total
 
 
+def test_a_job_has_the_least_that_any_group_around_it_was_given(tmp_path):
+    own, root = tmp_path / "cgroup", tmp_path / "fs"
+    own.write_text("12:cpu:/elsewhere\n0::/slurm/job_7/step_0\n")
+    (root / "slurm" / "job_7" / "step_0").mkdir(parents=True)
+    (root / "slurm" / "job_7" / "memory.max").write_text("3000000\n")
+    (root / "slurm" / "memory.max").write_text("9000000\n")
+    assert device_memory(limits_of_groups(own, root))[1] == 3_000_000
+    own.write_text("4:memory:/job\n")
+    (root / "memory" / "job").mkdir(parents=True)
+    (root / "memory" / "memory.limit_in_bytes").write_text("2000000\n")
+    assert device_memory(limits_of_groups(own, root))[1] == 2_000_000
+    assert limits_of_groups(tmp_path / "another system", root) == []
+
+
 def test_a_process_holds_what_the_system_says():
     with open("/proc/self/statm") as file:
         pages = int(file.read().split()[1])
@@ -42,6 +58,22 @@ def test_a_run_that_does_not_fit_is_refused_before_its_weights_are_read(probe, t
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("error: this machine (cpu): 0.1 GB, and the run needs about ")
     assert not (tmp_path / "run").exists()
+
+
+def test_several_runs_at_a_time_share_the_memory(probe, tmp_path, capsys, monkeypatch):
+    def needs_loading(*_):
+        raise InputError("it fits")
+
+    monkeypatch.setattr(plan, "device_memory", lambda: ("this machine (cpu)", 50_000_000))
+    monkeypatch.setattr(plan, "at_most", lambda *_: 1e12)
+    monkeypatch.setattr(plan, "memory", lambda *_: SimpleNamespace(peak=30e6))
+    monkeypatch.setattr("rewardshape.probe.run.load_policy", needs_loading)
+    two = ("--alpha", "0", "0.25")
+    assert probe(tmp_path / "one", *two) == 2
+    assert "it fits" in capsys.readouterr().err
+    assert probe(tmp_path / "both", *two, "--jobs", "2") == 2
+    said = capsys.readouterr().err
+    assert "this machine (cpu): 0.0 GB for each of --jobs 2, and the run needs about 0.0" in said
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library gives back as it likes")

@@ -15,13 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from rewardshape import read_trace
+from rewardshape import InputError, read_trace
 from rewardshape.probe import __main__ as program
 from rewardshape.probe import stopping
 from rewardshape.probe.__main__ import main
 from rewardshape.probe.lock import locked
 from rewardshape.probe.process import ASKING, Ended, signals_raise
-from rewardshape.probe.stopping import stop_on_signal
+from rewardshape.probe.stopping import Stop, stop_on_signal
+from rewardshape.trace import RunFolder
 from tests import drawing
 from tests.processes import MANY, Python, lines_in
 
@@ -211,6 +212,19 @@ def test_sigterm_ends_a_step_that_hears_nothing(checkpoint, pairs_file, tmp_path
         run = read_trace(output)
         assert run.runs[0].manifest["status"] == "interrupted"
         assert run.steps["step"].tolist() == [0, 1]
+
+
+def test_a_step_that_hears_nothing_is_ended_whatever_its_manifest_has_become(tmp_path, monkeypatch):
+    monkeypatch.setattr(stopping, "STEP_MAY_TAKE", 0.0)
+    folder, ended = RunFolder(tmp_path), []
+    folder.manifest.write_text("{")
+    reader, writer = os.pipe()
+    os.write(writer, bytes([signal.SIGTERM]))
+    with pytest.raises(InputError, match="cannot be read"):
+        stopping._watch(reader, Stop(), folder, ended.append)
+    assert ended == [signal.SIGTERM]
+    for end in (reader, writer):
+        os.close(end)
 
 
 def test_stopping_while_the_figures_are_drawn_says_how_to_go_on(
