@@ -218,7 +218,7 @@ def test_how_far_the_runs_on_own_answers_went():
     assert f"at the margin that both reach α = 1 stands {interval(margin)} from α = 0" in PAGE
     assert f"at the KL that both reach {interval(kl)} above it" in PAGE
     small = OWN["shared_along_margin"].query("share == share.max() and alpha == -0.5")["difference"]
-    assert f"and {interval(small)} [on its own answers]" in FAQ
+    assert f"[on its own answers](chat_model.md#what-came-of-it-so-far) {interval(small)}, which" in FAQ
 
 
 def test_the_untouched_model_answers_as_well_at_that_setting():
