@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rewardshape.theory import objective, objective_names
+from rewardshape.theory import objective
 from rewardshape.theory.objectives.zoo import ZOO
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -65,6 +65,6 @@ def test_weights_in_the_catalogue_are_the_weights():
 
 def test_the_readme_counts_them():
     readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
-    scored = [name for name in objective_names() if "label" in objective(name).needs]
+    scored = [name for name in ZOO if "label" in objective(name).needs]
     assert len(scored) == 2  # "two where rows carry an annotator's scores"
-    assert f"| objectives | {len(objective_names())}, composed of" in readme
+    assert f"| objectives | {len(ZOO)}, composed of" in readme
