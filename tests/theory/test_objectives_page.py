@@ -65,6 +65,6 @@ def test_weights_in_the_catalogue_are_the_weights():
 
 def test_the_readme_counts_them():
     readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
-    scored = [name for name in ZOO if "label" in objective(name).needs]
+    scored = [declared.name for declared in ZOO if "label" in objective(declared.name).needs]
     assert len(scored) == 2  # "two where rows carry an annotator's scores"
     assert f"| objectives | {len(ZOO)}, composed of" in readme
