@@ -64,8 +64,8 @@ def win_rates(trace: Trace) -> pd.DataFrame:
         (nats per response), ``win_rate`` (ties count half) with ``…_low`` and ``…_high``, 95 % over prompts;
         ``accuracy`` (share of probe pairs in order at that step: discriminating, where the win rate is generating);
         ``picked``: whether half of the prompts would choose that step by its gold (`chosen_checkpoint`; where none of a
-        run is, step 0); ``on_front``: whether no other row, of any setting, wins as often for less KL or more often for
-        as much.
+        run is, step 0; <NA> for a run that is too small to choose); ``on_front``: whether no other row, of any setting,
+        wins as often for less KL or more often for as much.
 
     Raises
     ------
@@ -100,7 +100,8 @@ def win_rates(trace: Trace) -> pd.DataFrame:
     ]
     table = pd.DataFrame(rows).merge(pd.concat(accuracies), on=["run", "step"], how="left")
     best = chosen_checkpoint(trace).set_index("run")["step"]
-    table["picked"] = (table["step"] == table["run"].map(best)).to_numpy(bool)
+    choice = table["run"].map(best)
+    table["picked"] = (table["step"] == choice).astype("boolean").mask(choice.isna())
     return table.assign(on_front=on_front(table["kl"].to_numpy(float), table["win_rate"].to_numpy(float)))
 
 

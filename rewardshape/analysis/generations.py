@@ -40,6 +40,10 @@ PLAINLY: dict[Harm, str] = {
     "cannot tell": "cannot tell",
 }
 CHANCE = "4 to 7 in 100"  # runs whose answers are as good as before are called worse or better: docs/calibration.md
+CHOSEN_COLUMNS = [
+    "run", "setting", "alpha", "seed", "step", "gold", "gold_start", "gain", "gain_low", "gain_high", "gold_of_choice",
+    "num_prompts",
+]  # fmt: skip
 EQUIVALENCE = 0.1  # of win rate: answers that win between 40 % and 60 % are called equally good
 
 
@@ -320,7 +324,8 @@ def chosen_checkpoint(trace: Trace, *, temperature: float = POLICY, seed: int = 
     Returns
     -------
     DataFrame
-        One row per run: ``run``, ``setting``, ``alpha``, ``seed``, ``step`` (chosen), ``gold`` and ``gold_start``
+        One row per run of which two prompts or more were sampled at every step: ``run``, ``setting``, ``alpha``,
+        ``seed``, ``step`` (chosen), ``gold`` and ``gold_start``
         (mean on the judging half, chosen step and first step), ``gain`` with ``…_low`` and ``…_high`` (paired over the
         judging prompts), ``gold_of_choice`` (mean on the choosing half: too good) and ``num_prompts`` that judged.
     """
@@ -328,8 +333,9 @@ def chosen_checkpoint(trace: Trace, *, temperature: float = POLICY, seed: int = 
     for run in _judged(trace):
         samples = samples_of(trace, run, temperature=temperature)
         means = samples.groupby(["prompt_id", "step"])["gold"].mean().unstack("step").dropna()
-        rows.append({**run_label(run), **chosen_on_half(means, seed=seed)})
-    return pd.DataFrame(rows)
+        if len(means) > 1:  # one for each half
+            rows.append({**run_label(run), **chosen_on_half(means, seed=seed)})
+    return pd.DataFrame(rows, columns=CHOSEN_COLUMNS)
 
 
 def chosen_on_half(means: pd.DataFrame, *, seed: int = 0) -> dict[str, Any]:

@@ -64,8 +64,8 @@ class Samples(NamedTuple):
         """
         mean = self.sums[name].sum(axis=1, keepdims=True) / self.counts.sum(axis=1, keepdims=True)
         residual = (self.sums[name] - mean * self.counts) / self.counts.sum(axis=1, keepdims=True)
-        if name == "gold" and (self.counts > 0).all():
-            num_steps = len(self.steps)
+        num_steps = len(self.steps)
+        if name == "gold" and num_steps > 1 and (self.counts > 0).all():
             residual = (residual - residual.mean(axis=0)) * np.sqrt(num_steps / (num_steps - 1))
         return np.asarray(residual)
 

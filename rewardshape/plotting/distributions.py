@@ -187,8 +187,9 @@ def plot_win_rate(rates: pd.DataFrame, ax: Axes | None = None) -> Axes:
         handles.append(Line2D([], [], color=color, marker=marker, markersize=3, label=setting.label))
         last = rows.sort_values("step").groupby("run", sort=False).tail(1)
         ax.plot(last["distance"], last["win_rate"], "o", color=color, markerfacecolor="white", label="_last")
-        picked = rows.loc[rows["picked"], ["distance", "win_rate"]].to_numpy(float)
-        at_start = [[0.0, 0.5]] * (rows["run"].nunique() - len(picked))  # step 0 has no row
+        chosen = rows.dropna(subset="picked")
+        picked = chosen.loc[chosen["picked"].astype(bool), ["distance", "win_rate"]].to_numpy(float)
+        at_start = [[0.0, 0.5]] * (chosen["run"].nunique() - len(picked))  # step 0 has no row
         ax.plot(
             *np.vstack([picked, *at_start]).T, "D", color=color, markeredgecolor="black", markeredgewidth=0.6,
             label="_picked",

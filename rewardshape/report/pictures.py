@@ -274,8 +274,7 @@ def _front(tables: Tables, drawer: Drawer) -> Chart:
     chart = drawer.draw(
         partial(distributions.plot_win_rate, rates),
         "What the distance from the reference buys: win rate against step 0, by gold, over √KL. Bars: 95 % over "
-        f"prompts. {line or 'No step wins more than half.'} Ring: the last step. Diamond: the step that half of the "
-        f"prompts would choose by gold. {_judged_apart(tables)}",
+        f"prompts. {line or 'No step wins more than half.'} Ring: the last step.{_judged_apart(tables)}",
         "path",
     )
     ordered = rates.sort_values("kl")
@@ -289,8 +288,11 @@ MOST_NAMED = 4  # runs whose chosen step a caption names
 
 
 def _judged_apart(tables: Tables) -> str:
-    """What the other half of the prompts says of each run's chosen step."""
+    """What a diamond is, and what the other half of the prompts says of each run's chosen step."""
     found = chosen_checkpoint(tables.trace)
+    if found.empty:
+        return ""
+    diamond = " Diamond: the step that half of the prompts would choose by gold."
     if len(found) > MOST_NAMED:
         found = found[found["run"] == tables.deepest]
     said = []
@@ -302,7 +304,8 @@ def _judged_apart(tables: Tables) -> str:
             else "none chosen above it"
         )
         said.append(f"{label}step {row['step']}: {gain}")
-    return f"What it gained since step 0 on the other half: {'; '.join(said)}."
+    gained = f" What it gained since step 0 on the other half: {'; '.join(said)}." if said else ""
+    return diamond + gained
 
 
 def _destination(tables: Tables, drawer: Drawer) -> Iterator[Chart]:

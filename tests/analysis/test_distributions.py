@@ -60,6 +60,13 @@ def test_win_rates_are_those_counted_by_hand_with_ties_as_halves(write_run, tmp_
     np.testing.assert_allclose(rates["accuracy"], curve.reindex(rates.index))
 
 
+def test_one_prompt_wins_and_picks_nothing(write_run, tmp_path):
+    samples = {0: drawn([1.0], 0.0), 5: drawn([2.0], 0.5)}
+    rates = win_rates(run_with(write_run, tmp_path / "run", samples))
+    assert rates["win_rate"].tolist() == [1.0]
+    assert rates["picked"].isna().tolist() == [True]
+
+
 def test_the_front_is_what_no_other_point_beats(rng):
     """Against every pair of points, one by one."""
     cost, gain = rng.integers(0, 6, 40).astype(float), rng.integers(0, 6, 40).astype(float)

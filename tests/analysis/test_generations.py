@@ -157,6 +157,18 @@ def test_the_checkpoint_is_judged_on_prompts_that_did_not_choose_it(write_sample
     assert abs(np.mean([row["gold"] for row in rows])) < 0.1
 
 
+def test_a_run_without_two_prompts_at_every_step_chooses_no_checkpoint(write_samples, tmp_path):
+    """One prompt at two steps; two prompts at one step each; greedy samples of none."""
+    write_samples({0: table([1.0]), 9: table([2.0])}, "sweep/one", 0.0)
+    other = table([2.0, 2.0]) | {"prompt_id": ["q0", "q1"]}
+    write_samples({0: table([1.0, 1.0]), 9: other}, "sweep/others", 0.5)
+    assert chosen_checkpoint(read_trace(tmp_path / "sweep")).empty
+    write_samples({0: table([1.0, 1.0]), 9: table([2.0, 3.0])}, "sweep/two", 1.0)
+    trace = read_trace(tmp_path / "sweep")
+    assert chosen_checkpoint(trace)[["run", "step"]].to_numpy().tolist() == [["two", 9]]
+    assert chosen_checkpoint(trace, temperature=0.0).empty
+
+
 def test_runs_are_judged_by_name(write_samples, tmp_path):
     rng = np.random.default_rng(4)
     for name, alpha, shift in (("worse", 0.0, -2.0), ("same", 1.0, 0.0)):

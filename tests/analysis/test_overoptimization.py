@@ -167,6 +167,14 @@ def test_the_curve_holds_kl_gold_and_implicit_reward_of_the_samples(trace_of, rn
     assert curve.loc[0, "kl"] == curve.loc[0, "sqrt_kl"] == 0
 
 
+def test_a_run_that_has_sampled_one_step_has_a_curve_of_one_point(trace_of, rng):
+    at = draw_samples(rng).query("step == 70")
+    log_ratio = at["logp_sum"] - at["ref_logp_sum"]
+    [point] = gold_curve(trace_of(at)).to_dict("records")
+    assert point["kl_se"] == pytest.approx(log_ratio.std(ddof=1) / 8, rel=1e-4)
+    assert point["gold_low"] < at["gold"].mean() < point["gold_high"]
+
+
 def test_several_samples_of_few_prompts_are_resampled_one_by_one(trace_of, rng):
     samples = draw_samples(rng, noise=0.2)
     samples["prompt_id"] = [f"prompt {i % 4}" for i in range(len(samples))]

@@ -116,6 +116,8 @@ def test_the_front_is_the_most_that_is_won_at_no_more_kl(line):
     losing = plot_win_rate(rates.assign(win_rate=[0.4, 0.3, 0.2, 0.1], picked=False))
     np.testing.assert_allclose(line(losing, "α = 0").get_xydata(), [[0, 0.5]])  # step 0 itself
     np.testing.assert_allclose(line(losing, "_picked").get_xydata(), [[0, 0.5]])
+    unknown = plot_win_rate(rates.assign(picked=pd.array([None] * 4, dtype="boolean")))
+    assert line(unknown, "_picked").get_xydata().size == 0
 
 
 def test_the_step_that_is_picked_is_the_one_that_half_of_the_prompts_chose(sweep):

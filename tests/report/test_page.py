@@ -339,6 +339,29 @@ def test_whether_answers_got_worse_stands_beside_the_verdict(write_run, tmp_path
             assert "4 to 7 in 100" in page
 
 
+@pytest.mark.parametrize(("prompts", "steps"), [(8, (0,)), (1, (0, 2))], ids=["one step", "one prompt"])
+def test_a_page_of_few_samples_speaks_of_no_chosen_step(write_run, tmp_path, prompts, steps):
+    rng = np.random.default_rng(0)
+    samples = {
+        step: {
+            "prompt_id": [f"p{i % prompts}" for i in range(8)],
+            "text": ["a"] * 8,
+            "num_tokens": [4] * 8,
+            "logp_sum": [-3.0] * 8,
+            "ref_logp_sum": rng.normal(-3, 0.1, 8).tolist(),
+            "gold": rng.normal(size=8).tolist(),
+        }
+        for step in steps
+    }
+    sums = {name: np.linspace(-10, -12, 3)[:, None] - np.arange(12) for name in ("chosen", "rejected")}
+    tokens = {name: np.full(12, 10) for name in sums}
+    page = write_report(write_run(tmp_path / "run", sums, num_tokens=tokens, samples=samples))
+    text = page.read_text(encoding="utf-8")
+    assert "Gold reward of the samples" in text
+    assert ("Ring: the last step." in text) == (len(steps) > 1)
+    assert "Diamond" not in text
+
+
 def test_flags_in_advice_are_code_and_everything_else_is_text():
     from rewardshape.report.page import _flags
 
