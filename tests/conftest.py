@@ -163,6 +163,7 @@ def _write_run(
     tokens: dict[int, list[list[float]]] | None = None,
     geometry: dict[int, dict] | None = None,
     samples: dict[int, dict] | None = None,
+    metrics: dict[int, dict] | None = None,
     **manifest: object,
 ) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
@@ -189,7 +190,7 @@ def _write_run(
             }
             writer.append(
                 step,
-                metrics={"loss": 0.6} if step else None,
+                metrics={"loss": 0.6} if step and metrics is None else (metrics or {}).get(step),
                 probe=probe,
                 tokens=(tokens or {}).get(step),
                 geometry=(geometry or {}).get(step),

@@ -94,6 +94,7 @@ def unfinished(trace: Trace) -> bool:
 
 def render(trace: Trace, *, live: bool = False) -> str:
     """The page as text."""
+    trace = trace.begun()
     tables = Tables(trace)
     palette = Palette.of(trace.runs)
     drawer = Drawer(trace.runs, palette)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,13 @@ class Trace:
         if len(self.runs) == 1:
             return self.runs[0].manifest
         return {run.name: run.manifest for run in self.runs}
+
+    def begun(self) -> Trace:
+        """With the runs alone whose probe set was measured at step 0, from which changes count; all if none was."""
+        first = self.responses[(self.responses["split"] == "probe") & (self.responses["step"] == 0)]
+        measured = set(first["run"])
+        runs = [run for run in self.runs if run.name in measured]
+        return replace(self, runs=runs) if runs else self
 
     def _repr_html_(self) -> str:
         steps = int(self.steps["step"].max()) if len(self.steps) else 0

@@ -198,6 +198,8 @@ def _measure(word: Word, evidence: Evidence, gave_back: bool) -> list[str]:
         return [
             "Check the labels, and that batches hold examples of both kinds: without one of them nothing is compared."
         ]
+    if ours and evidence.why_unknown:
+        return []
     if word is Word.UNDETERMINED or (few and word in (Word.DISPLACED, Word.NOT_DISPLACED)):
         return [_more(evidence)] if ours else [_LOG_MORE]
     if word is Word.NOT_DISPLACED:
@@ -223,12 +225,13 @@ _LOG_MORE = (
 
 def _more(evidence: Evidence) -> str:
     prompts, seen = evidence.num_prompts or 1, evidence.smallest_fall
-    if seen is None:
+    if seen is None or evidence.exact:
         return f"Measure more probe pairs: an interval for others takes {MIN_PROMPTS} prompts (--probe-pairs 64)."
-    needed = int(-(-prompts * (seen / evidence.matters) ** 2 // 10) * 10)
+    needed = max(int(-(-prompts * (seen / evidence.matters) ** 2 // 10) * 10), prompts + 10)
+    pairs = round(needed * (evidence.num_pairs or prompts) / prompts)
     return (
-        f"With about {max(needed, prompts + 10)} probe pairs a fall that matters would be seen four times in five "
-        f"(there were {prompts}): --probe-pairs {max(needed, prompts + 10)}."
+        f"With about {needed} prompts a fall that matters would be seen four times in five (there were {prompts}): "
+        f"--probe-pairs {pairs}."
     )
 
 

@@ -17,7 +17,7 @@ import pandas as pd
 from scipy import stats
 
 from rewardshape.analysis.equal import MARGINS, WITHIN_REACH, resampled_along
-from rewardshape.analysis.panels import run_label
+from rewardshape.analysis.panels import chosen_and_rejected, run_label
 from rewardshape.analysis.resampling import CONFIDENCE, MIN_TESTED
 from rewardshape.trace import Trace
 
@@ -206,11 +206,17 @@ def contrast(trace: Trace, furthest: dict[str, float], excluded: dict[str, str])
         return "Fewer than two settings can be set side by side" + (
             f" ({'; '.join(f'{name}: {why}' for name, why in left_out.items())})." if left_out else "."
         )
-    table = runs.pivot_table(index="seed", columns="setting", values="run", aggfunc="first")
+    runs["seed"] = runs["seed"].astype(object).where(runs["seed"].notna(), "not recorded")
+    table = runs.pivot_table(index="seed", columns="setting", values="run", aggfunc="first", sort=False)
     table = table[reach.index]
     seeds = table.dropna()
     several = len(seeds) > 1
-    of = seeds.to_numpy() if several else table.bfill().iloc[:1].to_numpy()
+    of = seeds.to_numpy() if len(seeds) else table.bfill().iloc[:1].to_numpy()
+    pairs = {chosen.run.name: tuple(chosen.pair_ids) for chosen, _ in chosen_and_rejected(trace)}
+    if any(len({pairs[name] for name in of_seed}) > 1 for of_seed in of):
+        return (
+            "Settings are set against each other pair by pair, and these were measured on other probe pairs."
+        )
     drawn, prompts = resampled_along(trace, "logp_margin", margins, of.ravel().tolist())
     if not several and prompts < MIN_TESTED:
         return (

@@ -88,7 +88,7 @@ class Tables:
     @cached_property
     def deepest(self) -> str:
         """The run whose chosen responses fell deepest."""
-        return str(self.summary.sort_values("chosen_change")["run"].iloc[0])
+        return str(self.summary.sort_values("chosen_change", na_position="last")["run"].iloc[0])
 
     @cached_property
     def phases(self) -> pd.DataFrame:
@@ -147,17 +147,17 @@ def findings(trace: Trace, tables: Tables | None = None) -> Findings:
     >>> findings(read_trace("runs/embedded")).headline       # doctest: +SKIP
     'The chosen responses lost probability in all 4 runs.'
     """
-    tables = tables or Tables(trace)
-    if len(trace.runs) > 1:
+    tables = tables or Tables(trace.begun())
+    if len(tables.trace.runs) > 1:
         return _sweep_findings(tables)
     [verdict] = tables.verdicts.values()
     advice = [*verdict.advice[:1], *_by_answers(tables), *verdict.advice[1:]]
     if verdict.word in (Word.DISPLACED, Word.COLLAPSED):
-        advice += [*_earlier_stop(tables), *_in_common(tables)]
+        advice += [*_earlier_stop(tables, verdict), *_in_common(tables)]
     return Findings(verdict.sentence, " ".join(story(verdict.word, verdict.evidence)), advice)
 
 
-def _earlier_stop(tables: Tables) -> list[str]:
+def _earlier_stop(tables: Tables, verdict: Verdict) -> list[str]:
     accuracy = tables.margins["accuracy"].to_numpy()
     chosen = tables.curve[tables.curve["response"] == "chosen"]
     change, steps = chosen["logp_mean_change"].to_numpy(), chosen["step"].to_numpy()
@@ -165,6 +165,9 @@ def _earlier_stop(tables: Tables) -> list[str]:
     after = change[-1] - change[first]
     if first == 0 or after > LATE_SHARE * change[-1]:
         return []
+    held_out = verdict.evidence.held_out
+    if held_out and (held_out.above_start or (held_out.worse and held_out.best_step != steps[first])):
+        return []  # one advice on where to stop
     return [
         f"Stop earlier. Accuracy first stood where it ended at step {steps[first]}, with the chosen responses at"
         f" {signed(change[first])}; the rest of the run cost another {number(-after)} nats per token."
@@ -205,13 +208,14 @@ def _by_answers(tables: Tables) -> list[str]:
     became = (
         f"In {fell} of {len(judged)} runs the last answers are worse than those of step 0. " if many else ""
     )
-    if found["step"] == 0:
+    if found["step"] == 0 or not found["gain"] > 0:
         return [
-            f"{became}None of the sampled steps is better than step 0 by gold: sample more often (--sample-every), and "
-            "stop before the answers become worse."
+            f"{became}None of the sampled steps is seen to be better than step 0 by gold: sample more often "
+            "(--sample-every), and stop before the answers become worse."
         ]
     which = f"step {found['step']}" + (f" of {tables.labels[found['run']]}" if many else "")
-    sure = "" if found["gain_low"] > 0 else ", not beyond chance"
+    tested = np.isfinite(found["gain_low"])
+    sure = "" if found["gain_low"] > 0 else ", not beyond chance" if tested else ", not tested"
     return [
         f"{became}Stop at {which}: half of the prompts choose it by gold, and on the other half it is worth "
         f"{signed(found['gain'], 2)} against step 0 ({interval(found, 'gain', 2)}{sure})."
@@ -250,9 +254,11 @@ def _sweep_findings(tables: Tables) -> Findings:
     else:
         told = ", ".join(f"{word} in {count}" for word, count in words.most_common())
         headline = f"Of {total} runs: {told}."
-    ordered = summary.sort_values("chosen_change")
+    ordered = summary.dropna(subset="chosen_change").sort_values("chosen_change")
+    if ordered.empty:
+        return Findings(headline, "No run has a finite last step.", _carried(tables), _answers(tables))
     deepest, mildest = ordered.iloc[0], ordered.iloc[-1]
-    shares = summary["share_fallen"]
+    shares = ordered["share_fallen"]
     low, high = (
         (signed(row["chosen_change"]), f"({tables.labels[row['run']]}, {interval(row, 'chosen_change')})")
         for row in (deepest, mildest)
@@ -359,8 +365,8 @@ def _where_next(tables: Tables, found: Contrast) -> list[str]:
         inward = _between(alphas[best], alphas[1 if best == 0 else -2])
         side = "smallest" if best == 0 else "largest"
         return [
-            f"{paid} and is the {side} of the α tried, so where the optimum lies is open. Before you go beyond it, see"
-            f" what its samples and its single pairs do; between it and its neighbour lies --alpha {inward}."
+            f"{paid} and is the {side} of the α compared, so where the optimum lies is open. Before you go beyond it,"
+            f" see what its samples and its single pairs do; between it and its neighbour lies --alpha {inward}."
         ]
     near = " ".join(_between(alphas[i], alphas[best]) for i in (best - 1, best, best + 1))
     return [f"{paid}. Look closer around it: --alpha {near}."]

@@ -61,6 +61,7 @@ ENDS = np.array([0, -1])
 MAX_STEPS = 400  # along which a run is looked at; the first, the last and evenly spaced ones between
 # A change per token is never too small to matter only because responses are short.
 MOST_PER_TOKEN = 0.05
+BARE = ["run", "step", "seconds"]  # what the row of a step that logged nothing has
 
 
 def evidence_of_trace(trace: Trace) -> list[Evidence]:
@@ -101,7 +102,7 @@ def _evidence(trace: Trace, chosen: Panel, rejected: Panel) -> Evidence:
         reference=_reference(goal, chosen, rejected),
         beta_source="stated in the manifest",
         missing=(),
-        facts=_facts(chosen),
+        why_unknown=_why_unknown(chosen),
         ahead=where_it_goes(chosen, rejected),
         cannot_tell=_cannot_tell(trace, run.name),
         answers=tuple(judgements_of(trace, run)),
@@ -114,6 +115,7 @@ def _evidence(trace: Trace, chosen: Panel, rejected: Panel) -> Evidence:
         losses = None if losses is None else losses[kept]
         found["learning"] = _learning(goal, chosen, rejected, losses, margins[kept], steps)
         found["held_out"] = _held_out(chosen, losses)
+        found["facts"] = _facts(chosen)
         found |= levels_of_pairs(chosen, rejected)
         if found["exact"]:
             found["smallest_fall"] = found["smallest"]
@@ -255,7 +257,7 @@ def _learning(
     tied = float((gaps == 0).mean(axis=1)[-1])
     still = None
     moved = max(np.abs(panel.change(per_token=False)).max() for panel in (chosen, rejected))
-    if moved == 0 or (moved < STILL_REWARD and len(gaps) > 2):
+    if moved < STILL_REWARD and (len(gaps) > 2 or (moved == 0 and _updated(steps))):
         still = f"no log-prob of the probe set moved by more than {significant(moved, 1)} nats"
     weights = pair_weights(_at(chosen, ENDS), _at(rejected, ENDS))[0] if goal.sums_suffice else None
     middles = None if weights is None else np.median(weights, axis=1)
@@ -283,6 +285,12 @@ def _learning(
         ties=tied or None,
         carried=carried or carried_by(trained, "step"),
     )
+
+
+def _updated(steps: pd.DataFrame) -> bool:
+    """Whether an update had a learning rate above 0, as far as that is recorded: the first of a warm-up has none."""
+    rates = steps.loc[steps["step"] > 0].get("learning_rate", pd.Series(dtype=float)).dropna()
+    return rates.empty or bool((rates > 0).any())
 
 
 def _chance_of_losing(order: np.ndarray, chosen: Panel) -> float:
@@ -340,6 +348,8 @@ def _broken(chosen: Panel, rejected: Panel, steps: pd.DataFrame) -> Broken | Non
         since = len(bad) - int((~bad[::-1]).argmax()) if not bad.all() else 0
         return Broken(int(chosen.steps[since]), ("logps of the probe set",))
     trained = steps[steps["step"] > 0]
+    # In another trainer, which logs every few steps, a row may tell nothing: it lacks the loss, and no more.
+    trained = trained[trained.drop(columns=BARE, errors="ignore").notna().any(axis=1)]
     if "loss" in trained and len(trained) and trained["loss"].isna().iloc[-1]:
         finite = trained.loc[trained["loss"].notna(), "step"]
         after = trained["step"] > (finite.max() if len(finite) else 0)
@@ -367,6 +377,10 @@ def _facts(chosen: Panel) -> tuple[str, ...]:
                 f"{significant(abs(moved))} nats per token"
             )
     return tuple(facts)
+
+
+def _why_unknown(chosen: Panel) -> str:
+    return "only step 0 is measured so far" if len(chosen.steps) == 1 else ""
 
 
 def _cannot_tell(trace: Trace, run: str) -> tuple[str, ...]:

@@ -92,7 +92,7 @@ def test_advice_never_goes_beyond_the_values_tried(write_run, tmp_path):
     for alpha, fall in ((-0.5, 0.01), (0.0, 0.02), (0.25, 0.03)):
         write(write_run, tmp_path / f"alpha={alpha:g}", alpha, fall)
     advice = findings(read_trace(tmp_path)).advice
-    assert "α = −0.5 paid least for its margin and is the smallest of the α tried" in advice[0]
+    assert "α = −0.5 paid least for its margin and is the smallest of the α compared" in advice[0]
     assert "--alpha -0.25" in advice[0]
 
 

@@ -21,7 +21,7 @@ def test_what_the_pairs_cannot_tell_is_undetermined_with_the_pairs_it_would_take
     still["chosen"][1:] -= still["chosen"][1:].mean(axis=1, keepdims=True) + 10.01
     found = findings(read_trace(write_run(tmp_path / "run", still, num_tokens=TOKENS)))
     assert "could hide in the scatter" in found.headline
-    assert "probe pairs a fall that matters would be seen four times in five" in found.advice[0]
+    assert "prompts a fall that matters would be seen four times in five" in found.advice[0]
 
 
 def test_a_rise_that_was_given_back_is_told(write_run, tmp_path):
