@@ -202,7 +202,7 @@ def _by_answers(tables: Tables) -> list[str]:
     if not worse:
         return []
     best = chosen_checkpoint(tables.trace, temperature=max(answer.temperature for answer in worse))
-    found = best.sort_values("gain", kind="stable").iloc[-1]
+    found = best.sort_values("gold_of_choice", kind="stable").iloc[-1]  # by the half that does not judge
     many = len(judged) > 1
     fell = sum(any(answer in worse for answer in answers) for answers in judged.values())
     became = (

@@ -64,8 +64,10 @@ def test_of_a_sweep_the_answers_are_counted_and_the_step_to_take_is_judged_apart
     assert 0 < len(worse) < 4
     assert f"worse in {len(worse)} of 4 runs" in found.answers[0]
     assert [line.split(" against")[0] for line in found.answers] == ["answers at T = 1", "greedy answers"]
-    best = chosen_checkpoint(trace).set_index("run")
-    best = best.loc[best["gain"].idxmax()]
+    best = chosen_checkpoint(trace).sort_values("gold_of_choice", kind="stable")
+    best = best.iloc[
+        -1
+    ]  # by the prompts that do not judge: else the best of four would be judged by what chose it
     assert f"Stop at step {best['step']} of α = {best['alpha']:g}".replace("-", "−") in found.advice[0]
     assert f"{best['gain']:+.2f} against step 0" in found.advice[0]
     assert ("not beyond chance" in found.advice[0]) == (best["gain_low"] <= 0)
