@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from rewardshape.logs.console import dict_records
+from rewardshape.logs.gaps import without_gaps
 from rewardshape.logs.log import Log, assemble
 from rewardshape.logs.names import meaning, number, parted
 from rewardshape.logs.prose import prose_records
@@ -46,7 +47,8 @@ def document_logs(
         else:
             own = notes
         for run, records in runs.items():
-            rows = Rows.of(records, table.default_split, table.decimal_comma)
+            given = without_gaps(records, table.default_split)
+            rows = Rows.of(given, table.default_split, table.decimal_comma)
             part = parted(caption, run if len(runs) > 1 else "")
             logs += assemble(name, FORM, rows, settings=settings, notes=own, part=part)
     if printed:

@@ -15,6 +15,7 @@ from rewardshape.logs.console import console_rows
 from rewardshape.logs.databases import SQLITE, trackio_records
 from rewardshape.logs.documents import document_logs
 from rewardshape.logs.events import event_records, is_event_file
+from rewardshape.logs.gaps import without_gaps
 from rewardshape.logs.jsons import flat_records, json_lines
 from rewardshape.logs.log import Log, assemble
 from rewardshape.logs.prose import prose_records
@@ -69,8 +70,10 @@ def _by_run(
     """Logs of records that are already apart by run, or that name their run in a column."""
     apart: dict[str, Rows] = {}
     for run, records in runs.items():
-        for record in records:
-            record = {request.columns.get(key, key): value for key, value in record.items()}
+        named = [
+            {request.columns.get(key, key): value for key, value in record.items()} for record in records
+        ]
+        for record in without_gaps(named, default_split):
             own = str(record.get("run", record.get("run_name", record.get("run_id", run))))
             if own not in apart:
                 apart[own] = Rows(default_split, decimal_comma)
@@ -178,8 +181,7 @@ def _is_csv(request: Request) -> bool:
 def _reads_csv(request: Request) -> list[Log]:
     table = csv_table("".join(request.source.pieces()), str(request.source.path))
     return _by_run(
-        request, "CSV", csv_records(table), request.settings(), default_split=table.default_split,
-        decimal_comma=table.decimal_comma,
+        request, "CSV", csv_records(table), request.settings(), decimal_comma=table.decimal_comma
     )  # fmt: skip
 
 

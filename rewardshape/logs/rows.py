@@ -23,6 +23,7 @@ from rewardshape.logs.names import TELLING, meaning, number
 Record = dict[str, Any]
 Bar = tuple[int, int]  # where a progress bar stood, and its total
 SUMMARY_KEYS = frozenset({"train_runtime", "train_samples_per_second"})  # a transformers Trainer's last words
+MEAN_LOSS = "train_loss"  # in them the mean over the whole run
 RESTART_ROWS = 3  # a place that falls back to the first one begins a new run only after this many rows
 # If more rows than this share (or this many) stand before their predecessor, their order is not that of training.
 DISORDER, MOST_RESUMES = 1 / 3, 200
@@ -56,7 +57,8 @@ class _Layout:
     other: list[
         tuple[int, str, bool]
     ]  # position, split, and whether the key is the sign of a kind of training
-    summary: bool
+    summary: list[int]  # positions of the keys that make a record with a value there a summary
+    losses: list[int]  # positions of the training loss of a step, not of the mean over the run
 
 
 @dataclass
@@ -118,11 +120,17 @@ class Rows:
             index = self._layouts[keys] = len(self._known)
             self._known.append(self._layout(keys))
         layout, raws = self._known[index], list(record.values())
-        self._summary = self._summary or layout.summary
+        summary = any(has_value(raws[position]) for position in layout.summary)
+        # TensorBoard has a summary and the last step of training in one record, which ends nothing
+        of_a_step = summary and any(has_value(raws[position]) for position in layout.losses)
+        self._summary = self._summary or (summary and not of_a_step)
         found = [
             (column, value)
             for position, column in layout.series
             if (value := self._number(raws[position])) is not None
+            and not (
+                summary and column.trains and (not of_a_step or last_part(str(keys[position])) == MEAN_LOSS)
+            )
         ]
         other = [
             (self._number(raws[position]), position, split, sign) for position, split, sign in layout.other
@@ -171,9 +179,11 @@ class Rows:
             self.place[name].append(place.get(name, math.nan))
 
     def _layout(self, keys: tuple[str, ...]) -> _Layout:
-        layout = _Layout(keys, [], [], [], bool(SUMMARY_KEYS & set(keys)))
+        layout = _Layout(keys, [], [], [], [], [])
         for position, key in enumerate(map(str, keys)):
             split, series = meaning(key)
+            if last_part(key) in SUMMARY_KEYS:
+                layout.summary.append(position)
             if series is None and _STEP_AND_TOTAL.search(key.lower()):
                 series = "step"
             if series in PLACES:
@@ -181,8 +191,10 @@ class Rows:
                 layout.places.append((position, series, "global" in key.lower()))
             elif series is None:
                 layout.other.append((position, split or self.default_split, is_sign(key)))
-            elif not layout.summary or split == "eval":  # the rest of a summary are means over the whole run
+            else:
                 name = (split or self.default_split, series)
+                if name == ("train", "loss") and last_part(key) != MEAN_LOSS:
+                    layout.losses.append(position)
                 layout.series.append((position, self.columns.setdefault(name, _Column(*name))))
         return layout
 
@@ -200,6 +212,16 @@ class Rows:
         self.columns = {
             (new if split == old else split, name): v for (split, name), v in self.columns.items()
         }
+
+
+def last_part(key: str) -> str:
+    """A key without the folder that wandb and TensorBoard put it into: ``train/train_loss`` is ``train_loss``."""
+    return key.rpartition("/")[2]
+
+
+def has_value(raw: Any) -> bool:
+    """Whether a cell holds anything: it is not empty, null or NaN."""
+    return raw is not None and str(raw).strip().lower() not in ("", "nan")
 
 
 # --- several runs in one file ------------------------------------------------------------------------------------

@@ -90,9 +90,9 @@ class Source:
         return next((line.strip() for line in text.splitlines() if line.strip()), "")
 
     def pieces(self) -> Iterator[str]:
-        """The text in pieces that end with a line, without terminal codes, with ``\\n`` for ``\\r``."""
+        """The text in pieces that end with a line, without terminal codes, with ``\\n`` for ``\\r\\n`` and ``\\r``."""
         for piece in _by_line(self._decoded()):
-            yield _ANSI.sub("", piece).replace("\r", "\n")
+            yield _ANSI.sub("", piece).replace("\r\n", "\n").replace("\r", "\n")
 
     def lines(self) -> Iterator[str]:
         """The lines of the text, without terminal codes."""
@@ -128,7 +128,8 @@ def _by_line(parts: Iterator[str]) -> Iterator[str]:
     rest = ""
     for part in parts:
         text = rest + part
-        end = max(text.rfind("\n"), text.rfind("\r")) + 1
+        # A return at the end may be the first half of a Windows line end
+        end = max(text.rfind("\n"), text.rfind("\r", 0, len(text) - 1)) + 1
         if not end and len(text) < 2 * PIECE:  # a line longer than that is cut where it stands
             rest = text
             continue

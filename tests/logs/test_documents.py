@@ -149,3 +149,13 @@ def test_final_metrics_beside_a_training_log_are_no_run_of_their_own(tmp_path):
     final = "\n| Metric | Value |\n|---|---|\n| DPO Train Loss (final) | 0.6308 |\n| Reward Margin (final) | 0.1925 |\n"
     (log,) = read(tmp_path, HEAD + "".join(ROWS) + final)
     assert len(log.split("eval")) == 2
+
+
+def test_a_table_with_windows_line_ends_is_read(tmp_path):
+    path = tmp_path / "README.md"
+    path.write_bytes(
+        b"# M\r\n\r\n| Step | Training Loss | Rewards/chosen |\r\n|---|---|---|\r\n| 10 | 0.5 | -1 |\r\n"
+        b"| 20 | 0.4 | -2 |\r\n"
+    )
+    (log,) = read_logs(path)
+    assert log.split("train")["reward_chosen"].to_dict() == {10: -1.0, 20: -2.0}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from rewardshape.logs import read_logs
@@ -38,6 +39,50 @@ def test_a_summary_ends_a_run(tmp_path):
     first, second = read(tmp_path, [*RUN, SUMMARY, *RUN[:4]])
     assert (len(first.split("train")), len(first.split("eval"))) == (4, 2)
     assert (len(second.split("train")), len(second.split("eval"))) == (3, 1)
+
+
+HISTORY = pd.DataFrame(
+    [
+        {"step": 10 * k, "epoch": k / 20} | row
+        for k in range(1, 21)
+        for row in [
+            {"loss": 0.7 - k / 100, "rewards/chosen": -k / 10},
+            *([{"eval_loss": 0.7 - k / 110, "eval_rewards/chosen": -k / 9}] if k % 5 == 0 else []),
+        ]
+    ]
+    + [SUMMARY | {"step": 200}]
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("h.csv", HISTORY.to_csv()),
+        ("h.jsonl", HISTORY.to_json(orient="records", lines=True)),
+        ("h.json", json.dumps([row.dropna().to_dict() for _, row in HISTORY.iterrows()])),
+    ],
+)
+def test_a_column_of_the_summary_makes_no_summary_of_the_rows_without_a_value_in_it(tmp_path, name, text):
+    path = tmp_path / name
+    path.write_text(text)
+    (log,) = read_logs(path)
+    assert (len(log.split("train")), len(log.split("eval"))) == (20, 4)
+    assert log.split("train")["reward_chosen"].iloc[-1] == -2.0
+    assert log.split("eval")["reward_chosen"].iloc[-1] == pytest.approx(-20 / 9)
+
+
+def test_the_mean_loss_of_a_run_is_not_its_last_loss_where_wandb_and_tensorboard_write_it(tmp_path):
+    """wandb has the summary as a record of its own, TensorBoard in one with the true last step."""
+    steps = [
+        {"train/global_step": k, "train/loss": 0.7 - k / 100, "train/rewards/chosen": -k} for k in (1, 2, 3)
+    ]
+    summary = {"train/global_step": 3, "train/train_loss": 0.9, "train/train_runtime": 9.0}
+    path = tmp_path / "history.jsonl"
+    for records in ([*steps, summary], [*steps[:2], summary | steps[2]], [*steps[:2], steps[2] | summary]):
+        path.write_text("\n".join(map(json.dumps, records)))
+        (log,) = read_logs(path)
+        assert log.split("train")["loss"].tolist() == pytest.approx([0.69, 0.68, 0.67])
+        assert log.split("train")["reward_chosen"].tolist() == [-1, -2, -3]
 
 
 def test_what_is_evaluated_after_the_summary_belongs_to_the_run_that_ended(tmp_path):

@@ -42,6 +42,14 @@ def test_colours_and_returns_of_a_terminal_are_taken_out(tmp_path):
     assert [line for line in source(tmp_path, raw).lines() if line] == ["loss 0.5", "loss 0.4"]
 
 
+@pytest.mark.parametrize("moved", [0, 1, 2])
+def test_windows_line_ends_are_one_line_end_wherever_a_piece_ends(tmp_path, moved):
+    """Lines of 8 bytes: with one or two more before them a piece ends before, between or behind the two letters."""
+    raw = b"x" * moved + b"line 1\r\n" * (PIECE // 4)
+    text = "".join(source(tmp_path, raw).pieces())
+    assert text == raw.decode().replace("\r\n", "\n")
+
+
 @pytest.mark.parametrize(
     ("raw", "seen"),
     [
