@@ -19,6 +19,7 @@ from rewardshape.analysis.panels import Panel, probe_panels
 from rewardshape.analysis.resampling import (
     CONFIDENCE,
     mean_interval,
+    where_known,
     with_interval,
 )
 from rewardshape.errors import InputError
@@ -88,7 +89,7 @@ def _compare_panels(first: Panel, second: Panel, seed: int) -> pd.DataFrame:
             "difference": difference.mean(axis=1),
             "difference_low": low,
             "difference_high": high,
-            "share_lower": (difference < 0).mean(axis=1),
+            "share_lower": where_known(difference < 0, difference).mean(axis=1),
         }
     )
 

@@ -25,7 +25,7 @@ from rewardshape.analysis.panels import (
     run_label,
     run_objective,
 )
-from rewardshape.analysis.resampling import ENDS, mean_interval, share_interval, with_interval
+from rewardshape.analysis.resampling import ENDS, mean_interval, share_interval, where_known, with_interval
 from rewardshape.trace import Trace
 
 
@@ -81,9 +81,8 @@ def _panel_curve(panel: Panel, seed: int) -> pd.DataFrame:
         name = SUMS[column]
         curve[f"{name}_mean"] = (sums / panel.num_tokens).mean(axis=1)
         curve |= _change(f"{name}_mean_change", panel.change(column), panel.prompt_codes, seed)
-    fallen = panel.change() < 0
-    low, high = share_interval(fallen, panel.prompt_codes)
-    curve |= {"share_fallen": fallen.mean(axis=1), "share_fallen_low": low, "share_fallen_high": high}
+    fallen = where_known(panel.change() < 0, panel.change())
+    curve |= with_interval("share_fallen", fallen.mean(axis=1), *share_interval(fallen, panel.prompt_codes))
     return pd.DataFrame(curve).assign(diverged=panel.run.diverged)
 
 
@@ -113,7 +112,6 @@ def margin_curve(trace: Trace, *, seed: int = 0) -> pd.DataFrame:
     for chosen, rejected in chosen_and_rejected(trace):
         goal = run_objective(chosen.run)
         higher = in_order(chosen, rejected)
-        low, high = share_interval(higher, chosen.prompt_codes)
         margins = reward_margins(goal, chosen, rejected)
         curve = {
             **run_label(chosen.run),
@@ -121,22 +119,17 @@ def margin_curve(trace: Trace, *, seed: int = 0) -> pd.DataFrame:
             "num_pairs": len(chosen.pair_ids),
             **_change("margin", margins, chosen.prompt_codes, seed),
             **_change("logp_margin", logp_margins(chosen, rejected), chosen.prompt_codes, seed),
-            "accuracy": higher.mean(axis=1),
-            "accuracy_low": low,
-            "accuracy_high": high,
+            **with_interval("accuracy", higher.mean(axis=1), *share_interval(higher, chosen.prompt_codes)),
             **_at_target(margins, chosen.prompt_codes),
         }
         tables.append(pd.DataFrame(curve).assign(diverged=chosen.run.diverged))
     return pd.concat(tables, ignore_index=True)
 
 
-def _at_target(margins: np.ndarray, prompts: np.ndarray) -> dict[str, np.ndarray]:
+def _at_target(margins: np.ndarray, prompts: np.ndarray) -> dict[str, Any]:
     """Share of pairs with z ≥ 0 at every step, with its Wilson interval; NaN where margins are."""
-    known = ~np.isnan(margins).any(axis=1)
-    reached = margins >= 0
-    low, high = share_interval(reached, prompts)
-    columns = {"at_target": reached.mean(axis=1), "at_target_low": low, "at_target_high": high}
-    return {name: np.where(known, values, np.nan) for name, values in columns.items()}
+    reached = where_known(margins >= 0, margins)
+    return with_interval("at_target", reached.mean(axis=1), *share_interval(reached, prompts))
 
 
 def displacement_phases(trace: Trace, *, seed: int = 0) -> pd.DataFrame:
@@ -157,6 +150,9 @@ def displacement_phases(trace: Trace, *, seed: int = 0) -> pd.DataFrame:
         * ``peak``: the highest mean change, at least 0, its ``peak_step``, and ``fall_from_peak``: change minus
           peak, at most 0.
 
+        ``depth`` and ``peak`` are of the steps whose mean change is a number; at the end of a run that broke, which has
+        none, ``change`` and what is told from it are NaN.
+
         ``change``, ``depth``, ``recovery``, ``peak`` and ``fall_from_peak`` with ``…_low`` and ``…_high``, taken at the
         steps that the mean over all pairs points to.
     """
@@ -164,7 +160,9 @@ def displacement_phases(trace: Trace, *, seed: int = 0) -> pd.DataFrame:
     for panel in probe_panels(trace):
         change = panel.change()
         mean = change.mean(axis=1)
-        lowest, highest = int(mean.argmin()), int(mean.argmax())
+        unknown = np.isnan(mean)
+        lowest = int(np.where(unknown, np.inf, mean).argmin())
+        highest = int(np.where(unknown, -np.inf, mean).argmax())
         moments = {
             "change": change[-1],
             "depth": change[lowest],

@@ -22,6 +22,7 @@ from rewardshape.analysis.resampling import (
     percentile_interval,
     resampled_means,
     share_interval,
+    where_known,
 )
 from rewardshape.analysis.samples import samples_of
 from rewardshape.errors import InputError
@@ -59,6 +60,12 @@ class Course(NamedTuple):
         """How many different ones."""
         return len(np.unique(self.prompts))
 
+    @property
+    def end(self) -> float:
+        """The furthest that it got in what is followed; NaN of a run that broke: one whose course is not finite."""
+        finite = all(np.isfinite(values).all() for values in (self.followed, self.chosen, self.rejected))
+        return float(self.followed.max()) if finite else np.nan
+
 
 def compare_at_equal(
     trace: Trace, axis: Axis, value: float, *, baseline: str | None = None, seed: int = 0
@@ -85,7 +92,7 @@ def compare_at_equal(
     -------
     DataFrame
         One row per run, ordered by α and seed: ``run``, ``setting``, ``alpha``, ``seed``, ``axis``, ``value``,
-        ``reached`` (False: the run never gets there, and what follows is NaN), ``step`` (fractional),
+        ``reached`` (False: the run never gets there, or broke, and what follows is NaN), ``step`` (fractional),
         ``chosen_change``, ``rejected_change``, ``logp_margin_gain`` (nats per token), ``share_fallen``,
         ``accuracy``; where samples were drawn ``kl`` and ``gold``. ``chosen_change`` and ``rejected_change`` with
         ``…_low`` and ``…_high`` over prompts; each resample finds its own step (one that never reaches the value
@@ -131,14 +138,21 @@ def compare_along(
     Returns
     -------
     DataFrame
-        The columns of `compare_at_equal`, one row per run and value that the run reached. Bands are pointwise.
+        The columns of `compare_at_equal`, one row per run and value that the run reached; none of a run that broke.
+        Bands are pointwise.
+
+    Raises
+    ------
+    InputError
+        As for `compare_at_equal`, save that a baseline need not reach a value; or if every run broke.
     """
     courses = _courses(trace, axis, seed, most=MOST_STEPS)
-    furthest = max(course.followed.max() for course in courses)
+    ends = [course.end for course in courses if np.isfinite(course.end)]
+    if not ends:
+        raise InputError(f"{trace.folder}: every run broke: none is finite at all of its steps")
     tables = []
-    grid = np.union1d(np.linspace(0, furthest, points), [course.followed.max() for course in courses])
-    for value in grid:
-        there = [course for course in courses if course.followed.max() >= value]
+    for value in np.union1d(np.linspace(0, max(ends), points), ends):
+        there = [course for course in courses if course.end >= value]
         found = [_row(course, axis, float(value)) for course in there]
         if baseline is not None:
             _add_differences(found, there, baseline, refuse=False, known=courses)
@@ -161,7 +175,7 @@ def resampled_along(
     changes = np.full((1 + RESAMPLES, len(values), len(runs)), np.nan)
     for i, value in enumerate(values):
         for j, course in enumerate(courses[run] for run in runs):
-            if course.followed.max() >= value:
+            if course.end >= value:
                 row, drawn = _row(course, axis, float(value))
                 changes[:, i, j] = np.r_[row["chosen_change"], drawn]
     return changes, min(courses[run].num_prompts for run in runs)
@@ -252,7 +266,7 @@ def _resampled_kl(trace: Trace, run: Run, seed: int) -> np.ndarray | None:
 
 def _row(course: Course, axis: Axis, value: float) -> tuple[dict[str, Any], np.ndarray]:
     """The row of one run, and the change of its chosen responses in every resample."""
-    reached = bool(course.followed.max() >= value)
+    reached = bool(course.end >= value)
     place = first_place(course.followed[None], value)
     own = first_place(course.resampled["followed"], value)
     step = float(at_place(course.steps[None], place)[0])
@@ -263,7 +277,8 @@ def _row(course: Course, axis: Axis, value: float) -> tuple[dict[str, Any], np.n
         mean = at_place(change.mean(axis=1)[None], place)[0]
         row |= {f"{name}_change": mean, f"{name}_change_low": low, f"{name}_change_high": high}
     row["logp_margin_gain"] = row["chosen_change"] - row["rejected_change"]
-    fallen = (at_place(course.chosen.T, place) < 0)[None]
+    change = at_place(course.chosen.T, place)[None]
+    fallen = where_known(change < 0, change)
     low, high = (float(end[0]) for end in share_interval(fallen, course.prompts))
     row |= {"share_fallen": fallen.mean(), "share_fallen_low": low, "share_fallen_high": high}
     row["accuracy"] = at_place(course.accuracy[None], place)[0]

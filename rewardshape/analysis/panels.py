@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import pandas as pd
 
+from rewardshape.analysis.resampling import where_known
 from rewardshape.errors import InputError
 from rewardshape.theory import Objective, Responses, objective
 from rewardshape.trace import Run, Trace, read_probe_set
@@ -114,7 +115,9 @@ def _panels(trace: Trace) -> Iterator[Panel]:
                 num_tokens=wide["num_tokens"][pair_ids].to_numpy(float)[0],
                 ref_logp_sum=None if np.isnan(reference).any() else reference,
                 sums={
-                    c: wide[c][pair_ids].to_numpy(float) for c in measured if wide[c].notna().to_numpy().any()
+                    c: wide[c][pair_ids].to_numpy(float)
+                    for c in measured
+                    if c == "logp_sum" or wide[c].notna().to_numpy().any()
                 },
             )
 
@@ -160,8 +163,12 @@ def score_gaps(goal: Objective, chosen: Panel, rejected: Panel) -> np.ndarray:
 
 
 def in_order(chosen: Panel, rejected: Panel) -> np.ndarray:
-    """Whether the chosen response of every pair scores higher: (steps, pairs); the mean over pairs is the accuracy."""
-    return score_gaps(run_objective(chosen.run), chosen, rejected) > 0
+    """Whether the chosen response of every pair scores higher, 1, 0 or NaN where a score is: (steps, pairs).
+
+    The mean over pairs is the accuracy.
+    """
+    gaps = score_gaps(run_objective(chosen.run), chosen, rejected)
+    return where_known(gaps > 0, gaps)
 
 
 def reward_margins(goal: Objective, chosen: Panel, rejected: Panel) -> np.ndarray:

@@ -207,6 +207,18 @@ def _skewed(values: np.ndarray, prompts: np.ndarray | None, quantile: float) -> 
     return np.where(plain, quantile, 3 / safe * (np.cbrt(1 + safe * (quantile - safe / 6)) - 1))
 
 
+def where_known(hits: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Hits among values as 0 and 1, NaN where a value is: a share of pairs that are not all known is not known either.
+
+    Examples
+    --------
+    >>> values = np.array([-1.0, 2.0, np.nan])
+    >>> where_known(values < 0, values)
+    array([ 1.,  0., nan])
+    """
+    return np.where(np.isnan(values), np.nan, hits)
+
+
 def share_interval(hits: np.ndarray, prompts: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """95 % Wilson interval of a share of the pairs: honest also at 0 and 1, where a bootstrap has no width.
 
@@ -216,6 +228,7 @@ def share_interval(hits: np.ndarray, prompts: np.ndarray | None = None) -> tuple
     Parameters
     ----------
     hits : array of bool, shape (rows, pairs)
+        Or as `where_known` gives them.
     prompts : array, shape (pairs,), optional
         Equal where pairs share a prompt.
 

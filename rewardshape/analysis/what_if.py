@@ -180,7 +180,7 @@ def _outcomes(trace: Trace, runs: Runs, compared: list[tuple[str, str]]) -> dict
             continue
         margin = logp_margins(chosen, rejected).mean(axis=1)
         gains[chosen.run.name] = float((margin - margin[0]).max())
-        ordered = in_order(chosen, rejected)[-1:].astype(float)
+        ordered = in_order(chosen, rejected)[-1:]
         accuracy[chosen.run.name] = _drawn(ordered, chosen.prompt_codes)
         pairs.append(len(np.unique(chosen.prompt_codes)))
         samples = samples_of(trace, chosen.run)

@@ -240,14 +240,13 @@ def _verdicts(tables: Tables) -> list[dict[str, Any]]:
 def _tiles(tables: Tables) -> list[dict[str, str]]:
     row, start = tables.summary.iloc[0], tables.margins.iloc[0]
     unit = "nats per token"
+    margin, before = (_change(each, "margin", 2)["value"] for each in (row, start))
     return [
-        _tile("chosen", "chosen, change", signed(row["chosen_change"]), unit),
-        _tile("rejected", "rejected, change", signed(row["rejected_change"]), unit),
-        _tile("", "chosen responses fallen", percent(row["share_fallen"]), _percents(row, "share_fallen")),
-        _tile("", "accuracy", percent(row["accuracy"]), f"{percent(start['accuracy'])} at step 0"),
-        _tile(
-            "", "margin", signed(row["margin"], 2), f"{signed(start['margin'], 2)} at step 0, reward units"
-        ),
+        _tile("chosen", "chosen, change", _change(row, "chosen_change")["value"], unit),
+        _tile("rejected", "rejected, change", _change(row, "rejected_change")["value"], unit),
+        _tile("", "chosen responses fallen", *_share(row, "share_fallen").values()),
+        _tile("", "accuracy", _share(row, "accuracy")["value"], f"{percent(start['accuracy'])} at step 0"),
+        _tile("", "margin", margin, f"{before} at step 0, reward units"),
     ]
 
 
@@ -279,14 +278,14 @@ def _table(tables: Tables) -> dict[str, Any]:
         onset = verdict.onset_step
         cells = [
             _cell(str(verdict.word), verdict.how_sure),
-            _cell(signed(row["chosen_change"]), interval(row, "chosen_change")),
-            _cell(signed(row["rejected_change"]), interval(row, "rejected_change")),
-            _cell(percent(row["share_fallen"]), _percents(row, "share_fallen")),
-            _cell(percent(row["accuracy"]), _percents(row, "accuracy")),
-            _cell(signed(row["margin"], 2), interval(row, "margin", 2)),
+            _change(row, "chosen_change"),
+            _change(row, "rejected_change"),
+            _share(row, "share_fallen"),
+            _share(row, "accuracy"),
+            _change(row, "margin", 2),
             _cell("none" if onset is None else f"step {moment(onset)}"),
             _cell(signed(row["depth"]), f"step {row['depth_step']}") if row["depth"] < 0 else _cell("none"),
-            *([_cell(signed(row["greedy_change"]), interval(row, "greedy_change"))] if greedy else []),
+            *([_change(row, "greedy_change")] if greedy else []),
         ]
         setting = settings.index(row["setting"]) if len(settings) > 1 else None
         rows.append({"name": tables.labels[row["run"]], "setting": setting, "cells": cells})
@@ -297,8 +296,17 @@ def _cell(value: str, note: str = "") -> dict[str, str]:
     return {"value": value, "note": note}
 
 
-def _percents(row: pd.Series, name: str) -> str:
-    return percents(row[f"{name}_low"], row[f"{name}_high"])
+UNKNOWN = _cell("–")  # at the last step of a run that broke; a margin that summed log-probs do not tell
+
+
+def _change(row: pd.Series, name: str, digits: int = 3) -> dict[str, str]:
+    known = pd.notna(row[name])
+    return _cell(signed(row[name], digits), interval(row, name, digits)) if known else UNKNOWN
+
+
+def _share(row: pd.Series, name: str) -> dict[str, str]:
+    known = pd.notna(row[name])
+    return _cell(percent(row[name]), percents(row[f"{name}_low"], row[f"{name}_high"])) if known else UNKNOWN
 
 
 # Words about pairs, true whether they fell or rose

@@ -100,6 +100,27 @@ def test_a_fall_from_a_peak_is_told_even_where_the_run_ends_above_its_start(writ
     assert phases["fall_from_peak_high"] < 0
 
 
+def test_a_step_without_numbers_has_no_shares_and_is_no_extreme(write_run, tmp_path, level):
+    """The last step of a run that broke; and a single pair of it makes the share of all unknown."""
+    for name, lost in (("all", np.nan), ("one", np.where(np.arange(PAIRS) == 3, np.nan, -0.3))):
+        moves = np.stack([np.zeros(PAIRS), np.full(PAIRS, 0.1), np.full(PAIRS, -0.2), np.full(PAIRS, lost)])
+        trace = run_of(write_run, tmp_path / name, level, moves, moves - 0.1)
+        curve = displacement_curve(trace).query("response == 'chosen'")
+        np.testing.assert_array_equal(curve["share_fallen"], [0, 0, 1, np.nan])
+        assert curve[["share_fallen_low", "share_fallen_high"]].iloc[-1].isna().all()
+        accuracy = margin_curve(trace)["accuracy"]
+        assert accuracy.notna().tolist() == [True, True, True, False]
+        phases = displacement_phases(trace).set_index("response").loc["chosen"]
+        assert (phases["depth_step"], phases["peak_step"]) == (2, 1)
+        assert (phases["depth"], phases["peak"]) == pytest.approx((-0.2, 0.1))
+        assert phases[["change", "recovery", "recovered_share", "fall_from_peak"]].isna().all()
+
+
+def test_a_run_without_any_number_has_no_phases(write_run, tmp_path, level):
+    phases = displacement_phases(run_of(write_run, tmp_path / "run", level, [np.nan, np.nan]))
+    assert phases[["change", "depth", "peak", "onset"]].isna().all(axis=None)
+
+
 def test_margin_and_accuracy_follow_the_objective_of_the_manifest(write_run, tmp_path, level):
     alpha, beta, gamma = 0.25, 2.5, 0.5
     stated = {"name": "alphapo", "parameters": {"alpha": alpha, "beta": beta, "gamma": gamma}}

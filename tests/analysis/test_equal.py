@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from rewardshape.analysis import compare_along, compare_at_equal
@@ -116,6 +117,21 @@ def test_a_curve_takes_every_run_to_where_it_got(sweep):
     np.testing.assert_allclose(table["logp_margin_gain"], table["value"], atol=1e-9)
     rows = table[table["alpha"] == 1.0]
     np.testing.assert_allclose(rows["difference"], rows["value"] * (0.02 / 0.04 - 0.015 / 0.02), atol=1e-6)
+
+
+@pytest.mark.parametrize("axis", ["logp_margin", "kl", "step"])
+def test_a_run_that_broke_reaches_nothing_and_spoils_no_other(write_run, tmp_path, sweep, axis):
+    noise = np.where(np.arange(21) == 20, np.nan, 0.0)[:, None]
+    samples = {
+        step: {"prompt_id": ["a"], "logp_sum": [-5.0], "ref_logp_sum": [-5.0 - kl], "gold": [0.5]}
+        for step, kl in ((0, 0.0), (20, 2.0))
+    }
+    write_line(write_run, tmp_path / "alpha=2", -0.02, -0.06, noise=noise, alpha=2.0, samples=samples)
+    broken = read_trace(tmp_path)
+    pd.testing.assert_frame_equal(compare_along(broken, axis, points=5), compare_along(sweep, axis, points=5))
+    assert compare_at_equal(broken, axis, 0.3)["reached"].tolist() == [True, True, False]
+    with pytest.raises(InputError, match="every run broke"):
+        compare_along(broken.run("alpha=2"), axis)
 
 
 def test_the_kl_that_is_set_equal_is_the_same_in_every_row(write_run, tmp_path, rng):

@@ -362,6 +362,20 @@ def test_a_page_of_few_samples_speaks_of_no_chosen_step(write_run, tmp_path, pro
     assert "Diamond" not in text
 
 
+def test_a_run_that_broke_has_dashes_for_what_is_not_known(write_run, tmp_path, page_of):
+    sums = {
+        name: np.linspace(-20, -10, 40) + np.array([0, -1, np.nan])[:, None]
+        for name in ("chosen", "rejected")
+    }
+    tokens = {name: np.full(40, 10) for name in sums}
+    page = write_report(write_run(tmp_path / "run", sums, num_tokens=tokens)).read_text(encoding="utf-8")
+    shown = page_of(page.split("<script", 1)[0]).text
+    assert "nan" not in shown
+    assert re.findall(r'class="[a-z]*"><dt>([a-z, ]+)</dt><dd>–', page) == [
+        "chosen, change", "rejected, change", "chosen responses fallen", "accuracy", "margin"
+    ]  # fmt: skip
+
+
 def test_flags_in_advice_are_code_and_everything_else_is_text():
     from rewardshape.report.page import _flags
 
