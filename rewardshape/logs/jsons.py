@@ -19,14 +19,14 @@ _TELLING_GROUPS = (
 
 
 def flat_records(data: Any, depth: int = 0) -> list[Record]:
-    """The records in JSON of some shape: a list of them, columns of equal length, or one deeper in."""
+    """The records in JSON of some shape: a list of them, columns of equal length or by row number, or one deeper in."""
     if depth > DEEPEST:
         return []
     if isinstance(data, list):
         return [flat(item) for item in data if isinstance(item, dict)]
     if not isinstance(data, dict):
         return []
-    for shape in (_columns_and_data, _lists_of_equal_length):
+    for shape in (_columns_and_data, _lists_of_equal_length, _columns_by_row):
         if records := shape(data):
             return records
     if tells(whole := flat(data)):
@@ -52,7 +52,18 @@ def _lists_of_equal_length(data: Mapping[str, Any]) -> list[Record]:
     length = max(map(len, lists.values()))
     columns = {key: value for key, value in lists.items() if len(value) == length}
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    return rows if tells(rows[0]) else []
+    return rows if any(map(tells, rows)) else []
+
+
+def _columns_by_row(data: Mapping[str, Any]) -> list[Record]:
+    """Columns as pandas writes them by default: of each its cells by the number of their row."""
+    cells = list(data.values())
+    if not cells or not all(
+        isinstance(column, dict) and column.keys() == cells[0].keys() for column in cells
+    ):
+        return []
+    rows = [{key: column[row] for key, column in data.items()} for row in cells[0] if row.isdigit()]
+    return rows if any(map(tells, rows)) else []
 
 
 def flat(item: Mapping[str, Any], before: str = "", depth: int = 0) -> Record:

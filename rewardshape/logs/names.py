@@ -69,10 +69,24 @@ _SAME = {
     "evaluation": "eval", "training": "train",
     "reference": "ref",
 }  # fmt: skip
-_NEUTRAL = {"mean", "avg", "average", "policy", "actor", "final"}
+_NEUTRAL = {"mean", "avg", "average", "policy", "actor", "final", "trainer"}
 _PROBE_KEY = re.compile(r"^(?:logps|rewards)_eval_prob_(?:train|test)/(.+)$")
-_EVAL_SET_KEY = re.compile(r"^eval_(.+?)_(loss|(?:rewards|logps)/\w+)$")
-_NOT_A_SET = {"nll", "sft", "kl", "dpo", "simpo", "kto", "orpo", "cpo", "preference"}
+_EVAL_SET_KEY = re.compile(r"^eval[_/](.+?)_(loss|(?:rewards|logps)/\w+)$")
+# Words before `loss` and the like that say which loss it is, not of which evaluation set
+_NOT_A_SET = {
+    *_OBJECTIVES,
+    *_NEUTRAL,
+    "nll",
+    "sft",
+    "kl",
+    "preference",
+    "ref",
+    "ce",
+    "lm",
+    "aux",
+    "chosen",
+    "rejected",
+}
 
 
 @lru_cache(maxsize=4096)

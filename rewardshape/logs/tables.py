@@ -7,11 +7,12 @@ import io
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from rewardshape.errors import InputError
 from rewardshape.logs.kinds import is_sign
 from rewardshape.logs.names import TELLING, meaning, number, parted
-from rewardshape.logs.rows import Record
+from rewardshape.logs.rows import PLACES, Record
 
 _RULE = re.compile(r"^\s*\|?\s*:?-{2,}:?\s*(\|\s*:?-{2,}:?\s*)+\|?\s*$")
 _DECIMAL_COMMA = re.compile(r"^\s*[-+−]?\d+,\d+\s*$")
@@ -19,7 +20,7 @@ _WANDB_COLUMN = re.compile(r"^(.*) - ([\w/. ]+?)(__MIN|__MAX)?$")
 LONGEST_HEADER = 100_000  # characters, below what the csv module takes for one cell
 _SUMMARY = "summary"  # in the label of a row: means over the whole run
 FEWEST_METRICS = 2  # rows that name a series, for a table to be one of final metrics
-_PLACES = {"step", "epoch", "examples"}
+_TIME = re.compile(r"\d:\d\d")
 
 
 @dataclass
@@ -44,7 +45,7 @@ class Table:
         series = {meaning(column)[1] for column in self.header}
         telling = series & TELLING
         signs = telling or any(map(is_sign, self.header))
-        return bool(signs and series & _PLACES) or len(telling - {"loss", "accuracy"}) >= 2
+        return bool(signs and series & {*PLACES}) or len(telling - {"loss", "accuracy"}) >= 2
 
     @property
     def key(self) -> tuple[tuple[str, ...], ...]:
@@ -59,9 +60,9 @@ class Table:
     def records_by_run(self) -> dict[str, list[Record]]:
         """The rows as records, apart by the first column that is text and names runs, or splits."""
         label = self._label_column()
-        names = [row[label] if label is not None and label < len(row) else "" for row in self.rows]
+        names = ["" if label is None else row[label] for row in self.rows]
         splits = [meaning(f"{name} loss")[0] for name in names]
-        of_splits = any(splits) and all(map(_is_split_or_summary, names, splits))
+        of_splits = _are_splits(names)
         runs: dict[str, list[Record]] = {}
         for row, name, split in zip(self.rows, names, splits, strict=True):
             record: Record = dict(zip(self.header, row, strict=False))
@@ -80,17 +81,56 @@ class Table:
                 cell for cell in cells if cell and number(cell, decimal_comma=self.decimal_comma) is None
             }
             known = meaning(column)[1] is not None
-            if not known and 1 < len(texts) < len(cells) and all(cell in texts for cell in cells):
+            repeats = 1 < len(texts) < len(cells) == len(self.rows) and all(cell in texts for cell in cells)
+            if not known and repeats and (_are_splits(cells) or self._starts_again(cells)):
                 return index
         return None
 
+    def _starts_again(self, labels: list[str]) -> bool:
+        """Whether other labels stand beside the same places, or each label's places increase and the table's do not.
 
-def _is_split_or_summary(name: str, split: str | None) -> bool:
-    return split is not None or _SUMMARY in name.lower()
+        A time, or whether a checkpoint was saved, repeats within one run. Training and evaluation share their places.
+        """
+        if any(map(_TIME.search, labels)):
+            return False
+        meanings = [meaning(column) for column in self.header]
+        places = [index for name in PLACES for index, (_, series) in enumerate(meanings) if series == name]
+        kinds: dict[frozenset[str | None], list[tuple[float, str]]] = {}
+        for row, label in zip(self.rows, labels, strict=True):
+            cells = [number(cell, decimal_comma=self.decimal_comma) for cell in row]
+            kind = frozenset(
+                split
+                for (split, series), cell in zip(meanings, cells, strict=False)
+                if series in TELLING and cell is not None
+            )
+            place = next((cells[index] for index in places if index < len(cells)), None)
+            if place is not None:
+                kinds.setdefault(kind, []).append((place, label))
+        return not places or any(map(_are_of_several_runs, kinds.values()))
+
+
+def _are_of_several_runs(rows: list[tuple[float, str]]) -> bool:
+    """Whether places are of several runs that their labels name."""
+    by_label: dict[str, list[float]] = {}
+    for place, label in rows:
+        by_label.setdefault(label, []).append(place)
+    shared = sum(map(len, map(set, by_label.values()))) > len({place for place, _ in rows})
+    return shared or (all(map(_increase, by_label.values())) and not _increase([place for place, _ in rows]))
+
+
+def _increase(places: list[float]) -> bool:
+    return all(one < other for one, other in pairwise(places))
+
+
+def _are_splits(names: list[str]) -> bool:
+    """Whether the labels of rows are splits, and perhaps a summary."""
+    splits = [meaning(f"{name} loss")[0] for name in names]
+    known = [split is not None or _SUMMARY in name.lower() for name, split in zip(names, splits, strict=True)]
+    return any(splits) and all(known)
 
 
 def _of_split(column: str, split: str | None) -> str:
-    return f"{split} {column}" if split and meaning(column)[1] not in {None, *_PLACES} else column
+    return f"{split} {column}" if split and meaning(column)[1] not in {None, *PLACES} else column
 
 
 def markdown_tables(text: str) -> list[Table]:
@@ -207,12 +247,14 @@ def csv_records(table: Table) -> dict[str, list[Record]]:
     """Records by run. wandb's panel export names its columns ``run - series`` and adds their extremes."""
     if not _wandb_runs(table):
         return table.records_by_run()
+    axis = table.header[0]
+    is_place = meaning(axis)[1] in PLACES  # and no time
     runs: dict[str, list[Record]] = {}
     for row in table.rows:
         by_run: dict[str, Record] = {}
         for column, cell in zip(table.header, row, strict=False):
             if (named := _WANDB_COLUMN.match(column)) and not named.group(3):
-                by_run.setdefault(named.group(1), {"step": row[0]})[named.group(2)] = cell
+                by_run.setdefault(named.group(1), {axis: row[0]} if is_place else {})[named.group(2)] = cell
         for run, record in by_run.items():
             runs.setdefault(run, []).append(record)
     return runs

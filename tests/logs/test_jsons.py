@@ -18,11 +18,12 @@ RECORDS = TABLE.to_dict("records")
     [
         TABLE.to_json(orient="records"),
         TABLE.to_json(orient="split"),
+        TABLE.to_json(),
         json.dumps(TABLE.to_dict("list")),
         json.dumps({"log_history": RECORDS, "best": None}),
         json.dumps({"a": {"b": [{"x": 1}], "c": {"history": RECORDS}}}),
     ],
-    ids=["records", "split", "lists", "history", "deep"],
+    ids=["records", "split", "columns", "lists", "history", "deep"],
 )
 def test_a_table_of_pandas_comes_back_from_each_shape(written):
     assert flat_records(json.loads(written)) == RECORDS
@@ -36,6 +37,12 @@ def test_lists_shorter_than_the_table_are_no_columns():
 def test_a_level_that_names_its_split_is_part_of_the_name_and_one_that_groups_is_not():
     nested = {"metrics": {"loss": 1.0}, "train": {"loss": 2.0, "rewards": {"chosen": 3.0}}}
     assert flat(nested) == {"loss": 1.0, "train/loss": 2.0, "train/rewards/chosen": 3.0}
+
+
+def test_cells_by_name_are_no_rows():
+    """Only numbers name the rows of a table: this is one record, of two splits."""
+    data = {"loss": {"train": 0.5, "eval": 0.6}, "accuracy": {"train": 0.7, "eval": 0.8}}
+    assert flat_records(data) == []
 
 
 def test_json_that_nests_without_end_is_answered():

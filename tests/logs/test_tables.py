@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from rewardshape.errors import InputError
+from rewardshape.logs import read_logs
 from rewardshape.logs.tables import csv_header, csv_records, csv_table, markdown_tables, spaced_tables
 
 TABLE = pd.DataFrame({"Step": ["10", "20"], "Loss": ["0.5", "0.25"], "Rewards/chosen": ["-1", "-2.5"]})
@@ -71,6 +72,27 @@ def test_a_text_column_that_repeats_names_runs_and_one_of_splits_names_splits():
     assert all("Step" in record for record in records)
 
 
+@pytest.mark.parametrize(
+    "labels", [("10:00", "10:00", "10:01"), ("True", "False", "True")], ids=["time", "saved"]
+)
+def test_a_text_column_that_repeats_within_one_run_names_no_runs(labels):
+    rows = [f"{label},{step},0.5,-1\n" for label, step in zip(labels, (10, 20, 30), strict=True)]
+    table = csv_table("note,step,loss,rewards/chosen\n" + "".join(rows), "a.csv")
+    assert {run: len(records) for run, records in csv_records(table).items()} == {"": 3}
+
+
+def test_training_and_evaluation_at_the_same_steps_are_no_runs_by_what_is_noted_beside_them():
+    text = "saved,step,loss,eval_loss\nno,10,0.5,\nyes,10,,0.6\nno,20,0.4,\nyes,20,,0.5\n"
+    assert list(csv_records(csv_table(text, "a.csv"))) == [""]
+
+
+@pytest.mark.parametrize("steps", [(10, 20, 10, 20), (10, 20, 5, 15)], ids=["same", "other"])
+def test_a_text_column_names_runs_where_steps_begin_again(steps):
+    rows = [f"{kind},{step},0.5\n" for kind, step in zip(("kto", "kto", "ipo", "ipo"), steps, strict=True)]
+    table = csv_table("kind,step,loss\n" + "".join(rows), "a.csv")
+    assert {run: len(records) for run, records in csv_records(table).items()} == {"kto": 2, "ipo": 2}
+
+
 def test_decimal_commas_are_seen_only_where_no_cell_has_a_point():
     comma = csv_table("step;loss;rewards/chosen\n1;0,5;-1\n", "a.csv")
     both = csv_table("step;loss;rewards/chosen\n1;0,5;-1.5\n", "a.csv")
@@ -80,9 +102,26 @@ def test_decimal_commas_are_seen_only_where_no_cell_has_a_point():
 def test_wandb_s_export_of_a_panel_is_apart_by_run_without_its_extremes():
     text = '"Step","a - loss","a - loss__MIN","b - loss"\n1,0.5,0.4,0.25\n'
     assert csv_records(csv_table(text, "a.csv")) == {
-        "a": [{"step": "1", "loss": "0.5"}],
-        "b": [{"step": "1", "loss": "0.25"}],
+        "a": [{"Step": "1", "loss": "0.5"}],
+        "b": [{"Step": "1", "loss": "0.25"}],
     }
+
+
+@pytest.mark.parametrize(
+    ("axis", "place"),
+    [("trainer/global_step", "step"), ("train/epoch", "epoch"), ("Relative Time (Process)", None)],
+)
+def test_the_axis_of_a_panel_of_wandb_is_what_it_is_called(tmp_path, axis, place):
+    """Two hours of training, measured at hours 0.5 and 2, are no steps 0 and 2."""
+    path = tmp_path / "panel.csv"
+    path.write_text(f'"{axis}","a - train/loss","a - train/rewards/chosen"\n0.5,0.7,-1\n2,0.6,-2\n')
+    (log,) = read_logs(path)
+    trained = log.split("train")
+    if place == "step":
+        assert list(trained.index) == [0.5, 2]
+    else:
+        assert (list(trained.index), log.counts) == ([1, 2], "row")
+        assert ("epoch" in trained) == (place == "epoch")
 
 
 def test_a_table_of_one_metric_a_row_is_turned_about():
