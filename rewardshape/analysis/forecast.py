@@ -16,7 +16,7 @@ import pandas as pd
 from scipy import stats
 
 from rewardshape.analysis.panels import Panel, chosen_and_rejected, run_label
-from rewardshape.analysis.resampling import CONFIDENCE
+from rewardshape.analysis.resampling import CONFIDENCE, mean_error, num_prompts
 from rewardshape.errors import InputError
 from rewardshape.trace import Run, Trace
 
@@ -45,7 +45,7 @@ def forecast_end(trace: Trace, *, seen: float | None = None) -> pd.DataFrame:
         One row per run and quantity (``chosen``, ``rejected``, ``margin``: mean change since step 0 on the probe set,
         nats per token): run, setting, alpha, seed, quantity, step (the last one used), last_step (planned), clock
         (share of the learning rate spent), now, forecast, low, high, parabola. Runs with fewer than `FEWEST`
-        measured steps, or without a plan, are left out.
+        measured steps, or without a plan, are left out. low and high are NaN where all pairs have one prompt.
 
     Raises
     ------
@@ -81,7 +81,7 @@ def forecast_of(chosen: Panel, rejected: Panel, *, seen: float | None = None) ->
             "step": int(steps[-1]),
             "last_step": last_step,
             "clock": clock[-1],
-            **expected_end(clock, change),
+            **expected_end(clock, change, chosen.prompt_codes),
         }
         for quantity, change in changes.items()
     ]
@@ -120,14 +120,17 @@ def schedule_clock(plan: Mapping[str, Any], steps: np.ndarray) -> np.ndarray:
     return np.asarray(spent[np.minimum(steps, total)] / spent[-1])
 
 
-def expected_end(clock: np.ndarray, change: np.ndarray) -> dict[str, float]:
-    """Forecast of the mean over pairs at clock 1; `change` is (steps, pairs).
+def expected_end(
+    clock: np.ndarray, change: np.ndarray, prompts: np.ndarray | None = None
+) -> dict[str, float]:
+    """Forecast of the mean over pairs at clock 1; `change` is (steps, pairs), `prompts` equal where pairs share one.
 
-    Half of the interval: `WIDTH` times the t interval of the mean over pairs and the gap of the two forms, added as
-    variances.
+    Half of the interval: `WIDTH` times the t interval of the mean, over prompts, and the gap of the two forms, added
+    as variances; NaN from one prompt.
     """
     line, parabola = _line(clock, change), _parabola(clock, change)
-    pairs = stats.t.ppf((1 + CONFIDENCE) / 2, len(line) - 1) * stats.sem(line)
+    freedom = num_prompts(line, prompts) - 1
+    pairs = stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * mean_error(line[None], prompts)[0]
     middle, half = float(line.mean()), WIDTH * float(np.hypot(pairs, (line - parabola).mean()))
     return {
         "now": float(change[-1].mean()),

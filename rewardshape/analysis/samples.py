@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from rewardshape.analysis.resampling import mean_error
 from rewardshape.trace import Run, Trace
 
 POLICY = 1.0
@@ -63,14 +64,13 @@ def _divergence(samples: pd.DataFrame, temperature: float) -> pd.Series:
 def kl_curve(trace: Trace) -> pd.DataFrame:
     """KL to the reference at every step that drew samples: run, setting, alpha, step, kl and kl_low, kl_high.
 
-    The mean over the samples, nats per response, ± 2 standard errors.
+    The mean over the samples, nats per response, ± 2 standard errors over prompts; NaN where one was sampled.
     """
     rows = []
     for run in trace.runs:
-        samples = samples_of(trace, run)
-        kl = samples["kl"].groupby(samples["step"])
-        for step, mean, error in zip(kl.mean().index, kl.mean(), kl.sem().fillna(0), strict=True):
+        for step, samples in samples_of(trace, run).dropna(subset="kl").groupby("step"):
+            kl = samples["kl"].to_numpy(float)
+            [error] = mean_error(kl[None], samples["prompt_id"].to_numpy())
+            mean = kl.mean()
             rows.append((run.name, run.setting, run.alpha, step, mean, mean - 2 * error, mean + 2 * error))
-    return pd.DataFrame(rows, columns=["run", "setting", "alpha", "step", "kl", "kl_low", "kl_high"]).dropna(
-        subset="kl"
-    )
+    return pd.DataFrame(rows, columns=["run", "setting", "alpha", "step", "kl", "kl_low", "kl_high"])

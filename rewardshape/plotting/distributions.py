@@ -203,7 +203,7 @@ def plot_win_rate(rates: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 @styled
 def plot_kl(curve: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """KL to the reference over the steps, by setting, ± 2 standard errors where a setting has one seed.
+    """KL to the reference over the steps, by setting, ± 2 standard errors over prompts where a setting has one seed.
 
     Parameters
     ----------

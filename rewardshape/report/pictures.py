@@ -237,7 +237,8 @@ def _samples(tables: Tables, drawer: Drawer) -> Iterator[Chart]:
         return
     kl = with_ends(kl_curve(trace), trace)
     if kl["step"].nunique() > 1:
-        caption = "KL to the reference, from the sampled responses. Band: ± 2 standard errors."
+        band = " Band: ± 2 standard errors over prompts." if kl["kl_low"].notna().any() else ""
+        caption = f"KL to the reference, from the sampled responses.{band}"
         yield _named(drawer.draw(lambda ax: distributions.plot_kl(kl, ax), caption), "KL")
     if not has_gold(trace.samples):
         return

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from rewardshape import read_trace
-from rewardshape.analysis.forecast import forecast_end, schedule_clock
+from rewardshape.analysis.forecast import expected_end, forecast_end, schedule_clock
 from rewardshape.analysis.panels import chosen_and_rejected
 from rewardshape.errors import InputError
 
@@ -83,6 +84,34 @@ def test_a_curve_that_starts_flat_is_the_parabola_halfway_to_the_edge_of_the_int
 def test_pairs_that_differ_widen_the_interval(trace_of):
     close, apart = (row(trace_of(lambda c: -0.3 * c, noise=noise), seen=0.2) for noise in (0.01, 0.5))
     assert apart["high"] - apart["low"] > 10 * (close["high"] - close["low"])
+
+
+def test_pairs_of_one_prompt_that_move_alike_are_one():
+    """Eight pairs of each of eight prompts say what eight pairs say: t of 7 degrees of freedom, twice."""
+    clock, slopes = np.linspace(0, 0.4, 9), np.linspace(-2, 1, 8)
+    once = expected_end(clock, clock[:, None] * slopes)
+    assert once["high"] - once["forecast"] == pytest.approx(2 * stats.t.ppf(0.975, 7) * stats.sem(slopes))
+    copied = expected_end(clock, clock[:, None] * np.repeat(slopes, 8), np.repeat(np.arange(8), 8))
+    assert copied == pytest.approx(once)
+    alone = expected_end(clock, clock[:, None] * slopes, np.zeros(8, int))
+    assert alone["forecast"] == pytest.approx(-0.5)
+    assert np.isnan([alone["low"], alone["high"]]).all()
+
+
+def test_the_prompts_of_a_run_are_those_of_its_forecast(write_run, tmp_path):
+    """Forty pairs of two prompts: the interval is that of two numbers."""
+    steps, prompts = np.arange(0, 41, 5), np.arange(40) % 2
+    fall = schedule_clock(PLAN, steps)[:, None] * np.array([-0.2, -0.4])[prompts]
+    sums = {"chosen": -50 + 10 * fall, "rejected": -60 + 0 * fall}
+    tokens = dict.fromkeys(sums, np.full(40, 10))
+    texts = [
+        {"pair_id": f"pairs.jsonl:{i + 1}", "prompt": f"{prompt}", "responses": {}}
+        for i, prompt in enumerate(prompts)
+    ]
+    found = row(read_trace(write_run(
+        tmp_path / "run", sums, num_tokens=tokens, steps=steps.tolist(), texts=texts, run={"seed": 0, **PLAN}
+    )))  # fmt: skip
+    assert found["forecast"] - found["low"] == pytest.approx(2 * stats.t.ppf(0.975, 1) * 0.1, rel=1e-4)
 
 
 def test_the_margin_is_chosen_less_rejected(trace_of):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from rewardshape import read_trace
-from rewardshape.analysis.samples import samples_of, temperatures
+from rewardshape.analysis.samples import kl_curve, samples_of, temperatures
 
 
 @pytest.fixture
@@ -45,3 +46,19 @@ def test_each_temperature_has_its_own_samples_and_divergence(trace_of):
 def test_a_log_ratio_is_no_divergence_of_sharper_samples(trace_of):
     trace = trace_of(OLD | {"temperature": [0.0, 0.0, 1.0]})
     assert samples_of(trace, temperature=0.0)["kl"].isna().all()
+
+
+def test_the_error_of_the_kl_is_over_prompts(trace_of, rng):
+    """Eight prompts of 32 samples each, whose KL differs by prompt alone: eight numbers."""
+    of_prompt = rng.exponential(size=8)
+    prompts, kl = np.repeat(list("abcdefgh"), 32).tolist(), np.repeat(of_prompt, 32)
+    samples = {"prompt_id": prompts, "text": ["x"] * 256, "num_tokens": [1] * 256, "kl_sum": kl.tolist()}
+    [point] = kl_curve(trace_of(samples)).to_dict("records")
+    assert point["kl"] == pytest.approx(of_prompt.mean())
+    assert point["kl_high"] - point["kl"] == pytest.approx(2 * stats.sem(of_prompt))
+
+
+def test_the_kl_of_one_prompt_has_no_error(trace_of):
+    [point] = kl_curve(trace_of(OLD | {"prompt_id": ["a"] * 3})).to_dict("records")
+    assert point["kl"] == 0.5
+    assert np.isnan([point["kl_low"], point["kl_high"]]).all()

@@ -135,7 +135,8 @@ def test_kl_is_drawn_with_its_standard_errors(sweep, line):
     kl = samples.groupby("step")["kl"]
     np.testing.assert_allclose(line(ax, "α = 1").get_ydata(), kl.mean())
     mine = curve[curve["run"] == run.name]
-    np.testing.assert_allclose(mine["kl_high"] - mine["kl"], 2 * kl.std() / np.sqrt(kl.size()))
+    of_prompts = samples.groupby(["step", "prompt_id"])["kl"].mean().groupby("step")
+    np.testing.assert_allclose(mine["kl_high"] - mine["kl"], 2 * of_prompts.sem())
     assert len(ax.collections) == len(sweep.runs)
 
 

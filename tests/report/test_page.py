@@ -360,6 +360,7 @@ def test_a_page_of_few_samples_speaks_of_no_chosen_step(write_run, tmp_path, pro
     assert "Gold reward of the samples" in text
     assert ("Ring: the last step." in text) == (len(steps) > 1)
     assert "Diamond" not in text
+    assert "Band: ± 2 standard errors" not in text
 
 
 def test_a_run_that_broke_has_dashes_for_what_is_not_known(write_run, tmp_path, page_of):
