@@ -9,6 +9,7 @@ The shapes were taken from the data sets and trainers that the names speak of; d
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -245,6 +246,7 @@ def _openai(cells: Cells) -> Parts:
 
 FIRST = ("model_a", "a", "response_a", "first")
 SECOND = ("model_b", "b", "response_b", "second")
+NO_SCORE = "no preference (no score)"
 TIE = ("tie", "tie (bothbad)", "both_bad", "bothbad", "both bad")
 
 
@@ -268,21 +270,24 @@ def _winner(name: str) -> Callable[[Cells], bool]:
 def _number(cells: Cells, name: str) -> float:
     value = cells.value(name)
     try:
-        return float(value)
+        number = float(value)
     except (TypeError, ValueError):
         raise InputError(f"field '{name}' holds {kind(value)} where a number belongs") from None
+    if not math.isfinite(number):
+        raise Unusable(NO_SCORE)
+    return number
 
 
 def _numbered(name: str, first: float, second: float) -> Callable[[Cells], bool]:
-    """Whether the first is better, by the number for it."""
+    """Whether the first is better, by a number that is as near to the one for it as a judge is sure of that."""
 
     def is_first(cells: Cells) -> bool:
         number = _number(cells, name)
-        if number not in (first, second):
-            if first < number < second or second < number < first:
-                raise Unusable("no preference (a tie)")
+        if not min(first, second) <= number <= max(first, second):
             raise InputError(f"field '{name}' holds {number:g}; {first:g} or {second:g} belongs there")
-        return number == first
+        if number == (middle := (first + second) / 2):
+            raise Unusable("no preference (a tie)")
+        return (number < middle) == (first < second)
 
     return is_first
 
@@ -365,6 +370,9 @@ def _ranked(answers: str, text: str, score: str, *, best: Callable[..., Any]) ->
         ]
         if len(rated) < 2:
             raise InputError(f"field '{answers}' holds no two answers with '{text}' and '{score}'")
+        rated = [answer for answer in rated if math.isfinite(answer[0])]
+        if len(rated) < 2:
+            raise Unusable(NO_SCORE)
         high, low = best(rated, key=_score), (max if best is min else min)(rated, key=_score)
         if high[0] == low[0]:
             raise Unusable("no preference (a tie)")

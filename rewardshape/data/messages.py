@@ -33,6 +33,7 @@ ROLE_KEYS, CONTENT_KEYS = ("role", "from"), ("content", "value")
 PAYLOADS = ("tool_calls", "function_call", "reasoning_content", "reasoning", "thinking")
 
 _MESSAGE_LIKE = re.compile(r"\s*(\[\s*)?\{\s*(['\"])(role|content|from|value)\2\s*:")
+_LIST_OF_OBJECTS = re.compile(r"\s*\[\s*\{")
 
 
 class Unusable(Exception):
@@ -94,7 +95,7 @@ def said(value: Any, name: str) -> tuple[Text, bool]:
     InputError
         The cell holds neither, or a message in it is malformed.
     """
-    encoded = isinstance(value, str) and bool(_MESSAGE_LIKE.match(value))
+    encoded = isinstance(value, str) and bool(_MESSAGE_LIKE.match(value) or _LIST_OF_OBJECTS.match(value))
     if encoded:
         value = _decoded(value, name)
     if isinstance(value, str):
@@ -121,16 +122,26 @@ def _decoded(text: str, name: str) -> Any:
     try:
         value = loads(text)
     except (ValueError, RecursionError):
-        if text.lstrip().startswith("{"):  # no list: most likely prose or code that opens with a brace
+        # No list of messages: most likely prose or code that opens with a brace
+        if text.lstrip().startswith("{") or not _MESSAGE_LIKE.match(text):
             return text
         raise InputError(
             f"field '{name}' looks like a message list but is not JSON; save it as JSONL"
         ) from None
     messages = value if isinstance(value, list) else [value]
-    spoken = all(
-        isinstance(item, dict) and _first(item, ROLE_KEYS) and _first(item, CONTENT_KEYS) for item in messages
+    return value if all(map(_is_message, messages)) else text
+
+
+def _is_message(item: Any) -> bool:
+    """Whether an object in JSON text has a known role and content; an answer in JSON may have a `role`, too."""
+    if not isinstance(item, dict):
+        return False
+    role, content = (
+        next((item[key] for key in keys if key in item), None) for keys in (ROLE_KEYS, CONTENT_KEYS)
     )
-    return value if spoken else text
+    known = isinstance(role, str) and role.strip().lower() in {*ROLES, *TEMPLATE_ROLES, "function_call"}
+    says = isinstance(content, str | list) or any(item.get(key) for key in PAYLOADS)
+    return known and says
 
 
 def _first(message: Message, keys: Sequence[str]) -> str | None:

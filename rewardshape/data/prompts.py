@@ -6,6 +6,7 @@ other column that could hold it; a prompt that the responses repeat is taken out
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -101,8 +102,9 @@ def _scores(cells: Cells) -> tuple[float, float] | None:
             raise InputError(
                 f"field '{cells.columns.get(wrong, wrong)}' holds {kind(cells.row[wrong])} where a score belongs"
             ) from None
-        cells.read |= set(names)
-        return chosen, rejected
+        if math.isfinite(chosen) and math.isfinite(rejected):
+            cells.read |= set(names)
+            return chosen, rejected
     return None
 
 

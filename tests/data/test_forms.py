@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 
@@ -149,6 +150,41 @@ def test_a_tie_is_dropped_as_one(row):
 
 
 @pytest.mark.parametrize(
+    ("preference", "chosen"),
+    [(1.0000027, "one"), (1.49, "one"), (1.51, "two"), (1.9999, "two"), (2.0, "two")],
+)
+def test_a_judge_that_is_not_wholly_sure_prefers_all_the_same(preference, chosen):
+    """AlpacaEval 2 writes 1 plus the probability that the second output is better."""
+    row = {"instruction": "Sky?", "output_1": "one", "output_2": "two", "preference": preference}
+    assert read_row(row).responses["chosen"] == chosen
+    with pytest.raises(InputError, match="'preference' holds 0; 1 or 2 belongs there"):
+        read_row(row | {"preference": 0})
+
+
+@pytest.mark.parametrize("score", [math.nan, math.inf, "nan"])
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "Sky?", "response_1": "a", "response_2": "b", "preference_strength": ...},
+        {"instruction": "Sky?", "output_1": "a", "output_2": "b", "preference": ...},
+        {"question": "Sky?", "answer_0": "a", "answer_1": "b", "score_0": 0.5, "score_1": ...},
+    ],
+)
+def test_a_score_that_is_no_finite_number_decides_nothing(row, score):
+    with pytest.raises(Unusable, match=r"no preference \(no score\)"):
+        read_row({name: score if value is ... else value for name, value in row.items()})
+
+
+def test_of_many_answers_those_without_a_finite_score_are_left_out():
+    rated = [("No", 1.0), ("Broken", math.nan), ("Yes", 9.0), ("Endless", math.inf)]
+    answers = [{"response": text, "overall_score": score} for text, score in rated]
+    reading = read_row({"instruction": "Sky?", "completions": answers})
+    assert reading.responses == {"chosen": "Yes", "rejected": "No"}
+    with pytest.raises(Unusable, match=r"no preference \(no score\)"):
+        read_row({"instruction": "Sky?", "completions": answers[:2]})
+
+
+@pytest.mark.parametrize(
     ("row", "what"),
     [
         ({"prompt": "a", "completion": "b", "label": True}, "unpaired data: .* as for KTO"),
@@ -253,6 +289,7 @@ def test_columns_are_named_by_hand():
         ({"good": 4, "bad": 1, "chosen_score": 0}, ["chosen_score=good", "rejected_score=bad"], (4.0, 1.0)),
         ({"chosen_score": "high", "rejected_score": "low"}, [], None),
         ({"chosen_score": 2}, [], None),
+        ({"chosen_score": math.nan, "rejected_score": 1.0}, [], None),
     ],
 )
 def test_scores_of_the_responses_are_read_where_there_are_any(row, columns, scores):

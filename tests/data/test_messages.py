@@ -26,7 +26,19 @@ def test_a_turn_that_only_calls_a_tool_is_a_response():
 
 
 @pytest.mark.parametrize(
-    "text", ['{"role": 1}', '{"key": "value"}', "[1, 2]", '{"role": "x", unquoted}', "{ }"]
+    "text",
+    [
+        '{"role": 1}',
+        '{"key": "value"}',
+        "[1, 2]",
+        '{"role": "x", unquoted}',
+        "{ }",
+        '{"role": "admin", "value": 3}',
+        '[{"role": "admin", "value": "3"}]',
+        '[{"name": "u"}]',
+        "[{x: 1}]",
+        '[{"role": "user", "content": "hi"}, {"id": 3}]',
+    ],
 )
 def test_texts_that_only_look_like_messages_stay_texts(text):
     reading = read_row({"prompt": "a", "chosen": text, "rejected": "c"})
@@ -46,8 +58,9 @@ def test_the_common_beginning_is_that_of_a_plain_loop(one, other):
         [{"from": "human", "value": "Sky?"}],
         [{"role": "User", "content": [{"type": "text", "text": "Sk"}, "y?"]}],
         {"role": "prompter", "content": "Sky?"},
+        [{"name": None, "role": "user", "content": "Sky?"}],
     ],
-    ids=["ShareGPT", "parts", "one message"],
+    ids=["ShareGPT", "parts", "one message", "name first"],
 )
 def test_every_spelling_gives_the_messages_of_chat_templates(cell):
     assert said(cell, "prompt") == (SKY, False)
