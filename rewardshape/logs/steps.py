@@ -63,7 +63,8 @@ def _of_bars(rows: Rows, run: NDArray[np.int64], trains: NDArray[np.bool_], epoc
     """Transformers prints a step only in its progress bar: the steps of the bars, NaN where there is none.
 
     Other bars (tokenising, evaluation loops) are told apart by their total: training's is the one that precedes most
-    training records. Where bars are rare, they only calibrate steps per epoch: what follows a bar comes after it.
+    training records. Several records of one epoch in a row are of one step. Where bars are rare, they only calibrate
+    steps per epoch: a bar stands at the step of the record behind it or of that before it, whichever makes them agree.
     """
     steps = np.full(len(run), math.nan)
     place = np.full(len(rows), -1)
@@ -75,10 +76,20 @@ def _of_bars(rows: Rows, run: NDArray[np.int64], trains: NDArray[np.bool_], epoc
         return steps
     own = (at >= 0) & (totals == total)
     steps[at[own]] = counts[own]
+    for row in np.flatnonzero(np.isnan(steps[1:]) & (epochs[1:] == epochs[:-1])) + 1:
+        steps[row] = steps[row - 1]
     if np.isfinite(steps[trains]).sum() >= _MOST_BARS * trains.sum():
         return steps
     before = np.concatenate([[math.nan], epochs[:-1]])
-    return np.where(epochs > 0, _at_rate(epochs, steps, before), math.nan)
+    stands = min((before, epochs), key=lambda at: _spread(steps, at))
+    return np.where(epochs > 0, np.minimum(_at_rate(epochs, steps, stands), total), math.nan)
+
+
+def _spread(steps: Floats, at: Floats) -> float:
+    """How far known steps are from one rate, as a share of the largest counter a step; infinite where there is none."""
+    known = (steps > 0) & (at > 0)
+    rates = at[known] / steps[known]
+    return float(1 - rates.min() / rates.max()) if known.any() else math.inf
 
 
 def _at_rate(counter: Floats, steps: Floats, at: Floats) -> Floats:

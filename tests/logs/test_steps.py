@@ -59,6 +59,30 @@ def test_parts_of_epochs_are_not_epochs(tmp_path):
     assert log.rows_are == "rows"
 
 
+def _record(step, total, **more):
+    return str({"loss": 0.7 - step / 1000, "epoch": round(step / total, 2), **more})
+
+
+def test_a_log_that_is_printed_twice_with_different_keys_has_the_steps_of_its_bars(tmp_path):
+    lines = []
+    for k in range(10, 201, 10):
+        lines.append(f" {k // 2}%|#| {k}/200 [00:01<00:02]{_record(k, 200, **{'rewards/chosen': -k / 100})}")
+        lines.append(_record(k, 200, **{"logps/chosen": -float(k)}))
+    trained = read(tmp_path, "\n".join(lines)).split("train")
+    assert list(trained.index) == list(range(10, 201, 10))
+    assert trained["reward_chosen"].tolist() == [-k / 100 for k in range(10, 201, 10)]
+    assert trained["logp_chosen"].tolist() == [-k for k in range(10, 201, 10)]
+
+
+def test_bars_before_some_records_are_at_their_steps_and_no_step_is_beyond_the_total(tmp_path):
+    """A bar before every third record: with that of the record before it, the rate would be too high."""
+    lines = []
+    for k in range(10, 201, 10):
+        bar = f" {k // 2}%|#| {k}/200 [00:01<00:02]" if k % 30 == 0 else ""
+        lines.append(bar + _record(k, 200, **{"rewards/chosen": -k / 100}))
+    assert list(read(tmp_path, "\n".join(lines)).split("train").index) == list(range(10, 201, 10))
+
+
 def test_two_runs_have_steps_by_their_own_bars(tmp_path):
     lines = []
     for total in (40, 90):
