@@ -156,7 +156,7 @@ def _mean_over_seeds(compared: list[pd.DataFrame]) -> pd.DataFrame:
     if len(compared) == 1:
         return compared[0][columns]
     grouped = pd.concat(compared).groupby(["response", "step"], sort=False)["difference"]
-    found = grouped.agg(difference="mean", error="sem", count="size").reset_index()
+    found = grouped.agg(difference="mean", error="sem", count="count").reset_index()
     half = found["error"] * stats.t.ppf((1 + CONFIDENCE) / 2, found["count"] - 1)
     found["difference_low"], found["difference_high"] = found["difference"] - half, found["difference"] + half
     return found[columns]
@@ -183,15 +183,16 @@ def over_seeds(rows: pd.DataFrame, *, baseline: str | None = None) -> pd.DataFra
     rows : DataFrame
         As `compare_at_equal` returns it; runs that never reached the value are left out (and counted).
     baseline : str, optional
-        A setting, such as ``"alpha=0"``. Then the measures are differences
-        from the baseline run of the same seed, so that what runs of one seed share cancels.
+        A setting, such as ``"alpha=0"``. Then the measures are differences from the baseline run of the same seed, so
+        that what runs of one seed share cancels; a seed in which the baseline never reached the value is left out too.
 
     Returns
     -------
     DataFrame
         One row per setting: ``setting``, ``alpha``, ``num_seeds``, ``num_unreached``, and for each measure of
-        `compare_at_equal` its mean with ``…_low`` and ``…_high`` (95 %; NaN for one seed). ``difference`` is paired
-        by seed, and ``seeds_agreeing`` counts the seeds in which it has the sign of its mean.
+        `compare_at_equal` its mean over the seeds that have it with ``…_low`` and ``…_high`` (95 %; NaN for one seed).
+        ``difference`` is paired by seed: ``seeds_paired`` counts the seeds in which there is one, ``seeds_agreeing``
+        those in which it has the sign of its mean.
 
     Raises
     ------
@@ -204,9 +205,11 @@ def over_seeds(rows: pd.DataFrame, *, baseline: str | None = None) -> pd.DataFra
             raise InputError(
                 f"no setting {baseline!r}: there are {', '.join(dict.fromkeys(rows['setting']))}"
             )
-        base = rows[rows["setting"] == baseline].set_index("seed")[measures]
+        base = rows[rows["setting"] == baseline].set_index("seed")
         rows = rows[rows["seed"].isin(base.index)].copy()
-        rows[measures] = rows[measures].to_numpy(float) - base.loc[rows["seed"]].to_numpy(float)
+        theirs = base.loc[rows["seed"]]
+        rows[measures] = rows[measures].to_numpy(float) - theirs[measures].to_numpy(float)
+        rows["reached"] &= theirs["reached"].to_numpy(bool)
     settings = dict.fromkeys(rows["setting"])
     return pd.DataFrame([_setting_row(name, rows[rows["setting"] == name], measures) for name in settings])
 
@@ -268,8 +271,9 @@ def _setting_row(setting: str, rows: pd.DataFrame, measures: list[str]) -> dict[
         "num_unreached": len(rows) - len(reached),
     }
     for name in measures:
-        values = reached[name].to_numpy(float)
-        if name == "difference" and len(values):
-            row["seeds_agreeing"] = int((np.sign(values) == np.sign(values.mean())).sum())
+        values = reached[name].dropna().to_numpy(float)
         row |= _over_runs(name, values)
+        if name == "difference":
+            agreeing = np.sign(values) == np.sign(row["difference"])
+            row |= {"seeds_paired": len(values), "seeds_agreeing": int(agreeing.sum())}
     return row

@@ -80,7 +80,7 @@ def gold_curve(trace: Trace) -> pd.DataFrame:
         (nats per response; the mean over the samples and its standard error; where only their log-ratios are
         recorded it may be negative close to the reference), ``sqrt_kl`` (zero where the estimate is not positive);
         ``gold`` and ``proxy`` (reward units: the gold reward, and the objective's own implicit reward r of the same
-        samples), with ``…_low`` and ``…_high``.
+        samples; NaN where that takes more than summed log-probs), with ``…_low`` and ``…_high``.
 
     Raises
     ------
@@ -468,6 +468,8 @@ def _samples_of(trace: Trace, run: Run) -> Samples:
         index="step", columns=unit, values=["one", "kl", "gold", "proxy"], aggfunc="sum", fill_value=0
     ).astype(float)
     sums = {name: wide[name].to_numpy() for name in ("kl", "gold", "proxy")}
+    if table["proxy"].isna().any():  # a sum over NaN would be 0
+        sums["proxy"] = np.full_like(sums["proxy"], np.nan)
     return Samples(wide.index.to_numpy(), wide["one"].to_numpy(), sums)
 
 

@@ -210,7 +210,10 @@ def falling_pairs(pairs: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
         One row per descriptor, strongest first: ``descriptor``, ``rho`` (Spearman; negative: the larger the
         descriptor, the deeper the fall), ``p_value`` (of the whole table) and ``told`` (at most 0.05).
     """
-    known = [d.name for d in DESCRIPTORS if d.name in pairs and d.name not in PART_OF_THE_CHANGE]
+    asked = [d.name for d in DESCRIPTORS if d.name in pairs and d.name not in PART_OF_THE_CHANGE]
+    known = [
+        name for name in asked if pairs[name].notna().any()
+    ]  # geometry may be measured in other runs alone
     table = pairs[[*known, "chosen_change", *(["prompt"] if "prompt" in pairs else [])]].dropna()
     if "prompt" in table:
         table = table.groupby("prompt").mean()

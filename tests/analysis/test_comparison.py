@@ -7,7 +7,14 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from rewardshape.analysis import compare, compare_along, compare_at_equal, over_seeds, settings_along
+from rewardshape.analysis import (
+    compare,
+    compare_along,
+    compare_at_equal,
+    difference_curves,
+    over_seeds,
+    settings_along,
+)
 from rewardshape.analysis.resampling import mean_interval
 from rewardshape.errors import InputError
 from rewardshape.trace import read_trace
@@ -104,6 +111,36 @@ def test_differences_from_a_setting_are_paired_by_seed(write_run, tmp_path):
     assert row["difference"] == pytest.approx(0.1, abs=1e-6)
     assert row["difference_high"] - row["difference_low"] < 1e-6
     assert row["seeds_agreeing"] == 2
+
+
+def test_a_seed_without_numbers_is_no_seed(write_run, tmp_path):
+    """Differences 0.1 and 0.2, and a third seed in which a run broke: 0.15 ± t of one degree of freedom · 0.05."""
+    for seed, gap in enumerate((0.005, 0.01, np.nan)):
+        for alpha, fall in ((0.0, -0.02), (1.0, -0.02 + gap)):
+            write_line(write_run, tmp_path / f"{alpha}-{seed}", fall, -0.06, alpha=alpha, seed=seed)
+    curves = difference_curves(read_trace(tmp_path)).query("response == 'chosen'")
+    last = curves[curves["step"] == 20].iloc[0]
+    half = stats.t.ppf(0.975, 1) * 0.05
+    assert (last["difference_low"], last["difference_high"]) == pytest.approx(
+        (0.15 - half, 0.15 + half), abs=1e-6
+    )
+
+
+def test_a_seed_whose_baseline_does_not_reach_the_value_is_not_paired(write_run, tmp_path):
+    """α = 1 falls by 0.1 and 0.2 less at a margin gain of 0.4 in two seeds; in the third α = 0 gets to 0.2 only."""
+    for seed, (gap, pace) in enumerate(((0.01, 0.04), (0.02, 0.04), (0.03, 0.01))):
+        write_line(write_run, tmp_path / f"0-{seed}", -0.03, -0.03 - pace, alpha=0.0, seed=seed)
+        write_line(write_run, tmp_path / f"1-{seed}", -0.03 + gap, -0.07 + gap, alpha=1.0, seed=seed)
+    rows = compare_at_equal(read_trace(tmp_path), "logp_margin", 0.4, baseline="alpha=0")
+    found = over_seeds(rows).set_index("setting").loc["alpha=1"]
+    half = stats.t.ppf(0.975, 1) * 0.05
+    assert (found["difference"], found["difference_high"]) == pytest.approx((0.15, 0.15 + half), abs=1e-6)
+    assert (found["num_seeds"], found["seeds_paired"], found["seeds_agreeing"]) == (3, 2, 2)
+    matched = over_seeds(rows, baseline="alpha=0").set_index("setting").loc["alpha=1"]
+    assert (matched["chosen_change"], matched["chosen_change_high"]) == pytest.approx(
+        (0.15, 0.15 + half), abs=1e-6
+    )
+    assert (matched["num_seeds"], matched["num_unreached"]) == (2, 1)
 
 
 def test_settings_along_the_margin_are_paired_by_seed_and_end_where_a_seed_ends(write_run, tmp_path):

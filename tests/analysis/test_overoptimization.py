@@ -18,6 +18,7 @@ from rewardshape.analysis.overoptimization import (
     turning_points,
 )
 from rewardshape.errors import InputError
+from rewardshape.theory import objective
 from rewardshape.trace import TraceWriter, read_trace
 
 OBJECTIVE = {"name": "alphapo", "parameters": {"alpha": 0.25, "beta": 2.5, "gamma": 1.0}}
@@ -67,10 +68,10 @@ def draw_samples(
 def trace_of(tmp_path):
     """Writes samples into a run folder with the real writer and reads them back."""
 
-    def trace_of(samples: pd.DataFrame, name: str = "run"):
+    def trace_of(samples: pd.DataFrame, name: str = "run", stated: dict = OBJECTIVE):
         folder = tmp_path / name
         folder.mkdir()
-        (folder / "run.json").write_text(json.dumps({"objective": OBJECTIVE, "run": {"seed": 0}}))
+        (folder / "run.json").write_text(json.dumps({"objective": stated, "run": {"seed": 0}}))
         probe_set = {"pair_id": ["p:1"], "response": ["chosen"], "num_tokens": [3], "ref_logp_sum": [None]}
         with TraceWriter(folder, probe_set) as writer:
             for step, rows in samples.groupby("step"):
@@ -173,6 +174,15 @@ def test_a_run_that_has_sampled_one_step_has_a_curve_of_one_point(trace_of, rng)
     [point] = gold_curve(trace_of(at)).to_dict("records")
     assert point["kl_se"] == pytest.approx(log_ratio.std(ddof=1) / 8, rel=1e-4)
     assert point["gold_low"] < at["gold"].mean() < point["gold_high"]
+
+
+def test_an_implicit_reward_that_sums_do_not_tell_is_not_zero(trace_of, rng):
+    stated = {"name": "ld_dpo", "parameters": dict(objective("ld_dpo", beta=0.1, tail=0.5).parameters)}
+    trace = trace_of(draw_samples(rng), stated=stated)
+    curve = gold_curve(trace)
+    assert curve[["proxy", "proxy_low", "proxy_high"]].isna().all(axis=None)
+    assert curve["gold_low"].notna().all()
+    assert turning_points(trace)["proxy_rise"].isna().all()
 
 
 def test_several_samples_of_few_prompts_are_resampled_one_by_one(trace_of, rng):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from rewardshape.analysis import (
+    falling_pairs,
     pair_correlations,
     pairs_table,
 )
@@ -94,6 +95,22 @@ def test_pairs_of_one_prompt_that_say_the_same_make_no_correlation_surer(rng):
     assert four["num_pairs"] == 120
     for name in ("rho", "rho_low", "rho_high"):
         assert four[name] == pytest.approx(one[name], abs=1e-9)
+
+
+def test_what_other_runs_alone_have_measured_hides_nothing(write_run, tmp_path, level, rng):
+    """The longer the chosen response, the deeper the fall, said of a run without geometry beside one with it."""
+    fall = rng.permutation(np.linspace(-1, -0.1, PAIRS))
+    moves = np.stack([np.zeros(PAIRS), fall])
+    ids = [f"pairs.jsonl:{i + 1}" for i in range(PAIRS)]
+    geometry = {0: {"pair_id": ids, "ches": rng.normal(size=PAIRS).tolist()}}
+    tokens = {"chosen": (-100 * fall).round(), "rejected": np.full(PAIRS, 20)}
+    for name, measured in (("with", geometry), ("without", None)):
+        sums = {side: level[side] + moves * tokens[side] for side in tokens}
+        write_run(tmp_path / name, sums, num_tokens=tokens, geometry=measured)
+    pairs = pairs_table(read_trace(tmp_path))
+    for name in ("with", "without"):
+        told = falling_pairs(pairs[pairs["run"] == name]).query("told").set_index("descriptor")
+        assert told.loc["chosen_tokens", "rho"] == pytest.approx(-1)
 
 
 def test_a_printed_table_shows_the_pair_its_change_and_its_run():
