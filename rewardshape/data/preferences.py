@@ -13,13 +13,14 @@ import json
 import os.path
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from functools import partial
+from itertools import chain, islice
 from os import PathLike, fspath
 from typing import Any, NamedTuple
 
 from rewardshape.data.forms import HOW_TO_NAME, TARGETS, MissingColumn, Row
 from rewardshape.data.messages import Message, Text, Unusable
-from rewardshape.data.prompts import Reading, read_row
+from rewardshape.data.prompts import REPEATED, SHARED, Reading, read_row
 from rewardshape.data.rated import joined
 from rewardshape.data.reports import ReadReport
 from rewardshape.data.sources import Rows, is_hub_id, is_table, labels, read_rows, table_rows
@@ -29,6 +30,8 @@ __all__ = ["Message", "Pair", "ReadReport", "Text", "fingerprint", "read_prefere
 
 TABLE = "data"  # the name of rows that came from no file
 LOOK_AHEAD = 1000  # rows searched for a good one before the whole file is called of another form
+REPEATING = 0.9  # share of the rows with a text as prompt that repeat it, for short ones to be no chance
+FEWEST_REPEATING = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,14 +116,17 @@ def read_preferences(
     report, pairs = ReadReport(), list[Pair]()
     sources = _sources(data)
 
-    def understood(row: Row | InputError) -> Reading:
+    def understood(row: Row | InputError, *, repeats: bool) -> Reading:
         if isinstance(row, InputError):
             raise row
-        return read_row(row, extra_responses, columns)
+        return read_row(row, extra_responses, columns, repeats)
 
     for source in sources:
         rows = ((number, row, 1) for number, row in source.rows) if columns else joined(source.rows)
-        pairs += _pairs(source, rows, understood, report, skip_bad_rows)
+        head = list(islice(rows, LOOK_AHEAD))
+        repeats = _repeats_prompts([row for _, row, _ in head], partial(understood, repeats=True))
+        read = partial(understood, repeats=repeats)
+        pairs += _pairs(source, chain(head, rows), read, report, skip_bad_rows)
     report.pairs = len(pairs)
     if not pairs:
         raise InputError(
@@ -129,6 +135,9 @@ def read_preferences(
     report.duplicates = len(pairs) - len({_digest(pair) for pair in pairs})
     report.fingerprint = fingerprint(pairs)
     return pairs, report
+
+
+Numbered = tuple[int, Row | InputError, int]  # number, row, and how many rows of the source it is
 
 
 class _Source(NamedTuple):
@@ -154,7 +163,7 @@ def _sources(data: Any) -> list[_Source]:
 
 def _pairs(
     source: _Source,
-    rows: Iterable[tuple[int, Row | InputError, int]],
+    rows: Iterator[Numbered],
     understood: Callable[[Row | InputError], Reading],
     report: ReadReport,
     skip_bad_rows: bool,
@@ -173,7 +182,7 @@ def _pairs(
         except InputError as problem:
             line = f"{source.name}:{number}: {problem}"
             if not skip_bad_rows:
-                others = any_good or _any_good(source.rows, understood)
+                others = any_good or _any_good(rows, understood)
                 raise InputError(line + _remedy(problem, others)) from None
             report.bad_rows.append(line)
         else:
@@ -184,9 +193,24 @@ def _pairs(
         raise InputError(f"{source.name}: empty, no rows in it")
 
 
-def _any_good(rows: Rows, understood: Callable[[Row | InputError], Reading]) -> bool:
+def _repeats_prompts(
+    rows: Sequence[Row | InputError], understood: Callable[[Row | InputError], Reading]
+) -> bool:
+    """Whether nearly all responses begin with their prompts, of the rows that have a text for one."""
+    repeated = []
+    for row in rows:
+        try:
+            reading = understood(row)
+        except (Unusable, InputError):
+            continue
+        if isinstance(reading.prompt, str) and SHARED not in reading.remarks:
+            repeated.append(REPEATED in reading.remarks)
+    return sum(repeated) >= max(FEWEST_REPEATING, REPEATING * len(repeated))
+
+
+def _any_good(rows: Iterator[Numbered], understood: Callable[[Row | InputError], Reading]) -> bool:
     """Whether one of the next rows can be read: if none can, it is not the row that is at fault."""
-    for _, row in islice(rows, LOOK_AHEAD):
+    for _, row, _ in islice(rows, LOOK_AHEAD):
         try:
             understood(row)
         except Unusable:

@@ -23,6 +23,10 @@ OTHER_MEDIA = ("images", "image", "videos", "video", "audios", "audio")
 
 REPEATED = "prompt taken out of the responses that repeated it"
 SHARED = "prompt taken from the beginning that the responses share"
+# Two answers may begin with the words of a prompt by chance, if it has fewer words than this (and letters, where words
+# are not told apart by spaces).
+FEWEST_WORDS, FEWEST_LETTERS = 3, 20
+_LETTER = re.compile(r"[^\W\u2e80-\U0003ffff]")  # of a script with spaces between its words
 
 
 @dataclass(frozen=True)
@@ -55,8 +59,12 @@ class Reading:
     remarks: list[str]
 
 
-def read_row(row: Row, extra: Sequence[str] = (), columns: Mapping[str, str] | None = None) -> Reading:
+def read_row(
+    row: Row, extra: Sequence[str] = (), columns: Mapping[str, str] | None = None, repeats: bool = False
+) -> Reading:
     """The prompt and the named responses of a row in any of the forms.
+
+    `repeats` says that the texts of the source begin with their prompts, so that a short one is no chance.
 
     Raises
     ------
@@ -76,7 +84,7 @@ def read_row(row: Row, extra: Sequence[str] = (), columns: Mapping[str, str] | N
     }
     if parts.chosen == parts.rejected:
         raise Unusable("identical responses")
-    prompt, responses = _parted(parts, responses, cells)
+    prompt, responses = _parted(parts, responses, cells, repeats)
     for name, response in responses.items():
         if not spoken(response).strip():
             raise Unusable("empty response" if name in ("chosen", "rejected") else "empty extra response")
@@ -108,7 +116,9 @@ def _scores(cells: Cells) -> tuple[float, float] | None:
     return None
 
 
-def _parted(parts: Parts, responses: dict[str, Text], cells: Cells) -> tuple[Text, dict[str, Text]]:
+def _parted(
+    parts: Parts, responses: dict[str, Text], cells: Cells, repeats: bool
+) -> tuple[Text, dict[str, Text]]:
     texts = all(isinstance(value, str) for value in responses.values())
     if parts.prompt is None:
         if texts:
@@ -117,16 +127,19 @@ def _parted(parts: Parts, responses: dict[str, Text], cells: Cells) -> tuple[Tex
             return _shared_messages(responses)
         raise InputError("fields 'chosen' and 'rejected' mix text and messages, and there is no 'prompt'")
     if texts and isinstance(parts.prompt, str):
-        return _explicit_text(parts.prompt, responses, cells)
+        return _explicit_text(parts.prompt, responses, cells, repeats)
     return _explicit_messages(parts.prompt, responses, cells)
 
 
 # --- texts ---
 
 
-def _explicit_text(prompt: str, responses: dict[str, Any], cells: Cells) -> tuple[Text, dict[str, Text]]:
-    """A text prompt beside texts, taken out of them where all of them begin with it."""
-    if prompt.strip() and all(value.startswith(prompt) for value in responses.values()):
+def _explicit_text(
+    prompt: str, responses: dict[str, Any], cells: Cells, repeats: bool
+) -> tuple[Text, dict[str, Text]]:
+    """A text prompt beside texts, taken out of them where all of them begin with it, and not by chance."""
+    by_chance = not repeats and len(prompt.split()) < FEWEST_WORDS and len(prompt) < FEWEST_LETTERS
+    if prompt.strip() and not by_chance and all(_begins(value, prompt) for value in responses.values()):
         cells.remarks.append(REPEATED)
         return prompt, {name: value.removeprefix(prompt) for name, value in responses.items()}
     whole = _transcript_prompt(responses["chosen"], responses["rejected"], strict=False)
@@ -135,6 +148,12 @@ def _explicit_text(prompt: str, responses: dict[str, Any], cells: Cells) -> tupl
         cells.remarks.append(REPEATED)
         return whole, {name: value.removeprefix(whole) for name, value in responses.items()}
     return prompt, responses
+
+
+def _begins(text: str, prompt: str) -> bool:
+    """Whether a text begins with a prompt that does not end within a word of it."""
+    within = bool(_LETTER.match(prompt[-1:]) and _LETTER.match(text[len(prompt) :]))
+    return text.startswith(prompt) and not within
 
 
 def _shared_text(responses: dict[str, Any], cells: Cells) -> tuple[Text, dict[str, Text]]:

@@ -66,6 +66,30 @@ def test_a_prompt_that_the_responses_repeat_is_taken_out_and_counted(tmp_path):
     assert "prompt taken out of the responses that repeated it (3 pairs)" in report.summary()
 
 
+GREETING = {"prompt": "Hi", "chosen": "Hi there! How can I help?", "rejected": "Hi. What?"}
+SUM = {"prompt": "2+2=", "chosen": "2+2=4", "rejected": "2+2=5"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "prompts", "chosen"),
+    [
+        ([GREETING], ["Hi"], [GREETING["chosen"]]),
+        ([GREETING] + [{"prompt": "Sky?", "chosen": "Blue", "rejected": "Red"}] * 2,
+         ["Hi", "Sky?", "Sky?"], [GREETING["chosen"], "Blue", "Blue"]),
+        ([SUM] * 3, ["2+2="] * 3, ["4"] * 3),
+        ([{"prompt": "Tell me of a car", "chosen": "Tell me of a carton", "rejected": "Tell me of a cart"}] * 2,
+         ["Tell me of a car"] * 2, ["Tell me of a carton"] * 2),
+        ([{"prompt": "天空是什么颜色", "chosen": "天空是什么颜色蓝色", "rejected": "天空是什么颜色红色"}] * 2,
+         ["天空是什么颜色"] * 2, ["蓝色"] * 2),
+    ],
+    ids=["alone", "among others", "every row", "within a word", "without spaces"],
+)  # fmt: skip
+def test_a_short_prompt_with_which_answers_begin_by_chance_stays_in_them(rows, prompts, chosen):
+    pairs, _ = read_preferences(rows)
+    assert [pair.prompt for pair in pairs] == prompts
+    assert [pair.responses["chosen"] for pair in pairs] == chosen
+
+
 @pytest.mark.parametrize(
     ("prompt", "before"),
     [
