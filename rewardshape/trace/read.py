@@ -142,12 +142,16 @@ def read_trace(folder: str | Path, *, repair: bool = False) -> Trace:
     """
     folder = Path(folder)
     own = RunFolder(folder).trace
-    inside = [folder] if own.is_file() else _in_order(path.parent for path in folder.glob(f"*/{own.name}"))
+    if own.is_file():  # as it is called where it lies, also as "."
+        inside, names = [folder], [folder.resolve().name]
+    else:  # as the sweep calls them, also links into other sweeps
+        inside = _in_order(path.parent for path in folder.glob(f"*/{own.name}"))
+        names = [path.name for path in inside]
     if not inside:
         raise InputError(
             f"{folder}: no {own.name} in it or in the folders below; give a run or a sweep folder"
         )
-    runs = runs_of(inside, [RunFolder(path).read_manifest() for path in inside])
+    runs = runs_of(inside, names, [RunFolder(path).read_manifest() for path in inside])
     damage: list[str] = []
     read = [_read_tables(run, damage.append if repair else refuse) for run in runs]
     tables = {name: _concat([tables[name] for tables in read]) for name in TABLES}

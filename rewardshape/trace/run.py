@@ -35,7 +35,7 @@ class Run:
     Attributes
     ----------
     name : str
-        Name of its folder, unique in a trace.
+        Name of its folder, in a sweep as the sweep has it; unique in a trace.
     setting : str
         The values that tell its setting from the others of the trace, ``"alpha=0.25, beta=2"``; the same for every
         seed. Where there is one setting only: its α, or the name of its objective.
@@ -99,19 +99,22 @@ def as_html(runs: Sequence[Run]) -> str:
     return f"<table><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>"
 
 
-def runs_of(folders: Sequence[Path], manifests: Sequence[Mapping[str, Any]]) -> list[Run]:
-    """The runs of a trace, each named after its folder, its setting found by comparing the manifests."""
+def runs_of(
+    folders: Sequence[Path], names: Sequence[str], manifests: Sequence[Mapping[str, Any]]
+) -> list[Run]:
+    """The runs of a trace, their settings found by comparing the manifests; what is no text in a name is escaped."""
+    names = [printable(name) for name in names]
     settings = [_setting(manifest) for manifest in manifests]
     varied = _varied(settings)
     values = [_values(setting, varied) for setting in settings]
     seeds = [manifest.get("run", {}).get("seed") for manifest in manifests]
     told = [(repr(mine), seed) for mine, seed in zip(values, seeds, strict=True)]
     if len(set(told)) < len(told):  # manifests that do not tell the runs apart: only their folders do
-        values = [{"run": _name(folder)} for folder in folders]
+        values = [{"run": name} for name in names]
     texts = [", ".join(_text(name, value) for name, value in mine.items()) for mine in values]
     return [
         Run(
-            name=_name(folder),
+            name=name,
             setting=text,
             values=mine,
             alpha=_alpha(setting),
@@ -120,15 +123,10 @@ def runs_of(folders: Sequence[Path], manifests: Sequence[Mapping[str, Any]]) -> 
             manifest=manifest,
             folder=folder,
         )
-        for folder, manifest, setting, mine, text, seed in zip(
-            folders, manifests, settings, values, texts, seeds, strict=True
+        for folder, name, manifest, setting, mine, text, seed in zip(
+            folders, names, manifests, settings, values, texts, seeds, strict=True
         )
     ]
-
-
-def _name(folder: Path) -> str:
-    """The name of a run's folder as every table and terminal holds it: what is no text in it is escaped."""
-    return printable(folder.resolve().name)
 
 
 def _setting(manifest: Mapping[str, Any]) -> dict[str, Any]:

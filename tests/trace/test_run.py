@@ -124,6 +124,20 @@ def test_the_folder_in_which_one_stands_has_its_name(tmp_path, write, monkeypatc
     assert os.path.samefile(trace.runs[0].folder, tmp_path / "my-run")
 
 
+def test_links_to_runs_of_one_name_are_called_as_the_sweep_calls_them(tmp_path, write):
+    sweep = tmp_path / "both"
+    sweep.mkdir()
+    for name in ("first", "second"):
+        write(tmp_path / name / "alpha=0.25", alpha=0.25, beta=2.0)
+        (sweep / name).symlink_to(tmp_path / name / "alpha=0.25")
+    trace = read_trace(sweep)
+    assert [run.name for run in trace.runs] == ["first", "second"]
+    assert trace.responses["run"].value_counts().to_dict() == {
+        "first": 12,
+        "second": 12,
+    }  # 2 steps, 3 pairs, 2 sides
+
+
 def test_a_sweep_in_a_folder_named_like_one_of_its_runs(tmp_path, write):
     for alpha in (0.0, 1.0):
         write(tmp_path / "alpha=0" / f"alpha={alpha:g}", alpha=alpha, beta=2.0)
