@@ -303,14 +303,18 @@ def _leading_splits(rows: Rows) -> NDArray[np.int64]:
 def _starts(rows: Rows, order: _Order) -> list[int]:
     """The rows with which a further run begins."""
     starts: list[int] = []
-    begin, ended = 0, False
+    begin, ended, resumed = 0, False, math.inf
     falls = set(order.falls)
     for row in sorted(falls | set(_rows_after_a_summary(rows))):
         falls_back = row in falls and order.before[row] >= begin
         ended = ended or any(rows.after_summary[begin + 1 : row + 1])
-        if (ended and (rows.trains[row] or falls_back)) or (falls_back and order.to_start(row, begin)):
+        # An evaluation that falls back behind the place to which training has, does so in the same resumed run
+        further = falls_back and (rows.trains[row] or order.places[row] < resumed)
+        if (ended and (rows.trains[row] or falls_back)) or (further and order.to_start(row, begin)):
             starts.append(row)
-            begin, ended = row, False
+            begin, ended, resumed = row, False, math.inf
+        elif falls_back and rows.trains[row]:
+            resumed = order.places[row]
     return starts
 
 

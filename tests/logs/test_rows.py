@@ -139,6 +139,22 @@ def test_two_files_of_one_trainer_are_one_run_and_of_two_trainers_two():
     assert len(runs_of(rows(10, 20, 30, 40, 10, 20, 30), one_run=True)) == 1
 
 
+def test_a_resumed_run_is_not_cut_at_its_first_evaluation():
+    """Stopped at step 100 and resumed from 30: its first evaluation falls back to where evaluations began."""
+
+    def attempt(first):
+        return [
+            row
+            for k in range(first, 110, 10)
+            for row in [{"step": k, "loss": 0.5}, *([{"step": k, "eval_loss": 0.6}] if k % 50 == 0 else [])]
+        ]
+
+    (run,) = runs_of(Rows.of([*attempt(10), *attempt(40)]), one_run=False)
+    assert (run.rows.tolist(), run.replaced) == ([0, 1, 2, *range(12, 21)], 9)
+    assert len(runs_of(Rows.of([*attempt(10), *attempt(10)]), one_run=False)) == 2
+    assert len(runs_of(Rows.of([*attempt(10), *attempt(40), *attempt(10)]), one_run=False)) == 2
+
+
 def test_a_value_logged_as_nan_keeps_its_row_and_its_step(tmp_path):
     """The usual look of a dead run: rewards NaN, loss 0 by the trainer's NaN filter."""
     dead = [
