@@ -17,6 +17,7 @@ from rewardshape.analysis.resampling import (
     ranks,
     resampled_means,
     share_interval,
+    where_known,
 )
 from rewardshape.errors import InputError
 from rewardshape.theory import Responses
@@ -127,7 +128,8 @@ def fall_condition(trace: Trace) -> pd.DataFrame:
         One row per run, measured step (the last left out) and pair: ``run``, ``alpha``, ``seed``, ``step``,
         ``pair_id``, ``prompt`` (equal where pairs share one); ``overlap`` = b/a; ``weight_ratio`` = w_w/w_l;
         ``excess``, ln(b/a) − ln(w_w/w_l), NaN where one of them is not positive; ``should_fall``: w_w·a < w_l·b;
-        ``change``: what its chosen response did from this step to the end of the run (nats per token), and ``fell``.
+        ``change``: what its chosen response did from this step to the end of the run (nats per token), and ``fell``
+        (<NA> where the end is no number).
     """
     rows = _geometry(trace)
     tables = []
@@ -148,7 +150,7 @@ def fall_condition(trace: Trace) -> pd.DataFrame:
                 excess=np.log(overlap.where(overlap > 0)) - np.log(ratio.where(ratio > 0)),
                 should_fall=_drive(mine, "ww", "wl") < 0,
                 change=change,
-                fell=change < 0,
+                fell=pd.array(where_known(change < 0, change), dtype="boolean"),
             )
         )
     return _labelled(trace, pd.concat(tables, ignore_index=True))
@@ -165,15 +167,15 @@ def condition_agreement(table: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row per run and step: ``num_pairs``; ``share_should_fall``, ``share_fell``; ``accuracy`` (share of pairs of
-        which the condition said rightly whether they fall, with ``…_low``, ``…_high``) and ``guess``, the accuracy
-        of saying the commoner outcome of every pair; ``auc``: probability that of a fallen and an unfallen pair the
-        fallen one has the larger excess, 0.5 is chance; ``rho``: Spearman's, excess with change, negative where the
-        condition is right. Both with ``…_low``, ``…_high``.
+        One row per run and step, over the pairs whose change is a number: ``num_pairs``; ``share_should_fall``,
+        ``share_fell``; ``accuracy`` (share of pairs of which the condition said rightly whether they fall, with
+        ``…_low``, ``…_high``) and ``guess``, the accuracy of saying the commoner outcome of every pair; ``auc``:
+        probability that of a fallen and an unfallen pair the fallen one has the larger excess, 0.5 is chance; ``rho``:
+        Spearman's, excess with change, negative where the condition is right. Both with ``…_low``, ``…_high``.
     """
     rows = []
-    for (run, step), pairs in table.groupby(["run", "step"], sort=False):
-        right = (pairs["should_fall"] == pairs["fell"]).to_numpy()
+    for (run, step), pairs in table.dropna(subset="change").groupby(["run", "step"], sort=False):
+        right = (pairs["should_fall"] == pairs["fell"]).to_numpy(bool)
         fell = float(pairs["fell"].mean())
         [accuracy_low], [accuracy_high] = share_interval(right[None], pairs["prompt"].to_numpy())
         row = {

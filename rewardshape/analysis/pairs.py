@@ -11,7 +11,13 @@ import pandas as pd
 from scipy import stats
 
 from rewardshape.analysis.panels import chosen_and_rejected, logp_margins, run_label
-from rewardshape.analysis.resampling import MIN_TESTED, drawn_pairs, percentile_interval, rank_correlations
+from rewardshape.analysis.resampling import (
+    MIN_TESTED,
+    drawn_pairs,
+    percentile_interval,
+    rank_correlations,
+    where_known,
+)
 from rewardshape.trace import Run, Trace, read_probe_set
 
 
@@ -73,9 +79,9 @@ def pairs_table(trace: Trace) -> pd.DataFrame:
     -------
     DataFrame
         One row per run and pair: ``pair_id``; what happened between step 0 and the last step:
-        ``chosen_change``, ``rejected_change`` (nats per token), ``fallen``, ``rank`` (1 fell most of its run),
-        ``chosen_sum_change``, ``rejected_sum_change`` (nats); whose it is: ``setting``, ``alpha``, ``seed``, ``prompt``
-        (equal where pairs share one); what the pair
+        ``chosen_change``, ``rejected_change`` (nats per token), ``fallen`` (or <NA>), ``rank`` (1 fell most
+        of its run), ``chosen_sum_change``, ``rejected_sum_change`` (nats); whose it is: ``setting``, ``alpha``,
+        ``seed``, ``prompt`` (equal where pairs share one); what the pair
         was at step 0: ``chosen_tokens``, ``rejected_tokens``, ``length_difference`` (chosen minus
         rejected), ``initial_logp_mean`` (chosen, nats per token), ``initial_logp_margin``; where the texts
         were kept ``edit_distance`` (token Levenshtein between the two responses) and ``similarity`` (1
@@ -84,13 +90,14 @@ def pairs_table(trace: Trace) -> pd.DataFrame:
     """
     tables = []
     for chosen, rejected in chosen_and_rejected(trace):
+        end = chosen.change()[-1]
         table = pd.DataFrame(
             {
                 "run": chosen.run.name,
                 "pair_id": chosen.pair_ids,
-                "chosen_change": chosen.change()[-1],
+                "chosen_change": end,
                 "rejected_change": rejected.change()[-1],
-                "fallen": chosen.change()[-1] < 0,
+                "fallen": pd.array(where_known(end < 0, end), dtype="boolean"),
                 "chosen_sum_change": chosen.change(per_token=False)[-1],
                 "rejected_sum_change": rejected.change(per_token=False)[-1],
                 **run_label(chosen.run),

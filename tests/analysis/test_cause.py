@@ -19,6 +19,7 @@ from rewardshape.analysis import (
 )
 from rewardshape.analysis.resampling import draw_pairs
 from rewardshape.errors import InputError
+from rewardshape.plotting.cause import plot_entanglement
 from rewardshape.theory import objective
 from rewardshape.trace import TraceWriter, read_trace
 
@@ -132,7 +133,13 @@ def test_quality_intervals_resample_pairs_with_all_their_steps(predicted):
 
 
 @pytest.fixture
-def condition(tmp_path):
+def end_of_last():
+    """The change of the last pair."""
+    return 0.4
+
+
+@pytest.fixture
+def condition(tmp_path, end_of_last):
     """Four pairs worked by hand: overlaps 2, 0.5, 1.5 and −1 against weight ratios 1, 1, 2 and 1."""
     geometry = {
         "pair_id": PAIRS,
@@ -145,7 +152,7 @@ def condition(tmp_path):
     with TraceWriter(tmp_path, header(list(PAIRS))) as writer:
         start = np.full(4, -1.0)
         writer.append(0, probe=probe_rows(start, start - 1), geometry=geometry)
-        moved = np.array([-0.3, 0.2, -0.1, 0.4])
+        moved = np.array([-0.3, 0.2, -0.1, end_of_last])
         writer.append(1, metrics={"learning_rate": 0.1}, probe=probe_rows(start + moved, start - 2))
     manifest(tmp_path)
     return fall_condition(read_trace(tmp_path))
@@ -166,6 +173,17 @@ def test_agreement_by_hand(condition):
     assert (row["num_pairs"], row["accuracy"], row["guess"]) == (4, 0.75, 0.5)
     assert row["auc"] == 1.0  # both fallen pairs exceed the unfallen one
     assert row["rho"] == -1.0
+
+
+@pytest.mark.parametrize("end_of_last", [np.nan])
+def test_a_pair_whose_end_is_no_number_says_nothing_of_the_condition(condition):
+    """Of the other three one fell as the condition says, one did not as it says, and one fell against it."""
+    assert condition["fell"].isna().tolist() == [False, False, False, True]
+    [row] = condition_agreement(condition).to_dict("records")
+    assert (row["num_pairs"], row["rho"], row["auc"]) == (3, -1.0, 1.0)
+    assert row["accuracy"] == row["share_fell"] == pytest.approx(2 / 3)
+    [said] = [text.get_text() for text in plot_entanglement(condition).texts]
+    assert said == "2 of 3 as the condition says"
 
 
 def test_auc_and_rank_correlation_are_those_of_scipy(rng):

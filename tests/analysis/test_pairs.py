@@ -60,6 +60,13 @@ def test_pairs_are_ranked_by_how_far_they_fell(write_run, tmp_path, level, rng):
     np.testing.assert_allclose(pairs["ches"], -10 * pairs["chosen_change"], atol=1e-8)
 
 
+def test_a_pair_whose_end_is_no_number_has_not_fallen_nor_not(write_run, tmp_path, level):
+    fall = np.where(np.arange(PAIRS) == 3, np.nan, np.where(np.arange(PAIRS) % 2, -0.1, 0.1))
+    pairs = pairs_table(run_of(write_run, tmp_path / "run", level, np.stack([0 * fall, fall])))
+    assert pairs.loc[pairs["fallen"].isna(), "pair_id"].tolist() == ["pairs.jsonl:4"]
+    assert pairs["fallen"].sum() == PAIRS // 2 - 1
+
+
 def test_rank_correlations_are_those_of_scipy_with_an_interval_around_them(rng):
     x = rng.normal(size=80)
     pairs = pd.DataFrame(
