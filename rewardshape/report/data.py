@@ -91,7 +91,7 @@ def _geometry(trace: Trace) -> list[dict[int, list[float]]] | None:
     return found
 
 
-def _portrait(tables: Tables, settings: list[str]) -> dict[str, Any]:
+def _portrait(tables: Tables, settings: list[str]) -> dict[str, Any] | None:
     """Where the interactive phase portrait starts, and the paths of the runs: mean log-probs of the probe set."""
     run = next(run for run in tables.trace.runs if run.name == tables.deepest)
     stated = stated_objective(run.manifest)
@@ -108,7 +108,10 @@ def _portrait(tables: Tables, settings: list[str]) -> dict[str, Any]:
         points = (
             wide[["chosen", "rejected"]].iloc[evenly(len(wide), 60)].dropna().round(3).to_numpy().tolist()
         )
-        paths.append({"name": known.label, "setting": settings.index(known.setting), "points": points})
+        if points:  # none of a run without a finite number
+            paths.append({"name": known.label, "setting": settings.index(known.setting), "points": points})
+    if not paths:
+        return None
     low = min(value for path in paths for point in path["points"] for value in point)
     start = paths[0]["points"][0]
     stated_or_measured = {

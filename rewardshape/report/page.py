@@ -245,7 +245,12 @@ def _tiles(tables: Tables) -> list[dict[str, str]]:
         _tile("chosen", "chosen, change", _change(row, "chosen_change")["value"], unit),
         _tile("rejected", "rejected, change", _change(row, "rejected_change")["value"], unit),
         _tile("", "chosen responses fallen", *_share(row, "share_fallen").values()),
-        _tile("", "accuracy", _share(row, "accuracy")["value"], f"{percent(start['accuracy'])} at step 0"),
+        _tile(
+            "",
+            "accuracy",
+            _share(row, "accuracy")["value"],
+            f"{_share(start, 'accuracy')['value']} at step 0",
+        ),
         _tile("", "margin", margin, f"{before} at step 0, reward units"),
     ]
 

@@ -377,6 +377,16 @@ def test_a_run_that_broke_has_dashes_for_what_is_not_known(write_run, tmp_path, 
     ]  # fmt: skip
 
 
+def test_a_run_without_any_number_has_a_page_alone_and_in_a_sweep(write_run, tmp_path, page_of):
+    tokens = {name: np.full(40, 10) for name in ("chosen", "rejected")}
+    for place, ends in (("0", [np.nan, np.nan]), ("1", [0, -1])):
+        sums = {name: np.linspace(-20, -10, 40) + np.array(ends)[:, None] for name in tokens}
+        write_run(tmp_path / "sweep" / place, sums, num_tokens=tokens, run={"seed": 0, "steps": int(place)})
+    for folder in (tmp_path / "sweep" / "0", tmp_path / "sweep"):
+        page = write_report(folder).read_text(encoding="utf-8")
+        assert "nan" not in page_of(page.split("<script", 1)[0]).text
+
+
 def test_flags_in_advice_are_code_and_everything_else_is_text():
     from rewardshape.report.page import _flags
 
