@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from rewardshape.figures.of_runs import picture_of
-from rewardshape.numbers import significant
+from rewardshape.numbers import moment, significant
 from rewardshape.plotting.style import own_style
 from rewardshape.report import write_report
 from rewardshape.report.portrait import portrait_page
@@ -189,7 +189,9 @@ def slide(draw: Callable[[Any], Axes | Figure], values: Iterable[Any], *, name: 
 
 
 def _label(value: Any) -> str:
-    return significant(value) if isinstance(value, int | float) else str(value)
+    if isinstance(value, int):
+        return moment(value)
+    return significant(value) if isinstance(value, float) else str(value)
 
 
 def _one_scale(figures: list[Figure]) -> None:

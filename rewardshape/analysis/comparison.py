@@ -231,23 +231,22 @@ def settings_along(rows: pd.DataFrame) -> pd.DataFrame:
     """
     table = []
     for (setting, value), mine in rows.groupby(["setting", "value"], sort=False, observed=True):
-        runs = rows.loc[rows["setting"] == setting, "run"].nunique()
-        if len(mine) < runs:
+        if len(mine) < rows.loc[rows["setting"] == setting, "run"].nunique():
             continue
         first = mine.iloc[0]
-        row = {name: first[name] for name in ("setting", "alpha", "axis")} | {
-            "value": value,
-            "num_seeds": runs,
-        }
+        row = {name: first[name] for name in ("setting", "alpha", "axis")} | {"value": value}
         for name in ("chosen_change", "difference"):
             if name in mine:
-                ends = (f"{name}_low", f"{name}_high")
-                alone = {end: first.get(end, np.nan) for end in ends}
-                row |= (
-                    {name: first[name], **alone}
-                    if runs == 1
-                    else _over_runs(name, mine[name].to_numpy(float))
-                )
+                known = mine[mine[name].notna()]  # a seed that the baseline lacks has no difference
+                row["num_seeds"] = len(known)
+                if len(known) == 1:
+                    row |= {
+                        part: known[part].iloc[0]
+                        for part in (name, f"{name}_low", f"{name}_high")
+                        if part in known
+                    }
+                else:
+                    row |= _over_runs(name, known[name].to_numpy(float))
         if "difference" in mine:
             row["seeds_agreeing"] = int((np.sign(mine["difference"]) == np.sign(row["difference"])).sum())
         table.append(row)

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from rewardshape.analysis.panels import settings_table
 from rewardshape.errors import InputError
 from rewardshape.plotting.facets import facets
+from rewardshape.plotting.settings import among
 from rewardshape.trace import Trace
 
 TABLES = {
@@ -44,13 +45,14 @@ class Picture:
 
     def draw(self, trace: Trace) -> Figure:
         """The picture of a trace that has what it needs (`check`)."""
-        if self.drawn is not None:
-            return self.drawn(trace)
-        assert self.panel is not None
-        table_of, plot = self.panel
-        figure, ax = plt.subplots(figsize=self.size)
-        plot(with_ends(table_of(trace), trace), ax)
-        return figure
+        with among(trace.runs):
+            if self.drawn is not None:
+                return self.drawn(trace)
+            assert self.panel is not None
+            table_of, plot = self.panel
+            figure, ax = plt.subplots(figsize=self.size)
+            plot(with_ends(table_of(trace), trace), ax)
+            return figure
 
     def check(self, trace: Trace) -> None:
         """Raise an `InputError` that says what the trace lacks for this picture, if anything."""
@@ -77,7 +79,7 @@ class Picture:
                 raise InputError(f"{name} {value!r}: the runs differ in {', '.join(known) or 'nothing'}")
         table_of, plot = self.panel
         table = with_ends(table_of(trace), trace)
-        more = [value for value in by.values() if value is not None and value not in table]
+        more = list(dict.fromkeys(value for value in by.values() if value is not None and value not in table))
         table = table.merge(settings_table(trace)[["run", *more]], on="run")
         axes = facets(plot, table, hue=by.get("hue"), col=by.get("col"), row=by.get("row"))
         return axes[0].get_figure(root=True)  # type: ignore[return-value]

@@ -81,7 +81,7 @@ def percent_axis(ax: Axes) -> None:
 
 def has_diverged(rows: pd.DataFrame) -> bool:
     """Whether the runs of a table all ended in numbers that are not finite, as far as the table says."""
-    return "diverged" in rows and bool(rows["diverged"].all())
+    return "diverged" in rows and len(rows) > 0 and bool(rows["diverged"].all())
 
 
 def mark_end(ax: Axes, x: pd.Series, y: pd.Series, color: Any) -> None:

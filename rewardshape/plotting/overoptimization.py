@@ -109,7 +109,7 @@ def plot_gold_sweep(curves: pd.DataFrame, fitted: pd.DataFrame | None = None, ax
     """
     ax = axis(ax)
     forms: dict[str, None] = {}
-    settings = by_setting(curves.sort_values("step"))
+    settings = by_setting(curves.sort_values("step", kind="stable"))
     for setting, marker in zip(settings, itertools.cycle(MARKERS), strict=False):
         color = setting.color
         for number, (run, curve) in enumerate(setting.rows.groupby("run", sort=False)):

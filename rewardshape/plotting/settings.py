@@ -6,7 +6,9 @@ A setting whose runs all diverged says so in its name.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +17,28 @@ from matplotlib.axes import Axes
 
 from rewardshape.numbers import parameter, shortest
 from rewardshape.plotting.axes import has_diverged
-from rewardshape.plotting.style import alpha_color, in_lines, ordered_colors, plain
+from rewardshape.plotting.style import alpha_color, hex_color, in_lines, ordered_colors, plain
+from rewardshape.trace import Run
+
+_AMONG: ContextVar[Mapping[str, float] | None] = ContextVar("α of every setting of the sweep", default=None)
+
+
+@contextmanager
+def among(runs: Sequence[Run]) -> Iterator[None]:
+    """Within it a setting looks as it does among all settings of these runs, whichever of them a table holds."""
+    token = _AMONG.set(alphas_of(runs))
+    try:
+        yield
+    finally:
+        _AMONG.reset(token)
+
+
+def alphas_of(runs: Sequence[Run]) -> dict[str, float]:
+    """The α of every setting, in the order of the runs."""
+    alphas: dict[str, float] = {}
+    for run in runs:
+        alphas.setdefault(run.setting, run.alpha)
+    return alphas
 
 
 class Setting(NamedTuple):
@@ -28,23 +51,36 @@ class Setting(NamedTuple):
     rows: pd.DataFrame
 
 
+def colors_of(alphas: Mapping[str, float], *, dark: bool = False) -> dict[str, Any]:
+    """The colour of every setting: of its α where those tell them apart (`told_by_alpha`), else in order."""
+    if told_by_alpha(alphas):
+        return {name: alpha_color(alpha, dark=dark) for name, alpha in alphas.items()}
+    return dict(zip(alphas, ordered_colors(len(alphas), dark=dark), strict=True))
+
+
+def told_by_alpha(alphas: Mapping[str, float]) -> bool:
+    """Whether every setting has an α, and no two the same, in number or in colour."""
+    known = np.array(list(alphas.values()), float)
+    return bool(np.isfinite(known).all()) and len({hex_color(alpha_color(a)) for a in known}) == len(known)
+
+
 def by_setting(table: pd.DataFrame) -> list[Setting]:
-    """The settings of a table in order: by α where that tells them apart, else by name."""
-    groups = [(str(name), rows) for name, rows in table.groupby("setting", sort=False, observed=True)]
-    alphas = [rows["alpha"].iloc[0] for _, rows in groups]
-    if np.isfinite(alphas).all() and len(set(alphas)) == len(alphas):
-        ordered = sorted(zip(alphas, groups, strict=True), key=lambda item: item[0])
-        return [
-            Setting(_named(parameter("alpha", a), rows), alpha_color(a), a, _ticked(shortest(a), rows), rows)
-            for a, (_, rows) in ordered
-        ]
-    column = table["setting"]
-    known = list(column.cat.categories) if column.dtype == "category" else [name for name, _ in groups]
-    colors = dict(zip(known, ordered_colors(len(known)), strict=True))
-    return [
-        Setting(_named(_plain(name), rows), colors[name], i, _ticked(_plain(name), rows), rows)
-        for i, (name, rows) in enumerate(groups)
-    ]
+    """The settings of a table in order: by α where that tells them apart, else as the sweep has them."""
+    groups = {str(name): rows for name, rows in table.groupby("setting", sort=False, observed=True)}
+    known = _AMONG.get() or {}
+    if not groups.keys() <= known.keys():
+        known = {name: float(rows["alpha"].iloc[0]) for name, rows in groups.items()}
+        if not told_by_alpha(known) and table["setting"].dtype == "category":
+            known = dict.fromkeys(map(str, table["setting"].cat.categories), np.nan)
+    colors, by_alpha = colors_of(known), told_by_alpha(known)
+    names = [name for name in known if name in groups]
+    found = []
+    for place, name in enumerate(sorted(names, key=known.__getitem__) if by_alpha else names):
+        alpha, rows = known[name], groups[name]
+        label, tick = (parameter("alpha", alpha), shortest(alpha)) if by_alpha else [_plain(name)] * 2
+        at = alpha if by_alpha else place
+        found.append(Setting(_named(label, rows), colors[name], at, _ticked(tick, rows), rows))
+    return found
 
 
 def _plain(name: str) -> str:

@@ -51,7 +51,10 @@ def _lines(ax: Axes, setting: Setting, x: str, y: str, linestyle: Any = "-") -> 
         if has_diverged(rows):
             mark_end(ax, rows[x], rows[y], setting.color)
     values = list(dict.fromkeys(["step", x, y]))
-    mean = setting.rows[values].groupby("step", as_index=False).mean()
+    by_step = setting.rows[values].groupby("step")
+    mean = by_step.mean().reset_index()
+    if len(seeds) > 1:  # where one has ended, a mean of the others would jump
+        mean = mean[by_step.size().to_numpy() == len(seeds)]
     ax.plot(mean[x], mean[y], color=setting.color, label=setting.label, linestyle=linestyle)
 
 
@@ -155,6 +158,8 @@ def plot_along(settings: pd.DataFrame, ax: Axes | None = None) -> Axes:
     value = "difference" if paired else "chosen_change"
     for setting in by_setting(settings):
         rows = setting.rows.dropna(subset=value)
+        if rows.empty:
+            continue
         ax.plot(rows["value"], rows[value], color=setting.color, label=setting.label)
         low, high = rows[f"{value}_low"], rows[f"{value}_high"]
         ax.fill_between(rows["value"], low, high, color=setting.color, alpha=0.2, linewidth=0)

@@ -20,6 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from rewardshape.numbers import as_json
+from rewardshape.plotting.settings import alphas_of, among, colors_of
 from rewardshape.plotting.style import (
     CHOSEN,
     COLUMN_WIDTH,
@@ -27,10 +28,8 @@ from rewardshape.plotting.style import (
     NEUTRAL,
     PROXY,
     REJECTED,
-    alpha_color,
     closing_figures,
     hex_color,
-    ordered_colors,
     style,
 )
 from rewardshape.trace import Run
@@ -55,16 +54,13 @@ class Palette:
 
     @classmethod
     def of(cls, runs: Sequence[Run]) -> Palette:
-        """One colour for each setting: by α where that tells them apart, else in order."""
-        settings = list(dict.fromkeys(run.setting for run in runs))
-        alphas = [next(run.alpha for run in runs if run.setting == name) for name in settings]
-        by_alpha = bool(np.isfinite(alphas).all()) and len(set(alphas)) == len(alphas)
-        both = []
-        for dark in (False, True):
-            ordered = ordered_colors(len(settings), dark=dark)
-            colors = [alpha_color(alpha, dark=dark) for alpha in alphas] if by_alpha else ordered
-            both.append({name: hex_color(color) for name, color in zip(settings, colors, strict=True)})
-        return cls(*both)
+        """One colour for each setting, that of every figure."""
+        alphas = alphas_of(runs)
+        light, dark = (
+            {name: hex_color(color) for name, color in colors_of(alphas, dark=dark).items()}
+            for dark in (False, True)
+        )
+        return cls(light, dark)
 
 
 @dataclass
@@ -92,17 +88,17 @@ class Drawer:
         """A picture of one panel."""
         self.count += 1
         fonts: dict[Any, str] = {"svg.fonttype": "none", "svg.hashsalt": f"rewardshape-{self.count}"}
-        with style(), plt.rc_context(fonts), closing_figures():
+        with style(), plt.rc_context(fonts), closing_figures(), among(self.runs):
             figure = plt.figure(figsize=(COLUMN_WIDTH, height))
             ax = figure.add_subplot()
             draw(ax)
-            lines = [] if kind == "still" else self._lines(ax)
+            lines = [] if kind == "still" else self._lines(ax, kind)
             target = io.StringIO()
             figure.savefig(target, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
             data = {"kind": kind, "lines": lines, **_place(ax, tuple(figure.get_size_inches()))}
         return Chart(self._inline(target.getvalue(), caption), caption, kind, data)
 
-    def _lines(self, ax: Axes) -> list[dict[str, Any]]:
+    def _lines(self, ax: Axes, kind: Kind) -> list[dict[str, Any]]:
         """The named lines of a picture with their numbers; each is marked in the SVG with the number of its setting."""
         found = []
         for line in ax.get_lines():
@@ -112,7 +108,9 @@ class Drawer:
             label = str(line.get_label()).replace("\n", " ")
             x, y = (np.asarray(values, float) for values in line.get_data())
             if not label.startswith("_") and len(x) > 2:
-                found.append({"name": label.replace(r"\$", "$"), "setting": setting, **_numbers(line, x, y)})
+                found.append(
+                    {"name": label.replace(r"\$", "$"), "setting": setting, **_numbers(line, x, y, kind)}
+                )
         for band in ax.collections:
             faces = band.get_facecolor()
             setting = self.colors.get(hex_color(tuple(np.asarray(faces)[0]))) if np.size(faces) else None
@@ -126,7 +124,7 @@ class Drawer:
         svg = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>|<style[^>]*>.*?</style>", "", svg, flags=re.DOTALL)
         svg = re.sub(r'<g id="setting-(\d+)"', r'<g data-setting="\1"', svg)
         svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>c{self.count}-", svg)
-        svg = re.sub(r"#[0-9a-f]{6}\b", self._variable, svg)
+        svg = re.sub(r"<[^>]*>", lambda tag: re.sub(r"#[0-9a-f]{6}\b", self._variable, tag[0]), svg)
         svg = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font-size: \1", svg)
         svg = re.sub(
             r"<[^>]*>", lambda tag: re.sub(r"(\d+\.\d\d)\d+", r"\1", tag[0]), svg
@@ -143,8 +141,14 @@ class Drawer:
         return f"var(--{VARIABLES[color]})" if color in VARIABLES else color
 
 
-def _numbers(line: Line2D, x: np.ndarray, y: np.ndarray) -> dict[str, Any]:
-    return {"x": [rounded(v) for v in x], "y": [rounded(v) for v in y], "color": _name_of(line)}
+def _numbers(line: Line2D, x: np.ndarray, y: np.ndarray, kind: Kind) -> dict[str, Any]:
+    """Of a line; over time `x` are steps, each as it is."""
+    steps = kind == "time" and bool((x == np.round(x)).all())
+    return {
+        "x": [int(v) if steps else rounded(v) for v in x],
+        "y": [rounded(v) for v in y],
+        "color": _name_of(line),
+    }
 
 
 def _name_of(line: Line2D) -> str:

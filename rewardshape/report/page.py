@@ -165,13 +165,15 @@ def _facts(trace: Trace) -> list[str]:
     run, model, data = settings.get("run", {}), settings.get("model", {}), settings.get("data", {})
     checkpoint = model.get("checkpoint")
     files = data.get("files") or run.get("data") or []
+    stated = [one.manifest.get("run", {}).get("learning_rate") for one in trace.runs]
+    rates = dict.fromkeys(float(rate) for rate in stated if rate)
     facts = [
         *_objectives(trace),
         f"model {Path(checkpoint).name}" if checkpoint else "",
         f"data {', '.join(Path(str(file)).name for file in files)}" if files else "",
         counted(trace.steps["step"].max(), "step"),
-        f"learning rate {shortest(run['learning_rate'])}" if run.get("learning_rate") else "",
-        f"{len(trace.runs)} runs" if len(trace.runs) > 1 else f"seed {run.get('seed')}",
+        f"learning rate {_in_order(rates)}" if rates else "",
+        f"{len(trace.runs)} runs" if len(trace.runs) > 1 else f"seed {run['seed']}" if "seed" in run else "",
     ]
     return [fact for fact in facts if fact]
 
@@ -427,14 +429,14 @@ def _tried(trace: Trace) -> dict[str, Any] | None:
 
 
 def _first_samples(tables: Tables, samples: dict[str, Any]) -> dict[str, Any] | None:
-    """What is shown of the samples without a script: a few prompts of the deepest run."""
+    """What is shown of the samples without a script: a few prompts of the deepest run that drew some."""
     if not samples["prompts"]:
         return None
     runs = tables.trace.runs
-    place = [run.name for run in runs].index(tables.deepest)
+    deepest = [run.name for run in runs].index(tables.deepest)
+    drawn = [place for place, of in enumerate(samples["runs"]) if of is not None]
+    place = deepest if deepest in drawn else drawn[0]
     of = samples["runs"][place]
-    if of is None:
-        return None
     shown = list(zip(samples["prompts"], samples["asked"], of["texts"], strict=True))[:SHOWN]
     return {"label": runs[place].label, "steps": of["steps"], "prompts": shown}
 

@@ -254,7 +254,7 @@ def _facts(tables: Tables, pair_ids: list[str]) -> dict[str, list[float | None]]
 
 
 def _tokens(tables: Tables, place: dict[str, int]) -> tuple[list[Any], dict[int, list[list[int]]]]:
-    """Log-probs of the tokens: at the last step for each run (or null), and at step 0, which all runs share."""
+    """Log-probs of the tokens: at the last step for each run (or null), and at step 0 of the first that has a pair."""
     trace, left = tables.trace, TOKEN_NUMBERS
     depth = tables.summary.set_index("run")["chosen_change"]
     ordered = sorted(trace.runs, key=lambda run: (run.name != tables.deepest, depth.get(run.name, 0.0)))
@@ -262,11 +262,12 @@ def _tokens(tables: Tables, place: dict[str, int]) -> tuple[list[Any], dict[int,
     start: dict[int, list[list[int]]] = {}
     for run in ordered:
         first, last = first_and_last_tokens(trace, run.name)
-        size = sum(min(len(v), MAX_TOKENS) for v in last.values()) * (1 if start else 2)
+        lacking = {pair: then for pair, then in _by_pair(first, place).items() if pair not in start}
+        size = sum(min(len(v), MAX_TOKENS) for v in last.values()) * (2 if lacking else 1)
         if not last or size > left:
             continue
         left -= size
-        start = start or _by_pair(first, place)
+        start |= lacking
         last_of[run.name] = _by_pair(last, place)
     return [last_of.get(run.name) for run in trace.runs], start
 

@@ -254,16 +254,17 @@ def _samples(tables: Tables, drawer: Drawer) -> Iterator[Chart]:
             "path",
         )
         for one in chart.data["lines"]:  # of each setting the first run's points
-            mine = (
-                curve
-                if one["setting"] is None
-                else curve[curve["setting"] == drawer.settings[one["setting"]]]
-            )
+            mine = _of_setting(curve, one["setting"], drawer)
             rows = mine[mine["run"] == mine["run"].iloc[0]]
             one["steps"] = rows["step"].sort_values().tolist() if len(rows) == len(one["x"]) else None
         yield _named(chart, "gold")
     with contextlib.suppress(InputError):  # samples of one step
         yield _front(tables, drawer)
+
+
+def _of_setting(table: pd.DataFrame, setting: int | None, drawer: Drawer) -> pd.DataFrame:
+    """The rows of the setting of a line, all for a line that is no setting's."""
+    return table if setting is None else table[table["setting"] == drawer.settings[setting]]
 
 
 def _front(tables: Tables, drawer: Drawer) -> Chart:
@@ -280,7 +281,7 @@ def _front(tables: Tables, drawer: Drawer) -> Chart:
     )
     ordered = rates.sort_values("kl")
     for one in chart.data["lines"]:
-        mine = ordered.loc[ordered["setting"] == drawer.settings[one["setting"]], "step"]
+        mine = _of_setting(ordered, one["setting"], drawer)["step"]
         one["steps"] = [0, *mine.tolist()][: len(one["x"])]
     return _named(chart, "win rate")
 

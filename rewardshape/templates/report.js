@@ -179,7 +179,7 @@
     const table = make("table", {}, make("thead", {}, make("tr", {}, make("th", {}, `step ${step}`), ...timed.map((chart) => make("th", { scope: "col" }, chart.name)))));
     table.append(make("tbody", {}, ...names.map((name) => make("tr", {}, make("th", { scope: "row" }, name), ...timed.map((chart) => {
       const line = chart.lines.find((one) => one.name === name);
-      return make("td", { "data-label": chart.name }, line ? show(line.y[nearest(line.x, step)], 4) : "");
+      return make("td", { "data-label": chart.name }, line && step <= line.x.at(-1) ? show(line.y[nearest(line.x, step)], 4) : "");
     })))));
     values.replaceChildren(table);
   }
@@ -252,7 +252,7 @@
     if (text) {
       if (text.prompt) holder.append(make("p", { class: "text prompt" }, text.prompt));
       const now = pairs.tokens[state.run]?.[row.pair], then = pairs.start[row.pair];
-      ["chosen", "rejected"].forEach((name, k) => holder.append(response(name, text[name], text.more[name], now?.[k], then?.[k])));
+      ["chosen", "rejected"].forEach((name, k) => holder.append(response(name, text[name], text.more[name], then && now?.[k], then?.[k])));
     } else holder.append(make("p", { class: "quiet" }, "The texts of this pair are not on the page: they were not kept, or would have made it too large."));
     holder.append(course(row));
     const gained = pairs.gained?.[state.run]?.[row.pair];

@@ -43,14 +43,14 @@ def write(write_run, tmp_path, rng):
     return one
 
 
-def test_kl_is_the_mean_log_ratio_with_two_standard_errors(write):
+def test_kl_is_the_mean_log_ratio_with_two_standard_errors_over_prompts(write):
     trace = write()
     curve = kl_curve(trace)
     assert curve["step"].tolist() == [0, 2]
     for row in curve.itertuples():
         rows = trace.samples[trace.samples["step"] == row.step]
         ratio = rows["logp_sum"] - rows["ref_logp_sum"]
-        error = stats.sem(ratio)
+        error = stats.sem(ratio.groupby(rows["prompt_id"]).mean())  # as many samples of every prompt
         assert (row.kl, row.kl_low, row.kl_high) == pytest.approx(
             (ratio.mean(), ratio.mean() - 2 * error, ratio.mean() + 2 * error)
         )
