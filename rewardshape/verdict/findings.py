@@ -202,6 +202,8 @@ def _by_answers(tables: Tables) -> list[str]:
     if not worse:
         return []
     best = chosen_checkpoint(tables.trace, temperature=max(answer.temperature for answer in worse))
+    if best.empty:  # too few prompts to choose by one half and judge by the other
+        return []
     found = best.sort_values("gold_of_choice", kind="stable").iloc[-1]  # by the half that does not judge
     many = len(judged) > 1
     fell = sum(any(answer in worse for answer in answers) for answers in judged.values())
