@@ -75,18 +75,17 @@ class Table:
         return runs
 
     def _label_column(self) -> int | None:
+        comma = self.decimal_comma
         for index, column in enumerate(self.header):
             cells = [row[index] for row in self.rows if index < len(row)]
-            texts = {
-                cell for cell in cells if cell and number(cell, decimal_comma=self.decimal_comma) is None
-            }
+            texts = {cell for cell in cells if cell and number(cell, decimal_comma=comma) is None}
             known = meaning(column)[1] is not None
             repeats = 1 < len(texts) < len(cells) == len(self.rows) and all(cell in texts for cell in cells)
-            if not known and repeats and (_are_splits(cells) or self._starts_again(cells)):
+            if not known and repeats and (_are_splits(cells) or self._starts_again(cells, comma)):
                 return index
         return None
 
-    def _starts_again(self, labels: list[str]) -> bool:
+    def _starts_again(self, labels: list[str], decimal_comma: bool) -> bool:
         """Whether other labels stand beside the same places, or each label's places increase and the table's do not.
 
         A time, or whether a checkpoint was saved, repeats within one run. Training and evaluation share their places.
@@ -97,7 +96,7 @@ class Table:
         places = [index for name in PLACES for index, (_, series) in enumerate(meanings) if series == name]
         kinds: dict[frozenset[str | None], list[tuple[float, str]]] = {}
         for row, label in zip(self.rows, labels, strict=True):
-            cells = [number(cell, decimal_comma=self.decimal_comma) for cell in row]
+            cells = [number(cell, decimal_comma=decimal_comma) for cell in row]
             kind = frozenset(
                 split
                 for (split, series), cell in zip(meanings, cells, strict=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import time
 
 import pandas as pd
 import pytest
@@ -97,6 +98,14 @@ def test_decimal_commas_are_seen_only_where_no_cell_has_a_point():
     comma = csv_table("step;loss;rewards/chosen\n1;0,5;-1\n", "a.csv")
     both = csv_table("step;loss;rewards/chosen\n1;0,5;-1.5\n", "a.csv")
     assert (comma.decimal_comma, both.decimal_comma) == (True, False)
+
+
+def test_a_long_table_is_read_in_time_that_grows_with_its_rows():
+    """Whether numbers have decimal commas was once looked up in the whole table for each of its cells: 40 seconds."""
+    text = "step,loss,rewards/chosen\n" + "".join(f"{k},0.5,-{k}\n" for k in range(4000))
+    began = time.process_time()
+    assert len(csv_records(csv_table(text, "a.csv"))[""]) == 4000
+    assert time.process_time() - began < 4
 
 
 def test_wandb_s_export_of_a_panel_is_apart_by_run_without_its_extremes():
