@@ -231,4 +231,9 @@ def untouched_model(
     if adapters:
         return untouched
     kept = copy.deepcopy(policy).eval()
+    for patched in (
+        "forward",
+        "_original_forward",
+    ):  # TRL's and accelerate's, whose closures run the policy itself
+        kept.__dict__.pop(patched, None)
     return lambda _: nullcontext(kept)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from rewardshape.data import EncodedPair
 from rewardshape.probe.measure.logprobs import PlainReader
+from rewardshape.probe.measure.predictions import watching
 from rewardshape.probe.reference import Reference, untouched_model
 from tests.probe.test_run import plain_logp
 
@@ -55,6 +57,22 @@ def test_a_copy_stays_while_the_policy_trains(model):
             parameter.mul_(1.1)
     with untouched(model) as kept:
         torch.testing.assert_close(kept(tokens).logits, before, rtol=0, atol=0)
+    assert (model(tokens).logits - before).abs().max() > 0.01
+
+
+def test_a_copy_of_a_model_whose_forward_was_replaced_is_no_way_back_to_the_model(model):
+    """As TRL replaces it: a closure over the bound forward, which a copy's method would still run."""
+    tokens = torch.tensor([[1, 7, 9, 4]])
+    before = model(tokens).logits.detach()
+    own = model.forward
+    model.forward = types.MethodType(lambda self, *args, **named: own(*args, **named), model)
+    untouched = untouched_model(model, adapters=False)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.1)
+    with untouched(model) as kept, watching(kept) as handed:
+        torch.testing.assert_close(kept(tokens).logits, before, rtol=0, atol=0)
+    assert len(handed) == 1  # the copy's own head is asked
     assert (model(tokens).logits - before).abs().max() > 0.01
 
 

@@ -141,7 +141,7 @@ class PlainReader:
         """Log-probabilities of a batch that this reader collated."""
         # No mask: to a causal model the padding behind a text is as if it were not there.
         logits = model(input_ids=batch["input_ids"], use_cache=False).logits
-        logits = logits.flatten(0, 1)[batch["predicting"]]
+        logits = without_virtual(logits, batch).flatten(0, 1)[batch["predicting"]]
         logp = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
         every = logp.detach()
         reference = predictions_of(batch)
@@ -300,6 +300,11 @@ def _divergence(reference: Predictions, logp: Float[Tensor, "tokens vocabulary"]
     logits, probabilities = reference.tile(slice(None))
     theirs = logits - reference.normalizer[:, None]
     return torch.linalg.vecdot(probabilities, theirs - logp)
+
+
+def without_virtual(rows: Tensor, batch: Batch) -> Tensor:
+    """What a model computed, at the tokens it was given only: peft's prompt tuning puts virtual ones before them."""
+    return rows[:, -batch["input_ids"].shape[1] :]
 
 
 def on_device(batch: Batch, device: torch.device | str) -> Batch:

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from rewardshape.probe.measure.logprobs import Batch, ResponseLogps
+from rewardshape.probe.measure.logprobs import Batch, ResponseLogps, without_virtual
 from rewardshape.probe.measure.probe_set import Score
 from rewardshape.probe.measure.projection import Head
 
@@ -61,7 +61,7 @@ def see(model: Any, score: Score, batch: Batch, *, most: int = 0) -> tuple[Respo
         logps = score({**batch, "hear": keep} if keeps else batch)
     [hidden] = handed
     return logps, Seen(
-        hidden.flatten(0, 1)[batch["predicting"]],
+        without_virtual(hidden, batch).flatten(0, 1)[batch["predicting"]],
         logps.token_logps.detach(),
         kept[0] if kept else None,
     )

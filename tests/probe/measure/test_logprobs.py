@@ -19,6 +19,7 @@ from rewardshape.probe.measure.logprobs import (
     SharedPrefixReader,
     choose_reader,
 )
+from rewardshape.probe.measure.predictions import see
 
 VOCABULARY = 97
 SMALL = {
@@ -245,6 +246,30 @@ def test_lora_adapter_switched_off_gives_the_reference():
     assert (plain.logp_sum - reference).abs().min() > 0.01
     with model.disable_adapter():
         torch.testing.assert_close(read(SharedPrefixReader(), model).logp_sum, reference)
+
+
+def test_the_virtual_tokens_of_prompt_tuning_shift_no_log_prob():
+    """Right is what the base model says behind the same embeddings, read at the places of the tokens by hand."""
+    peft = pytest.importorskip("peft", reason="peft is not installed")
+    base = tiny_model("llama")
+    model = peft.get_peft_model(
+        base, peft.PromptTuningConfig(num_virtual_tokens=5, task_type="CAUSAL_LM")
+    ).eval()
+    virtual = model.get_prompt(batch_size=1)
+    expected = []
+    for pair in PAIRS:
+        for response in pair.responses.values():
+            tokens = torch.tensor([[*pair.prompt_ids, *response]])
+            embedded = torch.cat([virtual, base.get_input_embeddings()(tokens)], dim=1)
+            logp = base(inputs_embeds=embedded).logits[0].log_softmax(-1)
+            first = 5 + len(pair.prompt_ids) - 1
+            expected.append(sum(logp[first + place, token] for place, token in enumerate(response)))
+    reader, note = choose_reader(model, PAIRS)
+    assert "cannot read a prompt once" in note
+    torch.testing.assert_close(read(reader, model).logp_sum, torch.stack(expected), rtol=0, atol=1e-4)
+    [_, seen] = see(base, lambda batch: reader.logps(model, batch), reader.collate(PAIRS))
+    again = base.lm_head(seen.hidden).log_softmax(-1).gather(1, reader.collate(PAIRS)["targets"][:, None])
+    torch.testing.assert_close(again.squeeze(1), seen.logps, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("precision", ["weights", "autocast"])
