@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
@@ -61,13 +62,24 @@ def stated(arguments: Any) -> Stated:
             if not {"robust", "exo_pair", "aot", "aot_pair", "aot_unpaired"} & set(losses):
                 found.pop("label_smoothing", None)
         moves = bool(getattr(arguments, "sync_ref_model", False))
-        return Stated(from_config(found), is_loss=not moves)
+        made = from_config(found)
+        return Stated(made, is_loss=not moves and _says_all(made, found))
     return Stated(None, is_loss="SFTConfig" not in kinds)
 
 
 def _of_the_loss(arguments: Any) -> dict[str, Any]:
     found = {name: getattr(arguments, name, None) for name in OF_THE_LOSS}
     return {name: getattr(value, "value", value) for name, value in found.items() if value is not None}
+
+
+def _says_all(made: Objective, found: Mapping[str, Any]) -> bool:
+    """Whether nothing acts on the loss beyond the objective: TRL lets each of these act on whichever loss it has."""
+    acting = {
+        "fdpo": found.get("f_divergence_type", "reverse_kl") != "reverse_kl",
+        "wpo": bool(found.get("use_weighting")),
+        "ld_dpo": found.get("ld_alpha") is not None,
+    }
+    return {name for name, acts in acting.items() if acts} <= {made.name}
 
 
 def _of_cpo(found: dict[str, Any]) -> Stated:

@@ -17,6 +17,7 @@ import torch
 from rewardshape.data.forms import SCORES
 from rewardshape.errors import InputError
 from rewardshape.integrations.callback import ProbeCallback
+from rewardshape.integrations.models import has_adapters
 from rewardshape.probe.measure.logprobs import base_of
 from rewardshape.probe.measure.projection import Predictions, head_of, project
 from rewardshape.theory import Objective, Responses
@@ -48,6 +49,15 @@ def shaped(objective: Objective) -> type:
             for callback in named.get("callbacks") or ():
                 self._tell(callback)
             super().__init__(*arguments, **named)
+            if self.ld_alpha is not None and objective.needs_reference and not per_token:
+                raise InputError(
+                    "ld_alpha: TRL would weigh the reference by it and not the policy; leave it out, and for LD-DPO "
+                    f'give shaped(objective("ld_dpo", tail={self.ld_alpha}))'
+                )
+            if per_token and self.ref_model is None and not has_adapters(self.model):
+                raise InputError(
+                    f"precompute_ref_log_probs: keeps sums, and {objective.name} compares token by token; leave it out"
+                )
             if "log_sum_sq_probs" in needs:
                 add_fused_lm_head(base_of(self.model), outputs=("log_probs", "log_sum_sq_probs"))
             if "label" in needs:

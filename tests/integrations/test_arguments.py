@@ -80,6 +80,27 @@ def test_a_dpo_config_says_its_objective(options, expected):
     assert same(found.objective, expected), found.objective
 
 
+@pytest.mark.parametrize(
+    ("options", "is_loss"),
+    [
+        ({"f_divergence_type": "js_divergence"}, True),  # each alone has a name here
+        ({"ld_alpha": 0.5}, True),
+        ({"use_weighting": True}, True),
+        ({"loss_type": ["hinge"]}, True),
+        ({"loss_type": ["hinge"], "f_divergence_type": "reverse_kl"}, True),
+        ({"loss_type": ["hinge"], "f_divergence_type": "js_divergence"}, False),
+        ({"loss_type": ["ipo"], "ld_alpha": 0.5}, False),
+        ({"loss_type": ["robust"], "label_smoothing": 0.1, "use_weighting": True}, False),
+        ({"f_divergence_type": "js_divergence", "use_weighting": True}, False),
+        ({"loss_type": ["sigmoid", "hinge"], "ld_alpha": 0.5}, False),
+    ],
+)
+def test_an_option_that_trl_lets_act_on_every_loss_is_in_the_objective_or_it_is_not_the_loss(
+    options, is_loss
+):
+    assert stated(trl.DPOConfig(**SMALL, **options)).is_loss == is_loss
+
+
 def test_other_configs():
     from trl.experimental.kto import KTOConfig
     from trl.experimental.orpo import ORPOConfig

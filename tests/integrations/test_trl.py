@@ -246,3 +246,40 @@ def test_scores_that_the_data_set_lacks_are_named(train, rows):
     without = [{name: row[name] for name in ("prompt", "chosen", "rejected")} for row in rows]
     with pytest.raises(InputError, match="no column 'chosen_score'"):
         train(shaped(objective("odpo")), trl.DPOConfig, data=without)
+
+
+@pytest.mark.parametrize(
+    ("goal", "options", "message"),
+    [
+        (
+            "tdpo",
+            {"precompute_ref_log_probs": True},
+            "precompute_ref_log_probs: keeps sums, and tdpo compares",
+        ),
+        ("ld_dpo", {"precompute_ref_log_probs": True}, "precompute_ref_log_probs: keeps sums, and ld_dpo"),
+        ("dpo", {"ld_alpha": 0.5}, r'ld_alpha: .* shaped\(objective\("ld_dpo", tail=0.5\)\)'),
+    ],
+)
+def test_arguments_by_which_policy_and_reference_would_differ_in_kind_are_refused(
+    train, goal, options, message
+):
+    with pytest.raises(InputError, match=message):
+        train(shaped(objective(goal, beta=0.1)), trl.DPOConfig, **options)
+
+
+def test_sums_that_are_made_beforehand_are_reference_enough_for_sums(train):
+    trainer = train(
+        shaped(objective("dpo", beta=0.1)), trl.DPOConfig, precompute_ref_log_probs=True, max_steps=1
+    )
+    assert losses(trainer) == pytest.approx(
+        [math.log(2)], abs=1e-5
+    )  # policy and reference are the same still
+
+
+def test_samples_of_a_model_that_trl_patched_are_compared_with_the_model_as_it_was(
+    train, probe_file, tmp_path
+):
+    train(trl.DPOTrainer, trl.DPOConfig, [ProbeCallback(probe_file, folder=tmp_path, sample_every=3)])
+    kl = read_trace(tmp_path).samples.groupby("step")["kl_sum"].mean()
+    assert kl[0] == pytest.approx(0, abs=1e-4)  # nats: the same model
+    assert kl[3] > 0.01
