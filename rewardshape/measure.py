@@ -22,7 +22,7 @@ from rewardshape.numbers import signed
 from rewardshape.probe.__main__ import guarded, is_main, say
 from rewardshape.probe.command import Formatter, Parser, add_flags, parsed
 from rewardshape.probe.process import quiet_imports
-from rewardshape.probe.settings import SETTINGS, Settings, flag
+from rewardshape.probe.settings import SETTINGS, ModelSettings, Settings, flag
 
 if TYPE_CHECKING:
     from rewardshape.integrations.pairs import ReadPairs
@@ -275,17 +275,29 @@ def objective_of(settings: Settings) -> Objective:
     return objective("dpo", beta=settings.objective.beta)
 
 
+def tokenizer_of(row: list[Saved], settings: ModelSettings) -> Any:
+    """What training left at the end, or where it saved weights only, began with."""
+    from rewardshape.probe.policy import load_tokenizer
+
+    last = row[-1].checkpoint
+    try:
+        return load_tokenizer(last, settings)
+    except InputError:
+        if any(Path(last).glob("tokenizer*")):
+            raise
+        return load_tokenizer(row[0].checkpoint, settings)
+
+
 def made_recorder(
     model: Any, pairs: ReadPairs, goal: Objective, row: list[Saved], asked: Asked, home: Path
 ) -> Recorder:
-    """The recorder of the row, with the tokenizer that training left."""
+    """The recorder of the row."""
     from rewardshape.integrations.recorder import Recorder
-    from rewardshape.probe.policy import load_tokenizer
 
     data = asked.settings.data
     recorder = Recorder(
         model,
-        load_tokenizer(row[-1].checkpoint, asked.settings.model),
+        tokenizer_of(row, asked.settings.model),
         pairs,
         goal,
         home,

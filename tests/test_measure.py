@@ -213,6 +213,17 @@ def test_a_row_without_its_start_is_refused_and_adapters_bring_their_own(loop, b
     np.testing.assert_allclose(found[found["step"] == 7]["logp_sum"], expected, atol=2e-4)
 
 
+def test_checkpoints_of_weights_alone_are_read_with_the_first_ones_tokenizer(loop, base, tmp_path, capsys):
+    bare = tmp_path / "checkpoint-2"
+    shutil.copytree(loop["row"][1], bare, ignore=shutil.ignore_patterns("*token*", "vocab*", "merges*"))
+    assert main(words({**loop, "row": [str(bare)]}, base, tmp_path / "run")) == 0
+    found = read_trace(tmp_path / "run").responses
+    np.testing.assert_allclose(found[found["step"] == 2]["logp_sum"], loop["knew"][2], atol=2e-4)
+    (bare / "tokenizer.json").write_text("{")  # it left one, damaged: another is not taken in its place
+    assert main(words({**loop, "row": [str(bare)]}, base, tmp_path / "damaged")) == 2
+    assert f"{bare}: cannot load the tokenizer" in capsys.readouterr().err
+
+
 def test_without_an_objective_no_verdict_is_drawn_from_losses(loop, base, tmp_path):
     output = tmp_path / "run"
     plain = words(loop, base, output)

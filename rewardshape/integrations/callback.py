@@ -106,6 +106,7 @@ class ProbeCallback(TrainerCallback):
         self.quiet = quiet
         self.recorder: Recorder | None = None
         self._trained: Objective | None = None
+        self._announced: Objective | None = None  # of the trainer that is being made
         self._trainer: Trainer | None = None
         self._taken: Taken | None = None  # of a step, until the trainer has logged its loss
         self._metrics: dict[str, float] = {}
@@ -119,7 +120,8 @@ class ProbeCallback(TrainerCallback):
         """
         self._trainer = trainer
         if self not in trainer.callback_handler.callbacks:
-            trainer.add_callback(self)
+            self._trained = None
+            trainer.add_callback(self)  # where the new one may tell
         self._settle(trainer.args)
         return self
 
@@ -127,9 +129,15 @@ class ProbeCallback(TrainerCallback):
         """Be told by the trainer itself what it trains, whatever its arguments say."""
         self._trained = objective
 
+    def will_train(self, objective: Objective) -> None:
+        """The same, by a trainer that is being made."""
+        self._announced = objective
+
     # --- what the trainer calls -----------------------------------------------------------------------------------
 
     def on_init_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._trained, self._announced = self._announced, None  # what another trainer told is past
+        self._trainer = None
         self._settle(args)
         if kwargs.get("model") is not None and kwargs.get("processing_class") is not None:
             whole(kwargs["model"])
@@ -138,7 +146,7 @@ class ProbeCallback(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         before = self.recorder
         if before is not None:
-            before.close("interrupted" if self._taken is not None else "done")
+            before.close("interrupted")  # unless on_train_end has closed it
         found = self._settle(args)
         self._encode(kwargs)
         assert found.objective is not None
@@ -152,6 +160,7 @@ class ProbeCallback(TrainerCallback):
             found.objective,
             on_main(lambda: self._folder_for(args, begun)),
             reference=self._reference(before, kwargs["model"]),
+            max_prompt_tokens=self.limits[0],
             max_response_tokens=self.limits[1],
             sample_every=self.sample_every,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rewardshape.data import EncodedPair, encode_pairs, read_preferences
+from rewardshape.data import EncodedPair, Pair, encode_pairs, read_preferences
 from rewardshape.errors import InputError
 from rewardshape.probe.grid import token_limits
 from rewardshape.probe.policy import context_length
@@ -35,7 +35,9 @@ class ReadPairs:
     ):
         if max_pairs is not None and max_pairs < 1:
             raise InputError(f"max_pairs={max_pairs}: must be at least 1")
-        self.encoded: list[EncodedPair] | None = None
+        self.encoded: list[EncodedPair] = []
+        self.pairs: list[Pair] | None = None  # where tokens were given
+        self._made_by: tuple[Any, dict[str, Any]] | None = None
         self.notes: list[str] = []
         self.report: dict[str, Any] = {"pairs": None}
         if isinstance(pairs, Sequence) and len(pairs) and isinstance(pairs[0], EncodedPair):
@@ -56,17 +58,18 @@ class ReadPairs:
         max_response_tokens: int | None,
         **rules: Any,
     ) -> list[EncodedPair]:
-        """The pairs as tokens, made once; limits left out are half the model's context, at most 1024."""
-        if self.encoded is None:
-            prompt, response = token_limits(max_prompt_tokens, max_response_tokens, context_length(config))
-            self.encoded, report = encode_pairs(
-                self.pairs,
-                tokenizer,
-                max_prompt_tokens=prompt,
-                max_response_tokens=response,
-                vocabulary=getattr(config.get_text_config(), "vocab_size", None),
-                **rules,
-            )
+        """The pairs as tokens, made once by each rule; limits left out are half the model's context, at most 1024."""
+        if self.pairs is None:
+            return self.encoded
+        prompt, response = token_limits(max_prompt_tokens, max_response_tokens, context_length(config))
+        rules |= {
+            "max_prompt_tokens": prompt,
+            "max_response_tokens": response,
+            "vocabulary": getattr(config.get_text_config(), "vocab_size", None),
+        }
+        if self._made_by != (tokenizer, rules):
+            self.encoded, report = encode_pairs(self.pairs, tokenizer, **rules)
+            self._made_by = tokenizer, rules
             self.notes.append(report.summary())
             self.report |= {"encoded": report.to_dict(), "end_token": rules.get("end_token", True)}
         return self.encoded

@@ -36,7 +36,7 @@ from rewardshape.integrations.models import (
 from rewardshape.integrations.pairs import ReadPairs
 from rewardshape.probe import manifest
 from rewardshape.probe.distributed import here, join, on_main
-from rewardshape.probe.lock import locked
+from rewardshape.probe.lock import taken_over
 from rewardshape.probe.measure.check import evaluating
 from rewardshape.probe.measure.logprobs import choose_reader
 from rewardshape.probe.measure.probe_set import PAIR, Measurement, ProbeSet, num_tokens
@@ -392,7 +392,7 @@ class Recorder:
     def _open(self, prepare: Callable[[], object], head: dict[str, list[Any]] | None) -> None:
         def on_this_process() -> None:
             self.files.path.mkdir(parents=True, exist_ok=True)
-            self._held.callback(locked(self.files.path).release)
+            self._held.callback(taken_over(self.files.path, self).release)
             prepare()
             self.files.set_status("running")
             self._writer = TraceWriter(self.files.path, head)

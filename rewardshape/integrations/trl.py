@@ -47,14 +47,15 @@ def shaped(objective: Objective) -> type:
     class ShapedTrainer(DPOTrainer):
         def __init__(self, *arguments: Any, **named: Any):
             for callback in named.get("callbacks") or ():
-                self._tell(callback)
+                if isinstance(callback, ProbeCallback):
+                    callback.will_train(objective)
             super().__init__(*arguments, **named)
             if self.ld_alpha is not None and objective.needs_reference and not per_token:
                 raise InputError(
                     "ld_alpha: TRL would weigh the reference by it and not the policy; leave it out, and for LD-DPO "
                     f'give shaped(objective("ld_dpo", tail={self.ld_alpha}))'
                 )
-            if per_token and self.ref_model is None and not has_adapters(self.model):
+            if per_token and self.ref_model is None and not has_adapters(self.model):  # type: ignore[arg-type]
                 raise InputError(
                     f"precompute_ref_log_probs: keeps sums, and {objective.name} compares token by token; leave it out"
                 )
@@ -64,14 +65,9 @@ def shaped(objective: Objective) -> type:
                 self.data_collator = _with_scores(self.data_collator)
 
         def add_callback(self, callback: Any) -> None:
-            self._tell(callback)
-            super().add_callback(callback)
-
-        @staticmethod
-        def _tell(callback: Any) -> None:
-            """Its arguments say nothing of the objective."""
             if isinstance(callback, ProbeCallback):
                 callback.trains(objective)
+            super().add_callback(callback)
 
         def _set_signature_columns_if_needed(self) -> None:
             super()._set_signature_columns_if_needed()

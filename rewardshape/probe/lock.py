@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Protocol
+from weakref import WeakValueDictionary
 
 from filelock import FileLock, Timeout
 
 from rewardshape.errors import InputError
-from rewardshape.trace.folder import RunFolder
+from rewardshape.trace.folder import RunFolder, Status
 
 PATIENCE = 0.1  # seconds: whoever only asks whether a run goes on holds its lock for less
 
@@ -35,4 +37,25 @@ def locked(folder: Path) -> FileLock:
         warnings.warn(
             f"{folder}: its file system has no locks; do not start a second process in it", stacklevel=2
         )
+    return lock
+
+
+class Holder(Protocol):
+    """Whoever works in a folder and can be told to leave it."""
+
+    def close(self, status: Status) -> None:
+        """End the work, let go of the folder."""
+
+
+_holders: WeakValueDictionary[Path, Holder] = WeakValueDictionary()
+
+
+def taken_over(folder: Path, holder: Holder) -> FileLock:
+    """`locked`, for a holder whose predecessor in this process, of a cell that was interrupted say, leaves first."""
+    place = folder.resolve()
+    before = _holders.get(place)
+    if before is not None and before is not holder:
+        before.close("interrupted")
+    lock = locked(folder)
+    _holders[place] = holder
     return lock

@@ -98,6 +98,59 @@ def test_a_step_that_a_kill_left_unwritten_is_measured_again_from_its_checkpoint
     np.testing.assert_allclose(found[3]["probe"]["logp_sum"], expected[3]["probe"]["logp_sum"], atol=1e-4)
 
 
+class Interrupts(TrainerCallback):
+    """What a notebook's stop button does, in the middle of a step."""
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == 3:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("anew", [True, False], ids=["a new trainer and callback", "the same callback"])
+def test_after_an_interrupt_a_run_goes_on_in_the_same_process(anew, made, rows, tmp_path):
+    options = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}
+    first = ProbeCallback(rows[:4], every=2)
+    trainer = made(trl.DPOTrainer, trl.DPOConfig, first, **options)
+    trainer.add_callback(Interrupts())
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    again = ProbeCallback(rows[:4], every=2) if anew else first
+    made(trl.DPOTrainer, trl.DPOConfig, again, **options).train(resume_from_checkpoint=True)
+    trace = read_trace(tmp_path / "out" / "rewardshape")
+    assert trace.steps["step"].tolist() == [0, 1, 2, 3, 4]
+    assert trace.settings["status"] == "done"
+    assert not (tmp_path / "out" / "rewardshape-2").exists()
+
+
+def test_a_run_that_was_interrupted_stays_so_when_another_begins(made, rows, tmp_path):
+    watch = ProbeCallback(rows[:4], every=2)
+    trainer, stop = made(trl.DPOTrainer, trl.DPOConfig, watch, max_steps=4), Interrupts()
+    trainer.add_callback(stop)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    trainer.remove_callback(stop)
+    trainer.train()
+    statuses = [
+        read_trace(tmp_path / "out" / name).settings["status"] for name in ("rewardshape", "rewardshape-2")
+    ]
+    assert statuses == ["interrupted", "done"]
+
+
+def test_what_one_trainer_told_does_not_hold_of_the_next(made, rows, tmp_path):
+    watch = ProbeCallback(rows[:2])
+    made(shaped(objective("simpo", beta=2.0, gamma=1.0)), trl.DPOConfig, watch, max_steps=1).train()
+    made(trl.DPOTrainer, trl.DPOConfig, watch, max_steps=1).train()
+    for goal in (shaped(objective("ipo", beta=0.1)), trl.DPOTrainer):
+        trainer = made(goal, trl.DPOConfig, max_steps=1)
+        watch.attach(trainer)
+        trainer.train()
+    names = [
+        read_trace(tmp_path / "out" / name).settings["objective"]["name"]
+        for name in ("rewardshape", "rewardshape-2", "rewardshape-3", "rewardshape-4")
+    ]
+    assert names == ["simpo", "dpo", "ipo", "dpo"]
+
+
 class Fills(TrainerCallback):
     """Puts a disk without room in the place of a callback's record once a step is done."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,8 @@ def test_limits_are_half_the_context_and_tokens_are_made_once(model, tokenizer, 
     assert "the first 3 of 40 pairs are measured" in read.notes
     encoded = read.encode(tokenizer, model.config, None, None)
     assert len(encoded) == 3
-    assert read.encode(tokenizer, model.config, 5, 5) is encoded
+    assert read.encode(tokenizer, model.config, None, None) is encoded
+    assert {len(pair.prompt_ids) for pair in read.encode(tokenizer, model.config, 5, 5)} == {5}
     [short] = ReadPairs(rows[:1]).encode(tokenizer, model.config, 5, 4)
     assert len(short.prompt_ids) == 5
     assert {len(ids) for ids in short.responses.values()} == {4}
@@ -64,3 +66,17 @@ def test_limits_are_half_the_context_and_tokens_are_made_once(model, tokenizer, 
         ReadPairs(rows).encode(tokenizer, model.config, 1024, 1024)
     with pytest.raises(InputError, match=r"^--max-response-tokens 1024: prompt"):
         ReadPairs(rows).encode(tokenizer, model.config, None, 1024)
+
+
+def test_each_tokenizer_has_tokens_of_its_own_and_tokens_that_were_given_stay(model, tokenizer, rows):
+    other = copy.deepcopy(tokenizer)
+    other.add_tokens([" ".join(rows[0]["prompt"].split()[:2])])  # which are several tokens of the first
+    read = ReadPairs(rows[:1])
+    [first] = read.encode(tokenizer, model.config, None, None)
+    config = copy.deepcopy(model.config)
+    config.vocab_size = len(other)
+    [second] = read.encode(other, config, None, None)
+    assert list(first.prompt_ids) == tokenizer(rows[0]["prompt"])["input_ids"]
+    assert list(second.prompt_ids) == other(rows[0]["prompt"])["input_ids"]
+    assert first.prompt_ids != second.prompt_ids
+    assert ReadPairs([first]).encode(other, config, None, None) == [first]

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from rewardshape import InputError
-from rewardshape.probe.lock import locked
+from rewardshape.probe.lock import locked, taken_over
 from rewardshape.trace import RunFolder, write_json
 
 
@@ -37,3 +37,20 @@ def test_a_lock_that_is_released_is_free_and_holds_one_folder_only(tmp_path):
     locked(tmp_path / "other").release()
     held.release()
     locked(tmp_path / "one").release()
+
+
+def test_a_holder_leaves_for_the_next_of_its_process_and_is_told_once(tmp_path):
+    class Holds:
+        def __init__(self):
+            self.lock, self.told = taken_over(tmp_path, self), []
+
+        def close(self, status):
+            self.told.append(status)
+            self.lock.release()
+
+    first = Holds()
+    second = Holds()
+    assert (first.told, second.told) == (["interrupted"], [])
+    first.lock.release()  # not the second's
+    with pytest.raises(InputError, match="another process"):
+        locked(tmp_path)
