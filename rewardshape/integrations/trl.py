@@ -37,6 +37,12 @@ def shaped(objective: Objective) -> type:
         Any objective of `rewardshape.theory`. One that needs the annotator's scores reads them from the data set's
         columns ``chosen_score`` and ``rejected_score``; one that compares whole predictions (TDPO) needs a model that
         is not sharded.
+
+    Raises
+    ------
+    InputError
+        When the trainer is made: ``ld_alpha``, or ``precompute_ref_log_probs`` of an objective that compares token by
+        token, by which the reference would be another kind of number than the policy's.
     """
     from trl import DPOTrainer
     from trl.trainer.utils import add_fused_lm_head
@@ -50,6 +56,13 @@ def shaped(objective: Objective) -> type:
                 if isinstance(callback, ProbeCallback):
                     callback.will_train(objective)
             super().__init__(*arguments, **named)
+            self._refuse_another_reference()
+            if "log_sum_sq_probs" in needs:
+                add_fused_lm_head(base_of(self.model), outputs=("log_probs", "log_sum_sq_probs"))
+            if "label" in needs:
+                self.data_collator = _with_scores(self.data_collator)
+
+        def _refuse_another_reference(self) -> None:
             if self.ld_alpha is not None and objective.needs_reference and not per_token:
                 raise InputError(
                     "ld_alpha: TRL would weigh the reference by it and not the policy; leave it out, and for LD-DPO "
@@ -59,10 +72,10 @@ def shaped(objective: Objective) -> type:
                 raise InputError(
                     f"precompute_ref_log_probs: keeps sums, and {objective.name} compares token by token; leave it out"
                 )
-            if "log_sum_sq_probs" in needs:
-                add_fused_lm_head(base_of(self.model), outputs=("log_probs", "log_sum_sq_probs"))
-            if "label" in needs:
-                self.data_collator = _with_scores(self.data_collator)
+
+        def _precompute_ref_logps(self, *arguments: Any, **named: Any) -> Any:
+            self._refuse_another_reference()  # not after hours
+            return super()._precompute_ref_logps(*arguments, **named)
 
         def add_callback(self, callback: Any) -> None:
             if isinstance(callback, ProbeCallback):

@@ -257,14 +257,22 @@ def test_scores_that_the_data_set_lacks_are_named(train, rows):
             "precompute_ref_log_probs: keeps sums, and tdpo compares",
         ),
         ("ld_dpo", {"precompute_ref_log_probs": True}, "precompute_ref_log_probs: keeps sums, and ld_dpo"),
+        (
+            "dpo",
+            {"ld_alpha": 0.5, "precompute_ref_log_probs": True},
+            "ld_alpha: TRL would weigh the reference",
+        ),
         ("dpo", {"ld_alpha": 0.5}, r'ld_alpha: .* shaped\(objective\("ld_dpo", tail=0.5\)\)'),
     ],
 )
 def test_arguments_by_which_policy_and_reference_would_differ_in_kind_are_refused(
-    train, goal, options, message
+    train, goal, options, message, monkeypatch
 ):
+    computed: list[Any] = []
+    monkeypatch.setattr(trl.DPOTrainer, "_precompute_ref_logps", lambda *_: computed.append(_))
     with pytest.raises(InputError, match=message):
         train(shaped(objective(goal, beta=0.1)), trl.DPOConfig, **options)
+    assert not computed  # it is said before the reference reads the whole data set
 
 
 def test_sums_that_are_made_beforehand_are_reference_enough_for_sums(train):
