@@ -206,11 +206,10 @@ def mend_record(files: RunFolder) -> list[str]:
             last = record.step
     else:
         damage = [f"{files.trace}:1: its head is lost"]
-    newest, _ = newest_whole(files.checkpoints)
-    if not damage and newest and step_of(newest) > last:
+    newest, _ = (None, []) if damage else newest_whole(files.checkpoints)
+    if newest and step_of(newest) > last:
         damage.append(f"{files.trace}: ends before step {step_of(newest)}, at which a checkpoint was made")
-    newest, _ = newest_whole(files.checkpoints, last=last)
-    if newest and (other := made_beside_another(newest, files.trace)):
+    elif newest and (other := made_beside_another(newest, files.trace)):
         damage.append(f"{newest}: {other}")
     if not damage:
         return []

@@ -92,11 +92,11 @@ class Trace:
         return {run.name: run.manifest for run in self.runs}
 
     def begun(self) -> Trace:
-        """With the runs alone whose probe set was measured at step 0, from which changes count; all if none was."""
+        """With the runs alone whose probe set was measured at step 0, where some are and some are not."""
         first = self.responses[(self.responses["split"] == "probe") & (self.responses["step"] == 0)]
         measured = set(first["run"])
         runs = [run for run in self.runs if run.name in measured]
-        return replace(self, runs=runs) if runs else self
+        return replace(self, runs=runs) if 0 < len(runs) < len(self.runs) else self
 
     def _repr_html_(self) -> str:
         steps = int(self.steps["step"].max()) if len(self.steps) else 0

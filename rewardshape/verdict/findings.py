@@ -88,7 +88,7 @@ class Tables:
     @cached_property
     def deepest(self) -> str:
         """The run whose chosen responses fell deepest."""
-        return str(self.summary.sort_values("chosen_change", na_position="last")["run"].iloc[0])
+        return str(self.summary.sort_values("chosen_change")["run"].iloc[0])
 
     @cached_property
     def phases(self) -> pd.DataFrame:
