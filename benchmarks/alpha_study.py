@@ -90,6 +90,7 @@ def run_one(setting: Setting, task: Task) -> None:
             "--alpha", f"{setting.trained_alpha:g}", "--beta", f"{setting.beta:.6g}",
             "--gamma", f"{target(setting, task):.6g}", "--learning-rate", f"{setting.rate:g}",
             "--steps", str(task.steps), "--seed", str(setting.seed),
+            "--probe-every", str(task.tuning_probe_every if setting.stage == "tune" else task.probe_every),
             "--checkpoint-every", str(task.every), "--keep-checkpoints", str(task.steps // task.every),
         ]  # fmt: skip
     try:
@@ -99,8 +100,9 @@ def run_one(setting: Setting, task: Task) -> None:
         return
     (folder / SETTING_FILE).write_text(json.dumps(setting._asdict()), encoding="utf-8")
     saved = {int(path.name.rpartition("-")[2]): path for path in folder.glob("checkpoints/checkpoint-*")}
+    asked_at = task.tuning_temperatures if setting.stage == "tune" else TEMPERATURES
     tables = [
-        answers_of(path, start, task, seed=setting.seed).assign(step=step)
+        answers_of(path, start, task, seed=setting.seed, temperatures=asked_at).assign(step=step)
         for step, path in sorted(saved.items())
     ]
     aside = folder / (GOLD_FILE + ".writing")
@@ -109,14 +111,16 @@ def run_one(setting: Setting, task: Task) -> None:
     shutil.rmtree(folder / "checkpoints")
 
 
-def answers_of(checkpoint: Path, start: Path, task: Task, *, seed: int) -> pd.DataFrame:
-    """What a checkpoint answers to the held-out requests at the three temperatures; how far it went, at 1."""
+def answers_of(
+    checkpoint: Path, start: Path, task: Task, *, seed: int, temperatures: Sequence[float] = TEMPERATURES
+) -> pd.DataFrame:
+    """What a checkpoint answers to the held-out requests at each temperature; how far it went, at 1."""
     policy, reference, tokenizer = load(checkpoint), load(start), _tokenizer(start)
     how: dict[str, Any] = {"max_tokens": task.max_tokens, "seed": seed}
     asked = task.asked(tokenizer)
     return pd.concat(
         answer(policy, reference if t == 1 else None, tokenizer, asked, task.gold, temperature=t, **how)
-        for t in TEMPERATURES
+        for t in temperatures
     )
 
 
@@ -204,10 +208,10 @@ def judged(task: Task, stages: Sequence[str]) -> pd.DataFrame:
                 "run": file.parent.name,
                 "chosen_step": step,
                 "select": mean.max(),
-                **{f"gold T={t:g}": other[step, t] for t in TEMPERATURES},
-                **{f"end T={t:g}": other[task.steps, t] for t in TEMPERATURES},
-                "kl": kl[step],
-                "kl_end": kl[task.steps],
+                **{f"gold T={t:g}": other.get((step, t)) for t in TEMPERATURES},
+                **{f"end T={t:g}": other.get((task.steps, t)) for t in TEMPERATURES},
+                "kl": kl.get(step),
+                "kl_end": kl.get(task.steps),
             }
         )
     return pd.DataFrame(rows)

@@ -13,7 +13,7 @@ from typing import Any
 
 import chat_task
 import numpy as np
-from generations import Prompt
+from generations import TEMPERATURES, Prompt
 
 from rewardshape.data import embedded
 
@@ -27,7 +27,9 @@ class Embedded:
     shared = (0.5, 1e-4)  # quantile and rate
     steps, every = 150, 30
     prompts, max_tokens = 256, 72
-    flags = ("--batch-size", "16", "--probe-pairs", "128", "--probe-every", "10")
+    probe_every = tuning_probe_every = 10
+    tuning_temperatures = TEMPERATURES
+    flags = ("--batch-size", "16", "--probe-pairs", "128")
     models = 3  # seed s starts from number s mod 3
     gold = staticmethod(embedded.gold)
     proxy = staticmethod(embedded.proxy)
@@ -83,7 +85,9 @@ class Chat:
     steps, every = 60, 60
     prompts, max_tokens = 96, chat_task.MAX_TOKENS
     requests = 1024  # answered twice each for the pairs
-    flags = ("--batch-size", "4", "--probe-pairs", "24", "--probe-every", "4", "--precision", "mixed")
+    probe_every, tuning_probe_every = 4, 12
+    tuning_temperatures = (0.7,)  # the one that a setting is chosen at
+    flags = ("--batch-size", "4", "--probe-pairs", "24", "--precision", "mixed")
     models = 1
     gold = staticmethod(chat_task.gold)
     proxy = staticmethod(chat_task.proxy)
