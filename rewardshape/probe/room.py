@@ -13,6 +13,7 @@ import torch
 
 from rewardshape.data import EncodedPair
 from rewardshape.probe.distributed import here
+from rewardshape.probe.measure import projection
 from rewardshape.probe.measure.probe_set import num_tokens
 
 MUCH = 2e9  # bytes; to fault a gigabyte in again takes a third of a second, among other programs one
@@ -51,10 +52,11 @@ def process_memory() -> int:
 
 
 def give_back() -> None:
-    """Hand what the C library keeps of freed memory back to the system, in a process that holds much (glibc alone).
+    """Hand the step's room and, in a process that holds much, what the C library (glibc) keeps back to the system.
 
     Between training, measuring and saving, whose sizes differ: what one has freed would lie beside what the next takes.
     """
+    projection.ROOM.forget()
     if here().device.type == "cpu" and process_memory() > MUCH:
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -136,3 +136,54 @@ def test_a_forward_pass_keeps_the_softmax_only_for_a_backward_pass(grad, dtype, 
     alive = sum(event.self_cpu_memory_usage for event in profile.key_averages())
     assert alive == pytest.approx(tokens * words * held, abs=0.05 * tokens * words * 4)
     assert found.logps.requires_grad == grad
+
+
+@pytest.fixture
+def room(monkeypatch) -> projection.Room:
+    """One that no other test has filled."""
+    monkeypatch.setattr(projection, "ROOM", projection.Room())
+    return projection.ROOM
+
+
+def gradients(logps: torch.Tensor, tensors: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+    return list(torch.autograd.grad(logps.sum(), [tensors["hidden"], tensors["weight"]], retain_graph=True))
+
+
+def projected(tensors: dict[str, torch.Tensor], rows: int) -> torch.Tensor:
+    return project(tensors["hidden"][:rows], tensors["weight"], tensors["targets"][:rows]).logps
+
+
+def whole(tensors: dict[str, torch.Tensor], rows: int) -> torch.Tensor:
+    logits = tensors["hidden"][:rows] @ tensors["weight"].T
+    return torch.log_softmax(logits, -1).gather(1, tensors["targets"][:rows, None])
+
+
+def test_two_steps_at_once_wait_each_in_its_own_room(tensors, room):
+    """What waits for its backward pass is not written over, by a step of another size either."""
+    gradients(projected(tensors, N), tensors)  # leaves a block
+    for end in (N, 4, N):
+        first, second = projected(tensors, end), projected(tensors, 3)
+        for logps, size in ((first, end), (second, 3)):
+            torch.testing.assert_close(
+                gradients(logps, tensors), gradients(whole(tensors, size), tensors), rtol=0, atol=1e-12
+            )
+
+
+def test_a_step_waits_in_the_room_of_the_one_before(tensors, room):
+    blocks = set()
+    for end in (N, 4, N):
+        gradients(projected(tensors, end), tensors)
+        [block] = room._blocks
+        blocks.add((block.data_ptr(), len(block)))
+    assert blocks == {(block.data_ptr(), N * WORDS)}
+    room.forget()
+    assert not room._blocks
+
+
+def test_a_second_backward_pass_after_another_step_is_refused_not_wrong(tensors, room):
+    """Autograd sees that what it had saved was written over."""
+    first = projected(tensors, N)
+    gradients(first, tensors)
+    projected(tensors, N)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        gradients(first, tensors)
