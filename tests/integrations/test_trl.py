@@ -52,8 +52,7 @@ def train(rows: list[dict[str, str]], tmp_path_factory: pytest.TempPathFactory) 
             max_steps=options.pop("max_steps", STEPS),
             per_device_train_batch_size=4,
             save_strategy="no",
-            **ARGUMENTS,
-            **options,
+            **(ARGUMENTS | options),
         )
         trainer = trainer_class(
             model=AutoModelForCausalLM.from_pretrained(CHECKPOINT),
@@ -291,3 +290,12 @@ def test_samples_of_a_model_that_trl_patched_are_compared_with_the_model_as_it_w
     kl = read_trace(tmp_path).samples.groupby("step")["kl_sum"].mean()
     assert kl[0] == pytest.approx(0, abs=1e-4)  # nats: the same model
     assert kl[3] > 0.01
+
+
+def test_under_trls_bfloat16_the_callback_reads_the_fast_way(train, probe_file, tmp_path):
+    folder = tmp_path / "trace"
+    callback = ProbeCallback(probe_file, objective("dpo", beta=0.1), folder=folder)
+    train(trl.DPOTrainer, trl.DPOConfig, [callback], bf16=True, max_steps=1)
+    manifest = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    assert manifest["model"]["log_probs"] == "shared prefix"
+    assert np.isfinite(read_trace(folder).responses["logp_sum"]).all()

@@ -97,6 +97,22 @@ def evaluating(model: torch.nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def without_autocast(model: Any) -> Iterator[None]:
+    """Let a model that accelerate prepared for mixed precision compute in the type of its weights."""
+    prepared = []
+    while model is not None:
+        if "_original_forward" in vars(model):  # around which accelerate put the autocast
+            prepared.append((model, model.forward))
+            model.forward = model._original_forward
+        model = getattr(model, "module", None)
+    try:
+        yield
+    finally:
+        for module, forward in prepared:
+            module.forward = forward
+
+
+@contextmanager
 def computed_in_float32(model: torch.nn.Module) -> Iterator[None]:
     """Let the model compute in float32 with its narrow weights: those of each layer are widened while it runs.
 

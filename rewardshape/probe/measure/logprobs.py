@@ -29,6 +29,7 @@ from rewardshape.probe.measure.check import (
     check_positions,
     computed_in_float32,
     evaluating,
+    without_autocast,
 )
 from rewardshape.probe.measure.projection import Predictions, TokenLogps, head_of, project
 from rewardshape.probe.measure.shared_prefix import (
@@ -321,7 +322,7 @@ def _disagreement(model: torch.nn.Module, pairs: Sequence[EncodedPair]) -> str:
     """Why the shared reader is not right for this model; empty where it is."""
     narrow = next(model.parameters()).dtype in NARROW
     try:
-        with computed_in_float32(_unwrapped(model)):
+        with without_autocast(model), computed_in_float32(_unwrapped(model)):
             return _difference(model, pairs, TOLERANCE[torch.float32] if narrow else None)
     except RuntimeError:
         if not narrow:

@@ -188,8 +188,9 @@ class Room:
 
     def put(self, taken: Float[Tensor, "softmaxes entries"]) -> None:
         """What was taken, once nobody reads it; of several the last."""
-        if taken.device.type == "cpu":
-            self._blocks[:] = [taken._base]
+        block = taken._base
+        if block is not None and block.device.type == "cpu":
+            self._blocks[:] = [block]
 
     def forget(self) -> None:
         """Give it back to the system."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -330,3 +331,28 @@ def test_no_tensor_of_tokens_times_vocabulary_is_alive_beyond_what_may_wait(monk
 def test_pair_that_predicts_nothing_is_named(reader, pair, message):
     with pytest.raises(InputError, match=message):
         reader.collate([pair])
+
+
+@pytest.mark.parametrize("weights", [torch.float32, torch.bfloat16])
+def test_a_model_that_accelerate_prepared_for_mixed_precision_is_read_the_fast_way(weights):
+    """TRL's default on a GPU. The two readers differ by bfloat16's rounding there, and by nothing in float32."""
+    model = Accelerator(mixed_precision="bf16", cpu=True).prepare_model(tiny_model("llama").to(weights))
+    forward = model.forward
+    reader, note = choose_reader(model, PAIRS)
+    assert (reader.name, note) == ("shared prefix", "")
+    assert model.forward == forward
+    with torch.no_grad():
+        found, expected = (
+            one.logps(model, one.collate(PAIRS)).token_logps for one in (reader, PlainReader())
+        )
+    assert 0 < (found - expected).abs().max() < 0.1
+    assert found.dtype == expected.dtype == torch.float32
+
+
+def test_a_wrong_reader_is_found_out_under_mixed_precision_too():
+    model = Accelerator(mixed_precision="bf16", cpu=True).prepare_model(
+        tiny_model("bloom", n_head=4, n_layer=2)
+    )
+    reader, note = choose_reader(model, PAIRS)
+    assert reader.name == "plain"
+    assert "cannot read a prompt once" in note
