@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from rewardshape.errors import InputError, described, needing, out_of_memory, to_any_output
 from rewardshape.probe.command import PROGRAM, parse
-from rewardshape.probe.process import Ended, quiet_imports, share_cores, signals_raise
+from rewardshape.probe.process import Ended, keep_memory, quiet_imports, share_cores, signals_raise
 from rewardshape.terminal import read_enough
 
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO, errno.ENAMETOOLONG}
@@ -37,6 +37,7 @@ def guarded(act: Callable[[], int], when_stopped: Callable[[], str]) -> int:
     """The exit status of `act`; what ends it before its time is said in one line."""
     to_any_output()
     share_cores()
+    keep_memory()
     try:
         with signals_raise():
             return act()

@@ -35,6 +35,7 @@ from rewardshape.probe.measure.logprobs import Batch, SharedPrefixReader, base_o
 from rewardshape.probe.measure.probe_set import TOKENS_PER_BATCH, group_by_tokens, num_tokens
 from rewardshape.probe.order import LOOKED_AT, TrainingOrder
 from rewardshape.probe.policy import DTYPES, TORCHAO, made_ready
+from rewardshape.probe.process import MAPPED
 from rewardshape.probe.room import at_most, device_memory, process_memory
 from rewardshape.probe.samples import sampled
 from rewardshape.probe.training import training_arguments
@@ -44,7 +45,6 @@ DEPTHS = (2, 4)  # layers gone through in place of a deeper model's; even, for l
 SURELY = 0.25  # share of the memory below which a bound needs no closer look, and a plan no alternatives
 ROOM = 0.92  # share of a device's memory a plan may fill: the rest is context and fragmentation
 CARDS = (24, 40, 80)  # GB, the columns of the table
-MAPPED = 2**25  # bytes from which glibc maps an allocation singly, at the most
 GB = 1e9
 
 PLANS: dict[str, dict[str, Any]] = {
@@ -87,7 +87,7 @@ class Memory:
         What this process holds of the device already: libraries and data, on a GPU nothing.
     kept : int
         Of a CPU: places of the last step's gradients, where activations now lie, so that the next need others.
-        The C library gives back what it maps singly (32 MiB).
+        The C library gives back what it maps singly (`process.MAPPED`).
     """
 
     parameters: int

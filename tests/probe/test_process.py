@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import subprocess
 import sys
+
+import pytest
 
 STATE = """
 import json, logging, os, random, sys, warnings
@@ -89,6 +92,29 @@ def test_the_commands_threads_share_their_cores_unless_the_user_says_otherwise()
             [sys.executable, "-c", SPINS], capture_output=True, text=True, env=plain | given, check=True
         )
         assert done.stdout.split() == [expected, "0"]
+
+
+FAULTS = """
+import resource
+from rewardshape.probe.__main__ import guarded
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    bytearray(100_000_000)[::4096] = bytes(24415)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(guarded(lambda: print(faults(), faults()) or 0, str))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library keeps memory as it likes")
+def test_what_a_step_frees_waits_for_the_next_unless_the_user_says_otherwise():
+    """A page of memory that the system gives anew is a fault; where pages are huge there are fifty of them."""
+    plain = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_"))}
+    for given, again in (({}, False), ({"MALLOC_MMAP_THRESHOLD_": "1000000"}, True)):
+        done = subprocess.run(
+            [sys.executable, "-c", FAULTS], capture_output=True, text=True, env=plain | given, check=True
+        )
+        first, second, status = map(int, done.stdout.split())
+        assert (status, first >= 40, second >= 40) == (0, True, again)
 
 
 SHAPES = """
