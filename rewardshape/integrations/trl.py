@@ -25,8 +25,12 @@ from rewardshape.theory import Objective, Responses
 __all__ = ["ProbeCallback", "left_aligned", "shaped"]
 
 
+NOT_OF_THE_MODEL = ("completion_mask", "ref_chosen_logps", "ref_rejected_logps")
+"""Of a batch of TRL's, beside what its model is given."""
+
+
 def shaped(objective: Objective) -> type:
-    """A `trl.DPOTrainer` class whose loss is `objective`.
+    """A `trl.DPOTrainer` class whose loss is `objective`, and what balances the experts of a mixture.
 
     Tokenising, the reference model, logging and everything else stay TRL's; only the loss is ours. ``loss_type`` and
     ``beta`` of its arguments have no effect on training; the logged ``rewards/…`` are the objective's own.
@@ -90,10 +94,12 @@ def shaped(objective: Objective) -> type:
         def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
             labels = inputs.pop("label", None)
             mask = inputs["completion_mask"][:, 1:]
+            given = {name: value for name, value in inputs.items() if name not in NOT_OF_THE_MODEL}
+            if self.aux_loss_enabled:
+                given["output_router_logits"] = True
             with _last_hidden(base_of(self.accelerator.unwrap_model(model))) as own:
                 outputs = model(
-                    input_ids=inputs["input_ids"],
-                    attention_mask=inputs["attention_mask"],
+                    **given,
                     labels=inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100),
                     fused_lm_head=True,
                     use_cache=False,
@@ -132,6 +138,8 @@ def shaped(objective: Objective) -> type:
                 Responses(**{name: half[side] for name, half in halves.items()}) for side in (0, 1)
             )
             loss = objective.pair_loss(chosen, rejected).mean()
+            if self.aux_loss_enabled:
+                loss = loss + self.router_aux_loss_coef * outputs.aux_loss
             with torch.no_grad():
                 self._log_pairs(chosen, rejected)
             return (loss, outputs) if return_outputs else loss

@@ -153,11 +153,11 @@ def _reads_torn_json(request: Request) -> list[Log]:
     return assemble(request.name, form, rows, settings=request.settings(), notes=[DAMAGED], one_run=True)
 
 
-def _lines_form(name: str, word: str, default_split: str = "train") -> Form:
-    """JSON lines of which one of the first holds a key with a word in it."""
+def _lines_form(name: str, key_of_it: str, default_split: str = "train") -> Form:
+    """JSON lines of which one of the first holds a key of a pattern."""
 
     def recognises(request: Request) -> bool:
-        return any(word in key for record in request.first_records for key in record)
+        return any(re.fullmatch(key_of_it, key) for record in request.first_records for key in record)
 
     def reads(request: Request) -> list[Log]:
         items = list(json_lines(request.source.lines()))
@@ -241,9 +241,9 @@ TEXT_FORMS = (
     Form("JSON", lambda request: request.source.json is not None, _reads_json),
     Form(TRAINER_STATE, _is_torn_json, _reads_torn_json),
     _lines_form("LLaMA-Factory trainer_log.jsonl", "current_steps"),
-    _lines_form("learning-dynamics JSON lines", "eval_prob", "eval"),
+    _lines_form("learning-dynamics JSON lines", ".*eval_prob.*", "eval"),
     _lines_form("wandb history", "_step"),
-    _lines_form("JSON lines", ""),
+    _lines_form("JSON lines", ".*"),
     Form("CSV", _is_csv, _reads_csv),
     Form("table", _has_tables, _reads_tables),
     _console_form("reference DPO stdout", _is_reference_dpo),

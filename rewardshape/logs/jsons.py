@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rewardshape.logs.console import tells
@@ -41,7 +41,10 @@ def _columns_and_data(data: Mapping[str, Any]) -> list[Record]:
     if not isinstance(columns, list) or not isinstance(rows, list):
         return []
     names = [str(column) for column in columns]
-    return [dict(zip(names, row, strict=False)) for row in rows if isinstance(row, list)]
+    records = [dict(zip(names, row, strict=False)) for row in rows if isinstance(row, list)]
+    index = data.get("index")
+    whole = isinstance(index, list) and len(index) == len(records)
+    return _stepped(records, index) if whole else records
 
 
 def _lists_of_equal_length(data: Mapping[str, Any]) -> list[Record]:
@@ -62,8 +65,20 @@ def _columns_by_row(data: Mapping[str, Any]) -> list[Record]:
         isinstance(column, dict) and column.keys() == cells[0].keys() for column in cells
     ):
         return []
-    rows = [{key: column[row] for key, column in data.items()} for row in cells[0] if row.isdigit()]
-    return rows if any(map(tells, rows)) else []
+    numbers = [row for row in cells[0] if row.isdigit()]
+    rows = [{key: column[row] for key, column in data.items()} for row in numbers]
+    return _stepped(rows, [int(row) for row in numbers]) if any(map(tells, rows)) else []
+
+
+def _stepped(rows: list[Record], index: Sequence[Any]) -> list[Record]:
+    """The rows of a table whose index is the step, ``set_index("step")``: whole numbers that do not count them.
+
+    Where a column has the step, the index is what is left of a larger table's.
+    """
+    told = any("step" in key or "epoch" in key for row in rows[:1] for key in row)
+    if told or list(index) == list(range(len(rows))) or not all(type(number) is int for number in index):
+        return rows
+    return [{"step": number} | row for number, row in zip(index, rows, strict=True)]
 
 
 def flat(item: Mapping[str, Any], before: str = "", depth: int = 0) -> Record:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, MixtralConfig, MixtralForCausalLM
 
 from rewardshape import objective, read_trace
 from rewardshape.data import embedded
@@ -47,6 +47,7 @@ def train(rows: list[dict[str, str]], tmp_path_factory: pytest.TempPathFactory) 
     def run(trainer_class: Any, config_class: Any, callbacks: list[Any] | None = None, **options: Any) -> Any:
         torch.manual_seed(0)
         data = options.pop("data", rows[:-6])
+        model = AutoModelForCausalLM.from_pretrained(options.pop("checkpoint", CHECKPOINT))
         arguments = config_class(
             output_dir=str(tmp_path_factory.mktemp("trl")),
             max_steps=options.pop("max_steps", STEPS),
@@ -55,7 +56,7 @@ def train(rows: list[dict[str, str]], tmp_path_factory: pytest.TempPathFactory) 
             **(ARGUMENTS | options),
         )
         trainer = trainer_class(
-            model=AutoModelForCausalLM.from_pretrained(CHECKPOINT),
+            model=model,
             args=arguments,
             train_dataset=Dataset.from_list(data),
             processing_class=AutoTokenizer.from_pretrained(CHECKPOINT),
@@ -299,3 +300,21 @@ def test_under_trls_bfloat16_the_callback_reads_the_fast_way(train, probe_file, 
     manifest = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     assert manifest["model"]["log_probs"] == "shared prefix"
     assert np.isfinite(read_trace(folder).responses["logp_sum"]).all()
+
+
+def test_shaped_dpo_balances_the_experts_of_a_mixture_as_trls_own(train, tmp_path):
+    """Its loss is added to that of the pairs; without it experts starve."""
+    torch.manual_seed(3)
+    size = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = MixtralConfig(vocab_size=512, num_key_value_heads=2, num_local_experts=4, **size)
+    MixtralForCausalLM(config).save_pretrained(tmp_path)
+    ours, theirs, without = (
+        losses(train(trainer, trl.DPOConfig, checkpoint=str(tmp_path), router_aux_loss_coef=coefficient))
+        for trainer, coefficient in (
+            (shaped(objective("dpo", beta=0.1)), 0.1),
+            (trl.DPOTrainer, 0.1),
+            (shaped(objective("dpo", beta=0.1)), 0.0),
+        )
+    )
+    assert ours == pytest.approx(theirs, abs=1e-5)
+    assert ours[0] - without[0] > 0.1

@@ -19,14 +19,23 @@ RECORDS = TABLE.to_dict("records")
         TABLE.to_json(orient="records"),
         TABLE.to_json(orient="split"),
         TABLE.to_json(),
+        TABLE.set_index("step").to_json(),
+        TABLE.set_index("step").to_json(orient="split"),
         json.dumps(TABLE.to_dict("list")),
         json.dumps({"log_history": RECORDS, "best": None}),
         json.dumps({"a": {"b": [{"x": 1}], "c": {"history": RECORDS}}}),
     ],
-    ids=["records", "split", "columns", "lists", "history", "deep"],
+    ids=["records", "split", "columns", "step", "step and split", "lists", "history", "deep"],
 )
 def test_a_table_of_pandas_comes_back_from_each_shape(written):
     assert flat_records(json.loads(written)) == RECORDS
+
+
+@pytest.mark.parametrize("orient", ["columns", "split"])
+def test_an_index_that_counts_or_is_left_of_a_larger_table_is_no_step(orient):
+    without = TABLE.drop(columns="step")
+    assert flat_records(json.loads(without.to_json(orient=orient))) == without.to_dict("records")
+    assert flat_records(json.loads(TABLE[1:].to_json(orient=orient))) == RECORDS[1:]
 
 
 def test_lists_shorter_than_the_table_are_no_columns():

@@ -139,6 +139,12 @@ def test_the_same_rows_are_read_from_every_form(tmp_path, text, form):
         assert evaluated.loc[30, "reward_chosen"] == -0.375
 
 
+def test_a_speed_in_steps_does_not_make_json_lines_a_history_of_wandb(tmp_path):
+    rows = [record | {"train_steps_per_second": 2.0} for record in TRAIN]
+    (log,) = read(tmp_path, "\n".join(map(json.dumps, rows)))
+    assert log.form == "JSON lines"
+
+
 def test_the_final_summary_of_a_trainer_is_no_training_row(tmp_path):
     (log,) = read(tmp_path, stdout())
     assert log.split("train")["reward_chosen"].min() == -0.5
