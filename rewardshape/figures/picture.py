@@ -81,7 +81,8 @@ class Picture:
         table = with_ends(table_of(trace), trace)
         more = list(dict.fromkeys(value for value in by.values() if value is not None and value not in table))
         table = table.merge(settings_table(trace)[["run", *more]], on="run")
-        axes = facets(plot, table, hue=by.get("hue"), col=by.get("col"), row=by.get("row"))
+        with among(trace.runs):
+            axes = facets(plot, table, hue=by.get("hue"), col=by.get("col"), row=by.get("row"))
         return axes[0].get_figure(root=True)  # type: ignore[return-value]
 
 

@@ -70,6 +70,14 @@ def test_a_table_of_some_settings_has_the_colours_of_all(sweep):
         assert colors == {name: palette.light[name] for name in some}
 
 
+def test_a_setting_has_in_its_own_panel_the_colour_that_it_has_among_all(sweep):
+    """One α a panel: the panel's own settings would be told apart by nothing, or by α."""
+    trace = read_trace(sweep(*((beta, alpha, 0, False, 4) for beta in (1.0, 2.5) for alpha in (0.0, 1.0))))
+    light = set(Palette.of(trace.runs).light.values())
+    lines = [line for ax in trace.plot("sweep", col="alpha", row="beta").axes for line in ax.get_lines()]
+    assert {hex_color(line.get_color()) for line in lines if len(line.get_xdata()) == 4} == light
+
+
 def test_alphas_that_share_a_colour_are_told_apart_in_order():
     assert told_by_alpha({"a": 0.0, "b": 2.0})
     assert not told_by_alpha({"a": 0.0, "b": 2.0, "c": 4.0})
