@@ -361,11 +361,23 @@ def with_adapters(model: PreTrainedModel, rank: int) -> Any:
     return get_peft_model(model, config)
 
 
+BEGUN_WITH = "ref"
+"""TRL's name for a copy of the adapter that a training begins with."""
+
+
 @contextmanager
 def untouched(policy: Any) -> Iterator[Any]:
-    """The policy as it was before training: of a LoRA policy, the same model with its adapter switched off."""
-    with policy.disable_adapter():
+    """A policy with adapters as it was before training: with those that it began with, or with none."""
+    if BEGUN_WITH not in policy.peft_config:
+        with policy.disable_adapter():
+            yield policy
+        return
+    trained = policy.active_adapter
+    policy.set_adapter(BEGUN_WITH)
+    try:
         yield policy
+    finally:
+        policy.set_adapter(trained)
 
 
 def context_length(config: Any) -> int:

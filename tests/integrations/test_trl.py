@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, MixtralConfig, MixtralForCausalLM
 
 from rewardshape import objective, read_trace
@@ -47,7 +48,8 @@ def train(rows: list[dict[str, str]], tmp_path_factory: pytest.TempPathFactory) 
     def run(trainer_class: Any, config_class: Any, callbacks: list[Any] | None = None, **options: Any) -> Any:
         torch.manual_seed(0)
         data = options.pop("data", rows[:-6])
-        model = AutoModelForCausalLM.from_pretrained(options.pop("checkpoint", CHECKPOINT))
+        model = options.pop("model", None)
+        model = model or AutoModelForCausalLM.from_pretrained(options.pop("checkpoint", CHECKPOINT))
         arguments = config_class(
             output_dir=str(tmp_path_factory.mktemp("trl")),
             max_steps=options.pop("max_steps", STEPS),
@@ -318,3 +320,29 @@ def test_shaped_dpo_balances_the_experts_of_a_mixture_as_trls_own(train, tmp_pat
     )
     assert ours == pytest.approx(theirs, abs=1e-5)
     assert ours[0] - without[0] > 0.1
+
+
+def test_samples_of_an_adapter_that_is_trained_on_are_compared_with_it_as_it_was(train, probe_file, tmp_path):
+    """TRL keeps a copy beside it; with adapters off the model would be another from the start."""
+    adapted = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(CHECKPOINT), LoraConfig(r=4, target_modules="all-linear")
+    )
+    torch.manual_seed(0)
+    for name, weight in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.05)
+    begun = {name: weight.clone() for name, weight in adapted.named_parameters() if "default" in name}
+    callback = ProbeCallback(
+        probe_file, objective("dpo", beta=0.1), folder=tmp_path / "trace", sample_every=1
+    )
+    trainer = train(trl.DPOTrainer, trl.DPOConfig, [callback], model=adapted)
+    samples = read_trace(tmp_path / "trace").samples
+    apart = (samples["logp_sum"] - samples["ref_logp_sum"]).abs().groupby(samples["step"]).max()
+    assert apart[0] < 1e-3 < apart[STEPS]
+    trained = dict(trainer.model.named_parameters())
+    assert all(
+        weight.requires_grad == ("default" in name) for name, weight in trained.items() if "lora" in name
+    )
+    for name, weight in begun.items():
+        torch.testing.assert_close(trained[name.replace("default", "ref")], weight)
+        assert not torch.equal(trained[name], weight)
