@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -333,10 +335,17 @@ def test_pair_that_predicts_nothing_is_named(reader, pair, message):
         reader.collate([pair])
 
 
+@pytest.fixture
+def prepared(monkeypatch) -> Callable[[Any], Any]:
+    """A model as accelerate prepares it for bfloat16, whatever another test has asked of accelerate in this process."""
+    monkeypatch.setattr(AcceleratorState, "_shared_state", {})
+    return Accelerator(mixed_precision="bf16", cpu=True).prepare_model
+
+
 @pytest.mark.parametrize("weights", [torch.float32, torch.bfloat16])
-def test_a_model_that_accelerate_prepared_for_mixed_precision_is_read_the_fast_way(weights):
+def test_a_model_that_accelerate_prepared_for_mixed_precision_is_read_the_fast_way(weights, prepared):
     """TRL's default on a GPU. The two readers differ by bfloat16's rounding there, and by nothing in float32."""
-    model = Accelerator(mixed_precision="bf16", cpu=True).prepare_model(tiny_model("llama").to(weights))
+    model = prepared(tiny_model("llama").to(weights))
     forward = model.forward
     reader, note = choose_reader(model, PAIRS)
     assert (reader.name, note) == ("shared prefix", "")
@@ -349,10 +358,8 @@ def test_a_model_that_accelerate_prepared_for_mixed_precision_is_read_the_fast_w
     assert found.dtype == expected.dtype == torch.float32
 
 
-def test_a_wrong_reader_is_found_out_under_mixed_precision_too():
-    model = Accelerator(mixed_precision="bf16", cpu=True).prepare_model(
-        tiny_model("bloom", n_head=4, n_layer=2)
-    )
+def test_a_wrong_reader_is_found_out_under_mixed_precision_too(prepared):
+    model = prepared(tiny_model("bloom", n_head=4, n_layer=2))
     reader, note = choose_reader(model, PAIRS)
     assert reader.name == "plain"
     assert "cannot read a prompt once" in note
