@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from accelerate.utils import extract_model_from_parallel
 
 from rewardshape.errors import InputError
+from rewardshape.probe.measure.check import evaluating
+from rewardshape.probe.measure.logprobs import base_of
+from rewardshape.probe.measure.shared_prefix import keep_prefixes_apart
 from rewardshape.probe.resume import fingerprint_of
 
 
@@ -28,6 +33,16 @@ def kind_of(model: Any) -> str:
         model.get_input_embeddings().weight.shape[0],
     )
     return f"{model.config.model_type} of width {width} with {vocabulary:,} tokens"
+
+
+@contextmanager
+def borrowed(model: torch.nn.Module) -> Iterator[None]:
+    """Within it the model evaluates, with whatever attention; then its modes and its attention are as they were."""
+    with evaluating(model):
+        try:
+            yield
+        finally:
+            keep_prefixes_apart(base_of(inner_of(model)))
 
 
 def has_adapters(model: torch.nn.Module) -> bool:

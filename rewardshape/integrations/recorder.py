@@ -25,6 +25,7 @@ import torch
 import rewardshape
 from rewardshape.errors import InputError
 from rewardshape.integrations.models import (
+    borrowed,
     fingerprint,
     has_adapters,
     inner_of,
@@ -37,7 +38,6 @@ from rewardshape.integrations.pairs import ReadPairs
 from rewardshape.probe import manifest
 from rewardshape.probe.distributed import here, join, on_main
 from rewardshape.probe.lock import taken_over
-from rewardshape.probe.measure.check import evaluating
 from rewardshape.probe.measure.logprobs import choose_reader
 from rewardshape.probe.measure.probe_set import PAIR, Measurement, ProbeSet, num_tokens
 from rewardshape.probe.measure.sampling import Sampler
@@ -154,7 +154,7 @@ class Recorder:
         self.pairs = self.read.encode(
             tokenizer, inner_of(model).config, max_prompt_tokens, max_response_tokens, **encoding
         )
-        with evaluating(model):
+        with borrowed(model):
             self.reader, self.note = choose_reader(uncompiled(model), self.pairs)
         self.probe = ProbeSet(self.pairs, self.reader, next(model.parameters()).device)
         self.last_step: int | None = None
@@ -222,7 +222,8 @@ class Recorder:
         samples = None
         if self._sampler is not None and self._sample_every and step % self._sample_every == 0:
             several = -(-self._samples // len(self._sampler.prompts))
-            samples = self._sampler.measure(inner_of(self.model), step, per_prompt=several)
+            with borrowed(self.model):
+                samples = self._sampler.measure(inner_of(self.model), step, per_prompt=several)
         told = self._told(found.columns["logp_sum"], samples)
         return Taken(step, found, samples, told, time.perf_counter() - began)
 
@@ -314,7 +315,7 @@ class Recorder:
 
     def _measured(self, model: torch.nn.Module) -> Measurement:
         inner, outer = inner_of(model), uncompiled(model)
-        with evaluating(model):
+        with borrowed(model):
             return self.probe.measure(lambda batch: call_inside(outer, inner, self.reader.logps, batch))
 
     def _made_sampler(self, max_tokens: int | None) -> Sampler:

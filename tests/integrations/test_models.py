@@ -22,7 +22,11 @@ def test_modes_weights_and_random_state_are_left_as_they_were(model, tokenizer, 
     inside.eval()  # a module that its owner froze
     before = copy.deepcopy(model.state_dict())
     state = torch.get_rng_state()
-    Recorder(model, tokenizer, rows[:4], DPO, tmp_path / "run").measure(0)
+    attention = model.config._attn_implementation  # by this name engines and compilers know it
+    recorder = Recorder(model, tokenizer, rows[:4], DPO, tmp_path / "run", sample_every=1, samples=2)
+    assert recorder.reader.name == "shared prefix"
+    recorder.measure(0)
+    assert model.config._attn_implementation == attention
     assert model.training
     assert not inside.training
     assert torch.equal(state, torch.get_rng_state())

@@ -54,7 +54,9 @@ def share_prefixes(model: PreTrainedModel) -> None:
 
 def keep_prefixes_apart(model: PreTrainedModel) -> None:
     """Undo `share_prefixes`."""
-    model.set_attn_implementation(model.config._attn_implementation.removeprefix(PREFIX))
+    implementation = model.config._attn_implementation
+    if implementation.startswith(PREFIX):
+        model.set_attn_implementation(implementation.removeprefix(PREFIX))
 
 
 @cache
