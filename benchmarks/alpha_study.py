@@ -28,6 +28,7 @@ from scipy import stats
 
 from rewardshape import read_trace
 from rewardshape.analysis import displacement_summary
+from rewardshape.analysis.equal import at_place, first_place
 from rewardshape.errors import InputError
 from rewardshape.theory import Alpha
 
@@ -304,14 +305,14 @@ def along_curve(
         furthest = min(x.max(), x0.max())
         for share in np.linspace(1 / points, 1, points):
             value = share * furthest
-            difference = _first_reached(x, y, value) - _first_reached(x0, y0, value)
+            difference = stands_at(value, x, y) - stands_at(value, x0, y0)
             rows.append({"seed": seed, "alpha": alpha, "share": share, axis: value, "difference": difference})
     return pd.DataFrame(rows)
 
 
-def _first_reached(x: np.ndarray, y: np.ndarray, value: float) -> float:
-    rising = np.maximum.accumulate(x)
-    return float(np.interp(value, rising, y))
+def stands_at(value: float, x: np.ndarray, y: np.ndarray) -> float:
+    """y where x first reaches a value, straight between the points."""
+    return float(at_place(y[None], first_place(x[None], value))[0])
 
 
 # --- the command line ---------------------------------------------------------------------------------------------

@@ -28,8 +28,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
+from alpha_study import stands_at
 from scipy import stats
 
 from rewardshape import read_trace
@@ -295,7 +295,10 @@ def against(runs: pd.DataFrame, zero: pd.DataFrame) -> pd.DataFrame:
     for seed in sorted(set(runs["seed"]) & set(zero["seed"])):
         courses = [table[table["seed"] == seed] for table in (runs, zero)]
         margin = min(course["margin gain"].max() for course in courses)
-        stands = [np.interp(margin, course["margin gain"].cummax(), course["Δ chosen"]) for course in courses]
+        stands = [
+            stands_at(margin, course["margin gain"].to_numpy(), course["Δ chosen"].to_numpy())
+            for course in courses
+        ]
         ends = [course.iloc[-1][["Δ chosen", "margin gain", "nats a response: kl"]] for course in courses]
         rows.append({**(ends[0] - ends[1]), "Δ chosen at equal margin": stands[0] - stands[1]})
     return pd.DataFrame(rows)

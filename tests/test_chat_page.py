@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +35,7 @@ def row_of(name: str, alpha: float) -> str:
     table = ends(name)
     of_alpha, zero = table[table["alpha"] == alpha], table[table["alpha"] == 0]
     cells = [interval(of_alpha[f"Δ {side}"]) for side in ("chosen", "rejected", "own")]
-    cells += [f"{of_alpha['fell'].mean():.0%}".replace("%", " %"), told(of_alpha["margin gain"].mean())]
+    cells += [f"{of_alpha['fell'].mean():.0%}".replace("%", " %"), interval(of_alpha["margin gain"])]
     cells += [interval(of_alpha["Δ chosen"] - zero["Δ chosen"]) if alpha else ""]
     parts = [of_alpha[f"nats a response: {part}"] for part in ("chosen", "margin_part", "kl", "excess")]
     cells += [told(part.mean(), 1) for part in (parts[0], parts[1], -parts[2])] + [interval(parts[3], 1)]
@@ -60,15 +59,37 @@ def test_a_row_of_real_pairs_follows_from_the_runs(name, alpha):
     assert " ".join(row_of(name, alpha).split()) in PAGE
 
 
+def first_at(value: float, run: pd.DataFrame) -> float:
+    """Chosen where the margin gain first reaches a value: by walking along the curve in small steps."""
+    place = np.linspace(0, len(run) - 1, 400_001)
+    margin, chosen = (np.interp(place, range(len(run)), run[name]) for name in ("margin gain", "Δ chosen"))
+    return float(chosen[np.argmax(margin >= value - 1e-9)])
+
+
 def at_equal_margin(first: pd.DataFrame, second: pd.DataFrame) -> list[float]:
     """Chosen of one minus of the other, of each seed, where both runs first reach the margin that both reach."""
     found = []
     for seed in (0, 1, 2):
-        one, zero = (runs[runs["seed"] == seed] for runs in (first, second))
-        margin = min(one["margin gain"].max(), zero["margin gain"].max())
-        stands = [np.interp(margin, run["margin gain"].cummax(), run["Δ chosen"]) for run in (one, zero)]
-        found.append(float(stands[0] - stands[1]))
+        runs = [table[table["seed"] == seed] for table in (first, second)]
+        margin = min(run["margin gain"].max() for run in runs)
+        found.append(first_at(margin, runs[0]) - first_at(margin, runs[1]))
     return found
+
+
+def test_the_benchmark_stands_where_the_curve_first_does(monkeypatch):
+    """Also where a margin comes to its largest value before the end, and where it never grows."""
+    monkeypatch.syspath_prepend(str(DOCS.parent / "benchmarks"))
+    from alpha_study import stands_at
+    from chat_phenomena import against
+
+    gain, chosen = np.array([0.0, 0.2, 0.1, 0.2, 0.15]), np.array([0.0, -1.0, -2.0, -3.0, -4.0])
+    assert stands_at(0.2, gain, chosen) == -1.0
+    assert stands_at(0.1, gain, chosen) == -0.5
+    assert stands_at(0.0, -gain, chosen) == 0.0
+    shaped, zero = (KEPT["polite"].query("alpha == @value") for value in (1.0, 0.0))
+    np.testing.assert_allclose(
+        against(shaped, zero)["Δ chosen at equal margin"], at_equal_margin(shaped, zero), atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("alpha", [-0.5, 0.25, 1.0])
@@ -85,8 +106,9 @@ def test_what_is_said_of_a_shape(alpha):
     if alpha < 0:
         assert interval(apart["nats a response: kl"], 1) in PAGE
         assert f"{interval(equal)} (p = {4 * stats.ttest_1samp(equal, 0).pvalue:.2f} so multiplied)" in PAGE
-        assert interval(equal) in FAQ
-        assert interval(equal) in README
+        for text in (FAQ, README):
+            assert interval(equal) in text
+            assert interval(apart["Δ chosen"]) in text
 
 
 def test_shape_or_scale():
@@ -132,14 +154,20 @@ def test_which_pairs_fall():
     fell = pairs.assign(quarter=quarter).groupby(["seed", "quarter"])["chosen_change"].mean().unstack()
     first, second, third, last = (interval(fell[quarter]) for quarter in range(4))
     assert f"{first}, {second}, {third} and {last}, no deeper in the highest than in the third" in PHENOMENA
+    assert f"with both lengths held {lengths_held('ches')}" in PHENOMENA
+    assert f"({lengths_held('ches_normalised')} with both held)" in PHENOMENA
+    assert f"{lengths_held('initial_logp_margin')} with both lengths held" in PHENOMENA
+
+
+def lengths_held(column: str) -> str:
+    """Partial correlation of ranks with the change on polite pairs, from the inverse of their correlation matrix."""
     held = []
     for _, rows in KEPT["polite_pairs"].groupby("seed"):
-        # the partial correlation of ranks, from the inverse of their correlation matrix
         inverse = np.linalg.inv(
-            rows[["ches", "chosen_change", "chosen_tokens", "rejected_tokens"]].corr("spearman").to_numpy()
+            rows[[column, "chosen_change", "chosen_tokens", "rejected_tokens"]].corr("spearman").to_numpy()
         )
         held.append(-inverse[0, 1] / np.sqrt(inverse[0, 0] * inverse[1, 1]))
-    assert f"with both lengths held {by_fisher(held)}" in PHENOMENA
+    return by_fisher(held)
 
 
 @pytest.mark.parametrize("measured", ["chosen", "rejected", "own", "greedy_logp", "entropy"])
@@ -229,9 +257,11 @@ def test_how_far_the_runs_on_own_answers_went():
     assert {run for run, value in p.items() if value < 0.05} == {("kl", 0.5), ("kl", 1.0)}
     assert {f"{value:.2f}" for value in p.values() if value < 0.05} == {"0.02"}
     small = told_of["margin", -0.5]
-    assert f"[on its own answers](chat_model.md#what-came-of-it-so-far) {small}, that is lower" in FAQ
-    low, high = re.findall(r"−0\.\d+", small)[1:]
-    assert f"it stands lower, by {small[1:5]} [{high[1:]}, {low[1:]}]" in README
+    assert f"not shown (multiplied by ten, p = {p['margin', -0.5]:.2f})" in PAGE
+    assert f"its sign is not shown ({small}, one of ten, uncorrected)" in FAQ
+    wide = OWN["shared"].assign(margin=OWN["shared"]["chosen_change"] - OWN["shared"]["rejected_change"])
+    grown = wide.pivot(index="seed", columns="alpha", values="margin")
+    assert all(stats.ttest_1samp(grown[alpha], 0).pvalue > 0.05 for alpha in grown)
 
 
 def test_no_gain_over_the_untouched_model_is_shown():
@@ -246,3 +276,14 @@ def test_no_gain_over_the_untouched_model_is_shown():
     ends_at = OWN["shared"].groupby("alpha")[["gold T=0", "gold T=0.7", "gold T=1"]].mean()
     greedy, warm, one = (f"{ends_at[name].min():.2f} to {ends_at[name].max():.2f}" for name in ends_at)
     assert f"trained ones end at {greedy} greedy, {warm} at T = 0.7 and {one} at T = 1" in PAGE
+    for name, alpha in (("T=1", 0.0), ("T=0.7", 0.5), ("T=0.7", 1.0)):
+        ends_of = OWN["shared"][OWN["shared"]["alpha"] == alpha][f"gold {name}"]
+        assert interval(ends_of - gold["mean"][float(name[2:])]) in PAGE
+
+
+def test_chosen_fell_hardly_further_than_the_models_own_answers():
+    zero = ends("polite").query("alpha == 0")
+    assert f"chosen {interval(zero['Δ chosen'] - zero['Δ own'])} further" in PAGE
+    low, high = sorted(-bound for bound in stats.ttest_1samp(zero["Δ own"], 0).confidence_interval(0.95))
+    for text in (PAGE, README):
+        assert f"by {-zero['Δ own'].mean():.2f} [{low:.2f}, {high:.2f}]" in text

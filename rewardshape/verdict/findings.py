@@ -286,9 +286,9 @@ def _equal_sentence(tables: Tables, compared: Contrast | str) -> str:
     if not compared.clear:
         sentence = (
             "At equal margin no setting keeps the chosen responses higher than another beyond chance, as far as each"
-            f" got: most apart are {highest} and {lowest} at a gain of {significant(margins[found.place], 2)} nats per"
-            f" token, by {number(found.difference[found.place])}, and chance alone gives as much over {compared.over}"
-            f" (p = {significant(found.p_value, 2)} between {among})."
+            f" got: what speaks most for one is {highest} above {lowest} by {number(found.difference[found.place])} at"
+            f" a gain of {significant(margins[found.place], 2)} nats per token, and chance alone gives as much over"
+            f" {compared.over} (p = {significant(found.p_value, 2)} between {among})."
         )
     else:
         rows = zip(margins, found.difference, found.low, found.high, strict=True)
