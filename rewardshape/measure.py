@@ -113,6 +113,12 @@ def parse(argv: Sequence[str], prog: str = PROGRAM) -> Asked:
     add_flags(parser, FLAGS)
     given = parsed(parser, argv, FLAGS)
     row = by_step(given.pop("checkpoint"), given.pop("at", None))
+    if not {"objective", "preset"} & given.keys():
+        for name in ("alpha", "gamma", "gamma_beta_ratio", "add_nll", "parameter"):
+            if name in given:
+                raise InputError(
+                    f"{flag(name)}: of which objective? give --objective, too (alphapo, simpo, dpo, …)"
+                )
     settings = Settings.from_dict({"checkpoint": row[0].checkpoint, **given})
     for name in settings.sweep:
         raise InputError(f"{flag(name)}: takes one value here; measure again with another --output")
@@ -235,7 +241,7 @@ def with_untouched(row: list[Saved]) -> list[Saved]:
         return [Saved(0, bases.pop()), *row]
     raise InputError(
         f"{row[0].checkpoint}: is of step {row[0].step}, and what changed is told from step 0; put the model that "
-        "training began with first"
+        "training began with first, and where names say other steps than you mean, give --at 0 …, a step each"
     )
 
 
@@ -341,6 +347,8 @@ def measured_already(home: Path, row: list[Saved], goal: Objective, pairs: ReadP
             f"--resume: the pairs of {home} were others; give the same --data, or another --output"
         )
     done = {record.step for record in read_records(files.trace)[1]}
+    if not done:
+        raise InputError(f"--resume: {home} holds no measured step; remove it, or give another --output")
     now = {saved.step: saved.checkpoint for saved in row}
     for step in sorted(done):
         if now.get(step) != before.get(str(step)):

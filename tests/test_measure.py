@@ -176,6 +176,8 @@ def test_what_would_mix_two_rows_is_refused(loop, base, measured, tmp_path, caps
         (["--objective", "dpo", "simpo"], "takes one value here"),
         (["--at", "0"], "1 steps for 4 checkpoints"),
         (["--lora-rank", "4"], "no such flag"),
+        (["--alpha", "0.25", "--beta", "2.5"], "--alpha: of which objective? give --objective"),
+        (["--parameter", "label_smoothing=0.1"], "--parameter: of which objective?"),
     ],
 )
 def test_bad_input_is_one_line(more, said, loop, base, tmp_path, capsys):

@@ -126,8 +126,9 @@ def fall_condition(trace: Trace) -> pd.DataFrame:
     -------
     DataFrame
         One row per run, measured step (the last left out) and pair: ``run``, ``alpha``, ``seed``, ``step``,
-        ``pair_id``, ``prompt`` (equal where pairs share one); ``overlap`` = b/a; ``weight_ratio`` = w_w/w_l;
-        ``excess``, ln(b/a) − ln(w_w/w_l), NaN where one of them is not positive; ``should_fall``: w_w·a < w_l·b;
+        ``pair_id``, ``prompt`` (equal where pairs share one); ``overlap`` = b/a; ``weight_ratio`` = w_w/w_l, NaN
+        unless both are positive: the condition turns around where w_l is not; ``excess``, ln(b/a) − ln(w_w/w_l), NaN
+        where one of them is not positive; ``should_fall``: w_w·a < w_l·b, which holds for weights of any sign;
         ``change``: what its chosen response did from this step to the end of the run (nats per token), and ``fell``
         (<NA> where the end is no number).
     """
@@ -142,7 +143,8 @@ def fall_condition(trace: Trace) -> pd.DataFrame:
         now = [level.at[step, pair] for step, pair in zip(mine["step"], mine["pair_id"], strict=True)]
         change = level.iloc[-1].reindex(mine["pair_id"]).to_numpy() - np.array(now, dtype=float)
         overlap = mine["gram_wl"] / mine["gram_ww"]
-        ratio = mine["weight_chosen"] / mine["weight_rejected"]
+        both = (mine["weight_chosen"] > 0) & (mine["weight_rejected"] > 0)
+        ratio = (mine["weight_chosen"] / mine["weight_rejected"]).where(both)
         tables.append(
             mine[["run", "step", "pair_id", "prompt"]].assign(
                 overlap=overlap,

@@ -8,7 +8,7 @@ the width of the interval, doubled. ``docs/forecast.md`` has its test on finishe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -45,7 +45,8 @@ def forecast_end(trace: Trace, *, seen: float | None = None) -> pd.DataFrame:
         One row per run and quantity (``chosen``, ``rejected``, ``margin``: mean change since step 0 on the probe set,
         nats per token): run, setting, alpha, seed, quantity, step (the last one used), last_step (planned), clock
         (share of the learning rate spent), now, forecast, low, high, parabola. Runs with fewer than `FEWEST`
-        measured steps, or without a plan, are left out. low and high are NaN where all pairs have one prompt.
+        measured steps, without a plan, or with a schedule that is none of `SCHEDULES`,
+        are left out. low and high are NaN where all pairs have one prompt.
 
     Raises
     ------
@@ -63,9 +64,9 @@ def forecast_end(trace: Trace, *, seen: float | None = None) -> pd.DataFrame:
 
 
 def forecast_of(chosen: Panel, rejected: Panel, *, seen: float | None = None) -> list[dict[str, Any]]:
-    """The rows of `forecast_end` of one run; none where it has no plan or too few measured steps."""
+    """The rows of `forecast_end` of one run; none where it has no plan that is known, or too few measured steps."""
     last_step = planned_steps(chosen.run)
-    if last_step is None:
+    if last_step is None or chosen.run.manifest["run"].get("schedule") not in SCHEDULES:
         return []
     used = chosen.steps <= (last_step if seen is None else seen * last_step)
     if used.sum() <= FEWEST:
@@ -93,6 +94,15 @@ def planned_steps(run: Run) -> int | None:
     return int(steps) if steps else None
 
 
+SCHEDULES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "constant": np.ones_like,
+    "constant_with_warmup": np.ones_like,
+    "linear": lambda share: 1 - share,
+    "cosine": lambda share: 0.5 * (1 + np.cos(np.pi * share)),
+}
+"""The learning rate over the share of the updates after the warm-up, by transformers' names."""
+
+
 def schedule_clock(plan: Mapping[str, Any], steps: np.ndarray) -> np.ndarray:
     """Share of the whole learning rate that was spent after each of `steps`, under the plan's schedule.
 
@@ -111,10 +121,7 @@ def schedule_clock(plan: Mapping[str, Any], steps: np.ndarray) -> np.ndarray:
     total = int(plan["steps"])
     warmup = 0 if plan["schedule"] == "constant" else int(np.ceil(plan["warmup_ratio"] * total))
     update = np.arange(total)
-    share = (update - warmup) / max(1, total - warmup)
-    after = {"linear": 1 - share, "cosine": 0.5 * (1 + np.cos(np.pi * share))}.get(
-        plan["schedule"], np.ones(total)
-    )
+    after = SCHEDULES[plan["schedule"]]((update - warmup) / max(1, total - warmup))
     rate = np.where(update < warmup, update / max(1, warmup), after)
     spent = np.concatenate([[0.0], rate.cumsum()])
     return np.asarray(spent[np.minimum(steps, total)] / spent[-1])

@@ -165,8 +165,8 @@ def _fits(trace: Trace, run: Run) -> list[dict[str, Any]]:
         }
         for form in FORMS
     ]
-    best = min(row["aic"] for row in rows)
-    return [{**row, "preferred": row["aic"] == best} for row in rows]
+    best = min(rows, key=lambda row: row["aic"])  # one of two that are equal, where gold does not bend
+    return [{**row, "preferred": row is best} for row in rows]
 
 
 def _turn(

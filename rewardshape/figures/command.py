@@ -108,6 +108,14 @@ def draw_figures(
         if name not in {*THEORY, *PICTURES}:
             near = difflib.get_close_matches(name, [*THEORY, *PICTURES]) or [*THEORY, *PICTURES]
             raise InputError(f"no figure {name!r}; there is {', '.join(near)}")
+    if names and paper is not None:
+        raise InputError(
+            f"--paper {paper}: draws figures of its own; give figures by name or a paper, not both"
+        )
+    if runs is None and (asked := [name for name, value in by.items() if value is not None]):
+        raise InputError(f"--{asked[0]}: lays out pictures of runs; give --runs DIR, too")
+    if runs is None and (of_runs := [name for name in names if name in PICTURES]):
+        raise InputError(f"figure {of_runs[0]}: drawn from runs, give --runs DIR")
     wanted = {*THEORY, *PICTURES} if paper is None else set(PAPERS[paper].names)
     trace = None if runs is None else read_trace(runs)
     output = Path(output)

@@ -11,6 +11,7 @@ import numpy as np
 
 from rewardshape.errors import InputError
 from rewardshape.theory import Objective, Responses, from_config, objective
+from rewardshape.theory.objectives.aliases import acting_on_dpo
 
 # What a DPOConfig or CPOConfig says of its loss.
 OF_THE_LOSS = (
@@ -61,6 +62,8 @@ def stated(arguments: Any) -> Stated:
             losses = found["loss_type"] if isinstance(found["loss_type"], list) else [found["loss_type"]]
             if not {"robust", "exo_pair", "aot", "aot_pair", "aot_unpaired"} & set(losses):
                 found.pop("label_smoothing", None)
+        if len(acting_on_dpo(found)) > 1:
+            return Stated(None, is_loss=False)
         moves = bool(getattr(arguments, "sync_ref_model", False))
         made = from_config(found)
         return Stated(made, is_loss=not moves and _says_all(made, found))

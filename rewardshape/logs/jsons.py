@@ -43,8 +43,9 @@ def _columns_and_data(data: Mapping[str, Any]) -> list[Record]:
     names = [str(column) for column in columns]
     records = [dict(zip(names, row, strict=False)) for row in rows if isinstance(row, list)]
     index = data.get("index")
-    whole = isinstance(index, list) and len(index) == len(records)
-    return _stepped(records, index) if whole else records
+    if not isinstance(index, list) or len(index) != len(records):
+        return records
+    return _stepped(records, index)
 
 
 def _lists_of_equal_length(data: Mapping[str, Any]) -> list[Record]:

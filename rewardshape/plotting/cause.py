@@ -155,7 +155,7 @@ def plot_entanglement(condition: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """
     ax = axis(ax)
     require_one_run(condition)
-    first = condition[condition["step"] == condition["step"].min()].dropna(subset="change")
+    first = condition[condition["step"] == condition["step"].min()].dropna(subset=["change", "weight_ratio"])
     ax.plot(
         first["overlap"] / first["weight_ratio"], first["change"], "o", color=CHOSEN, alpha=0.6, mew=0, ms=3.5
     )

@@ -345,8 +345,8 @@ def _geometry(tables: Tables, drawer: Drawer) -> Iterator[Chart]:
             yield _named(
                 drawer.draw(
                     lambda ax: cause.plot_condition(condition, ax),
-                    "Why pairs move: b/a over the ratio of weights, of the median pair. Above 1 (dotted), a step on "
-                    "that pair alone lowers its chosen response.",
+                    "Why pairs move: b/a over the ratio of weights, of the median pair whose two weights are "
+                    "positive. Above 1 (dotted), a step on that pair alone lowers its chosen response.",
                 ),
                 "overlap over weight ratio",
             )

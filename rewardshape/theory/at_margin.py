@@ -187,9 +187,9 @@ def effective_beta(alpha: Array, s_w: Array, s_l: Array, *, beta: Array) -> Arra
     With s̄ < 0, α > 0 acts as a larger β at unchanged γ, hence as a smaller γ/β.
     """
     alpha, s_w, s_l = map(_array, (alpha, s_w, s_l))
-    half = alpha * (s_w - s_l) / 2
-    sinhc = np.where(half == 0, 1.0, np.sinh(half) / np.where(half == 0, 1.0, half))
-    return _array(beta) * np.exp(-alpha * (s_w + s_l) / 2) * sinhc
+    half = np.abs(alpha * (s_w - s_l) / 2)
+    # sinh(h)/h = e^h·(1 − e^(−2h))/(2h): the powers are added before one of them overflows.
+    return _array(beta) * np.exp(half - alpha * (s_w + s_l) / 2) * exprel(np, -2 * half)
 
 
 _DOUBLINGS = 200  # of the first guess at how far to go: past any reachable margin in float64

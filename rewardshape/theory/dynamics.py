@@ -64,15 +64,21 @@ def flow(made: Objective, s_w: Array, s_l: Array, gram: Gram) -> Pair:
 
 def weight_ratio(shape: Shape, s_w: Array, s_l: Array) -> Array:
     """ρ = w_w/w_l = φ′(s_w)/φ′(s_l): the shape's alone, whatever link, β and γ."""
-    return np.exp(shape.log_slope(s_w) - shape.log_slope(s_l))
+    sign = _direction(shape, s_w) * _direction(shape, s_l)
+    return sign * np.exp(shape.log_slope(s_w) - shape.log_slope(s_l))
+
+
+def _direction(shape: Shape, s: Array) -> Array:
+    return shape.compute_direction(np, _array(s))
 
 
 def chosen_falls(shape: Shape, s_w: Array, s_l: Array, gram: Gram) -> Array:
-    """Whether the chosen response loses probability now: b > a·φ′(s_w)/φ′(s_l).
+    """Whether the chosen response loses probability now: a·φ′(s_w) < b·φ′(s_l).
 
     At α = 0 that is b > a (gradient entanglement, arXiv:2410.13828).
     """
-    return np.asarray(gram.wl) > weight_ratio(shape, s_w, s_l) * gram.ww
+    towards = _direction(shape, s_l)
+    return towards * np.asarray(gram.wl) > towards * weight_ratio(shape, s_w, s_l) * gram.ww
 
 
 def disentanglement_band(gram: Gram) -> tuple[Array, Array]:

@@ -51,7 +51,7 @@ def differential_information(log_policy: Array, log_reference: Array) -> Informa
 def entropy(log_probabilities: Array) -> Array:
     """−Σ p log p over the last axis, in nats."""
     p = np.asarray(log_probabilities, dtype=np.float64)
-    return -np.sum(np.exp(p) * p, axis=-1)[()]
+    return -np.sum(np.exp(p) * np.where(np.isneginf(p), 0.0, p), axis=-1)[()]  # 0 log 0 is 0
 
 
 def rejected_distribution(log_target: Array, log_reference: Array, *, beta: float) -> np.ndarray:

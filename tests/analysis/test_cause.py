@@ -168,6 +168,30 @@ def test_condition_by_hand(condition):
     assert np.isnan(condition["excess"][3])  # no overlap at all: no logarithm, and no reason to fall
 
 
+def test_where_a_weight_is_negative_the_ratio_tells_nothing_and_the_flow_still_does(tmp_path):
+    """IPO past its target: both weights below 0, and the pair whose gradients agree rises."""
+    geometry = {
+        "pair_id": PAIRS,
+        "gram_ww": [1.0] * 4,
+        "gram_wl": [0.5, 2.0, 0.5, 2.0],
+        "gram_ll": [5.0] * 4,
+        "weight_chosen": [-1.0, -1.0, 1.0, -1.0],
+        "weight_rejected": [-1.0, -1.0, -1.0, 1.0],
+    }
+    with TraceWriter(tmp_path, header(list(PAIRS))) as writer:
+        start = np.full(4, -1.0)
+        moved = np.array([-0.5, 1.0, 1.5, -3.0])  # w_w·a − w_l·b
+        writer.append(0, probe=probe_rows(start, start - 1), geometry=geometry)
+        writer.append(1, metrics={"learning_rate": 0.1}, probe=probe_rows(start + moved, start - 2))
+    manifest(tmp_path)
+    condition = fall_condition(read_trace(tmp_path))
+    assert condition["should_fall"].tolist() == condition["fell"].tolist() == [True, False, False, True]
+    assert condition[["weight_ratio", "excess"]].isna().all().all()
+    [row] = condition_agreement(condition).to_dict("records")
+    assert row["accuracy"] == 1.0
+    assert np.isnan(row["auc"])
+
+
 def test_agreement_by_hand(condition):
     [row] = condition_agreement(condition).to_dict("records")
     assert (row["num_pairs"], row["accuracy"], row["guess"]) == (4, 0.75, 0.5)

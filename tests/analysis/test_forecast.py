@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from rewardshape import read_trace
-from rewardshape.analysis.forecast import expected_end, forecast_end, schedule_clock
+from rewardshape.analysis.forecast import SCHEDULES, expected_end, forecast_end, schedule_clock
 from rewardshape.analysis.panels import chosen_and_rejected
 from rewardshape.errors import InputError
 
@@ -47,14 +47,14 @@ def test_the_clock_is_that_of_transformers(schedule):
 def trace_of(write_run, tmp_path):
     """A run of 100 steps whose chosen responses change as a function of the clock says, and rejected not at all."""
 
-    def make(curve, *, noise=0.0, steps=range(0, 101, 5), pairs=40):
+    def make(curve, *, noise=0.0, steps=range(0, 101, 5), pairs=40, schedule=PLAN["schedule"]):
         steps = list(steps)
         clock = schedule_clock(PLAN, np.array(steps))
         spread = noise * np.random.default_rng(0).normal(size=pairs)
         chosen = -50 + 10 * (curve(clock)[:, None] + clock[:, None] * spread)
         logps = {"chosen": chosen, "rejected": np.full_like(chosen, -60)}
         tokens = dict.fromkeys(logps, np.full(pairs, 10))
-        plan = {"seed": 0, **PLAN}
+        plan = {"seed": 0, **PLAN, "schedule": schedule}
         return read_trace(
             write_run(tmp_path / f"run-{noise}", logps, num_tokens=tokens, steps=steps, run=plan)
         )
@@ -128,6 +128,17 @@ def test_a_run_that_is_still_going_is_foretold_from_all_there_is(trace_of):
 
 def test_too_little_is_not_foretold(trace_of):
     assert forecast_end(trace_of(lambda clock: -clock, steps=(0, 5, 10))).empty
+
+
+@pytest.mark.parametrize("schedule", ["polynomial", "cosine_with_restarts", "inverse_sqrt", None])
+def test_a_schedule_that_is_not_known_is_not_taken_for_another(schedule, trace_of):
+    assert forecast_end(trace_of(lambda clock: -clock, schedule=schedule)).empty
+
+
+def test_every_schedule_of_the_probe_is_known():
+    from rewardshape.probe.settings import SCHEDULES as OF_THE_PROBE
+
+    assert set(SCHEDULES) == set(OF_THE_PROBE)
 
 
 def test_no_share_is_refused(trace_of):

@@ -67,11 +67,14 @@ def test_a_figure_drawn_twice_is_the_same_bytes(name, tmp_path):
         (["displacment"], "displacement"),
         (["sweep", "--runs", "no-such-folder"], "no-such-folder"),
         (["sweep"], "--runs DIR"),
+        (["reward_slopes", "--paper", "yuan"], "not both"),
+        (["reward_slopes", "--hue", "beta"], "--hue: lays out pictures of runs"),
         (["sweep", "--runs", str(POLITE)], "needs several runs"),
     ],
 )
 def test_a_mistake_is_one_line(words, said, tmp_path, capsys):
-    assert main([*words, "--output", str(tmp_path)]) == 2
+    assert main([*words, "--output", str(tmp_path / "out")]) == 2
+    assert not list(tmp_path.glob("out/*"))
     [line] = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("error: ")
     assert said in line

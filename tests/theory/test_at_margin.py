@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mpmath
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -113,6 +114,15 @@ def test_effective_beta_gives_alpha_zero_the_same_margin(alpha, s_w, s_l):
     made = objective("alphapo", alpha=alpha, beta=2.0, gamma=0.0)
     plain = objective("simpo", beta=float(effective_beta(alpha, s_w, s_l, beta=2.0)), gamma=0.0)
     assert plain.margin(s_w, s_l) == pytest.approx(made.margin(s_w, s_l), rel=1e-12)
+
+
+def test_effective_beta_where_one_of_its_factors_overflows():
+    """β (1 − e^(−αΔ)) e^(−αs_l)/(αΔ), by mpmath."""
+    for alpha, s_w, s_l in ((-2.0, -1.0, -2000.0), (2.0, -1.0, -300.0), (1e-9, -1.0, -2.0)):
+        with mpmath.workdps(60):
+            a, w, low = map(mpmath.mpf, (alpha, s_w, s_l))
+            truth = (mpmath.exp(-a * low) - mpmath.exp(-a * w)) / (a * (w - low))
+        assert effective_beta(alpha, s_w, s_l, beta=1.0) == pytest.approx(float(truth), rel=1e-9)
 
 
 def test_remaining_pull_is_the_weight_beside_its_largest():

@@ -27,6 +27,7 @@ from rewardshape.theory import (
     probability_gradient_ratio,
     stall_gap,
     turning_gap,
+    weight_ratio,
 )
 
 GRAMS = {
@@ -172,6 +173,18 @@ def test_displacement_condition_is_the_sign_of_the_flow(alpha, gram, s_w, s_l):
     rise, _ = flow(objective("alphapo", alpha=alpha, gamma=0.0), s_w, s_l, gram)
     assume(abs(rise) > 1e-12)
     assert chosen_falls(Alpha(alpha), s_w, s_l, gram) == (rise < 0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(gram=grams(), s_w=st.floats(-3, 3), s_l=st.floats(-3, 3))
+def test_the_condition_holds_where_a_reward_turns_back(gram, s_w, s_l):
+    """φ rises up to s = 1 and falls beyond it: either weight, or both, may point the other way."""
+    made = objective("squared_po", beta=1.0)
+    rise, _ = flow(made, s_w, s_l, gram)
+    w_w, w_l = made.weights(s_w, s_l)
+    assume(abs(rise) > 1e-12 and abs(w_l) > 1e-12)
+    assert weight_ratio(made.shape, s_w, s_l) == pytest.approx(w_w / w_l, rel=1e-9)
+    assert chosen_falls(made.shape, s_w, s_l, gram) == (rise < 0)
 
 
 @settings(max_examples=60, deadline=None)

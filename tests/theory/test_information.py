@@ -111,6 +111,11 @@ class TestWhatEntropyDecides:
         assert np.mean(spread[own > np.median(own)] > 0) < 0.4
 
 
+def test_what_is_impossible_adds_nothing_to_the_entropy():
+    assert entropy(np.array([0.0, -np.inf])) == 0.0
+    assert entropy(np.log([0.5, 0.5, 1e-300])) == pytest.approx(np.log(2))
+
+
 def test_what_is_no_distribution_is_refused():
     with pytest.raises(InputError, match="log_policy must be log-probabilities"):
         differential_information(np.array([-1.0, -1.0]), np.log([0.5, 0.5]))

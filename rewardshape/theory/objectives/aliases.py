@@ -49,6 +49,9 @@ _RENAMED = {
     "ref_model_sync_steps": "every",
     "kto_chosen_weight": "desirable_weight",
     "kto_rejected_weight": "undesirable_weight",
+    "kto_desirable_weight": "desirable_weight",
+    "kto_undesirable_weight": "undesirable_weight",
+    "orpo_alpha": "odds_weight",
 }
 _LIKELIHOOD = ("rpo_alpha", "cpo_alpha", "pref_ftx", "nll_loss_coef", "sft_weight")
 _DIVERGENCES = {"js_divergence": "jensen_shannon", "alpha_divergence": "alpha"}
@@ -62,20 +65,52 @@ def translate(config: Mapping[str, Any]) -> list[dict[str, Any]]:
 
     What says nothing of the loss (learning rate, paths, …) is passed over.
     """
-    stated = [key for key in _LOSS if config.get(key) is not None]
-    if len(stated) > 1:
-        raise InputError(f"the configuration states its loss twice: {', '.join(stated)}")
-    losses = config[stated[0]] if stated else "sigmoid"
-    losses = [losses] if isinstance(losses, str) else list(losses)
-    weights = config.get("loss_weights") or [1.0] * len(losses)
+    losses = _losses(config)
+    weights = config.get("loss_weights") or config.get("dpo_loss_weights") or [1.0] * len(losses)
     if len(weights) != len(losses):
         raise InputError(f"loss_weights has {len(weights)} entries for {len(losses)} losses")
     given = {_RENAMED.get(key, key): value for key, value in config.items() if value is not None}
+    if config.get("ipo"):
+        given["per_token"] = False  # OpenRLHF compares sums, TRL means
     terms = [
         {"weight": float(weight)} | _term(loss, given) for loss, weight in zip(losses, weights, strict=True)
     ]
     likelihood = next((float(given[key]) for key in _LIKELIHOOD if given.get(key)), 0.0)
     return [*terms, *([{"weight": likelihood, "name": "sft", "parameters": {}}] if likelihood else [])]
+
+
+def _losses(config: Mapping[str, Any]) -> list[str]:
+    """The names of the losses, as the trainer has them."""
+    stated = [key for key in _LOSS if config.get(key) is not None]
+    if stated == ["rl", "dpo_loss_type"] and config["rl"] == "dpo":
+        stated = ["dpo_loss_type"]  # Axolotl's method, and which loss of it
+    if len(stated) > 1:
+        raise InputError(f"the configuration states its loss twice: {', '.join(stated)}")
+    losses = config[stated[0]] if stated else "sigmoid"
+    losses = [losses] if isinstance(losses, str) else list(losses)
+    if config.get("reference_free"):
+        raise InputError(
+            "reference_free: DPO without its reference has no name here; compose(score='logp_sum', …) is it"
+        )
+    if config.get("gamma_beta_ratio") is not None and losses == ["hinge"]:
+        raise InputError(
+            "loss_type hinge: SimPO's has no name here; compose(score='logp_mean', link='hinge', …) is it"
+        )
+    if losses == ["sigmoid"] and config.get("gamma_beta_ratio") is not None:
+        return ["simpo"]  # SimPO's repository, whose loss_type is the link
+    if losses == ["sigmoid"] and config.get("ipo"):
+        return ["ipo"]
+    return losses
+
+
+def acting_on_dpo(config: Mapping[str, Any]) -> list[str]:
+    """The options, each of which makes another objective of DPO: of several at once no objective here is the whole."""
+    acts = {
+        "f_divergence_type": config.get("f_divergence_type", "reverse_kl") != "reverse_kl",
+        **{name: bool(config.get(name)) for name in ("sync_ref_model", "use_weighting", "label_smoothing")},
+        "ld_alpha": config.get("ld_alpha") is not None,
+    }
+    return [name for name, does in acts.items() if does] if _losses(config) == ["sigmoid"] else []
 
 
 def _term(loss: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,7 +125,7 @@ def _term(loss: str, given: Mapping[str, Any]) -> dict[str, Any]:
         name, parameters = _kind_of_dpo(given)
     if name == "exo" and not given.get("label_smoothing"):
         given = {key: value for key, value in given.items() if key != "label_smoothing"}
-    if name == "orpo" and "beta" in given:
+    if name == "orpo" and "beta" in given and "odds_weight" not in given:
         parameters["odds_weight"] = given["beta"]
     if name in ("cpo", "rpo") and any(key in given for key in _LIKELIHOOD):
         parameters["likelihood_weight"] = 0.0  # which is a term of its own here, if it is not 0

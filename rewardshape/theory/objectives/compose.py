@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from rewardshape.errors import InputError
+from rewardshape.theory._arrays import callers_level
 from rewardshape.theory._check import nearest, number
 from rewardshape.theory.links import Linear, Link, Logistic, NoisyLabels, Smoothed
 from rewardshape.theory.objectives.base import Objective, Sum
@@ -14,9 +18,10 @@ from rewardshape.theory.objectives.pairwise import LOGISTIC, PLAIN, Pairwise
 from rewardshape.theory.objectives.pointwise import Pointwise
 from rewardshape.theory.parts import check_link, check_shape, part_of, spelled
 from rewardshape.theory.scores import Score
-from rewardshape.theory.shapes import Shape
+from rewardshape.theory.shapes import Alpha, Shape
 
 COMPOSED = "composed"
+NEAR_BOUND = 0.9  # of the largest margin a bounded shape can reach: a γ beyond it is as good as out of reach
 SCORES = {
     "logp_sum": Score(reference=False, per_token=False),
     "logp_mean": Score(reference=False, per_token=True),
@@ -95,6 +100,7 @@ def compose(
     parameters = {"score": score, **shapes, **plain(numbers)}
     named: dict[str, Any] = {"name": COMPOSED, "parameters": parameters}
     preference = Pairwise(scorer, shape, _noisy(link, noise), beta, gamma, **named)
+    warn(preference)
     if not weight:
         return preference
     likelihood = Pointwise(SCORES["logp_mean"], PLAIN, Linear(), None)
@@ -105,3 +111,29 @@ def _noisy(link: Link, noise: float) -> Link:
     if not noise:
         return link
     return Smoothed(1 - noise, noise) if isinstance(link, Logistic) else NoisyLabels(link, noise)
+
+
+def warn(made: Objective) -> None:
+    """Warn where a composition cannot work as its user would expect."""
+    if not isinstance(made, Pairwise):
+        return
+    if (
+        isinstance(made.shape, Alpha)
+        and not made.scorer.per_token
+        and np.any(np.asarray(made.shape.alpha) > 0)
+    ):
+        warnings.warn(
+            f"{made.name}: alpha > 0 on summed log-probabilities overflows within a few hundred nats; "
+            "use a per-token score (alphapo) or alpha <= 0",
+            stacklevel=callers_level(),
+        )
+    low, high = made.shape.bounds(reference=made.scorer.reference)
+    with np.errstate(invalid="ignore"):
+        reach = made.beta * (np.asarray(high) - np.asarray(low))
+    near = np.asarray(made.gamma) > NEAR_BOUND * reach
+    if np.any(near & np.isfinite(reach)):
+        warnings.warn(
+            f"{made.name}: the reward is bounded, so the margin before gamma never exceeds {np.min(reach):.6g}, and "
+            f"gamma = {np.max(made.gamma):.6g} leaves pairs that can never be satisfied; lower gamma or raise beta",
+            stacklevel=callers_level(),
+        )

@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-
 from rewardshape.errors import InputError
-from rewardshape.theory._arrays import callers_level
 from rewardshape.theory._check import nearest, number
-from rewardshape.theory.objectives.aliases import ALIASES, translate
+from rewardshape.theory.objectives.aliases import ALIASES, acting_on_dpo, translate
 from rewardshape.theory.objectives.base import Objective, total
-from rewardshape.theory.objectives.compose import COMPOSED, compose
+from rewardshape.theory.objectives.compose import COMPOSED, compose, warn
 from rewardshape.theory.objectives.declaration import Declaration, plain
-from rewardshape.theory.objectives.pairwise import Pairwise
 from rewardshape.theory.objectives.zoo import ZOO
-from rewardshape.theory.shapes import Alpha
 
-NEAR_BOUND = 0.9  # of the largest margin a bounded shape can reach: a γ beyond it is as good as out of reach
 SUM = "sum"
 
 REGISTRY: dict[str, Declaration] = {declared.name: declared for declared in ZOO}
@@ -101,7 +94,7 @@ def from_config(config: Mapping[str, Any]) -> Objective:
     Raises
     ------
     InputError
-        For a loss that is not known, or stated twice.
+        For a loss that is not known, or stated twice; for options of which no objective has all.
 
     Examples
     --------
@@ -111,6 +104,10 @@ def from_config(config: Mapping[str, Any]) -> Objective:
     >>> [(weight, term.name) for weight, term in mixed.terms]
     [(0.8, 'dpo'), (0.2, 'bco'), (1.0, 'sft')]
     """
+    if len(acting := acting_on_dpo(config)) > 1:
+        raise InputError(
+            f"{' and '.join(acting)}: no objective here is DPO with both; make one with register()"
+        )
     terms = translate(config)
     if len(terms) == 1 and terms[0]["weight"] == 1.0:
         return objective(terms[0]["name"], **terms[0]["parameters"])
@@ -161,32 +158,4 @@ def _built(name: str, parameters: dict[str, Any]) -> Objective:
         inspect.signature(_BUILT[name]).bind(**parameters)
     except TypeError as error:
         raise InputError(f"{name}: {error}") from None
-    made = _BUILT[name](**parameters)
-    warn(made)
-    return made
-
-
-def warn(made: Objective) -> None:
-    """Warn where a composition cannot work as its user would expect."""
-    if not isinstance(made, Pairwise):
-        return
-    if (
-        isinstance(made.shape, Alpha)
-        and not made.scorer.per_token
-        and np.any(np.asarray(made.shape.alpha) > 0)
-    ):
-        warnings.warn(
-            f"{made.name}: alpha > 0 on summed log-probabilities overflows within a few hundred nats; "
-            "use a per-token score (alphapo) or alpha <= 0",
-            stacklevel=callers_level(),
-        )
-    low, high = made.shape.bounds(reference=made.scorer.reference)
-    with np.errstate(invalid="ignore"):
-        reach = made.beta * (np.asarray(high) - np.asarray(low))
-    near = np.asarray(made.gamma) > NEAR_BOUND * reach
-    if np.any(near & np.isfinite(reach)):
-        warnings.warn(
-            f"{made.name}: the reward is bounded, so the margin before gamma never exceeds {np.min(reach):.6g}, and "
-            f"gamma = {np.max(made.gamma):.6g} leaves pairs that can never be satisfied; lower gamma or raise beta",
-            stacklevel=callers_level(),
-        )
+    return _BUILT[name](**parameters)

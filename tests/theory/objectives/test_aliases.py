@@ -92,8 +92,51 @@ def test_llama_factory_and_axolotl_configurations(make_batch):
 
 
 @pytest.mark.parametrize(
+    ("config", "name", "parameters"),
+    [
+        # SimPO's repository, training_configs/llama-3-8b-instruct-simpo.yaml: no loss is stated
+        ({"beta": 2.5, "gamma_beta_ratio": 0.55}, "simpo", {"beta": 2.5, "gamma_beta_ratio": 0.55}),
+        (
+            {"loss_type": "sigmoid", "beta": 2.5, "gamma_beta_ratio": 0.1, "alpha": 0.25},
+            "alphapo",
+            {"beta": 2.5, "gamma_beta_ratio": 0.1, "alpha": 0.25},
+        ),
+        # Axolotl passes orpo_alpha on as the beta of ORPOConfig
+        ({"rl": "orpo", "orpo_alpha": 0.3}, "orpo", {"odds_weight": 0.3}),
+        (
+            {"rl": "kto", "rl_beta": 0.2, "kto_desirable_weight": 0.3, "kto_undesirable_weight": 2.0},
+            "kto",
+            {"beta": 0.2, "desirable_weight": 0.3, "undesirable_weight": 2.0},
+        ),
+        ({"rl": "dpo", "dpo_loss_type": "ipo", "rl_beta": 0.2}, "ipo", {"beta": 0.2}),
+        # OpenRLHF's DPOLoss with ipo: (sum of log-ratios − 1/(2β))²
+        ({"ipo": True, "beta": 0.2}, "ipo", {"beta": 0.2, "per_token": False}),
+    ],
+)
+def test_what_states_its_loss_by_other_keys(config, name, parameters):
+    assert from_config(config) == objective(name, **parameters)
+
+
+def test_weights_of_axolotls_losses(make_batch):
+    mixed = from_config({"rl": "dpo", "dpo_loss_type": ["sigmoid", "sft"], "dpo_loss_weights": [1, 0.3]})
+    truth = objective("dpo") + 0.3 * objective("sft")
+    pair = make_batch(seed=4).responses()
+    torch.testing.assert_close(mixed.pair_loss(*pair), truth.pair_loss(*pair))
+
+
+@pytest.mark.parametrize(
     ("config", "message"),
     [
+        (
+            {"loss_type": "sigmoid", "ld_alpha": 0.5, "use_weighting": True},
+            "use_weighting and ld_alpha: no obj",
+        ),
+        (
+            {"f_divergence_type": "js_divergence", "label_smoothing": 0.1},
+            "f_divergence_type and label_smoothing",
+        ),
+        ({"loss_type": "sigmoid", "reference_free": True}, "reference_free"),
+        ({"loss_type": "hinge", "gamma_beta_ratio": 0.5}, "SimPO's has no name here"),
         ({"loss_type": "sigmoidal"}, "unknown loss 'sigmoidal'; the nearest valid names are: sigmoid"),
         ({"loss_type": "ipo", "pref_loss": "ipo"}, "states its loss twice"),
         ({"loss_type": ["ipo", "sft"], "loss_weights": [1.0]}, "1 entries for 2 losses"),

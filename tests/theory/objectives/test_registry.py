@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 import warnings
+from functools import partial
 
 import pytest
 
 from rewardshape.errors import InputError
-from rewardshape.theory import objective
+from rewardshape.theory import compose, objective
 
 
 @pytest.mark.parametrize(
@@ -42,3 +43,12 @@ def test_parameters_rebuild_the_objective():
     for made in (objective("alphapo", alpha=0.5, gamma_beta_ratio=0.3), objective("dpo"), objective("simpo")):
         again = objective(made.name, **json.loads(json.dumps(made.parameters)))
         assert again == made
+
+
+@pytest.mark.parametrize("likelihood", [0.0, 0.1])
+def test_a_composition_warns_however_it_is_made(likelihood):
+    parts = {"score": "logp_mean", "shape": {"name": "alpha", "alpha": -2.0}, "beta": 1.0, "gamma": 0.6}
+    for make in (compose, partial(objective, "composed")):
+        with pytest.warns(UserWarning, match="can never be satisfied") as caught:
+            make(**parts, sft=likelihood)
+        assert len(caught) == 1
