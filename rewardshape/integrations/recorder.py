@@ -271,7 +271,8 @@ class Recorder:
                 f"{self.files.path}: holds no record to go on with after step {step}; the first measurement is that of "
                 "step 0, before the first update (of saved checkpoints: rewardshape measure)"
             )
-        if self._sampler is not None and not self._untouched_is_at_hand():
+        at_hand = isinstance(self._compared_with, torch.nn.Module) or has_adapters(inner_of(self.model))
+        if self._sampler is not None and not at_hand:
             raise InputError(
                 "sample_every: the untouched model is gone when a run goes on; give it as reference, or leave "
                 "sample_every out"
@@ -336,9 +337,6 @@ class Recorder:
             max_tokens=max_tokens or longest,
             seed=0,
         )
-
-    def _untouched_is_at_hand(self) -> bool:
-        return isinstance(self._compared_with, torch.nn.Module) or has_adapters(inner_of(self.model))
 
     @property
     def num_tokens(self) -> int:
