@@ -28,7 +28,7 @@ from scipy import stats
 
 from rewardshape import read_trace
 from rewardshape.analysis import displacement_summary
-from rewardshape.analysis.equal import at_place, first_place
+from rewardshape.analysis.equal import stands_at
 from rewardshape.errors import InputError
 from rewardshape.theory import Alpha
 
@@ -308,11 +308,6 @@ def along_curve(
             difference = stands_at(value, x, y) - stands_at(value, x0, y0)
             rows.append({"seed": seed, "alpha": alpha, "share": share, axis: value, "difference": difference})
     return pd.DataFrame(rows)
-
-
-def stands_at(value: float, x: np.ndarray, y: np.ndarray) -> float:
-    """y where x first reaches a value, straight between the points."""
-    return float(at_place(y[None], first_place(x[None], value))[0])
 
 
 # --- the command line ---------------------------------------------------------------------------------------------

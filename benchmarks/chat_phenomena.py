@@ -29,11 +29,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
-from alpha_study import stands_at
 from scipy import stats
 
 from rewardshape import read_trace
 from rewardshape.analysis import decompose, pairs_table
+from rewardshape.analysis.equal import stands_at
 from rewardshape.analysis.panels import chosen_and_rejected, probe_panels
 
 WORDS = ("Yes", "No", "Never", "Sure")

@@ -113,13 +113,14 @@ def parse(argv: Sequence[str], prog: str = PROGRAM) -> Asked:
     add_flags(parser, FLAGS)
     given = parsed(parser, argv, FLAGS)
     row = by_step(given.pop("checkpoint"), given.pop("at", None))
-    if not {"objective", "preset"} & given.keys():
-        for name in ("alpha", "gamma", "gamma_beta_ratio", "add_nll", "parameter"):
-            if name in given:
-                raise InputError(
-                    f"{flag(name)}: of which objective? give --objective, too (alphapo, simpo, dpo, …)"
-                )
     settings = Settings.from_dict({"checkpoint": row[0].checkpoint, **given})
+    others = [
+        name for name in ("alpha", "gamma", "gamma_beta_ratio", "add_nll", "parameter") if name in given
+    ]
+    if others and not is_stated(settings):
+        raise InputError(
+            f"{flag(others[0])}: of which objective? give --objective, too (alphapo, simpo, dpo, …)"
+        )
     for name in settings.sweep:
         raise InputError(f"{flag(name)}: takes one value here; measure again with another --output")
     if not settings.data.data:

@@ -79,8 +79,7 @@ def at_equal_margin(first: pd.DataFrame, second: pd.DataFrame) -> list[float]:
 def test_the_benchmark_stands_where_the_curve_first_does(monkeypatch):
     """Also where a margin comes to its largest value before the end, and where it never grows."""
     monkeypatch.syspath_prepend(str(DOCS.parent / "benchmarks"))
-    from alpha_study import stands_at
-    from chat_phenomena import against
+    from chat_phenomena import against, stands_at
 
     gain, chosen = np.array([0.0, 0.2, 0.1, 0.2, 0.15]), np.array([0.0, -1.0, -2.0, -3.0, -4.0])
     assert stands_at(0.2, gain, chosen) == -1.0

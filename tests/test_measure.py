@@ -18,6 +18,7 @@ from rewardshape import measure as measure_module
 from rewardshape.data import embedded
 from rewardshape.measure import by_step, main, step_of
 from tests import drawing
+from tests.adapters import adapted
 from tests.processes import Python, lines_in
 
 STEPS = (2, 4, 10)  # of which names in the order of letters would put the last first
@@ -189,18 +190,10 @@ def test_bad_input_is_one_line(more, said, loop, base, tmp_path, capsys):
 
 
 def test_a_row_without_its_start_is_refused_and_adapters_bring_their_own(loop, base, rows, tmp_path, capsys):
-    from peft import LoraConfig, get_peft_model
-
     assert main([*words(loop, base, tmp_path / "none")[1:]]) == 2
     assert "put the model that training began with first" in capsys.readouterr().err
     tokenizer = AutoTokenizer.from_pretrained(base)
-    model = get_peft_model(
-        AutoModelForCausalLM.from_pretrained(base), LoraConfig(r=4, target_modules="all-linear")
-    )
-    torch.manual_seed(0)
-    for name, weight in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(weight, std=0.02)
+    model = adapted(base, std=0.02)
     model.save_pretrained(tmp_path / "adapters" / "checkpoint-7")
     alone = {**loop, "row": [str(tmp_path / "adapters" / "checkpoint-7")]}
     assert main(words(alone, base, tmp_path / "run")[1:]) == 0

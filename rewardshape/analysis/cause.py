@@ -149,7 +149,7 @@ def fall_condition(trace: Trace) -> pd.DataFrame:
             mine[["run", "step", "pair_id", "prompt"]].assign(
                 overlap=overlap,
                 weight_ratio=ratio,
-                excess=np.log(overlap.where(overlap > 0)) - np.log(ratio.where(ratio > 0)),
+                excess=np.log(overlap.where(overlap > 0)) - np.log(ratio),
                 should_fall=_drive(mine, "ww", "wl") < 0,
                 change=change,
                 fell=pd.array(where_known(change < 0, change), dtype="boolean"),

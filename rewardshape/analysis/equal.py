@@ -351,3 +351,8 @@ def at_place(curves: np.ndarray, place: np.ndarray) -> np.ndarray:
     rows = np.arange(len(curves))
     share = place - before
     return np.asarray(curves[rows, before] * (1 - share) + curves[rows, after] * share)
+
+
+def stands_at(value: float, x: np.ndarray, y: np.ndarray) -> float:
+    """y where x first reaches a value, straight between the points."""
+    return float(at_place(y[None], first_place(x[None], value))[0])

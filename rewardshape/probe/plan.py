@@ -173,7 +173,7 @@ def _rehearse(
         "optimizer": _optimizer_state(model, run),
         "reference": _kept_of_reference(model, run),
     }
-    projection.ROOM.forget()
+    projection.SPARE.forget()
     try:
         with FakeTensorMode(allow_non_fake_inputs=True):
             model.to_empty(device="cpu")
@@ -184,11 +184,11 @@ def _rehearse(
                 logps.token_logps.sum().backward()
             del logps
             model.zero_grad()
-            projection.ROOM.forget()
+            projection.SPARE.forget()
             with Books(model) as measuring, _autocast(run), torch.no_grad():
                 reader.logps(model, _empty(reader.collate(probe)))
     finally:
-        projection.ROOM.forget()
+        projection.SPARE.forget()
         shared_prefix._mask.cache_clear()  # these are without contents
     return numbers | {
         "saved": saved,

@@ -47,7 +47,7 @@ WAITING = 2**30  # bytes of freed memory that it keeps at most for the next allo
 def keep_memory() -> None:
     """Have glibc keep what a step frees for the next one, which else faults it in again page by page.
 
-    Twelve hundredths of a step's time on a chat model; other C libraries, and what the user has set, stay as they are.
+    A ninth of a step's time on a chat model; other C libraries, and what the user has set, stay as they are.
     """
     if any(
         name in os.environ for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
@@ -56,9 +56,8 @@ def keep_memory() -> None:
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")
         trim, mmap = -1, -3  # of malloc.h
-        if libc.mallopt(
-            mmap, MAPPED
-        ):  # older ones allow no more than 32 MiB, and less by their own judgement
+        # Older ones refuse more than 32 MiB, and keep to their own judgement.
+        if libc.mallopt(mmap, MAPPED):
             libc.mallopt(trim, WAITING)
 
 

@@ -56,7 +56,7 @@ def give_back() -> None:
 
     Between training, measuring and saving, whose sizes differ: what one has freed would lie beside what the next takes.
     """
-    projection.ROOM.forget()
+    projection.SPARE.forget()
     if here().device.type == "cpu" and process_memory() > MUCH:
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL("libc.so.6").malloc_trim(0)

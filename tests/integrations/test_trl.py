@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, MixtralConfig, MixtralForCausalLM
 
 from rewardshape import objective, read_trace
 from rewardshape.data import embedded
 from rewardshape.errors import InputError
 from rewardshape.integrations.trl import ProbeCallback, left_aligned, shaped
+from tests.adapters import adapted
 from tests.integrations.small_run import ARGUMENTS
 
 trl = pytest.importorskip("trl", reason="TRL is an extra: pip install 'rewardshape[trl]'")
@@ -324,18 +324,12 @@ def test_shaped_dpo_balances_the_experts_of_a_mixture_as_trls_own(train, tmp_pat
 
 def test_samples_of_an_adapter_that_is_trained_on_are_compared_with_it_as_it_was(train, probe_file, tmp_path):
     """TRL keeps a copy beside it; with adapters off the model would be another from the start."""
-    adapted = get_peft_model(
-        AutoModelForCausalLM.from_pretrained(CHECKPOINT), LoraConfig(r=4, target_modules="all-linear")
-    )
-    torch.manual_seed(0)
-    for name, weight in adapted.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(weight, std=0.05)
-    begun = {name: weight.clone() for name, weight in adapted.named_parameters() if "default" in name}
+    model = adapted(CHECKPOINT, std=0.05)
+    begun = {name: weight.clone() for name, weight in model.named_parameters() if "default" in name}
     callback = ProbeCallback(
         probe_file, objective("dpo", beta=0.1), folder=tmp_path / "trace", sample_every=1
     )
-    trainer = train(trl.DPOTrainer, trl.DPOConfig, [callback], model=adapted)
+    trainer = train(trl.DPOTrainer, trl.DPOConfig, [callback], model=model)
     samples = read_trace(tmp_path / "trace").samples
     apart = (samples["logp_sum"] - samples["ref_logp_sum"]).abs().groupby(samples["step"]).max()
     assert apart[0] < 1e-3 < apart[STEPS]

@@ -169,35 +169,34 @@ class Tile(NamedTuple):
     """logsumexp of the logits."""
 
 
-class Room:
+class Spare:
     """The block of memory in which a step's softmax waited, for the next step: a new one is faulted in page by page.
 
     One that waits for its backward pass is not here, so no other step gets it. A GPU has an allocator for this.
     """
 
     def __init__(self) -> None:
-        self._blocks: list[Tensor] = []
+        self.block: Tensor | None = None
 
     def take(self, like: Tensor, softmaxes: int, entries: int) -> Float[Tensor, "softmaxes entries"]:
         """Room for so many numbers of the type of `like`, as they come."""
         size = softmaxes * entries
-        block = self._blocks.pop() if self._blocks else None
+        block, self.block = self.block, None
         if block is None or block.dtype != like.dtype or block.device != like.device or len(block) < size:
             block = like.new_empty(size)
         return block[:size].unflatten(0, (softmaxes, entries))
 
     def put(self, taken: Float[Tensor, "softmaxes entries"]) -> None:
         """What was taken, once nobody reads it; of several the last."""
-        block = taken._base
-        if block is not None and block.device.type == "cpu":
-            self._blocks[:] = [block]
+        if taken.device.type == "cpu":
+            self.block = taken._base
 
     def forget(self) -> None:
         """Give it back to the system."""
-        self._blocks.clear()
+        self.block = None
 
 
-ROOM = Room()
+SPARE = Spare()
 
 
 class _Projection(torch.autograd.Function):
@@ -219,7 +218,7 @@ class _Projection(torch.autograd.Function):
             if reference is None
             else torch.zeros_like(reference.normalizer)
         )
-        kept = ROOM.take(hidden, keeps, len(hidden) * len(weight)) if keeps else None
+        kept = SPARE.take(hidden, keeps, len(hidden) * len(weight)) if keeps else None
         for tile in _tiles(hidden, weight, bias, softcap):
             words, logits, shares = tile.words, tile.logits, tile.shares
             if hear is not None:
@@ -304,7 +303,7 @@ class _Projection(torch.autograd.Function):
             if to_bias is not None:
                 torch.mv(shares.T, scale.to(shares.dtype), out=to_bias[words])
         if kept is not None:
-            ROOM.put(kept)
+            SPARE.put(kept)
         if ctx.softcap is not None:
             upstream = upstream * (1 - (target / ctx.softcap).square())
         to_hidden += weight[targets] * upstream[:, None]

@@ -139,10 +139,10 @@ def test_a_forward_pass_keeps_the_softmax_only_for_a_backward_pass(grad, dtype, 
 
 
 @pytest.fixture
-def room(monkeypatch) -> projection.Room:
+def spare(monkeypatch) -> projection.Spare:
     """One that no other test has filled."""
-    monkeypatch.setattr(projection, "ROOM", projection.Room())
-    return projection.ROOM
+    monkeypatch.setattr(projection, "SPARE", projection.Spare())
+    return projection.SPARE
 
 
 def gradients(logps: torch.Tensor, tensors: dict[str, torch.Tensor]) -> list[torch.Tensor]:
@@ -158,7 +158,7 @@ def whole(tensors: dict[str, torch.Tensor], rows: int) -> torch.Tensor:
     return torch.log_softmax(logits, -1).gather(1, tensors["targets"][:rows, None])
 
 
-def test_two_steps_at_once_wait_each_in_its_own_room(tensors, room):
+def test_two_steps_at_once_wait_each_in_its_own_room(tensors, spare):
     """What waits for its backward pass is not written over, by a step of another size either."""
     gradients(projected(tensors, N), tensors)  # leaves a block
     for end in (N, 4, N):
@@ -169,18 +169,17 @@ def test_two_steps_at_once_wait_each_in_its_own_room(tensors, room):
             )
 
 
-def test_a_step_waits_in_the_room_of_the_one_before(tensors, room):
+def test_a_step_waits_in_the_room_of_the_one_before(tensors, spare):
     blocks = set()
     for end in (N, 4, N):
         gradients(projected(tensors, end), tensors)
-        [block] = room._blocks
-        blocks.add((block.data_ptr(), len(block)))
-    assert blocks == {(block.data_ptr(), N * WORDS)}
-    room.forget()
-    assert not room._blocks
+        blocks.add((spare.block.data_ptr(), len(spare.block)))
+    assert blocks == {(spare.block.data_ptr(), N * WORDS)}
+    spare.forget()
+    assert spare.block is None
 
 
-def test_a_second_backward_pass_after_another_step_is_refused_not_wrong(tensors, room):
+def test_a_second_backward_pass_after_another_step_is_refused_not_wrong(tensors, spare):
     """Autograd sees that what it had saved was written over."""
     first = projected(tensors, N)
     gradients(first, tensors)
