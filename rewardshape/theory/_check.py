@@ -15,12 +15,13 @@ def number(
     name: str,
     value: Any,
     *,
+    arrays: bool = True,
     above: float | None = None,
     least: float | None = None,
     below: float | None = None,
     most: float | None = None,
 ) -> Any:
-    """A float, or a float64 array, that is finite and within bounds; InputError otherwise."""
+    """A float or, where `arrays` may be given, a float64 array; finite and within bounds. InputError otherwise."""
     if getattr(value, "requires_grad", False):
         raise InputError(
             f"{name} requires a gradient, but objectives are differentiated in the scores only; detach it"
@@ -33,6 +34,8 @@ def number(
         array = np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError):
         raise InputError(f"{name} must be a number or an array of numbers, got {value!r}") from None
+    if array.ndim and not arrays:
+        raise InputError(f"{name} must be a single number, got an array of shape {array.shape}")
     if not np.all(np.isfinite(array)):
         raise InputError(f"{name} must be finite, got {value!r}")
     if above is not None and not np.all(array > above):

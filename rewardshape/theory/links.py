@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from rewardshape.theory._arrays import Array, apply, positive_part, sigmoid, softplus, with_gradient
+from rewardshape.theory._arrays import Array, apply, constant, positive_part, sigmoid, softplus, with_gradient
 
 
 class Link:
@@ -134,15 +134,15 @@ class Hinge(Link):
 class Squared(Link):
     """ℓ(z) = (z − c)², IPO and SPPO: pushes back once z has passed its target c."""
 
-    target: float
+    target: Any
     formula: ClassVar[str] = "(z − c)²"
     pull: ClassVar[str] = "2(c − z)"
 
     def compute_loss(self, xp: Any, z: Array) -> Array:
-        return (z - self.target) ** 2
+        return (z - constant(xp, self.target, z)) ** 2
 
     def compute_slope(self, xp: Any, z: Array) -> Array:
-        return 2.0 * (z - self.target)
+        return 2.0 * (z - constant(xp, self.target, z))
 
 
 @dataclass(frozen=True)

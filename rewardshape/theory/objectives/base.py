@@ -143,7 +143,7 @@ class Objective:
         return total([*_terms(self), *_terms(other)])
 
     def __mul__(self, weight: float) -> Sum:
-        return total([(number("weight", weight) * own, term) for own, term in _terms(self)])
+        return total([(number("weight", weight, arrays=False) * own, term) for own, term in _terms(self)])
 
     __rmul__ = __mul__
 

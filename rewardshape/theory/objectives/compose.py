@@ -93,8 +93,8 @@ def compose(
         raise InputError("give gamma or gamma_beta_ratio, not both")
     ratio = number("gamma_beta_ratio", 0.0 if gamma_beta_ratio is None else gamma_beta_ratio)
     gamma = number("gamma", ratio * beta if gamma is None else gamma)
-    noise = number("label_smoothing", label_smoothing, least=0, below=0.5)
-    weight = number("sft", sft, least=0)
+    noise = number("label_smoothing", label_smoothing, arrays=False, least=0, below=0.5)
+    weight = number("sft", sft, arrays=False, least=0)
     shapes = {"shape": spelled(shape), "link": spelled(link)}
     numbers = {"beta": beta, "gamma": gamma, "label_smoothing": noise, "sft": weight}
     parameters = {"score": score, **shapes, **plain(numbers)}

@@ -38,11 +38,27 @@ class Parameter:
     only_with: tuple[str, Any] | None = None
 
 
-def real(default: Any, meaning: str, whom: str, *words: str, **bounds: float) -> Parameter:
-    """A number, or an array of numbers, within `bounds` (`above`, `least`, `below`, `most`); or one of `words`."""
+def real(
+    default: Any, meaning: str, whom: str, *words: str, arrays: bool = False, **bounds: float
+) -> Parameter:
+    """A number within `bounds` (`above`, `least`, `below`, `most`), or one of `words`; or one number for each pair."""
 
     def check(name: str, value: Any) -> Any:
-        return value if isinstance(value, str) and value in words else number(name, value, **bounds)
+        if isinstance(value, str) and value in words:
+            return value
+        return number(name, value, arrays=arrays, **bounds)
+
+    return Parameter(default, meaning, whom, check)
+
+
+def count(default: int, meaning: str, whom: str) -> Parameter:
+    """A whole number, at least 1."""
+
+    def check(name: str, value: Any) -> int:
+        given = number(name, value, arrays=False, least=1)
+        if given != int(given):
+            raise InputError(f"{name} must be a whole number, got {value!r}")
+        return int(given)
 
     return Parameter(default, meaning, whom, check)
 
@@ -62,9 +78,9 @@ def choice(default: str, meaning: str, whom: str, *names: str) -> Parameter:
     """One of `names`."""
 
     def check(name: str, value: Any) -> str:
-        if value not in names:
+        if not isinstance(value, str) or value not in names:
             raise InputError(nearest(name, value, names))
-        return str(value)
+        return value
 
     return Parameter(default, meaning, whom, check)
 

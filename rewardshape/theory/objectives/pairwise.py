@@ -286,7 +286,7 @@ class AdaptiveMargin(Pairwise):
     coupled: ClassVar[bool] = True
     two_scores: ClassVar[bool] = False
 
-    spread: float = 0.0
+    spread: Any = 0.0
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -296,9 +296,10 @@ class AdaptiveMargin(Pairwise):
     def resolve(self, xp: Any, chosen: Responses, rejected: Responses) -> Objective:
         gap = detached(self._mean_ratio(chosen) - self._mean_ratio(rejected))
         off = gap - xp.mean(gap)
-        spread = xp.sqrt(xp.sum(off**2) / max(gap.shape[0] - 1, 1))
-        standard = xp.where(spread > 0, off / xp.where(spread > 0, spread, 1.0), 0.0 * off)
-        target = constant(xp, self.gamma, gap) + constant(xp, self.beta, gap) * self.spread * standard
+        deviation = xp.sqrt(xp.sum(off**2) / max(gap.shape[0] - 1, 1))
+        standard = xp.where(deviation > 0, off / xp.where(deviation > 0, deviation, 1.0), 0.0 * off)
+        beta, spread = constant(xp, self.beta, gap), constant(xp, self.spread, gap)
+        target = constant(xp, self.gamma, gap) + beta * spread * standard
         return Pairwise(self.scorer, self.shape, self.link, self.beta, target)
 
     def _mean_ratio(self, side: Responses) -> Array:

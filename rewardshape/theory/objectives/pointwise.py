@@ -96,11 +96,12 @@ class RewardShift(Pointwise):
 class FixedShift(Pointwise):
     """Pointwise losses around a reward δ that is given."""
 
-    shift: float = 0.0
+    shift: Any = 0.0
 
     def compute_shifts(self, xp: Any, s_w: Array, s_l: Array) -> Pair:
         """The same constant from both."""
-        return self.shift, self.shift
+        shift = constant(xp, self.shift, s_w)
+        return shift, shift
 
 
 @dataclass(frozen=True)

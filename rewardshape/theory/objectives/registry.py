@@ -34,7 +34,8 @@ def objective(name: str, **parameters: Any) -> Objective:
     **parameters
         The objective's own parameters, listed with their defaults, and whom these follow, in docs/objectives.md. A
         target margin is given as `gamma` or as `gamma_beta_ratio`, never both. `alpha`, `beta` and `gamma` may be
-        arrays, which broadcast against the scores.
+        arrays, which broadcast against the scores (not in `aot_unpaired` and `lipo`, whose terms couple
+        responses); every other parameter is a single number.
 
     Returns
     -------
@@ -143,7 +144,10 @@ def _sum(terms: list[dict[str, Any]]) -> Objective:
         raise InputError("sum: give terms, a list of {weight, name, parameters}")
     return total(
         [
-            (number("weight", term["weight"]), objective(term["name"], **term.get("parameters", {})))
+            (
+                number("weight", term["weight"], arrays=False),
+                objective(term["name"], **term.get("parameters", {})),
+            )
             for term in terms
         ]
     )

@@ -24,7 +24,7 @@ from rewardshape.theory.links import (
     Squared,
 )
 from rewardshape.theory.objectives.base import Objective, Sum
-from rewardshape.theory.objectives.declaration import Declaration, Parameter, choice, real, switch
+from rewardshape.theory.objectives.declaration import Declaration, Parameter, choice, count, real, switch
 from rewardshape.theory.objectives.listwise import Listwise, Ranked
 from rewardshape.theory.objectives.pairwise import (
     PLAIN,
@@ -55,18 +55,27 @@ MEAN, MEAN_RATIO = Score(reference=False, per_token=True), Score(reference=True,
 _ALPHA_DPO = "α-DPO, authors' llama-3-8b-instruct-alpha-dpo.yaml"
 
 
-def _beta(default: float, whom: str, meaning: str = "scale of the reward, per nat of score") -> Parameter:
-    return real(default, meaning, whom, above=0)
+def _alpha(default: float, meaning: str, whom: str) -> Parameter:
+    return real(default, meaning, whom, arrays=True)
+
+
+def _beta(
+    default: float,
+    whom: str,
+    meaning: str = "scale of the reward, per nat of score",
+    *,
+    arrays: bool = True,
+) -> Parameter:
+    return real(default, meaning, whom, arrays=arrays, above=0)
 
 
 def _gamma(ratio: float, whom: str) -> Parameter:
-    return real(ratio, "target margin, in reward units; the default is this times beta", whom)
+    return real(ratio, "target margin, in reward units; the default is this times beta", whom, arrays=True)
 
 
 def _noise(default: float, whom: str, **bounds: float) -> Parameter:
-    return real(
-        default, "ε, the share of labels taken to be wrong", whom, **({"least": 0} | bounds), below=0.5
-    )
+    limits = {"least": 0.0, "below": 0.5} | bounds
+    return real(default, "ε, the share of labels taken to be wrong", whom, arrays=False, **limits)
 
 
 def _weight(default: float, meaning: str, whom: str) -> Parameter:
@@ -111,7 +120,7 @@ ZOO: tuple[Declaration, ...] = (
         "AlphaPO, arXiv:2501.03884",
         lambda alpha, beta, gamma: Pairwise(MEAN, Alpha(alpha), beta=beta, gamma=gamma),
         {
-            "alpha": real(0.25, "shape α", "AlphaPO, Table 3, Mistral-7B-Instruct"),
+            "alpha": _alpha(0.25, "shape α", "AlphaPO, Table 3, Mistral-7B-Instruct"),
             "beta": _beta(2.5, "AlphaPO, Table 3, Mistral-7B-Instruct"),
             "gamma": _gamma(0.1, "AlphaPO, Table 3, Mistral-7B-Instruct, whose column is γ/β"),
         },
@@ -219,7 +228,7 @@ ZOO: tuple[Declaration, ...] = (
                 0.5,
                 "the paper's α; TRL's f_alpha_divergence_coef is 1 − α",
                 "TRL, whose coefficient is 0.5",
-                real(0.5, "", "").check,
+                _alpha(0.5, "", "").check,
                 only_with=("divergence", "alpha"),
             ),
         },
@@ -334,7 +343,7 @@ ZOO: tuple[Declaration, ...] = (
         "AOT, unpaired, arXiv:2406.05882",
         lambda beta, label_smoothing: Sorted(RATIO, link=_smoothed(label_smoothing), beta=beta),
         {
-            "beta": _beta(0.01, "AOT, caption of Figure 2, by TRL's paper index"),
+            "beta": _beta(0.01, "AOT, caption of Figure 2, by TRL's paper index", arrays=False),
             "label_smoothing": _noise(0.0, "TRL"),
         },
     ),
@@ -465,7 +474,7 @@ ZOO: tuple[Declaration, ...] = (
         "LiPO-λ, arXiv:2402.01878",
         lambda beta, normalized: Listwise(RATIO, beta, normalized),
         {
-            "beta": _beta(0.05, "ours, as other implementations have it"),
+            "beta": _beta(0.05, "ours, as other implementations have it", arrays=False),
             "normalized": switch(
                 True, "Δ = 1 for two responses with labels 1 and 0, so that the loss is DPO's", "ours"
             ),
@@ -518,7 +527,7 @@ ZOO: tuple[Declaration, ...] = (
         "α-DPO, arXiv:2410.10148; authors' dpo_trainer.py",
         lambda alpha, beta, gamma: AdaptiveMargin(MEAN, beta=beta, gamma=gamma, spread=alpha),
         {
-            "alpha": real(
+            "alpha": _alpha(
                 0.2, "what a standard deviation of the gap adds to γ/β; not AlphaPO's α", _ALPHA_DPO
             ),
             "beta": _beta(2.5, _ALPHA_DPO),
@@ -654,7 +663,7 @@ ZOO: tuple[Declaration, ...] = (
     Declaration(
         "tr_dpo",
         "TR-DPO, arXiv:2404.09656, as TRL's sync_ref_model has it",
-        lambda beta, mixing, every: MovingReference(RATIO, beta=beta, mixing=mixing, every=int(every)),
+        lambda beta, mixing, every: MovingReference(RATIO, beta=beta, mixing=mixing, every=every),
         {
             "beta": _beta(0.1, "TRL"),
             "mixing": real(
@@ -664,7 +673,7 @@ ZOO: tuple[Declaration, ...] = (
                 above=0,
                 most=1,
             ),
-            "every": real(512, "steps between two moves of the reference", "TRL", least=1),
+            "every": count(512, "steps between two moves of the reference", "TRL"),
         },
         note="The probe moves the reference and records the log-probs under it with every pair that is trained on; "
         "margins of the probe set are those against the untouched model. In TRL, `sync_ref_model=True` moves it.",
