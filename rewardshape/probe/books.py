@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -17,21 +17,31 @@ def size_of(tensor: torch.Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
 
+class Moment(NamedTuple):
+    """How many bytes were alive at a moment, and how many of them were gradients of weights."""
+
+    alive: int = 0
+    gradients: int = 0
+
+
 class Books(TorchDispatchMode):
     """Counts the bytes of all tensors made within it, real ones or such without contents, views not twice.
 
     Attributes
     ----------
-    alive, peak : int
-        Bytes now, and the most there were at once. The model's own weights are not among them.
-    gradients_then : int
-        Bytes of the weights' gradients at the peak.
+    alive : int
+        Bytes now. The model's own weights are not among them.
+    early, late : Moment
+        When most were alive, before and after half of the weights had their gradients. A backward pass makes
+        gradients as it frees activations, layer by layer, so the most is alive near one of its ends, and each of the
+        two grows linearly with the number of layers, which the larger of them does not.
     """
 
     def __init__(self, model: torch.nn.Module):
         super().__init__()
-        self.alive = self.peak = self.gradients_then = 0
-        self._gradients = 0
+        self.alive = 0
+        self.early = self.late = Moment()
+        self._gradients = self._done = 0
         self._known = {weight.untyped_storage()._cdata for weight in model.parameters()}
         self._hooks = [
             weight.register_post_accumulate_grad_hook(self._count_gradient)
@@ -58,8 +68,9 @@ class Books(TorchDispatchMode):
         self._known.add(storage._cdata)
         weakref.finalize(storage, self._leave, storage._cdata, storage.nbytes())
         self.alive += storage.nbytes()
-        if self.alive > self.peak:
-            self.peak, self.gradients_then = self.alive, self._gradients
+        half = "late" if 2 * self._done > len(self._hooks) else "early"
+        if self.alive > getattr(self, half).alive:
+            setattr(self, half, Moment(self.alive, self._gradients))
 
     def _leave(self, key: int, size: int) -> None:
         self._known.discard(key)
@@ -68,6 +79,7 @@ class Books(TorchDispatchMode):
     def _count_gradient(self, weight: torch.Tensor) -> None:
         assert weight.grad is not None
         self._gradients += size_of(weight.grad)
+        self._done += 1
 
     def __exit__(self, *exception: Any) -> None:
         for hook in self._hooks:

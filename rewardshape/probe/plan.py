@@ -26,7 +26,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from rewardshape.data import EncodedPair
 from rewardshape.errors import InputError
 from rewardshape.numbers import counted, shortest
-from rewardshape.probe.books import Books, size_of
+from rewardshape.probe.books import Books, Moment, size_of
 from rewardshape.probe.distributed import here, is_sharded
 from rewardshape.probe.grid import ModelFacts, PlannedRun, plan_run
 from rewardshape.probe.inputs import Inputs
@@ -139,10 +139,14 @@ def memory(
         further = (depth - DEPTHS[1]) / (DEPTHS[1] - DEPTHS[0])
         found = {name: round(high[name] + further * (high[name] - low[name])) for name in high}
     found["kept"] *= device == "cpu"
+    early, late = (Moment(found.pop(half), found.pop(f"{half}_gradients")) for half in ("early", "late"))
+    worst = max(early, late)
     responses = [ids for pair in train for ids in pair.responses.values()]
     tile = tile_bytes(config, run, sum(map(len, responses)), device)
     return Memory(
         **found,
+        activations=worst.alive - worst.gradients,
+        gradients_then=worst.gradients,
         process=process_memory(),
         log_probs=tile - tile_bytes(config, run, sum(map(len, responses)), "cpu"),
     )
@@ -192,9 +196,11 @@ def _rehearse(
         shared_prefix._mask.cache_clear()  # these are without contents
     return numbers | {
         "saved": saved,
-        "activations": step.peak - step.gradients_then,
-        "gradients_then": step.gradients_then,
-        "measuring": measuring.peak,
+        "early": step.early.alive,
+        "early_gradients": step.early.gradients,
+        "late": step.late.alive,
+        "late_gradients": step.late.gradients,
+        "measuring": measuring.early.alive,
     }
 
 

@@ -160,6 +160,27 @@ def test_the_peak_of_a_real_step_within_ten_percent(name, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("name", "many", "pairs"),
+    [
+        ("float32", 20, 1),  # gradients are more than what they are made from: the most at the end
+        ("float32", 10, 8),
+        ("checkpointed", 10, 8),
+        ("LoRA", 10, 8),
+    ],
+)
+def test_layers_that_are_not_gone_through_follow_from_those_that_are(name, many, pairs, monkeypatch):
+    sizes = {"vocab_size": 20_000, "intermediate_size": 1024, "num_hidden_layers": many}
+    deep = CONFIG.__class__(**{**CONFIG.to_dict(), **sizes})
+    arguments = (deep, run_of(name, deep), some_pairs(pairs), some_pairs(1), "cpu")
+    found = memory(*arguments)
+    monkeypatch.setattr("rewardshape.probe.plan.DEPTHS", (1, many))
+    whole = memory(*arguments)
+    assert found.activations + found.gradients_then == pytest.approx(
+        whole.activations + whole.gradients_then, rel=0.02
+    )
+
+
+@pytest.mark.parametrize(
     ("changes", "copies"), [({}, 0), ({"sample_every": 5}, 1), ({"objective": "tr_dpo"}, 1)]
 )
 def test_whole_copies_of_the_untouched_model_are_exact(changes, copies):
