@@ -70,20 +70,21 @@ def compare(first: Trace, second: Trace, *, seed: int = 0) -> pd.DataFrame:
 
 def _compare_panels(first: Panel, second: Panel, seed: int) -> pd.DataFrame:
     steps, first_rows, second_rows = np.intersect1d(first.steps, second.steps, return_indices=True)
-    theirs = pd.Index(second.pair_ids)
-    pairs = pd.Index([pair for pair in first.pair_ids if pair in theirs])
-    if pairs.empty:
+    places = {pair: place for place, pair in enumerate(second.pairs)}
+    mine = np.array([place for place, pair in enumerate(first.pairs) if pair in places], dtype=int)
+    if not len(mine):
         return pd.DataFrame()
-    first_change = first.change()[np.ix_(first_rows, pd.Index(first.pair_ids).get_indexer(pairs))]
-    second_change = second.change()[np.ix_(second_rows, theirs.get_indexer(pairs))]
+    theirs = np.array([places[first.pairs[place]] for place in mine])
+    first_change = first.change()[np.ix_(first_rows, mine)]
+    second_change = second.change()[np.ix_(second_rows, theirs)]
     difference = second_change - first_change
-    prompts = first.prompt_codes[pd.Index(first.pair_ids).get_indexer(pairs)]
+    prompts = first.prompt_codes[mine]
     low, high = mean_interval(difference, prompts, seed=seed)
     return pd.DataFrame(
         {
             "step": steps,
             "response": first.response,
-            "num_pairs": len(pairs),
+            "num_pairs": len(mine),
             "first_change": first_change.mean(axis=1),
             "second_change": second_change.mean(axis=1),
             "difference": difference.mean(axis=1),
@@ -157,9 +158,11 @@ def _mean_over_seeds(compared: list[pd.DataFrame]) -> pd.DataFrame:
         return compared[0][columns]
     grouped = pd.concat(compared).groupby(["response", "step"], sort=False)["difference"]
     found = grouped.agg(difference="mean", error="sem", count="count").reset_index()
+    most = found.groupby("response")["count"].transform("max")
+    found = found[found["count"] == most]  # where a seed has ended, the mean is of others
     half = found["error"] * stats.t.ppf((1 + CONFIDENCE) / 2, found["count"] - 1)
     found["difference_low"], found["difference_high"] = found["difference"] - half, found["difference"] + half
-    return found[columns]
+    return pd.DataFrame(found[columns])
 
 
 MEASURES = [
@@ -205,13 +208,20 @@ def over_seeds(rows: pd.DataFrame, *, baseline: str | None = None) -> pd.DataFra
             raise InputError(
                 f"no setting {baseline!r}: there are {', '.join(dict.fromkeys(rows['setting']))}"
             )
-        base = rows[rows["setting"] == baseline].set_index("seed")
-        rows = rows[rows["seed"].isin(base.index)].copy()
-        theirs = base.loc[rows["seed"]]
+        base = rows[rows["setting"] == baseline]
+        base = base.set_index(base["seed"].map(_seed))
+        seeds = rows["seed"].map(_seed)
+        rows, seeds = rows[seeds.isin(base.index)].copy(), seeds[seeds.isin(base.index)]
+        theirs = base.loc[seeds]
         rows[measures] = rows[measures].to_numpy(float) - theirs[measures].to_numpy(float)
         rows["reached"] &= theirs["reached"].to_numpy(bool)
     settings = dict.fromkeys(rows["setting"])
     return pd.DataFrame([_setting_row(name, rows[rows["setting"] == name], measures) for name in settings])
+
+
+def _seed(seed: Any) -> str:
+    """A seed by which runs are matched; runs without one are of one seed."""
+    return str(seed)
 
 
 def settings_along(rows: pd.DataFrame) -> pd.DataFrame:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from rewardshape.analysis.generations import against, chosen_checkpoint
 from rewardshape.analysis.panels import chosen_and_rejected, in_order, run_label
-from rewardshape.analysis.samples import has_gold, samples_of
+from rewardshape.analysis.samples import judged, samples_of
 from rewardshape.errors import InputError
 from rewardshape.trace import Trace
 
@@ -72,8 +72,8 @@ def win_rates(trace: Trace) -> pd.DataFrame:
     InputError
         If samples were drawn at fewer than two steps, or have no gold reward.
     """
-    samples = samples_of(trace)
-    if not has_gold(samples):
+    samples = judged(samples_of(trace))
+    if samples.empty:
         raise InputError("needs sampled responses with a gold reward (--sample-every)")
     rows = []
     for run in trace.runs:
@@ -81,15 +81,15 @@ def win_rates(trace: Trace) -> pd.DataFrame:
         steps = sorted(mine["step"].unique())
         for step in steps[1:]:
             now = mine[mine["step"] == step]
-            judged = against(mine[mine["step"] == steps[0]], now)
+            found = against(mine[mine["step"] == steps[0]], now)
             rows.append(
                 {
                     **run_label(run),
                     "step": int(step),
                     "kl": float(now["kl"].mean()),
-                    "win_rate": judged.win_rate,
-                    "win_rate_low": judged.low,
-                    "win_rate_high": judged.high,
+                    "win_rate": found.win_rate,
+                    "win_rate_low": found.low,
+                    "win_rate_high": found.high,
                 }
             )
     if not rows:

@@ -40,7 +40,8 @@ class Course(NamedTuple):
     """One run along its steps: the steps of the probe set, and for the KL those at which it sampled."""
 
     run: Run
-    pair_ids: list[str]
+    pairs: list[tuple[str, str]]
+    """What each is called, and its prompt."""
     prompts: np.ndarray
     """The prompt of each pair."""
     steps: np.ndarray
@@ -205,7 +206,7 @@ def _courses(trace: Trace, axis: Axis, seed: int, *, most: int | None = None) ->
         followed, resampled["followed"] = _followed(axis, run, steps, parts, resampled, samples, resampled_kl)
         accuracy = onto @ in_order(chosen, rejected).mean(axis=1)
         courses.append(
-            Course(run, chosen.pair_ids, prompts, steps, **parts, accuracy=accuracy, samples=samples,
+            Course(run, chosen.pairs, prompts, steps, **parts, accuracy=accuracy, samples=samples,
                    resampled=resampled, followed=followed)
         )  # fmt: skip
     return courses
@@ -314,7 +315,7 @@ def _add_differences(
             f"no run {baseline!r} to compare with: there are {', '.join(run.name for run in runs)}"
         )
     base = {
-        (course.run.seed if course.run.name != baseline else None): (course.pair_ids, *entry)
+        (course.run.seed if course.run.name != baseline else None): (course.pairs, *entry)
         for course, entry in zip(courses, found, strict=True)
         if baseline in (course.run.name, course.run.setting) and entry[0]["reached"]
     }
@@ -323,8 +324,8 @@ def _add_differences(
     for course, (row, resampled) in zip(courses, found, strict=True):
         theirs = base.get(None) or base.get(row["seed"])
         if row["reached"] and theirs is not None:
-            pair_ids, base_row, base_resampled = theirs
-            if course.pair_ids != pair_ids:
+            pairs, base_row, base_resampled = theirs
+            if course.pairs != pairs:
                 raise InputError("the runs have different probe pairs, so their differences cannot be paired")
             low, high = _interval(resampled - base_resampled, course.num_prompts)
             row["difference"] = row["chosen_change"] - base_row["chosen_change"]

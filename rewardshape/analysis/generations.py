@@ -27,7 +27,7 @@ from scipy import optimize, special, stats
 
 from rewardshape.analysis.panels import run_label
 from rewardshape.analysis.resampling import CONFIDENCE, MIN_TESTED, mean_interval, with_interval
-from rewardshape.analysis.samples import POLICY, has_gold, samples_of, temperatures
+from rewardshape.analysis.samples import POLICY, judged, samples_of, temperatures
 from rewardshape.errors import InputError
 from rewardshape.numbers import counted, percent, percents, shortest
 from rewardshape.trace import Run, Trace
@@ -123,8 +123,8 @@ def judgements_of(trace: Trace, run: Run) -> list[Judgement]:
     """One run's last answers against those of its first sampled step, a judgement a temperature; none without gold."""
     found = []
     for temperature in temperatures(trace):
-        samples = samples_of(trace, run, temperature=temperature)
-        if not has_gold(samples):
+        samples = judged(samples_of(trace, run, temperature=temperature))
+        if samples.empty:
             continue
         first, last = samples["step"].min(), samples["step"].max()
         if first < last:
@@ -226,7 +226,7 @@ def _rate_interval(rates: np.ndarray) -> tuple[float, float]:
     if count < 2:
         return np.nan, np.nan
     spread = rates.std(ddof=1)
-    if spread == 0:
+    if np.ptp(rates) == 0:
         bound = 1 - ((1 - CONFIDENCE) / 2) ** (1 / count)
         mean = rates[0]
         return (max(mean - bound, 0.0), min(mean + bound, 1.0))
@@ -287,8 +287,8 @@ def generation_curve(trace: Trace) -> pd.DataFrame:
                 **_peakedness(mine),
                 **_variety([str(text).split() for text in mine["text"]]),
             }
-            if has_gold(mine):
-                rates = _comparisons(first, mine)[0]
+            if len(judged(mine)):
+                rates = _comparisons(judged(first), judged(mine))[0]
                 row |= {"gold": mine["gold"].mean(), "win_rate": rates.mean() if len(rates) else np.nan}
             rows.append(row)
     if not rows:
@@ -357,10 +357,10 @@ def chosen_on_half(means: pd.DataFrame, *, seed: int = 0) -> dict[str, Any]:
 
 
 def _judged(trace: Trace) -> list[Run]:
-    samples = trace.samples
-    if samples.empty or "gold" not in samples or samples["gold"].isna().all():
+    samples = judged(trace.samples)
+    if samples.empty:
         raise InputError(
             f"{trace.folder}: no samples with a gold reward; run the probe with --sample-every K and --gold"
         )
-    names = set(samples.loc[samples["gold"].notna(), "run"])
+    names = set(samples["run"])
     return [run for run in trace.runs if run.name in names]

@@ -31,7 +31,7 @@ from rewardshape.analysis.resampling import (
     mean_interval,
     percentile_interval,
 )
-from rewardshape.analysis.samples import samples_of
+from rewardshape.analysis.samples import judged, samples_of
 from rewardshape.errors import InputError
 from rewardshape.numbers import number
 from rewardshape.trace import Run, Trace
@@ -287,8 +287,8 @@ def best_of_n_curve(samples: pd.DataFrame, *, rank_by: str = "gold") -> pd.DataF
     for name in ("prompt_id", "gold", rank_by):
         if name not in samples:
             raise InputError(f"samples for best-of-n have no column {name!r}")
-    values = [_best_of_each_n(of_prompt, rank_by) for _, of_prompt in samples.groupby("prompt_id")]
-    most = min(map(len, values))
+    values = [_best_of_each_n(of_prompt, rank_by) for _, of_prompt in judged(samples).groupby("prompt_id")]
+    most = min(map(len, values), default=0)
     if most < 2:
         raise InputError("best-of-n needs at least two samples of every prompt")
     by_prompt = np.stack([curve[:most] for curve in values], axis=1)
@@ -452,8 +452,10 @@ def _sampled_runs(trace: Trace) -> list[Run]:
 
 
 def _samples_of(trace: Trace, run: Run) -> Samples:
-    samples = samples_of(trace, run)
-    for name in ("logp_sum", "ref_logp_sum", "num_tokens", "gold"):
+    samples = judged(samples_of(trace, run))
+    if samples.empty:
+        raise InputError(f"{trace.folder}: samples of run {run.name!r} have no gold")
+    for name in ("logp_sum", "ref_logp_sum", "num_tokens"):
         if name not in samples or samples[name].isna().any():
             raise InputError(f"{trace.folder}: samples of run {run.name!r} have no {name} in some rows")
     goal = run_objective(run)

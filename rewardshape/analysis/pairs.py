@@ -14,6 +14,7 @@ from rewardshape.analysis.panels import chosen_and_rejected, logp_margins, run_l
 from rewardshape.analysis.resampling import (
     MIN_TESTED,
     drawn_pairs,
+    num_prompts,
     percentile_interval,
     rank_correlations,
     where_known,
@@ -122,7 +123,10 @@ def pairs_table(trace: Trace) -> pd.DataFrame:
 def _distances(run: Run) -> pd.DataFrame:
     rows = []
     for pair in read_probe_set(run.folder):
-        chosen, rejected = pair["tokens"]["chosen"], pair["tokens"]["rejected"]
+        tokens = pair.get("tokens", {})
+        if not {"chosen", "rejected"} <= tokens.keys():
+            continue
+        chosen, rejected = tokens["chosen"], tokens["rejected"]
         distance = edit_distance(chosen, rejected)
         rows.append((pair["pair_id"], distance, 1 - distance / max(len(chosen), len(rejected))))
     return pd.DataFrame(rows, columns=["pair_id", "edit_distance", "similarity"])
@@ -182,7 +186,10 @@ def pair_correlations(pairs: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
                     continue
                 prompts = known["prompt"].to_numpy() if "prompt" in known else None
                 rho = rank_correlations(first, second, drawn_pairs(len(known), prompts, seed=seed))
-                low, high = percentile_interval(rho[1:][np.isfinite(rho[1:])])  # one pair alone has no order
+                low = high = np.array(np.nan)
+                if num_prompts(first, prompts) >= MIN_TESTED:
+                    # of one pair alone there is no order
+                    low, high = percentile_interval(rho[1:][np.isfinite(rho[1:])])
                 row = (descriptor.name, descriptor.label, change, rho[0], float(low), float(high), len(known))
                 rows.append((run, *row))
     columns = ["run", "descriptor", "label", "change", "rho", "rho_low", "rho_high", "num_pairs"]

@@ -36,6 +36,11 @@ class Panel(NamedTuple):
     sums: dict[str, np.ndarray]
     """``logp_sum`` and, where measured, ``greedy_logp_sum`` and ``entropy_sum``: (steps, pairs), nats."""
 
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """What a pair is called and what it asks, which in another record may be another thing."""
+        return list(zip(self.pair_ids, self.prompt_ids, strict=True))
+
     def change(self, name: str = "logp_sum", *, per_token: bool = True) -> np.ndarray:
         """Change since step 0 of every pair: (steps, pairs), nats per token or nats."""
         change = self.sums[name] - self.sums[name][0]
@@ -92,7 +97,8 @@ _MADE: WeakKeyDictionary[Trace, list[Panel]] = WeakKeyDictionary()
 
 def _panels(trace: Trace) -> Iterator[Panel]:
     probe = trace.responses[trace.responses["split"] == "probe"]
-    if not (probe["step"] == 0).any():
+    begun = set(probe.loc[probe["step"] == 0, "run"])
+    if not begun >= set(probe["run"]) or not begun:
         raise InputError(f"{trace.folder}: the trace holds no probe set at step 0, so no change can be told")
     measured = [c for c in SUMS if c in probe]
     for run in trace.runs:

@@ -58,10 +58,10 @@ def _by_prompt(values: np.ndarray, prompts: np.ndarray | None) -> tuple[np.ndarr
     """Sums over the pairs of each prompt, (rows, prompts), and the number of pairs of each, (prompts,)."""
     if prompts is None:
         return values, np.ones(values.shape[-1])
-    codes = np.unique(prompts, return_inverse=True)[1]
-    member = np.zeros((len(codes), codes.max() + 1))
-    member[np.arange(len(codes)), codes] = 1
-    return values @ member, member.sum(axis=0)
+    _, codes, sizes = np.unique(prompts, return_inverse=True, return_counts=True)
+    order = np.argsort(codes, kind="stable")
+    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    return np.add.reduceat(values[..., order], starts, axis=-1), sizes.astype(float)
 
 
 def num_prompts(values: np.ndarray, prompts: np.ndarray | None) -> int:
@@ -223,7 +223,8 @@ def share_interval(hits: np.ndarray, prompts: np.ndarray | None = None) -> tuple
     """95 % Wilson interval of a share of the pairs: honest also at 0 and 1, where a bootstrap has no width.
 
     Where pairs share prompts the sample size is the effective one: as many independent pairs as give the share the
-    standard error that it has over prompts (Korn and Graubard 1998), at least the number of prompts.
+    standard error that it has over prompts (Korn and Graubard 1998). That error is known the less, the fewer prompts of
+    equal size weigh as much as these do (Kish), which Student's t makes up for; where it is 0, they are the sample.
 
     Parameters
     ----------
@@ -242,11 +243,14 @@ def share_interval(hits: np.ndarray, prompts: np.ndarray | None = None) -> tuple
     total = np.full(len(hits), float(hits.shape[1]))
     units = num_prompts(hits, prompts)
     if units < hits.shape[1]:
-        variance = mean_error(hits.astype(float), prompts) ** 2
-        alone = np.divide(
-            share * (1 - share), variance, out=np.full(len(hits), float(units)), where=variance > 0
-        )
-        total = np.clip(alone, units, total)
+        variance = (
+            mean_error(hits.astype(float), prompts) ** 2 * max(units - 1, 1) / units
+        )  # as Wilson's has it
+        _, sizes = _by_prompt(hits, prompts)
+        even = sizes.sum() ** 2 / (sizes**2).sum()
+        alone = np.divide(share * (1 - share), variance, out=np.full(len(hits), even), where=variance > 0)
+        known, if_even = (stats.t.ppf((1 + CONFIDENCE) / 2, max(n - 1, 1)) for n in (even, units))
+        total = np.minimum(alone, total) * (if_even / known) ** 2
     square = stats.norm.ppf((1 + CONFIDENCE) / 2) ** 2
     middle = (share + square / (2 * total)) / (1 + square / total)
     half = np.sqrt(square * (share * (1 - share) + square / (4 * total)) / total) / (1 + square / total)

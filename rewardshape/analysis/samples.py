@@ -29,7 +29,7 @@ def samples_of(trace: Trace, run: Run | None = None, *, temperature: float = POL
     """
     samples = trace.samples
     if samples.empty:
-        return samples
+        return samples.reindex(columns=[*samples.columns, "kl"])
     if run is not None:
         samples = samples[samples["run"] == run.name]
     if "temperature" in samples:
@@ -39,9 +39,14 @@ def samples_of(trace: Trace, run: Run | None = None, *, temperature: float = POL
     return samples.assign(kl=_divergence(samples, temperature))
 
 
+def judged(samples: pd.DataFrame) -> pd.DataFrame:
+    """The samples that have a gold reward: one whose reward failed is left out."""
+    return samples[samples["gold"].notna()] if "gold" in samples else samples.iloc[:0]
+
+
 def has_gold(samples: pd.DataFrame) -> bool:
-    """Whether there are samples, each with a gold reward."""
-    return len(samples) > 0 and "gold" in samples and bool(samples["gold"].notna().all())
+    """Whether there are samples with a gold reward."""
+    return len(judged(samples)) > 0
 
 
 def temperatures(trace: Trace) -> list[float]:
@@ -68,7 +73,8 @@ def kl_curve(trace: Trace) -> pd.DataFrame:
     """
     rows = []
     for run in trace.runs:
-        for step, samples in samples_of(trace, run).dropna(subset="kl").groupby("step"):
+        known = samples_of(trace, run).dropna(subset="kl")
+        for step, samples in known.groupby("step") if len(known) else ():
             kl = samples["kl"].to_numpy(float)
             [error] = mean_error(kl[None], samples["prompt_id"].to_numpy())
             mean = kl.mean()

@@ -28,7 +28,7 @@ from scipy import stats
 from rewardshape.analysis.equal import MARGINS, WITHIN_REACH, resampled_along
 from rewardshape.analysis.panels import chosen_and_rejected, in_order, logp_margins
 from rewardshape.analysis.resampling import CONFIDENCE, MIN_TESTED, resampled_means, with_interval
-from rewardshape.analysis.samples import has_gold, samples_of
+from rewardshape.analysis.samples import judged, samples_of
 from rewardshape.errors import InputError, printable
 from rewardshape.trace import Run, Trace
 from rewardshape.trace.folder import RunFolder
@@ -183,8 +183,8 @@ def _outcomes(trace: Trace, runs: Runs, compared: list[tuple[str, str]]) -> dict
         ordered = in_order(chosen, rejected)[-1:]
         accuracy[chosen.run.name] = _drawn(ordered, chosen.prompt_codes)
         pairs.append(len(np.unique(chosen.prompt_codes)))
-        samples = samples_of(trace, chosen.run)
-        if has_gold(samples):
+        samples = judged(samples_of(trace, chosen.run))
+        if len(samples):
             last = samples[samples["step"] == samples["step"].max()].groupby("prompt_id")["gold"].mean()
             gold[chosen.run.name] = _drawn(last.to_numpy()[None])
             prompts.append(len(last))

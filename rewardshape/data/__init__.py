@@ -1,6 +1,6 @@
 """Preference data: files of any common form into pairs, pairs into tokens, every row and column accounted for."""
 
-from rewardshape.data.forms import parse_columns
+from rewardshape.data.cells import parse_columns
 from rewardshape.data.messages import Message
 from rewardshape.data.preferences import Pair, fingerprint, read_preferences
 from rewardshape.data.reports import EncodeReport, ReadReport

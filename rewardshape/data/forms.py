@@ -10,98 +10,27 @@ The shapes were taken from the data sets and trainers that the names speak of; d
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from rewardshape.data.cells import Cells, Row
 from rewardshape.data.messages import Message, Text, Unusable, kind, loads, said
-from rewardshape.data.rated import RATINGS, of_next
 from rewardshape.errors import InputError
-
-Row = dict[str, Any]
 
 # A prompt stands in the first of these that says something.
 PROMPT_COLUMNS = ("prompt", "instruction", "question", "query", "input")
 # These hold a conversation: the prompt, unless the responses repeat it.
 CONVERSATION_COLUMNS = ("messages", "conversations", "conversation", "context", "history")
-SCORES = ("chosen_score", "rejected_score")
-TARGETS = ("prompt", "chosen", "rejected", "system", "tools", *SCORES)
-HOW_TO_NAME = "name the columns, as --columns prompt=… chosen=… rejected=…"
 
 
-class MissingColumn(InputError):
-    """A row without a column that every form it could have needs."""
+RATINGS = ("helpfulness", "score", "rating")
+"""Columns that rate a response, the higher the better."""
 
 
-class Cells:
-    """A row that is being read.
-
-    Parameters
-    ----------
-    row : dict
-        As the file has it.
-    columns : mapping, optional
-        What ``--columns`` names: ``{"prompt": "instruction"}`` puts the column `instruction` in the place of `prompt`.
-
-    Attributes
-    ----------
-    row : dict
-        With the named columns in their places.
-    read : set of str
-        The columns that were taken out so far.
-    within : list of str
-        Parts of a cell, as ``input.seed``, that a form found in it and did not take.
-    remarks : list of str
-        What was done to the cells that a reader of the report should know.
-    """
-
-    def __init__(self, row: Row, columns: Mapping[str, str] | None = None):
-        self.given, self.columns = row, columns or {}
-        self.row = row
-        self.read: set[str] = set()
-        self.within: list[str] = []
-        self.remarks: list[str] = []
-        for target, name in self.columns.items():
-            if name not in row:
-                raise MissingColumn(f"no field '{name}', which --columns names as {target} ({self.names()})")
-        if self.columns:
-            others = {name: value for name, value in row.items() if name not in self.columns.values()}
-            self.row = {**others, **{target: row[name] for target, name in self.columns.items()}}
-
-    def not_read(self) -> list[str]:
-        """The columns of the file that nothing was taken from."""
-        read = {self.columns.get(name, name) for name in self.read}
-        return [name for name in self.given if name not in read]
-
-    def holds(self, name: str) -> bool:
-        """Whether there is something in this column."""
-        value = self.row.get(name)
-        return value is not None and value != "" and value != []
-
-    def value(self, name: str) -> Any:
-        """The cell as it stands, None where there is none."""
-        self.read.add(name)
-        return self.row.get(name)
-
-    def said(self, name: str) -> Text:
-        """The text or messages of a cell that must be there."""
-        if self.value(name) is None:
-            raise MissingColumn(f"no field '{name}' ({self.names()})")
-        text, encoded = said(self.row[name], name)
-        if encoded and "messages decoded from JSON text" not in self.remarks:
-            self.remarks.append("messages decoded from JSON text")
-        return text
-
-    def text(self, name: str) -> str:
-        """The cell, which must be a text."""
-        text = self.said(name)
-        if not isinstance(text, str):
-            raise InputError(f"field '{name}' holds messages where text belongs")
-        return text
-
-    def names(self) -> str:
-        """What the row has, for an error."""
-        return f"the row has {', '.join(map(str, self.given)) or 'no field'}"
+def of_next(name: str) -> str:
+    """What a row that was joined from two calls a column of the second."""
+    return f"{name} (next row)"
 
 
 class Parts(NamedTuple):
@@ -125,39 +54,41 @@ class Form:
     reads : callable
         `Cells` to `Parts`; raises `InputError` where a cell is of the wrong kind, `Unusable` where the row holds no
         preference.
+    verdict : tuple of str
+        Those of the columns that say which response is better; where one of them is null, nothing does.
     """
 
     name: str
     columns: tuple[str, ...]
     reads: Callable[[Cells], Parts]
+    verdict: tuple[str, ...] = ()
 
-    def recognises(self, cells: Cells) -> bool:
-        """Whether a row is of this form."""
-        return all(cells.row.get(name) is not None for name in self.columns)
+    def recognises(self, cells: Cells, *, undecided: bool = False) -> bool:
+        """Whether a row is of this form, or would be if its verdict were not null."""
+        due = set(self.columns) - set(self.verdict if undecided else ())
+        return cells.row.keys() >= set(self.columns) and all(cells.row[name] is not None for name in due)
 
 
 def form_of(cells: Cells) -> Form:
     """The form of a row; the plain one where none is recognised, since its errors name what is missing."""
-    return next((form for form in FORMS if form.recognises(cells)), PLAIN)
+    for form in FORMS:
+        if form.recognises(cells):
+            return form
+    for form in FORMS:
+        if form.verdict and form.recognises(cells, undecided=True):
+            return replace(form, reads=_undecided)
+    return PLAIN
 
 
-def parse_columns(words: Sequence[str]) -> dict[str, str]:
-    """``["prompt=instruction", "chosen=good"]`` as a mapping.
+def is_of_a_form(row: Row) -> bool:
+    """Whether a row is one of preference data, in any of the forms."""
+    return any(form.recognises(Cells(row)) for form in FORMS)
 
-    Raises
-    ------
-    InputError
-        A word without ``=``, a target that does not exist, or one that is named twice.
-    """
-    columns: dict[str, str] = {}
-    for word in words:
-        target, equals, name = word.partition("=")
-        if not equals or not name or target not in TARGETS:
-            raise InputError(f"--columns {word}: write TARGET=COLUMN, TARGET one of {', '.join(TARGETS)}")
-        if target in columns:
-            raise InputError(f"--columns {word}: {target} is named twice")
-        columns[target] = name
-    return columns
+
+def rating_of(row: Row) -> str | None:
+    """The column that rates the one response of a row, where it is a row of that kind."""
+    form = form_of(Cells(row))
+    return form.verdict[0] if form.reads is _RATED else None
 
 
 # --- the prompt ---
@@ -255,6 +186,8 @@ def _winner(name: str) -> Callable[[Cells], bool]:
 
     def first(cells: Cells) -> bool:
         word = str(cells.value(name)).strip().lower()
+        if word in ("", "nan"):
+            raise Unusable(NO_SCORE)
         if word in TIE:
             raise Unusable("no preference (a tie)")
         if word not in (*FIRST, *SECOND):
@@ -267,8 +200,14 @@ def _winner(name: str) -> Callable[[Cells], bool]:
     return first
 
 
+def _undecided(cells: Cells) -> Parts:
+    raise Unusable(NO_SCORE)
+
+
 def _number(cells: Cells, name: str) -> float:
     value = cells.value(name)
+    if value == "":  # a cell of CSV that is empty
+        raise Unusable(NO_SCORE)
     try:
         number = float(value)
     except (TypeError, ValueError):
@@ -417,25 +356,25 @@ FORMS: tuple[Form, ...] = (
     Form("UltraFeedback, best and worst of the completions", ("instruction", "completions"),
          _ranked("completions", "response", "overall_score", best=max)),
     Form("SHP", ("human_ref_A", "human_ref_B", "labels"),
-         _either("human_ref_A", "human_ref_B", _numbered("labels", 1, 0))),
+         _either("human_ref_A", "human_ref_B", _numbered("labels", 1, 0)), ("labels",)),
     Form("PKU-SafeRLHF by better_response_id", ("response_0", "response_1", "better_response_id"),
-         _either("response_0", "response_1", _numbered("better_response_id", 0, 1))),
+         _either("response_0", "response_1", _numbered("better_response_id", 0, 1)), ("better_response_id",)),
     Form("HelpSteer2 by preference_strength", ("response_1", "response_2", "preference_strength"),
-         _either("response_1", "response_2", _strength("preference_strength"))),
+         _either("response_1", "response_2", _strength("preference_strength")), ("preference_strength",)),
     Form("HelpSteer3 by overall_preference", ("response1", "response2", "overall_preference"),
-         _either("response1", "response2", _strength("overall_preference"))),
+         _either("response1", "response2", _strength("overall_preference")), ("overall_preference",)),
     Form("Arena conversations by winner", ("conversation_a", "conversation_b", "winner"),
-         _either("conversation_a", "conversation_b", _winner("winner"))),
+         _either("conversation_a", "conversation_b", _winner("winner")), ("winner",)),
     Form("Arena turns by winner", ("prompt", "response_a", "response_b", "winner_model_a", "winner_model_b"),
-         _arena_turns),
+         _arena_turns, ("winner_model_a", "winner_model_b")),
     Form("response_a, response_b by winner", ("response_a", "response_b", "winner"),
-         _either("response_a", "response_b", _winner("winner"))),
+         _either("response_a", "response_b", _winner("winner")), ("winner",)),
     Form("response_a, response_b by label", ("response_a", "response_b", "label"),
-         _either("response_a", "response_b", _winner("label"))),
+         _either("response_a", "response_b", _winner("label")), ("label",)),
     Form("AlpacaEval outputs by preference", ("output_1", "output_2", "preference"),
-         _either("output_1", "output_2", _numbered("preference", 1, 2))),
+         _either("output_1", "output_2", _numbered("preference", 1, 2)), ("preference",)),
     Form("answer_0, answer_1 by score", ("answer_0", "answer_1", "score_0", "score_1"),
-         _either("answer_0", "answer_1", _higher("score_0", "score_1"))),
+         _either("answer_0", "answer_1", _higher("score_0", "score_1")), ("score_0", "score_1")),
     *(Form(f"two rows of one prompt, by {rating}", ("prompt", "response", of_next("response"), of_next(rating)),
            _either("response", of_next("response"), _higher(rating, of_next(rating)))) for rating in RATINGS),
     Form("KTO", ("completion", "label"), _KTO),
@@ -443,7 +382,7 @@ FORMS: tuple[Form, ...] = (
     Form("KTO", ("messages", "kto_tag"), _KTO),
     Form("KTO", ("conversations", "kto_tag"), _KTO),
     Form("KTO", ("response", "label"), _KTO),
-    *(Form("ratings", ("prompt", "response", rating), _RATED) for rating in RATINGS),
+    *(Form("ratings", ("prompt", "response", rating), _RATED, (rating,)) for rating in RATINGS),
     Form("single", ("prompt", "completion"), _SINGLE),
     Form("single", ("prompt", "response"), _SINGLE),
     Form("single", ("instruction", "output"), _SINGLE),

@@ -30,7 +30,8 @@ TEMPLATE_ROLES = frozenset({"system", "developer", "user", "assistant", "tool", 
 ROLE_KEYS, CONTENT_KEYS = ("role", "from"), ("content", "value")
 
 # What may stand in the place of content: a turn that only calls a tool, or only thinks.
-PAYLOADS = ("tool_calls", "function_call", "reasoning_content", "reasoning", "thinking")
+CALLS = ("tool_calls", "function_call")
+PAYLOADS = (*CALLS, "reasoning_content", "reasoning", "thinking")
 
 _MESSAGE_LIKE = re.compile(r"\s*(\[\s*)?\{\s*(['\"])(role|content|from|value)\2\s*:")
 _LIST_OF_OBJECTS = re.compile(r"\s*\[\s*\{")
@@ -118,6 +119,15 @@ def checked(text: str, name: str) -> str:
     return text
 
 
+def check_texts(value: Any, name: str) -> None:
+    """An error where any text within a value holds half a character."""
+    if isinstance(value, str):
+        checked(value, name)
+    elif isinstance(value, dict | list):
+        for item in [*value, *value.values()] if isinstance(value, dict) else value:
+            check_texts(item, name)
+
+
 def _decoded(text: str, name: str) -> Any:
     try:
         value = loads(text)
@@ -158,7 +168,8 @@ def _message(item: Any, where: str, name: str) -> Message:
     if not isinstance(item, dict):
         raise InputError(f"{where}: {kind(item)} where a message with role and content belongs")
     # Tables give every message every key; those without a value were not in the data.
-    message = _without_nulls(item)
+    message = without_nulls(item)
+    check_texts(message, name)
     role_key, content_key = _first(message, ROLE_KEYS) or "role", _first(message, CONTENT_KEYS) or "content"
     role, content = message.pop(role_key, None), message.pop(content_key, None)
     if role is None and content is None:
@@ -173,7 +184,7 @@ def _message(item: Any, where: str, name: str) -> Message:
         return {"role": "assistant", "content": "", "tool_calls": [_tool_call(content, where)], **message}
     if content is None and any(message.get(key) for key in PAYLOADS):
         return {"role": _role(role), "content": None, **message}
-    return {"role": _role(role), "content": checked(_content(content, content_key, where), name), **message}
+    return {"role": _role(role), "content": _content(content, content_key, where), **message}
 
 
 def _role(role: str) -> str:
@@ -206,10 +217,11 @@ def _tool_call(content: str, where: str) -> dict[str, Any]:
         raise InputError(f"{where}: a function call that is no JSON with name and arguments") from None
 
 
-def _without_nulls(value: Any) -> Any:
+def without_nulls(value: Any) -> Any:
+    """The value without the keys that stand for nothing: tables give every object every key."""
     if isinstance(value, dict):
-        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
-    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
+        return {key: without_nulls(item) for key, item in value.items() if item is not None}
+    return [without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
 def spoken(text: Text) -> str:

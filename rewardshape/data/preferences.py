@@ -18,7 +18,7 @@ from itertools import chain, islice
 from os import PathLike, fspath
 from typing import Any, NamedTuple
 
-from rewardshape.data.forms import HOW_TO_NAME, TARGETS, MissingColumn, Row
+from rewardshape.data.cells import HOW_TO_NAME, TARGETS, MissingColumn, Row
 from rewardshape.data.messages import Message, Text, Unusable
 from rewardshape.data.prompts import REPEATED, SHARED, Reading, read_row
 from rewardshape.data.rated import joined
@@ -122,7 +122,8 @@ def read_preferences(
         return read_row(row, extra_responses, columns, repeats)
 
     for source in sources:
-        rows = ((number, row, 1) for number, row in source.rows) if columns else joined(source.rows)
+        named = {"prompt", "chosen", "rejected"} & set(columns or ())
+        rows = ((number, row, 1) for number, row in source.rows) if named else joined(source.rows)
         head = list(islice(rows, LOOK_AHEAD))
         repeats = _repeats_prompts([row for _, row, _ in head], partial(understood, repeats=True))
         read = partial(understood, repeats=repeats)
@@ -173,6 +174,7 @@ def _pairs(
     any_good = False
     for number, row, of_rows in rows:
         report.sources[source.label] += of_rows
+        report.joined += of_rows - 1
         pair_id = f"{source.label}:{number}"
         try:
             reading = understood(row)

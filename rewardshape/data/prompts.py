@@ -8,12 +8,25 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rewardshape.data.forms import SCORES, Cells, Parts, Row, form_of
-from rewardshape.data.messages import Message, Text, Unusable, common_length, kind, loads, spoken
+from rewardshape.data.cells import SCORES, Cells, Row
+from rewardshape.data.forms import Parts, form_of
+from rewardshape.data.messages import (
+    CALLS,
+    Message,
+    Text,
+    Unusable,
+    check_texts,
+    common_length,
+    kind,
+    loads,
+    spoken,
+    without_nulls,
+)
 from rewardshape.errors import InputError
 
 HH_QUESTION, HH_ANSWER = "\n\nHuman:", "\n\nAssistant:"
@@ -119,16 +132,25 @@ def _scores(cells: Cells) -> tuple[float, float] | None:
 def _parted(
     parts: Parts, responses: dict[str, Text], cells: Cells, repeats: bool
 ) -> tuple[Text, dict[str, Text]]:
-    texts = all(isinstance(value, str) for value in responses.values())
+    """The prompt apart from the responses, by what the trained two are: what else is watched follows them."""
+    trained = (parts.chosen, parts.rejected)
+    texts = all(isinstance(value, str) for value in trained)
     if parts.prompt is None:
-        if texts:
-            return _shared_text(responses, cells)
-        if all(isinstance(value, list) for value in responses.values()):
-            return _shared_messages(responses)
-        raise InputError("fields 'chosen' and 'rejected' mix text and messages, and there is no 'prompt'")
+        if not texts and not all(isinstance(value, list) for value in trained):
+            raise InputError("fields 'chosen' and 'rejected' mix text and messages, and there is no 'prompt'")
+        _same_kind(responses, str if texts else list)
+        return _shared_text(responses, cells) if texts else _shared_messages(responses)
     if texts and isinstance(parts.prompt, str):
+        _same_kind(responses, str)
         return _explicit_text(parts.prompt, responses, cells, repeats)
     return _explicit_messages(parts.prompt, responses, cells)
+
+
+def _same_kind(responses: dict[str, Text], kind: type) -> None:
+    for name, value in responses.items():
+        if not isinstance(value, kind):
+            found, due = ("text", "messages") if kind is list else ("messages", "text")
+            raise InputError(f"field '{name}' holds {found} where 'chosen' and 'rejected' hold {due}")
 
 
 # --- texts ---
@@ -139,15 +161,22 @@ def _explicit_text(
 ) -> tuple[Text, dict[str, Text]]:
     """A text prompt beside texts, taken out of them where all of them begin with it, and not by chance."""
     by_chance = not repeats and len(prompt.split()) < FEWEST_WORDS and len(prompt) < FEWEST_LETTERS
-    if prompt.strip() and not by_chance and all(_begins(value, prompt) for value in responses.values()):
-        cells.remarks.append(REPEATED)
-        return prompt, {name: value.removeprefix(prompt) for name, value in responses.items()}
-    whole = _transcript_prompt(responses["chosen"], responses["rejected"], strict=False)
-    asked = prompt.strip()
-    if asked and asked in whole and all(value.startswith(whole) for value in responses.values()):
-        cells.remarks.append(REPEATED)
-        return whole, {name: value.removeprefix(whole) for name, value in responses.items()}
+    trained = responses["chosen"], responses["rejected"]
+    if prompt.strip() and not by_chance and all(_begins(value, prompt) for value in trained):
+        return prompt, _taken_out(prompt, responses, cells)
+    whole = _transcript_prompt(*trained, strict=False)
+    if prompt.strip() and prompt.strip() in whole:
+        return whole, _taken_out(whole, responses, cells)
     return prompt, responses
+
+
+def _taken_out(prompt: str, responses: dict[str, Any], cells: Cells) -> dict[str, Text]:
+    """The responses without the prompt, with which all of them begin."""
+    for name, value in responses.items():
+        if not _begins(value, prompt):
+            raise InputError(f"field '{name}' does not begin with the prompt, as 'chosen' and 'rejected' do")
+    cells.remarks.append(REPEATED)
+    return {name: value.removeprefix(prompt) for name, value in responses.items()}
 
 
 def _begins(text: str, prompt: str) -> bool:
@@ -225,7 +254,9 @@ def _common_text(chosen: str, rejected: str) -> str:
 
 
 def _in_word(letter: str) -> bool:
-    return bool(re.match(r"\w", letter))
+    return bool(re.match(r"\w", letter)) or unicodedata.category(letter).startswith(
+        "M"
+    )  # of Devanagari: a vowel
 
 
 # --- messages ---
@@ -265,9 +296,11 @@ def _end_of(asked: list[Message], shared: list[Message]) -> int:
 
 
 def _alike(some: Sequence[Message], others: Sequence[Message]) -> bool:
-    """Whether messages say the same, white space at their ends aside."""
+    """Whether messages say the same and call the same tools, white space at their ends aside."""
     return len(some) == len(others) and all(
-        one["role"] == other["role"] and (one["content"] or "").strip() == (other["content"] or "").strip()
+        one["role"] == other["role"]
+        and (one["content"] or "").strip() == (other["content"] or "").strip()
+        and all(one[key] == other[key] for key in CALLS if one.get(key) and other.get(key))
         for one, other in zip(some, others, strict=True)
     )
 
@@ -309,7 +342,7 @@ def _with_system(prompt: Text, cells: Cells) -> Text:
             cells.remarks.append("system text put before the prompt")
             return f"{system}\n{prompt}"
         if prompt[0]["role"] in ("system", "developer"):
-            if prompt[0]["content"].strip() != system.strip():
+            if (prompt[0]["content"] or "").strip() != system.strip():
                 raise InputError(f"field '{name}' and the first message are two system texts that differ")
             return prompt
         cells.remarks.append("system message put before the prompt")
@@ -329,7 +362,9 @@ def _tools(cells: Cells) -> list[Any] | None:
         return None
     if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
         raise InputError(f"field 'tools' holds {kind(tools)} where a list of tool definitions belongs")
-    return tools
+    found: list[Any] = without_nulls(tools)
+    check_texts(found, "tools")
+    return found
 
 
 def _refuse_media(cells: Cells) -> None:

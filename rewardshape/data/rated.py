@@ -5,16 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from rewardshape.data.sources import Row, Rows
+from rewardshape.data.cells import Row
+from rewardshape.data.forms import of_next, rating_of
+from rewardshape.data.sources import Rows
 from rewardshape.errors import InputError
-
-RATINGS = ("helpfulness", "score", "rating")
-"""Columns that rate a response, the higher the better."""
-
-
-def of_next(name: str) -> str:
-    """What a joined row calls a column of the second of its two rows."""
-    return f"{name} (next row)"
 
 
 def joined(rows: Rows) -> Iterator[tuple[int, Row | InputError, int]]:
@@ -35,13 +29,6 @@ def joined(rows: Rows) -> Iterator[tuple[int, Row | InputError, int]]:
             waiting = (number, row)  # type: ignore[assignment]
     if waiting is not None:
         yield *waiting, 1
-
-
-def rating_of(row: Row) -> str | None:
-    """The column that rates the row's one response, if it is a row of that kind."""
-    if row.get("prompt") is None or row.get("response") is None or {"chosen", "rejected", "label"} & set(row):
-        return None
-    return next((name for name in RATINGS if row.get(name) is not None), None)
 
 
 def _pair(first: Row, second: Row, rating: str) -> dict[str, Any]:

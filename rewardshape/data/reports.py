@@ -14,7 +14,7 @@ from rewardshape.numbers import counted
 
 @dataclass
 class ReadReport:
-    """What reading did with every row: ``rows == pairs + all dropped + bad_rows``.
+    """What reading did with every row: ``rows == pairs + joined + all dropped + bad_rows``.
 
     Attributes
     ----------
@@ -22,6 +22,8 @@ class ReadReport:
         Rows found in each source.
     pairs : int
         Pairs kept.
+    joined : int
+        Rows that the row before them made a pair with.
     forms : dict
         Pairs kept that were read as each form.
     columns_read, columns_not_read : dict
@@ -40,6 +42,7 @@ class ReadReport:
 
     sources: dict[str, int] = field(default_factory=dict)
     pairs: int = 0
+    joined: int = 0
     forms: dict[str, int] = field(default_factory=dict)
     columns_read: dict[str, int] = field(default_factory=dict)
     columns_not_read: dict[str, int] = field(default_factory=dict)
@@ -68,6 +71,8 @@ class ReadReport:
         '3 rows read, 2 pairs kept; 1 dropped: 1 empty response'
         """
         parts = [f"{counted(self.rows, 'row')} read, {counted(self.pairs, 'pair')} kept"]
+        if self.joined:
+            parts.append(f"{counted(self.joined, 'row')} joined to the row before")
         parts += dropped_parts(self.dropped)
         parts += bad_row_parts(self.bad_rows)
         if self.duplicates:
@@ -88,6 +93,7 @@ class ReadReport:
             "sources": dict(self.sources),
             "rows": self.rows,
             "pairs": self.pairs,
+            "joined": self.joined,
             "forms": dict(self.forms),
             "columns_read": dict(self.columns_read),
             "columns_not_read": dict(self.columns_not_read),

@@ -20,10 +20,11 @@ from os import PathLike
 from pathlib import Path
 from typing import IO, Any
 
+from rewardshape.data.cells import Row
+from rewardshape.data.forms import is_of_a_form
 from rewardshape.data.messages import kind, loads
 from rewardshape.errors import InputError, needing, printable
 
-Row = dict[str, Any]
 Rows = Iterator[tuple[int, Row | InputError]]
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")  # owner/name, and :split
@@ -65,6 +66,10 @@ def labels(sources: Sequence[str]) -> dict[str, str]:
         return printable("/".join(whole[source].parts[-depth[source] :]))
 
     while shared := _repeated([label(source) for source in sources]):
+        if all(depth[source] >= len(whole[source].parts) for source in sources if label(source) in shared):
+            raise InputError(
+                f"--data: two files are called {min(shared)} once what is no text is escaped; rename one"
+            )
         for source in sources:
             depth[source] += label(source) in shared
     return {source: label(source) for source in sources}
@@ -164,6 +169,11 @@ def _json_rows(path: Path) -> Rows:
     try:
         document = loads(_text(content))
     except json.JSONDecodeError as error:
+        if further and isinstance(
+            _parsed(further[0].split(b"\n", 1)[0]), dict
+        ):  # of lines, the first is broken
+            yield from _jsonl_rows(path)
+            return
         raise InputError(f"{path}:{error.lineno}: not JSON: {error.msg} (column {error.colno})") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON that can be read: {_reason(error)}") from None
@@ -179,7 +189,8 @@ def _table_in(document: Any) -> list[Any]:
         for value in document.values()
         if isinstance(value, list) and value and all(isinstance(item, dict) for item in value)
     ]
-    if len(lists) == 1 and not {"chosen", "prompt", "messages", "conversations"} & document.keys():
+    named = {"chosen", "prompt", "messages", "conversations"} & document.keys()
+    if len(lists) == 1 and not named and not is_of_a_form(document):
         return [item["row"] if set(item) >= {"row_idx", "row"} else item for item in lists[0]]
     columns = list(document.values())
     if columns and all(isinstance(column, dict) and "0" in column for column in columns):
@@ -237,8 +248,12 @@ def is_table(data: Any) -> bool:
 def table_rows(table: Any) -> Rows:
     """Rows of a list of dicts, a `pandas.DataFrame` or a `datasets.Dataset`, numbered from 1."""
     if isinstance(table, dict):
+        if all(isinstance(column, list | tuple) for column in table.values()):
+            raise InputError("data: a dict of columns; give its rows, as pandas.DataFrame(data)")
         raise InputError(f"data: has the splits {', '.join(map(str, table))}; give one of them")
     if hasattr(table, "to_dict") and hasattr(table, "columns"):
+        for name in _repeated([str(name) for name in table.columns]):
+            raise InputError(f"data: column '{name}' stands twice")
         table = (
             {str(name): plain_cell(cell) for name, cell in row.items()} for row in table.to_dict("records")
         )

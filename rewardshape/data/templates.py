@@ -42,6 +42,7 @@ class Joined(NamedTuple):
 
     pair_id: str
     prompt_id: str
+    scores: tuple[float, float] | None
     is_chat: bool
     prompt: str
     joined: dict[str, str]
@@ -53,7 +54,7 @@ class Joined(NamedTuple):
 def concatenated(pair: Pair) -> Joined:
     """The texts of a pair of texts: prompt and response as they stand, with nothing between them."""
     joined = {name: f"{pair.prompt}{response}" for name, response in pair.responses.items()}
-    return Joined(pair.pair_id, pair.prompt_id, False, str(pair.prompt), joined)
+    return Joined(pair.pair_id, pair.prompt_id, pair.scores, False, str(pair.prompt), joined)
 
 
 def parse_template_arguments(words: Sequence[str]) -> dict[str, Any]:
@@ -116,7 +117,8 @@ class ChatTemplate:
         joined = {name: self.written(messages, pair.tools) for name, messages in answered.items()}
         passed_over, silent = self._passed_over(pair, (prompt, joined), answered, goes_on)
         opening = "" if goes_on else self._opening_of(prompt, joined)
-        return Joined(pair.pair_id, pair.prompt_id, True, prompt, joined, opening, passed_over, silent)
+        ids = (pair.pair_id, pair.prompt_id, pair.scores)
+        return Joined(*ids, True, prompt, joined, opening, passed_over, silent)
 
     def written(
         self, messages: list[Message], tools: Any = None, *, asks: bool = False, goes_on: bool = False

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -61,7 +61,7 @@ def encode_pairs(
     """Tokenise pairs as trainers do.
 
     Texts are encoded with the special tokens the tokenizer adds; rendered chats without, as their template
-    writes them. A prompt over its limit keeps its end, and its BOS where it opens with one; a response over
+    writes them. A prompt over its limit keeps its end, and the tokens it opens with (its BOS); a response over
     its limit keeps its start and has no end token.
 
     Parameters
@@ -107,13 +107,12 @@ def encode_pairs(
     rules = _Rules(tokenizer, max_prompt_tokens, max_response_tokens, end_token, template_opening)
     template = _template(pairs, tokenizer, chat_template, template_arguments)
     report, encoded = EncodeReport(pairs_in=len(pairs), end_token=end_token, opening_in=template_opening), []
-    scores = {pair.pair_id: pair.scores for pair in pairs}
     for start in range(0, len(pairs), BATCH):
         some = pairs[start : start + BATCH]
         texts = [_cut(text, rules, report) for text in _texts(some, template, report, skip_bad_rows)]
         for text, ids in zip(texts, _token_ids(texts, tokenizer, rules), strict=True):
             try:
-                encoded.append(replace(_encode(text, ids, rules, report), scores=scores[text.pair_id]))
+                encoded.append(_encode(text, ids, rules, report))
             except Unusable as reason:
                 report.dropped.setdefault(str(reason), []).append(text.pair_id)
     report.pairs = len(encoded)
@@ -275,6 +274,8 @@ def _encode(text: Joined, ids: _Ids, rules: _Rules, report: EncodeReport) -> Enc
     if not prompt:
         raise Unusable("no prompt token")
     whole = {name: joined[end:] for name, joined in ids.joined.items() if joined[:end] == prompt}
+    if not all(ids.joined[name][end:] for name in TRAINED):
+        raise Unusable("no response token")
     retokenised = [name for name in ids.joined if name not in whole]
     whole |= {name: _from_the_boundary(text, name, prompt, ids, rules) for name in retokenised}
     whole = {name: whole[name] for name in text.joined}
@@ -290,7 +291,7 @@ def _encode(text: Joined, ids: _Ids, rules: _Rules, report: EncodeReport) -> Enc
         raise Unusable("identical responses after truncation" if cut else "identical response tokens")
     report.count_lost(len(prompt) - len(kept_prompt), [len(whole[name]) - len(kept[name]) for name in whole])
     _count_kept(text, opened - boundary, boundary < len(ids.prompt), bool(retokenised), report)
-    return EncodedPair(text.pair_id, kept_prompt, kept, text.prompt_id)
+    return EncodedPair(text.pair_id, kept_prompt, kept, text.prompt_id, text.scores)
 
 
 def _count_kept(text: Joined, opening: int, short: bool, retokenised: bool, report: EncodeReport) -> None:
@@ -342,8 +343,9 @@ def _with_end(response: list[int], text: Joined, name: str, rules: _Rules) -> li
 
 
 def _keep_end(prompt: list[int], rules: _Rules) -> list[int]:
-    """The end of a prompt over the limit, after its BOS: what a tokenizer that truncates on the left gives."""
+    """The end of a prompt over the limit, after its opening: what a tokenizer that truncates on the left gives."""
     if rules.max_prompt is None or len(prompt) <= rules.max_prompt:
         return prompt
-    opening = prompt[:1] if prompt[0] == rules.bos else []
+    opens = max(common_length(prompt, rules.opening), prompt[0] == rules.bos)
+    opening = prompt[: min(opens, rules.max_prompt)]
     return opening + prompt[len(prompt) - rules.max_prompt + len(opening) :]

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from rewardshape.data.forms import SCORES
+from rewardshape.data.cells import SCORES
 from rewardshape.errors import InputError
 from rewardshape.integrations.callback import ProbeCallback
 from rewardshape.integrations.models import has_adapters

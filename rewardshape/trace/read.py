@@ -7,7 +7,7 @@ or is read past and said in `Trace.damage`.
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -191,7 +191,7 @@ def _read_tables(run: Run, damaged: Damaged) -> dict[str, pd.DataFrame]:
     responses, tokens = Stack(), Stack()
     stacks = {name: Stack() for name in STEP_TABLES}
     for record in records:
-        steps.append({"step": record.step, **record.metrics})
+        steps.append({"step": record.step} | dict(record.metrics) | {"step": record.step})
         for split in ("train", "probe"):
             if part := record.tables.get(split):
                 whole = {**probe_set, **part} if split == "probe" else part
@@ -202,6 +202,7 @@ def _read_tables(run: Run, damaged: Damaged) -> dict[str, pd.DataFrame]:
                 stacks[name].add(part, step=record.step)
         if record.tokens:
             _add_tokens(tokens, record, probe_set)
+    _check_ends(run, [row["step"] for row in steps], damaged)
     step_rows = pd.DataFrame(steps, columns=None if steps else ["step"])
     if len(step_rows):
         step_rows["seconds"] = step_rows["step"].map(_seconds(files.timing))
@@ -217,6 +218,17 @@ def _read_tables(run: Run, damaged: Damaged) -> dict[str, pd.DataFrame]:
     for table in tables.values():
         table.insert(0, "run", run.name)
     return tables
+
+
+def _check_ends(run: Run, steps: Sequence[int], damaged: Damaged) -> None:
+    """A run of the probe begins at step 0 and, once done, has all its steps; other loops may do as they like."""
+    if "command" not in run.manifest or not steps:
+        return
+    file, due = RunFolder(run.folder).trace, run.manifest.get("run", {}).get("steps")
+    if steps[0]:
+        damaged(f"{file}: begins at step {steps[0]}, and step 0 is lost")
+    if run.status == "done" and type(due) is int and steps[-1] < due:
+        damaged(f"{file}: ends at step {steps[-1]} of {due}, and the run is done")
 
 
 def _with_prompts(samples: Table, probe_set: Table) -> Table:

@@ -100,18 +100,37 @@ def refuse(damage: str) -> NoReturn:
 
 
 def lines_of(file: Path) -> Iterator[tuple[int, str]]:
-    """Every line with its number, from 1; a last one that does not end was torn, and is left out."""
+    """Every line with its number, from 1; a last one that does not end was torn, and is left out.
+
+    A line that is no text is empty: nothing of it can be believed.
+    """
     with open(file, "rb") as stream:
         for number, line in enumerate(stream, 1):
             if line.endswith(b"\n"):
-                yield number, line.decode("utf-8", errors="replace")
+                yield number, _text(line)
+
+
+def _text(line: bytes) -> str:
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError:
+        return ""
 
 
 def _no_number(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON")
 
 
-DECODER = json.JSONDecoder(parse_constant=_no_number)  # NaN and Infinity, which Python writes where it is let
+def _single_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return found
+
+
+DECODER = json.JSONDecoder(  # NaN and Infinity are what Python writes where it is let
+    parse_constant=_no_number, object_pairs_hook=_single_keys
+)
 
 
 def parsed(line: str) -> dict[str, Any] | None:
@@ -256,8 +275,9 @@ def rewind(folder: Path, step: int) -> None:
         end = 0
         with open(file, "rb+") as stream:
             for line in stream:
-                record = parsed(line.decode("utf-8", errors="replace"))
-                if not line.endswith(b"\n") or record is None or record.get("step", 0) > step:
+                record = parsed(_text(line)) if line.endswith(b"\n") else None
+                found = 0 if record is None else record.get("step", 0)  # the head has none
+                if record is None or type(found) is not int or found > step:
                     break
                 end += len(line)
             stream.truncate(end)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rewardshape.errors import printable
-from rewardshape.numbers import parameter
+from rewardshape.numbers import parameter, typed
 from rewardshape.trace.folder import RunFolder
 
 # What a manifest's ``run`` part says that does not make it another setting: how an objective was given (its parameters
@@ -149,13 +149,19 @@ def stated_objective(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """
     stated = manifest.get("objective", {})
     parameters = dict(stated.get("parameters", {}))
-    terms = parameters.pop("terms", [{"weight": 1.0, **stated}])
+    terms = parameters.pop("terms", None)
+    if not isinstance(terms, list) or not terms or not all(_is_term(term) for term in terms):
+        terms = [{"weight": 1.0, **stated, "parameters": parameters}]
     found = {"objective": " + ".join(str(term["name"]) for term in terms) if "name" in terms[0] else None}
     for place, term in enumerate(terms):
         mine = {"weight": term["weight"]} if place or term["weight"] != 1 else {}
         name = f"{term['name']}_" if place else ""
         found |= {f"{name}{key}": value for key, value in _flat(mine | term.get("parameters", {})).items()}
     return found
+
+
+def _is_term(term: Any) -> bool:
+    return isinstance(term, Mapping) and {"weight", "name"} <= term.keys()
 
 
 def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -200,9 +206,7 @@ def _one_ratio(settings: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def _text(name: str, value: Any) -> str:
-    if name in NAMES:
-        return str(value)
-    return f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
+    return str(value) if name in NAMES else f"{name}={typed(value)}"
 
 
 def _alpha(setting: Mapping[str, Any]) -> float:

@@ -173,3 +173,41 @@ def test_settings_along_the_margin_are_paired_by_seed_and_end_where_a_seed_ends(
     np.testing.assert_allclose(
         alone.loc[alone["setting"] == "alpha=1", "difference_low"], kept["difference_low"], atol=1e-12
     )
+
+
+def texts(prompts):
+    return [
+        {"pair_id": f"pairs.jsonl:{i + 1}", "prompt": prompt, "responses": {}}
+        for i, prompt in enumerate(prompts)
+    ]
+
+
+def test_pairs_of_one_name_and_other_prompts_are_other_pairs(write_run, tmp_path):
+    ours, theirs = ([f"{letter}{i}" for i in range(PAIRS)] for letter in "ab")
+    for name, prompts, alpha in (("a", ours, 0.0), ("b", theirs, 1.0)):
+        write_line(write_run, tmp_path / name, -0.02, -0.05, alpha=alpha, texts=texts(prompts))
+    sweep = read_trace(tmp_path)
+    with pytest.raises(InputError, match="share no probe pair"):
+        compare(sweep.run("a"), sweep.run("b"))
+    with pytest.raises(InputError, match="different probe pairs"):
+        compare_at_equal(sweep, "logp_margin", 0.1, baseline="alpha=0")
+
+
+def test_a_mean_over_seeds_ends_with_the_first_seed_that_ends(write_run, tmp_path):
+    """Seeds 0.1, 0.2 and 0.6 apart at step 20; the last one, which pulls the mean, ends at step 10."""
+    for seed, (gap, steps) in enumerate(((0.005, 21), (0.01, 21), (0.03, 11))):
+        for alpha, fall in ((0.0, -0.02), (1.0, -0.02 + gap)):
+            write_line(
+                write_run, tmp_path / f"{alpha}-{seed}", fall, -0.06, alpha=alpha, seed=seed, steps=steps
+            )
+    curve = difference_curves(read_trace(tmp_path)).query("response == 'chosen'")
+    assert curve["step"].max() == 10
+    np.testing.assert_allclose(curve["difference"], 0.015 * curve["step"], atol=1e-7)
+
+
+def test_runs_that_state_no_seed_are_of_one(write_run, tmp_path):
+    for alpha, fall in ((0.0, -0.02), (1.0, -0.01)):
+        write_line(write_run, tmp_path / str(alpha), fall, fall - 0.03, alpha=alpha, seed=None)
+    rows = compare_at_equal(read_trace(tmp_path), "logp_margin", 0.3)
+    found = over_seeds(rows, baseline="alpha=0").set_index("setting").loc["alpha=1"]
+    assert found["chosen_change"] == pytest.approx(0.1, abs=1e-7)

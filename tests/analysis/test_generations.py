@@ -8,6 +8,7 @@ import pytest
 import statsmodels.api as sm
 
 from rewardshape.analysis.generations import (
+    _rate_interval,
     against,
     chosen_checkpoint,
     generation_curve,
@@ -183,3 +184,29 @@ def test_without_samples_or_gold_it_says_what_to_add(write_samples):
     ungraded = table([1.0, 2.0]) | {"gold": [None, None]}
     with pytest.raises(InputError, match="--sample-every K and --gold"):
         judge_generations(read_trace(write_samples({0: ungraded})))
+
+
+def test_a_reward_that_failed_leaves_its_answer_out_and_no_other(write_run, tmp_path, rng):
+    """64 prompts whose answers all got better; of one the gold reward is missing at step 0, of one at step 10."""
+    prompts = [f"p{i}" for i in range(64)]
+    gold = rng.normal(size=64)
+    samples = {
+        step: {
+            "prompt_id": prompts, "text": ["so"] * 64, "num_tokens": [2] * 64,
+            "gold": [None if i == missing else value for i, value in enumerate(gold + shift)],
+            "logp_sum": [-2.0] * 64, "ref_logp_sum": [-2.0] * 64,
+        }
+        for step, shift, missing in ((0, 0.0, 3), (10, 1.0, 4))
+    }  # fmt: skip
+    level = {name: np.full((2, 4), -10.0) for name in ("chosen", "rejected")}
+    tokens = {name: np.full(4, 5) for name in level}
+    trace = read_trace(write_run(tmp_path, level, num_tokens=tokens, steps=[0, 10], samples=samples))
+    [found] = judge_generations(trace).to_dict("records")
+    assert (found["num_prompts"], found["win_rate"]) == (62, 1.0)
+    assert generation_curve(trace).set_index("step").loc[10, "win_rate"] == 1.0
+
+
+def test_equal_rates_that_are_no_round_number_have_the_exact_bound():
+    low, high = _rate_interval(np.full(64, 0.45))
+    bound = 1 - 0.025 ** (1 / 64)
+    assert (low, high) == pytest.approx((0.45 - bound, 0.45 + bound))

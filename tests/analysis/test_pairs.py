@@ -126,3 +126,12 @@ def test_a_printed_table_shows_the_pair_its_change_and_its_run():
     head = table.head().to_string(max_cols=4).splitlines()[0].split()
     assert head[:2] == ["pair_id", "chosen_change"]
     assert head[-1] == "run"
+
+
+def test_one_prompt_has_no_interval_of_a_correlation(rng):
+    pairs = pd.DataFrame(
+        {"run": "a", "prompt": 0, "chosen_tokens": np.arange(20), "chosen_change": -np.arange(20.0)}
+    ).assign(chosen_sum_change=lambda table: table["chosen_change"])
+    found = pair_correlations(pairs)
+    assert (found["rho"] == -1).all()
+    assert found[["rho_low", "rho_high"]].isna().all(axis=None)

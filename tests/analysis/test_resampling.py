@@ -129,3 +129,12 @@ def test_the_skewed_quantile_solves_hall_s_cubic(rng):
             found + a * found**2 / 3 + a**2 * found**3 / 27 + a / 6, quantile, atol=1e-9
         )
     assert _skewed(np.array([[-1.0, 0.0, 1.0, 0.0]]), None, 2.0) == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize(("spread", "share"), [(0.7, 0.3), (1.2, 0.3), (1.2, 0.5)])
+def test_a_share_over_prompts_of_unequal_sizes_is_held_by_its_interval(rng, spread, share):
+    """Prompts of log-normally many pairs that all do the same, the hardest case."""
+    sizes = np.maximum(1, np.exp(1.4 + spread * stats.norm.ppf((np.arange(50) + 0.5) / 50))).astype(int)
+    prompts = np.repeat(np.arange(50), sizes)
+    low, high = share_interval((rng.random((2000, 50)) < share)[:, prompts], prompts)
+    assert 0.90 <= ((low <= share) & (share <= high)).mean() <= 0.97

@@ -62,3 +62,9 @@ def test_the_kl_of_one_prompt_has_no_error(trace_of):
     [point] = kl_curve(trace_of(OLD | {"prompt_id": ["a"] * 3})).to_dict("records")
     assert point["kl"] == 0.5
     assert np.isnan([point["kl_low"], point["kl_high"]]).all()
+
+
+def test_a_trace_without_samples_has_an_empty_curve_of_kl(write_run, tmp_path):
+    level = {name: np.full((2, 4), -10.0) for name in ("chosen", "rejected")}
+    trace = read_trace(write_run(tmp_path, level, num_tokens={name: np.full(4, 5) for name in level}))
+    assert kl_curve(trace).empty

@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 
 from rewardshape.data import parse_columns, read_preferences
-from rewardshape.data.forms import FORMS
+from rewardshape.data.forms import FORMS, RATINGS
 from rewardshape.data.messages import Unusable
 from rewardshape.data.prompts import read_row
-from rewardshape.data.rated import RATINGS
 from rewardshape.errors import InputError
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "data.md"
@@ -353,3 +352,25 @@ def test_the_guide_shows_a_row_of_every_form():
              block.splitlines()]  # fmt: skip
     forms = {read_row(row).form for row in shown}
     assert forms >= {form.name for form in FORMS} - {*NO_PAIRS, *JOINED}
+
+
+@pytest.mark.parametrize(
+    "verdict", ["preference", "labels", "better_response_id", "winner", "preference_strength"]
+)
+@pytest.mark.parametrize("nothing", [None, "", float("nan")])
+def test_a_row_without_its_verdict_holds_no_preference(verdict, nothing):
+    sides = {
+        "preference": ("output_1", "output_2"),
+        "labels": ("human_ref_A", "human_ref_B"),
+        "better_response_id": ("response_0", "response_1"),
+        "winner": ("response_a", "response_b"),
+        "preference_strength": ("response_1", "response_2"),
+    }[verdict]
+    one = {"preference": 1, "labels": 1, "better_response_id": 0, "winner": "a", "preference_strength": -1}[
+        verdict
+    ]
+    row = {"prompt": SKY, **dict(zip(sides, (YES, NO), strict=True))}
+    rows = [{**row, verdict: nothing}, {**row, verdict: one}]
+    pairs, report = read_preferences(rows)
+    assert [pair.responses["chosen"] for pair in pairs] == [YES]
+    assert report.dropped == {"no preference (no score)": ["data:1"]}

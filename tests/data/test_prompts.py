@@ -127,3 +127,105 @@ def test_what_else_stands_in_the_input_of_openai_is_listed():
         "non_preferred_output": NO,
     }
     assert read_row(row).not_read == ["input.parallel_tool_calls"]
+
+
+BLUE = {
+    "prompt": "Is the sky blue today?",
+    "chosen": "Is the sky blue today? Yes",
+    "rejected": "Is the sky blue today? No",
+}
+
+
+def test_what_is_watched_does_not_change_what_is_trained():
+    trained = read_row(BLUE).responses
+    assert trained == {"chosen": " Yes", "rejected": " No"}
+    with pytest.raises(InputError, match="field 'extra' does not begin with the prompt, as 'chosen'"):
+        read_row({**BLUE, "extra": " Maybe"}, ["extra"])
+    watched = read_row({**BLUE, "extra": "Is the sky blue today? Maybe"}, ["extra"]).responses
+    assert watched == {**trained, "extra": " Maybe"}
+    with pytest.raises(
+        InputError, match="field 'extra' holds messages where 'chosen' and 'rejected' hold text"
+    ):
+        read_row({**BLUE, "extra": [assistant("Maybe")]}, ["extra"])
+
+
+def call(name):
+    return {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [{"function": {"name": name, "arguments": "{}"}}],
+    }
+
+
+def test_a_call_of_another_tool_is_another_message():
+    asked = [*SKY, call("f1")]
+    row = {
+        "prompt": asked,
+        "chosen": [call("f2"), assistant("a")],
+        "rejected": [call("f2"), assistant("b")],
+    }
+    reading = read_row(row)
+    assert (reading.prompt, reading.responses["chosen"]) == (asked, row["chosen"])
+    repeated = read_row(
+        {
+            **row,
+            "chosen": [call("f1"), assistant("a")],
+            "rejected": [call("f1"), assistant("b")],
+        }
+    )
+    assert (repeated.prompt, repeated.responses["chosen"]) == (asked, [assistant("a")])
+
+
+def test_tools_are_the_same_from_a_table_as_from_lines(tmp_path):
+    import pandas as pd
+
+    def tool(name, **properties):
+        return {"type": "function", "function": {"name": name, "parameters": {"properties": properties}}}
+
+    tools = [tool("weather", city={"type": "string"}), tool("count", n={"type": "integer"})]
+    row = {
+        "prompt": SKY,
+        "chosen": YES,
+        "rejected": NO,
+        "tools": tools,
+    }
+    (tmp_path / "a.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    pd.DataFrame([row]).to_parquet(tmp_path / "a.parquet")
+    [[lines], of_lines], [[table], of_table] = (
+        read_preferences(tmp_path / name) for name in ("a.jsonl", "a.parquet")
+    )
+    assert lines.tools == table.tools == tools
+    assert of_lines.fingerprint == of_table.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("shared", "one", "other"),
+    [("यह", "कितना है", "कीमत है"), ("a drink", "cafe\u0301s are", "cafe is")],
+)
+def test_no_prompt_ends_within_a_word_that_has_marks(shared, one, other):
+    reading = read_row({"chosen": f"{shared} {one}", "rejected": f"{shared} {other}"})
+    assert (reading.prompt, reading.responses["chosen"]) == (shared, f" {one}")
+
+
+def test_half_a_character_is_named_wherever_it_stands():
+    row = {
+        "prompt": SKY,
+        "chosen": [{**YES[0], "reasoning_content": "\ud83d"}],
+        "rejected": NO,
+    }
+    with pytest.raises(InputError, match="field 'chosen' holds half a character"):
+        read_row(row)
+    with pytest.raises(InputError, match="field 'tools' holds half a character"):
+        read_row({**row, "chosen": YES, "tools": [{"name": "\ud83d"}]})
+
+
+def test_a_first_message_without_content_is_no_system_text():
+    prompt = [{"role": "system", "content": None, "thinking": "hm"}, *SKY]
+    row = {
+        "prompt": prompt,
+        "chosen": YES,
+        "rejected": NO,
+        "system": "Be brief.",
+    }
+    with pytest.raises(InputError, match="two system texts that differ"):
+        read_row(row)

@@ -8,7 +8,7 @@ import random
 import pytest
 
 from rewardshape.data import read_preferences
-from rewardshape.data.rated import RATINGS
+from rewardshape.data.forms import RATINGS
 from rewardshape.errors import InputError
 
 
@@ -71,3 +71,29 @@ def test_every_pair_of_a_shuffled_file_of_prompts_is_found():
     assert [(pair.prompt, pair.responses["chosen"], pair.responses["rejected"]) for pair in pairs] == [
         (prompt, f"answer {max(ratings[prompt])}", f"answer {min(ratings[prompt])}") for prompt in prompts
     ]
+
+
+def test_rows_of_two_responses_are_pairs_whatever_score_stands_beside_them():
+    rows = [
+        {"prompt": "What is the sky?", "response": letter, "rejected_response": other, "score": score}
+        for letter, other, score in (("a", "b", 1), ("c", "d", 2))
+    ]
+    pairs, report = read_preferences(rows)
+    assert [pair.responses for pair in pairs] == [
+        {"chosen": "a", "rejected": "b"}, {"chosen": "c", "rejected": "d"},
+    ]  # fmt: skip
+    assert (report.rows, report.pairs, report.joined) == (2, 2, 0)
+
+
+def test_every_row_of_a_joined_file_is_accounted_for():
+    rows = [rated("Sky?", str(i), rating) for i, rating in enumerate((2, 2, 1, 3))]
+    _, report = read_preferences(rows)
+    lost = sum(map(len, report.dropped.values()))
+    assert report.rows == report.pairs + report.joined + lost + len(report.bad_rows) == 4
+    assert "2 rows joined to the row before" in report.summary()
+
+
+def test_a_named_system_column_leaves_the_rows_joined():
+    rows = [rated("Sky?", "No", 1, kind="Be brief."), rated("Sky?", "Yes", 3, kind="Be brief.")]
+    pairs, _ = read_preferences(rows, columns={"system": "kind"})
+    assert [(pair.prompt, pair.responses["chosen"]) for pair in pairs] == [("Be brief.\nSky?", "Yes")]

@@ -8,6 +8,7 @@ import json
 import os
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from rewardshape.data import read_preferences
@@ -431,3 +432,38 @@ def test_reading_needs_no_torch_and_no_table_library_for_text_files(tmp_path):
         check=True,
     )
     assert result.stdout.strip() == "[]"
+
+
+def test_one_object_that_is_a_row_is_no_table_of_its_inner_list(tmp_path):
+    row = {
+        "context": [{"role": "user", "content": "Is the sky blue?"}],
+        "response1": "Yes", "response2": "No", "overall_preference": -2,
+    }  # fmt: skip
+    (tmp_path / "a.json").write_text(json.dumps(row), encoding="utf-8")
+    [pair], _ = read_preferences(tmp_path / "a.json")
+    assert pair.responses["chosen"][0]["content"] == "Yes"
+
+
+def test_lines_whose_first_is_broken_are_still_lines(tmp_path):
+    row = json.dumps({"prompt": "Is it?", "chosen": "Yes", "rejected": "No"})
+    (tmp_path / "a.json").write_text(f'{{"prompt": \n{row}\n{row}\n', encoding="utf-8")
+    with pytest.raises(InputError, match=r"a\.json:1: not JSON"):
+        read_preferences(tmp_path / "a.json")
+    pairs, report = read_preferences(tmp_path / "a.json", skip_bad_rows=True)
+    assert (len(pairs), len(report.bad_rows)) == (2, 1)
+
+
+def test_a_dict_of_columns_and_a_column_twice_are_told():
+    with pytest.raises(InputError, match="a dict of columns; give its rows"):
+        read_preferences({"prompt": ["a"], "chosen": ["b"], "rejected": ["c"]})
+    table = pd.DataFrame([["a", "b", "c", "d"]], columns=["prompt", "chosen", "rejected", "chosen"])
+    with pytest.raises(InputError, match="column 'chosen' stands twice"):
+        read_preferences(table)
+
+
+def test_files_that_are_called_alike_once_escaped_are_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a\tb.jsonl", r"a\tb.jsonl"):
+        Path(name).write_text("{}", encoding="utf-8")
+    with pytest.raises(InputError, match=r"two files are called .*rename one"):
+        read_preferences(["a\tb.jsonl", r"a\tb.jsonl"])

@@ -532,3 +532,24 @@ def test_tokens_are_those_of_trl(inputs, tmp_path, kind):
     for theirs, ours in zip(trainer.train_dataset, encoded, strict=True):
         assert ours.prompt_ids == theirs["prompt_ids"]
         assert ours.responses == {"chosen": theirs["chosen_ids"], "rejected": theirs["rejected_ids"]}
+
+
+@pytest.mark.parametrize("bos", ["<s>", None])
+def test_a_prompt_that_is_cut_keeps_all_that_the_tokenizer_opens_with(bos):
+    tokenizer = byte_level(before=["<|turn|>", "<s>"], bos_token=bos, truncation_side="left")
+    prompt = "Is it so? " * 6
+    [pair], _ = encode_pairs(
+        [Pair("a:1", prompt, {"chosen": "#a", "rejected": "#b"})],
+        tokenizer, max_prompt_tokens=5, max_response_tokens=None,
+    )  # fmt: skip
+    assert pair.prompt_ids == tokenizer(prompt, truncation=True, max_length=5)["input_ids"]
+    assert pair.prompt_ids[:2] == [TURN, BOS]
+
+
+def test_pairs_of_two_readings_that_are_called_alike_keep_their_own_scores():
+    pairs = [
+        Pair("data:1", prompt, {"chosen": "#a", "rejected": "#b"}, scores=scores)
+        for prompt, scores in (("yes", (9.0, 1.0)), ("no", (5.0, 4.0)))
+    ]
+    encoded, _ = encode_pairs(pairs, BUILT["plain"], max_prompt_tokens=None, max_response_tokens=None)
+    assert [pair.scores for pair in encoded] == [(9.0, 1.0), (5.0, 4.0)]

@@ -147,3 +147,52 @@ def test_a_rewound_trace_is_as_if_never_written_further(tmp_path, record):
         assert (folder / name).read_bytes() == (shorter / name).read_bytes()
     rewind(folder, -1)
     assert (folder / "trace.jsonl").read_bytes() == b""  # a run that begins anew writes its head anew
+
+
+def test_a_letter_that_is_none_is_damage(tmp_path, record):
+    file = record(tmp_path / "run", 5) / "trace.jsonl"
+    lines = file.read_bytes().splitlines(keepends=True)
+    lines[2] = lines[2].replace(b'"c"', b'"\xff"', 1)
+    file.write_bytes(b"".join(lines))
+    with pytest.raises(InputError, match=r"trace\.jsonl:3: not a record"):
+        read_trace(tmp_path / "run")
+
+
+def test_a_key_twice_is_damage(tmp_path, record):
+    file = record(tmp_path / "run", 5) / "trace.jsonl"
+    file.write_bytes(file.read_bytes().replace(b'{"step":1,', b'{"step":1,"step":1,', 1))
+    with pytest.raises(InputError, match=r"trace\.jsonl:3: not a record"):
+        read_trace(tmp_path / "run")
+
+
+def test_a_metric_called_step_is_not_the_step(tmp_path, probe_set):
+    with TraceWriter(tmp_path, probe_set) as writer:
+        for step in (0, 2):
+            writer.append(
+                step, metrics={"step": 1.0, "loss": 0.5}, probe={"logp_sum": [-1.0, -2.0, -3.0, -4.0]}
+            )
+    assert read_trace(tmp_path).steps["step"].tolist() == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("left", "said"),
+    [(slice(2, None), "begins at step 1, and step 0 is lost"), (slice(1, 4), "ends at step 2 of 4")],
+)
+def test_a_run_of_the_probe_has_both_its_ends(tmp_path, record, left, said):
+    file = record(tmp_path / "run", 5) / "trace.jsonl"
+    manifest = {"command": "probe", "status": "done", "run": {"steps": 4}}
+    (tmp_path / "run" / "run.json").write_text(json.dumps(manifest), encoding="utf-8")
+    assert read_trace(tmp_path / "run").damage == ()
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join([lines[0], *lines[left]]))
+    with pytest.raises(InputError, match=said):
+        read_trace(tmp_path / "run")
+    assert said in read_trace(tmp_path / "run", repair=True).damage[0]
+
+
+def test_a_record_whose_step_is_a_text_is_where_rewinding_ends(tmp_path, record):
+    file = record(tmp_path / "run", 5) / "trace.jsonl"
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join([*lines[:3], b'{"step":"x"}\n', *lines[3:]]))
+    rewind(tmp_path / "run", 4)
+    assert file.read_bytes() == b"".join(lines[:3])

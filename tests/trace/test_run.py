@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from rewardshape.trace import read_trace
+from rewardshape.trace.run import runs_of, stated_objective
 
 SUMS = {"chosen": np.full((2, 3), -4.0), "rejected": np.full((2, 3), -5.0)}
 TOKENS = {"chosen": np.full(3, 4), "rejected": np.full(3, 4)}
@@ -183,3 +184,19 @@ def test_runs_stand_in_the_order_in_which_they_were_asked_for(tmp_path, write):
     trace = read_trace(tmp_path)
     assert [run.name for run in trace.runs] == [*names, "of another command"]
     assert trace.responses["run"].drop_duplicates().tolist() == [*names, "of another command"]
+
+
+def test_settings_that_differ_in_the_eighth_digit_have_names_of_their_own(tmp_path):
+    manifests = [
+        {"objective": {"name": "dpo", "parameters": {"beta": beta}}, "run": {"seed": 0}}
+        for beta in (0.40000001, 0.40000002)
+    ]
+    found = runs_of([tmp_path] * 2, ["a", "b"], manifests)
+    assert [run.setting for run in found] == ["beta=0.40000001", "beta=0.40000002"]
+
+
+@pytest.mark.parametrize("terms", [[], None, [{"name": "dpo"}], "dpo"])
+def test_a_sum_without_its_terms_is_a_sum(terms):
+    assert (
+        stated_objective({"objective": {"name": "sum", "parameters": {"terms": terms}}})["objective"] == "sum"
+    )
