@@ -186,10 +186,11 @@ def _main(arguments: argparse.Namespace) -> int:
     columns = _columns(arguments.columns)
     if arguments.beta is not None and not arguments.beta > 0:
         raise InputError(f"--beta {typed(arguments.beta)}: β is positive")
+    files: set[Path] = set()
     for path in arguments.paths:
         try:
             verdicts = list(judge_all(path, beta=arguments.beta, columns=columns).values())
-            file = save_figure(verdicts, _figure_file(Path(path), arguments.output))
+            file = save_figure(verdicts, _figure_file(Path(path), arguments.output, files))
         except (InputError, OSError) as error:
             status = refused(error)
             continue
@@ -220,9 +221,17 @@ def _columns(pairs: Sequence[str]) -> dict[str, str]:
     return columns
 
 
-def _figure_file(path: Path, folder: Path | None) -> Path:
-    name = re.sub(r"[^\w.=-]+", "-", path.resolve().name)
-    return (folder or Path()) / f"{name}.diagnosis.png"
+def _figure_file(path: Path, folder: Path | None, given: set[Path]) -> Path:
+    """Named after what was read, with as many folders before it as tell it from those `given` before; added to them."""
+    parts, depth = path.resolve().parts, 1
+    while True:
+        name = re.sub(r"[^\w.=-]+", "-", "-".join(parts[-depth:])).lstrip("-")
+        again = "" if depth <= len(parts) else f"-{depth - len(parts) + 1}"
+        file = (folder or Path()) / f"{name}{again}.diagnosis.png"
+        if file not in given:
+            given.add(file)
+            return file
+        depth += 1
 
 
 if __name__ == "__main__":

@@ -15,8 +15,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
+from rewardshape.errors import InputError
 from rewardshape.figures.of_runs import picture_of
 from rewardshape.numbers import moment, significant
+from rewardshape.plotting.axes import NAME, label_ends
 from rewardshape.plotting.style import own_style
 from rewardshape.report import write_report
 from rewardshape.report.portrait import portrait_page
@@ -174,6 +176,8 @@ def slide(draw: Callable[[Any], Axes | Figure], values: Iterable[Any], *, name: 
     ... # doctest: +SKIP
     """
     values = list(values)
+    if not values:
+        raise InputError("slide: there is no value to draw a picture for")
     figures = []
     for value in values:
         with own_style():
@@ -199,8 +203,15 @@ def _one_scale(figures: list[Figure]) -> None:
     for same in zip(*(figure.axes for figure in figures), strict=False):
         for get, put in (("get_xlim", "set_xlim"), ("get_ylim", "set_ylim")):
             ends = [getattr(ax, get)() for ax in same]
-            for ax in same:
-                getattr(ax, put)(min(low for low, _ in ends), max(high for _, high in ends))
+            span = min(map(min, ends)), max(map(max, ends))
+            for ax, (low, high) in zip(same, ends, strict=True):
+                getattr(ax, put)(*(span if low <= high else span[::-1]))
+        for ax in same:
+            names = [one for one in ax.texts if one.get_label() == NAME]
+            for one in names:  # they stand where the lines ended on the scale before
+                one.remove()
+            if names:
+                label_ends(ax)
 
 
 def _png(figure: Figure) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -112,6 +113,19 @@ def test_bad_input_is_one_line_and_status_2(tmp_path, capsys):
 def test_one_bad_path_does_not_hide_the_others(log, tmp_path, capsys):
     assert main([str(tmp_path / "none.json"), str(log), "--json", "--output", str(tmp_path)]) == 2
     assert json.loads(capsys.readouterr().out)["verdict"] == "displaced"
+
+
+def test_logs_of_one_name_have_a_figure_each(log, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        shutil.copy(log, tmp_path / name / "trainer_state.json")
+    paths = [f"{name}/trainer_state.json" for name in "ab"]
+    assert main([*paths, paths[0], "--json"]) == 0
+    figures = [found["figure"] for found in json.loads(capsys.readouterr().out)]
+    assert figures[:2] == ["trainer_state.json.diagnosis.png", "b-trainer_state.json.diagnosis.png"]
+    assert len(set(figures)) == 3
+    assert all(Path(file).exists() for file in figures)
 
 
 def test_named_columns_and_a_given_beta_give_nats(tmp_path, capsys):

@@ -15,6 +15,7 @@ from PIL import Image
 
 import rewardshape as rs
 from rewardshape.analysis import displacement_curve
+from rewardshape.errors import InputError
 from rewardshape.notebook import Portrait, slide
 from rewardshape.plotting.style import style
 from rewardshape.trace import read_trace as read_tables
@@ -143,3 +144,16 @@ def test_a_picture_is_drawn_in_the_style_that_is_in_force(grid):
         printed = font()
     assert plain == font()
     assert (printed, plain) == (["STIXGeneral"], ["DejaVu Sans"])
+
+
+def test_axes_that_point_down_keep_pointing_down_and_no_value_is_one_line():
+    def draw(top):
+        _, ax = plt.subplots()
+        ax.set_ylim(top, 0)
+        return ax
+
+    kept = []
+    slide(lambda top: kept.append(draw(top)) or kept[-1], [5.0, 10.0], name="top")
+    assert [ax.get_ylim() for ax in kept] == [(10, 0), (10, 0)]
+    with pytest.raises(InputError, match="there is no value"):
+        slide(draw, [], name="top")

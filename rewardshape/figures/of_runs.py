@@ -289,8 +289,9 @@ PICTURES = {
     ),
     "kernel": Picture(
         "The empirical neural tangent kernel of the score: cosines of the gradients of every two responses of the "
-        "first probe pairs, chosen before rejected in the same order, before and after. Dark off the diagonal: pushing "
-        "one down pushes the other with it. Between different pairs estimated to about ± 1/64.",
+        "first probe pairs, chosen before rejected in the same order, before and after. Brown off the diagonal: "
+        "pushing one down pushes the other with it; purple: it lifts the other. Between different pairs estimated to "
+        "about ± 1/64.",
         several=False,
         table="kernel",
         panel=(kernel_cosines, cause.plot_kernel),

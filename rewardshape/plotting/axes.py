@@ -86,7 +86,17 @@ def has_diverged(rows: pd.DataFrame) -> bool:
 
 def mark_end(ax: Axes, x: pd.Series, y: pd.Series, color: Any) -> None:
     """A cross at the end of a line: there its run diverged."""
-    ax.plot(x.iloc[-1], y.iloc[-1], "x", color=color, markersize=6, markeredgewidth=1.5, label="_diverged")
+    known = y.notna().to_numpy()
+    if known.any():  # what a run that broke measured last may be no number
+        ax.plot(
+            x[known].iloc[-1],
+            y[known].iloc[-1],
+            "x",
+            color=color,
+            markersize=6,
+            markeredgewidth=1.5,
+            label="_diverged",
+        )
 
 
 def note_end(ax: Axes, rows: pd.DataFrame) -> None:
@@ -118,8 +128,16 @@ def label_ends(ax: Axes) -> None:
 
     A leader joins name and end where the name was moved, or where the line ends before the edge.
     """
-    named = [line for line in ax.get_lines() if not str(line.get_label()).startswith("_")]
-    ends = np.array([np.asarray(line.get_xydata())[-1] for line in named])
+    named, last = [], []
+    for line in ax.get_lines():
+        points = np.asarray(line.get_xydata(), float)
+        points = points[np.isfinite(points).all(axis=1)]
+        if len(points) and not str(line.get_label()).startswith("_"):
+            named.append(line)
+            last.append(points[-1])
+    if not named:
+        return
+    ends = np.array(last)
     order = np.argsort(ends[:, 1])
     size = font_manager.FontProperties(size=plt.rcParams["legend.fontsize"]).get_size_in_points()
     low, high = ax.get_ylim()

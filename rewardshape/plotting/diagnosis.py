@@ -34,7 +34,7 @@ def plot_fall(
     ----------
     curve : DataFrame
         Columns step, chosen, smooth, and rejected where it is known, all in `unit`. `smooth` is drawn from the
-        middle of its first window: what it says before is the mean of that window, too.
+        middle of its first window to that of its last: what it says beyond is the mean of that window, too.
     baseline : str
         What the curves stand above, for the axis.
     limit : float, optional
@@ -55,7 +55,7 @@ def plot_fall(
     if smoothed:
         _line(ax, curve, "chosen", color=CHOSEN, alpha=0.35, linewidth=0.8)
     _line(
-        ax, _from_first_window(curve) if smoothed else curve, "smooth", color=CHOSEN,
+        ax, _whole_windows(curve) if smoothed else curve, "smooth", color=CHOSEN,
         marker=None if smoothed else marker, label="chosen (windowed)" if smoothed else "chosen",
     )  # fmt: skip
     if onset is not None:
@@ -108,17 +108,21 @@ def plot_progress(
     if not _logged(table, "loss") and _logged(table, "logp_greedy"):
         _line(ax, table, "logp_greedy", color=NEUTRAL, label="most likely tokens")
         ax.set_ylabel("log-probability (nats)")
+    elif not _logged(table, "loss"):
+        ax.yaxis.set_visible(False)
+        ax.spines["left"].set_visible(False)
     step_axis(ax, steps)
     if ax.get_legend_handles_labels()[0]:
         ax.legend(fontsize="x-small", frameon=True, framealpha=0.8, edgecolor="none")
     return ax
 
 
-def _from_first_window(curve: pd.DataFrame) -> pd.DataFrame:
-    """The rows from the middle of the first window on."""
+def _whole_windows(curve: pd.DataFrame) -> pd.DataFrame:
+    """The rows from the middle of the first window to that of the last."""
     smooth = curve["smooth"].to_numpy(float)
-    moved = ~np.isclose(smooth, smooth[0], rtol=1e-12, atol=0)
-    return curve.iloc[max(int(moved.argmax()) - 1, 0) :]
+    left, right = (~np.isclose(smooth, end, rtol=1e-12, atol=0) for end in (smooth[0], smooth[-1]))
+    first, last = int(left.argmax()), len(smooth) - 1 - int(right[::-1].argmax())
+    return curve.iloc[max(first - 1, 0) : last + 2]
 
 
 def _logged(table: pd.DataFrame, series: str) -> bool:

@@ -135,7 +135,8 @@ def plot_descriptor(
         for row in found.to_dict("records"):
             label = str(row["label"])
             low, high = number(row["rho_low"], 2), number(row["rho_high"], 2)
-            text = f"Spearman ρ = {number(row['rho'], 2)} [{low}, {high}]"
+            text = f"Spearman ρ = {number(row['rho'], 2)}"
+            text += f" [{low}, {high}]" if np.isfinite(row["rho_low"]) else ""
             ax.text(1, 1.02, text, transform=ax.transAxes, ha="right", va="bottom")
     ax.xaxis.set_major_locator(MaxNLocator(nbins=5))
     ax.set(

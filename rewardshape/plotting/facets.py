@@ -75,7 +75,8 @@ def facets(
         if len(here):
             plot(here, ax=ax, **options)
         named = [_named(name, value) for name, value in ((row, r), (col, c)) if name is not None]
-        ax.set_title(plain(", ".join(named)), color="black")
+        own = [ax.get_title()] if ax.get_title() else []  # which response it shows
+        ax.set_title(", ".join([*own, *map(plain, named)]), color="black")
         ax.label_outer()
     _one_legend(axes)
     return axes

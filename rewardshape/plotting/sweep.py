@@ -184,8 +184,7 @@ def name_lines(ax: Axes) -> None:
         )  # fmt: skip
     else:
         many = len(ax.get_legend_handles_labels()[1])
-        said = f"{many} settings, coloured in their order"
-        ax.text(1, 1.01, said, transform=ax.transAxes, ha="right", va="bottom", fontsize="x-small")
+        ax.set_xlabel(f"{ax.get_xlabel()}\n{many} settings, coloured in their order")
 
 
 @styled

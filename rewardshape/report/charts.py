@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -28,10 +28,13 @@ from rewardshape.plotting.style import (
     NEUTRAL,
     PROXY,
     REJECTED,
+    RESPONSE_COLORS,
     closing_figures,
     hex_color,
+    ordered_colors,
     style,
 )
+from rewardshape.report.text import printable
 from rewardshape.trace import Run
 
 MAX_POINTS = 6_000  # of all lines of a picture: keeps the page small, and no eye sees the rest
@@ -51,16 +54,25 @@ class Palette:
 
     light: dict[str, str]
     dark: dict[str, str]
+    others: list[tuple[str, str]]
+    """Of further responses, on a light page and on a dark one."""
 
     @classmethod
-    def of(cls, runs: Sequence[Run]) -> Palette:
-        """One colour for each setting, that of every figure."""
+    def of(cls, runs: Sequence[Run], responses: Iterable[str] = ()) -> Palette:
+        """One colour for each setting, that of every figure, and for each response that is none of the trained."""
         alphas = alphas_of(runs)
         light, dark = (
             {name: hex_color(color) for name, color in colors_of(alphas, dark=dark).items()}
             for dark in (False, True)
         )
-        return cls(light, dark)
+        further = len(set(responses) - set(RESPONSE_COLORS))
+        others = (map(hex_color, ordered_colors(further, dark=dark)) for dark in (False, True))
+        return cls(light, dark, list(zip(*others, strict=True)))
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Light and dark of all, numbered as the style sheet has them."""
+        return [*((light, self.dark[name]) for name, light in self.light.items()), *self.others]
 
 
 @dataclass
@@ -81,6 +93,9 @@ class Drawer:
         self.count = 0
         self.settings = list(palette.light)
         self.colors = {color: i for i, color in enumerate(palette.light.values())}
+        labels = {run.setting: run.setting_label for run in runs}
+        self.names = [labels[setting] for setting in self.settings]
+        self.numbers = {light: i for i, (light, _) in reversed(list(enumerate(palette.pairs)))}
 
     def draw(
         self, draw: Callable[[Axes], object], caption: str, kind: Kind = "time", height: float = 2.5
@@ -107,10 +122,15 @@ class Drawer:
                 line.set_gid(f"setting-{setting}")
             label = str(line.get_label()).replace("\n", " ")
             x, y = (np.asarray(values, float) for values in line.get_data())
-            if not label.startswith("_") and len(x) > 2:
+            if not label.startswith("_") and len(x):
                 found.append(
-                    {"name": label.replace(r"\$", "$"), "setting": setting, **_numbers(line, x, y, kind)}
+                    {"name": label.replace(r"\$", "$"), "setting": setting, **self._numbers(line, x, y, kind)}
                 )
+        own = [one["setting"] for one in found]
+        for one in found:  # in a picture a long name is cut
+            if one["setting"] is not None and own.count(one["setting"]) == 1:
+                lost = " (diverged)" if one["name"].endswith("(diverged)") else ""
+                one["name"] = self.names[one["setting"]] + lost
         for band in ax.collections:
             faces = band.get_facecolor()
             setting = self.colors.get(hex_color(tuple(np.asarray(faces)[0]))) if np.size(faces) else None
@@ -118,9 +138,23 @@ class Drawer:
                 band.set_gid(f"setting-{setting}")
         return found
 
+    def _numbers(self, line: Line2D, x: np.ndarray, y: np.ndarray, kind: Kind) -> dict[str, Any]:
+        """Of a line; over time `x` are steps, each as it is."""
+        steps = kind == "time" and bool((x == np.round(x)).all())
+        color = hex_color(line.get_color())
+        return {
+            "x": [int(v) if steps else rounded(v) for v in x],
+            "y": [rounded(v) for v in y],
+            "color": self._name_of(color) or "ink",
+        }
+
+    def _name_of(self, color: str) -> str:
+        """The page's variable for a colour, empty for one that it has not."""
+        return f"setting-{self.numbers[color]}" if color in self.numbers else VARIABLES.get(color, "")
+
     def _inline(self, svg: str, caption: str) -> Markup:
         """An SVG document as part of a page: no header, no comments, no global style, ids and colours of its own."""
-        svg = svg[svg.index("<svg") :]
+        svg = str(printable(svg[svg.index("<svg") :]))
         svg = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>|<style[^>]*>.*?</style>", "", svg, flags=re.DOTALL)
         svg = re.sub(r'<g id="setting-(\d+)"', r'<g data-setting="\1"', svg)
         svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>c{self.count}-", svg)
@@ -135,25 +169,8 @@ class Drawer:
         )
 
     def _variable(self, found: re.Match[str]) -> str:
-        color = found[0]
-        if color in self.colors:
-            return f"var(--setting-{self.colors[color]})"
-        return f"var(--{VARIABLES[color]})" if color in VARIABLES else color
-
-
-def _numbers(line: Line2D, x: np.ndarray, y: np.ndarray, kind: Kind) -> dict[str, Any]:
-    """Of a line; over time `x` are steps, each as it is."""
-    steps = kind == "time" and bool((x == np.round(x)).all())
-    return {
-        "x": [int(v) if steps else rounded(v) for v in x],
-        "y": [rounded(v) for v in y],
-        "color": _name_of(line),
-    }
-
-
-def _name_of(line: Line2D) -> str:
-    """The page's variable for the colour of a line that is no setting's."""
-    return VARIABLES.get(hex_color(line.get_color()), "ink")
+        name = self._name_of(found[0])
+        return f"var(--{name})" if name else found[0]
 
 
 def rounded(value: float) -> float | None:

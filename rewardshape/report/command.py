@@ -50,7 +50,7 @@ def watch(folder: Path, going: Callable[[], bool] = lambda: True) -> Iterator[Pa
     Raises
     ------
     InputError
-        If the folder holds no trace, and no command is at work in it.
+        If the folder holds no trace that can be shown, and no command is at work in it.
     """
     seen = None
     while going():
@@ -64,14 +64,25 @@ def watch(folder: Path, going: Callable[[], bool] = lambda: True) -> Iterator[Pa
                 if not more:
                     return
             except InputError:
-                if not RunFolder(folder).command.is_file():
+                if not RunFolder(folder).command.is_file() or not _at_work(folder):
                     raise
         time.sleep(EVERY)
 
 
-def _state(folder: Path) -> list[tuple[str, int, int]]:
-    """Name, size and time of every record and manifest of the folder and of the runs in it."""
+def _state(folder: Path) -> list[tuple[str, int, int, bool]]:
+    """Of every record and manifest of the folder and of its runs: name, size, time, and whether its run was left."""
     own = RunFolder(folder)
     names = (own.trace.name, own.manifest.name)
     files = [file for name in names for place in (name, f"*/{name}") for file in folder.glob(place)]
-    return sorted((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files)
+    return sorted(
+        (str(file), file.stat().st_size, file.stat().st_mtime_ns, RunFolder(file.parent).is_left())
+        for file in files
+    )
+
+
+def _at_work(folder: Path) -> bool:
+    """Whether a run of the folder goes on, or none has begun in it and its command has not left."""
+    own = RunFolder(folder)
+    runs = [RunFolder(file.parent) for place in ("", "*/") for file in folder.glob(place + own.manifest.name)]
+    going = [run.read_manifest().get("status") == "running" and not run.is_left() for run in runs]
+    return any(going) or (not runs and not own.is_left())

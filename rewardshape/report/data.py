@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import re
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 
 from rewardshape.analysis.resampling import evenly
 from rewardshape.report.charts import Chart
@@ -17,24 +14,6 @@ from rewardshape.trace.run import stated_objective
 from rewardshape.verdict.findings import Tables
 
 MAX_STEPS = 600  # positions of the step slider
-
-_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
-
-
-def printable(value: Any) -> Any:
-    """Control characters, which HTML forbids, become the replacement character."""
-    if isinstance(value, Markup) or not isinstance(value, str):
-        return value
-    return _CONTROL.sub("\ufffd", value)
-
-
-def as_json(content: Any) -> str:
-    """JSON that cannot end the element it stands in, and holds no control character."""
-    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    text = re.sub(
-        r"\\u00[01][0-9a-f]|\\u007f|\\ud[89a-f][0-9a-f]{2}", r"\\ufffd", _CONTROL.sub("\ufffd", text)
-    )
-    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
 def script_data(tables: Tables, charts: list[Chart], samples: dict[str, Any], scale: float) -> dict[str, Any]:
@@ -65,7 +44,10 @@ def _steps(charts: list[Chart]) -> list[int]:
 
 
 def _geometry(trace: Trace) -> list[dict[int, list[float]]] | None:
-    """Overlap b/a and weight ratio w_w/w_l of every pair at the first step measured, for each run."""
+    """Overlap b/a, weight ratio w_w/w_l, and whether w_l·b > w_w·a: a step on the pair lowers its chosen response.
+
+    Of every pair at the first step measured, for each run.
+    """
     rows = trace.geometry
     if rows.empty or not {"pair_id", "gram_ww", "gram_wl", "weight_chosen", "weight_rejected"} <= set(rows):
         return None
@@ -79,12 +61,13 @@ def _geometry(trace: Trace) -> list[dict[int, list[float]]] | None:
             mine["pair_id"],
             mine["gram_wl"] / mine["gram_ww"],
             mine["weight_chosen"] / mine["weight_rejected"],
+            mine["weight_rejected"] * mine["gram_wl"] > mine["weight_chosen"] * mine["gram_ww"],
             strict=True,
         )
         found.append(
             {
-                place[p]: [round(float(o), 3), round(float(r), 3)]
-                for p, o, r in both
+                place[p]: [round(float(o), 3), round(float(r), 3), bool(falls)]
+                for p, o, r, falls in both
                 if p in place and np.isfinite([o, r]).all()
             }
         )

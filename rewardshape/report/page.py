@@ -10,7 +10,6 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Collection
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -26,24 +25,22 @@ from rewardshape.analysis.influence import pair_influence
 from rewardshape.analysis.pairs import DESCRIPTORS
 from rewardshape.analysis.what_if import by_place, what_if_beside
 from rewardshape.numbers import (
-    GREEK,
     counted,
     interval,
     moment,
-    number,
     percent,
     percents,
-    shortest,
     signed,
     significant,
 )
 from rewardshape.report.charts import Drawer, Palette
-from rewardshape.report.data import as_json, printable, script_data
+from rewardshape.report.data import script_data
+from rewardshape.report.facts import facts_of
 from rewardshape.report.pairs import pair_text, read_texts, worst_pairs
 from rewardshape.report.pictures import pictures, what_changes_did
 from rewardshape.report.samples import SHOWN, then_and_now
+from rewardshape.report.text import as_json, printable
 from rewardshape.trace import RunFolder, Trace, read_trace, write_whole
-from rewardshape.trace.run import stated_objective
 from rewardshape.verdict.findings import Tables, findings
 
 REFRESH = (
@@ -96,7 +93,7 @@ def render(trace: Trace, *, live: bool = False) -> str:
     """The page as text."""
     trace = trace.begun()
     tables = Tables(trace)
-    palette = Palette.of(trace.runs)
+    palette = Palette.of(trace.runs, tables.curve["response"].unique())
     drawer = Drawer(trace.runs, palette)
     charts, of_changes = pictures(tables, drawer), list(what_changes_did(tables, drawer))
     worst, scale = worst_pairs(tables)
@@ -113,7 +110,7 @@ def render(trace: Trace, *, live: bool = False) -> str:
     return environment.get_template("report.html").render(
         title=trace.folder.resolve().name,
         refresh=REFRESH if live else 0,
-        facts=_facts(trace),
+        facts=facts_of(trace),
         damage=trace.damage,
         unfinished=_unfinished(trace),
         forecast=_forecast(tables),
@@ -130,7 +127,7 @@ def render(trace: Trace, *, live: bool = False) -> str:
         chance=CHANCE,
         tried=_tried(trace),
         samples=_first_samples(tables, samples),
-        scale=number(scale, 2) if scale else "",
+        scale=significant(scale, 2) if scale else "",
         moved=_moved(tables),
         influence=_influence(tables),
         correlations=_correlations(tables),
@@ -140,7 +137,7 @@ def render(trace: Trace, *, live: bool = False) -> str:
             {"name": run.name, "text": json.dumps(run.manifest, indent=1, ensure_ascii=False)}
             for run in trace.runs
         ],
-        colors=[(light, palette.dark[name]) for name, light in palette.light.items()],
+        colors=palette.pairs,
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         data=Markup(as_json(script_data(tables, [*charts, *of_changes], samples, scale))),
@@ -158,44 +155,6 @@ def _template(name: str) -> str:
 
 
 # What stands above the fold
-
-
-def _facts(trace: Trace) -> list[str]:
-    settings = trace.runs[0].manifest
-    run, model, data = settings.get("run", {}), settings.get("model", {}), settings.get("data", {})
-    checkpoint = model.get("checkpoint")
-    files = data.get("files") or run.get("data") or []
-    stated = [one.manifest.get("run", {}).get("learning_rate") for one in trace.runs]
-    rates = dict.fromkeys(float(rate) for rate in stated if rate)
-    facts = [
-        *_objectives(trace),
-        f"model {Path(checkpoint).name}" if checkpoint else "",
-        f"data {', '.join(Path(str(file)).name for file in files)}" if files else "",
-        counted(trace.steps["step"].max(), "step"),
-        f"learning rate {_in_order(rates)}" if rates else "",
-        f"{len(trace.runs)} runs" if len(trace.runs) > 1 else f"seed {run['seed']}" if "seed" in run else "",
-    ]
-    return [fact for fact in facts if fact]
-
-
-def _objectives(trace: Trace) -> list[str]:
-    """The objectives of the runs, and every value that each of their parameters takes."""
-    stated = [stated_objective(run.manifest) for run in trace.runs]
-    names = dict.fromkeys(str(objective.pop("objective")) for objective in stated)
-    values: dict[str, dict[Any, None]] = {}
-    for objective in stated:
-        for name, value in objective.items():
-            values.setdefault(GREEK.get(name, name.replace("_", " ")), {})[value] = None
-    return [", ".join(names), *(f"{name} {_in_order(every)}" for name, every in values.items())]
-
-
-def _in_order(values: Collection[Any]) -> str:
-    """Values of a parameter, numbers from the smallest on."""
-    numbers = all(isinstance(value, int | float) for value in values)
-    return ", ".join(
-        shortest(value) if isinstance(value, float) else str(value)
-        for value in (sorted(values) if numbers else values)
-    )
 
 
 def _unfinished(trace: Trace) -> list[str]:

@@ -56,7 +56,9 @@ def worst_pairs(tables: Tables) -> tuple[list[dict[str, Any]], float]:
 
 
 def _scale(changes: Changes) -> float:
-    return float(np.quantile(np.abs(np.concatenate(list(changes.values()))), 0.95)) if changes else 0.0
+    every = np.concatenate(list(changes.values())) if changes else np.zeros(0)
+    known = every[np.isfinite(every)]
+    return float(np.quantile(np.abs(known), 0.95)) if len(known) else 0.0
 
 
 def token_changes(trace: Trace, run: str, pair_ids: list[str]) -> Changes:
@@ -79,7 +81,7 @@ def first_and_last_tokens(trace: Trace, run: str) -> tuple[Changes, Changes]:
     for step in (steps.min(), steps.max()):
         rows = tokens[tokens["step"] == step].sort_values("position", kind="stable")
         groups = rows.groupby(["pair_id", "response"], sort=False)["logp"]
-        found.append({(str(p), str(r)): logps.fillna(0.0).to_numpy(float) for (p, r), logps in groups})
+        found.append({(str(p), str(r)): logps.to_numpy(float) for (p, r), logps in groups})
     return found[0], found[1]
 
 
@@ -89,7 +91,8 @@ def _response(
     shown = [{"text": str(text), "shade": "", "change": ""} for text in tokens[:MAX_TOKENS]]
     if changes is not None:
         for token, change in zip(shown, changes, strict=False):
-            token |= {"shade": shade(change, scale), "change": f"{signed(change, 2)} nats"}
+            if np.isfinite(change):
+                token |= {"shade": shade(change, scale), "change": f"{signed(change, 2)} nats"}
     return {
         "name": name,
         "note": f"{signed(row[f'{name}_sum_change'], 2)} nats in all",
@@ -142,7 +145,7 @@ def pair_data(tables: Tables) -> dict[str, Any]:
             }
         )
     known = _texts(trace.runs)
-    tokens, start = _tokens(tables, place)
+    tokens, start, own_start = _tokens(tables, place)
     return {
         "ids": pair_ids,
         "texts": [known.get(pair) for pair in pair_ids],
@@ -150,6 +153,7 @@ def pair_data(tables: Tables) -> dict[str, Any]:
         "runs": runs,
         "tokens": tokens,
         "start": start,
+        "own_start": own_start,
         "gained": _gained(trace, place),
         **_pushed(trace, place),
     }
@@ -213,9 +217,12 @@ def _gained(trace: Trace, place: dict[str, int]) -> list[dict[int, list[list[Any
     return found
 
 
-def _thousandths(values: np.ndarray) -> list[list[int]]:
-    whole: list[list[int]] = np.rint(np.nan_to_num(values) * SCALE).astype(int).tolist()
-    return whole
+def _thousandths(values: np.ndarray) -> list[list[int | None]]:
+    """Whole thousandths, None of what is not finite."""
+    whole = np.rint(np.nan_to_num(values, posinf=0.0, neginf=0.0) * SCALE).astype(int).astype(object)
+    whole[~np.isfinite(values)] = None
+    found: list[list[int | None]] = whole.tolist()
+    return found
 
 
 def _texts(runs: list[Run]) -> dict[str, dict[str, Any]]:
@@ -253,26 +260,37 @@ def _facts(tables: Tables, pair_ids: list[str]) -> dict[str, list[float | None]]
     }
 
 
-def _tokens(tables: Tables, place: dict[str, int]) -> tuple[list[Any], dict[int, list[list[int]]]]:
-    """Log-probs of the tokens: at the last step for each run (or null), and at step 0 of the first that has a pair."""
+Tokens = dict[int, list[list[int | None]]]
+"""Of a pair the log-probs of the tokens of chosen and of rejected, thousandths of a nat."""
+
+
+def _tokens(tables: Tables, place: dict[str, int]) -> tuple[list[Tokens | None], Tokens, list[Tokens]]:
+    """Log-probs of the tokens: at the last step for each run (or null), and at the first step that recorded them.
+
+    The latter of the first run that has a pair, and for each run of the pairs where it differs: other checkpoints.
+    """
     trace, left = tables.trace, TOKEN_NUMBERS
     depth = tables.summary.set_index("run")["chosen_change"]
     ordered = sorted(trace.runs, key=lambda run: (run.name != tables.deepest, depth.get(run.name, 0.0)))
-    last_of: dict[str, dict[int, list[list[int]]]] = {}
-    start: dict[int, list[list[int]]] = {}
+    last_of: dict[str, Tokens] = {}
+    start: Tokens = {}
+    own: dict[str, Tokens] = {}
     for run in ordered:
         first, last = first_and_last_tokens(trace, run.name)
-        lacking = {pair: then for pair, then in _by_pair(first, place).items() if pair not in start}
-        size = sum(min(len(v), MAX_TOKENS) for v in last.values()) * (2 if lacking else 1)
+        mine = _by_pair(first, place)
+        lacking = {pair: then for pair, then in mine.items() if pair not in start}
+        other = {pair: then for pair, then in mine.items() if start.get(pair, then) != then}
+        size = sum(min(len(v), MAX_TOKENS) for v in last.values()) * (2 if lacking or other else 1)
         if not last or size > left:
             continue
         left -= size
         start |= lacking
+        own[run.name] = other
         last_of[run.name] = _by_pair(last, place)
-    return [last_of.get(run.name) for run in trace.runs], start
+    return [last_of.get(run.name) for run in trace.runs], start, [own.get(run.name, {}) for run in trace.runs]
 
 
-def _by_pair(logps: Changes, place: dict[str, int]) -> dict[int, list[list[int]]]:
+def _by_pair(logps: Changes, place: dict[str, int]) -> Tokens:
     pairs = dict.fromkeys(pair for pair, _ in logps if pair in place)
     none = np.zeros(0)
     return {

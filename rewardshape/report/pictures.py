@@ -26,7 +26,7 @@ from rewardshape.numbers import interval, signed
 from rewardshape.plotting import cause, displacement, distributions, overoptimization, sweep, what_if
 from rewardshape.plotting.style import RESPONSE_COLORS
 from rewardshape.plotting.thinning import extremes
-from rewardshape.report.charts import MAX_POINTS, Chart, Drawer
+from rewardshape.report.charts import MAX_POINTS, Chart, Drawer, rounded
 from rewardshape.verdict.findings import Tables
 
 MAX_STEPS = 400  # of the accuracy of a setting
@@ -208,11 +208,17 @@ def _path(drawer: Drawer, curve: pd.DataFrame, caption: str) -> Chart:
     if curve["setting"].nunique() > 1:
         caption += " A vertical cuts all paths at the same margin."
     chart = drawer.draw(lambda ax: sweep.plot_trajectory(curve, ax), caption, "path")
-    steps = {setting: sorted(rows["step"].unique().tolist()) for setting, rows in curve.groupby("setting")}
+    steps = {setting: _steps_of_all(rows) for setting, rows in curve.groupby("setting")}
     for one in chart.data["lines"]:
         if one["setting"] is not None:
-            one["steps"] = [int(step) for step in steps[drawer.settings[one["setting"]]]]
+            one["steps"] = steps[drawer.settings[one["setting"]]]
     return _named(chart, "path")
+
+
+def _steps_of_all(rows: pd.DataFrame) -> list[int]:
+    """The steps at which every run of a setting was measured, of which its line is made."""
+    runs = rows.groupby("step")["run"].nunique()
+    return [int(step) for step in runs.index[runs == rows["run"].nunique()]]
 
 
 def _path_band(curve: pd.DataFrame) -> str:
@@ -237,7 +243,8 @@ def _samples(tables: Tables, drawer: Drawer) -> Iterator[Chart]:
         return
     kl = with_ends(kl_curve(trace), trace)
     if kl["step"].nunique() > 1:
-        band = " Band: ± 2 standard errors over prompts." if kl["kl_low"].notna().any() else ""
+        alone = (kl.groupby("setting", observed=True)["run"].nunique() == 1).any()
+        band = " Band: ± 2 standard errors over prompts." if alone and kl["kl_low"].notna().any() else ""
         caption = f"KL to the reference, from the sampled responses.{band}"
         yield _named(drawer.draw(lambda ax: distributions.plot_kl(kl, ax), caption), "KL")
     if not has_gold(trace.samples):
@@ -279,10 +286,12 @@ def _front(tables: Tables, drawer: Drawer) -> Chart:
         f"prompts. {line or 'No step wins more than half.'} Ring: the last step.{_judged_apart(tables)}",
         "path",
     )
-    ordered = rates.sort_values("kl")
-    for one in chart.data["lines"]:
-        mine = _of_setting(ordered, one["setting"], drawer)["step"]
-        one["steps"] = [0, *mine.tolist()][: len(one["x"])]
+    for one in chart.data["lines"]:  # what is asked of it are the steps that were measured, not the front
+        mine = _of_setting(rates, one["setting"], drawer)
+        mine = mine[mine["run"] == mine["run"].iloc[0]].sort_values("step")
+        one["steps"] = [0, *mine["step"].tolist()]
+        one["x"] = [0, *(rounded(x) for x in np.sqrt(mine["kl"].clip(lower=0)))]
+        one["y"] = [0.5, *(rounded(y) for y in mine["win_rate"])]
     return _named(chart, "win rate")
 
 
@@ -359,8 +368,9 @@ def _geometry(tables: Tables, drawer: Drawer) -> Iterator[Chart]:
         yield drawer.draw(
             lambda ax: cause.plot_kernel(cosines, ax),
             f"Which responses move together{which}: cosines of the gradients of every two responses of the first "
-            f"{cosines['pair_id'].nunique()} pairs, chosen before rejected, at the last step. Dark off the diagonal: "
-            "pushing one down pushes the other with it. Between different pairs estimated to about ± 1/64.",
+            f"{cosines['pair_id'].nunique()} pairs, chosen before rejected, at the last step. Brown off the diagonal: "
+            "pushing one down pushes the other with it; purple: it lifts the other. Between different pairs estimated "
+            "to about ± 1/64.",
             "still",
             height=3.0,
         )

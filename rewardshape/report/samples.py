@@ -62,7 +62,9 @@ def _of_run(trace: Trace, run: Run, asked: list[tuple[str, float]]) -> dict[str,
     mine = trace.samples[trace.samples["run"] == run.name]
     if mine.empty:
         return None
-    steps = [int(mine["step"].min()), int(mine["step"].max())]
+    steps = list(
+        dict.fromkeys([int(mine["step"].min()), int(mine["step"].max())])
+    )  # one, if only one drew samples
     found: dict[tuple[Any, Any, float], dict[str, Any]] = {}
     for temperature in {temperature for _, temperature in asked}:
         rows = samples_of(trace, run, temperature=temperature).drop_duplicates(["step", "pair_id"])

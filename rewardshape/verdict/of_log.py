@@ -115,7 +115,7 @@ def levels_of_rows(signal: Signal) -> dict[str, Any]:
     smooth = values.rolling(width, center=True, min_periods=1).mean() if width > 1 else values.copy()
     # The start and the end are the means of the first and last window, not of half of one.
     smooth.iloc[: width // 2] = values.iloc[:width].mean()
-    smooth.iloc[-1] = values.iloc[-width:].mean()
+    smooth.iloc[-max(width // 2, 1) :] = values.iloc[-width:].mean()
     exact = _is_exact(signal)
     known = 1.0 if signal.known_zero else 2.0  # a baseline that is itself a row scatters as much as one
     error = noise.error(width) * math.sqrt(known)

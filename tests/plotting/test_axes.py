@@ -10,7 +10,16 @@ import pytest
 from scipy.optimize import minimize
 
 from rewardshape.errors import InputError
-from rewardshape.plotting.axes import _apart, axis, label_ends, panels, require_one_run, step_axis, styled
+from rewardshape.plotting.axes import (
+    _apart,
+    axis,
+    label_ends,
+    mark_end,
+    panels,
+    require_one_run,
+    step_axis,
+    styled,
+)
 from rewardshape.plotting.style import style, text_color
 
 
@@ -92,3 +101,15 @@ def test_a_table_of_several_runs_is_refused_for_one():
     require_one_run(pd.DataFrame({"run": ["a", "a"]}))
     with pytest.raises(InputError, match="shows one run, the table holds 2"):
         require_one_run(pd.DataFrame({"run": ["a", "b"]}))
+
+
+def test_a_line_whose_end_is_not_known_is_named_where_it_is_last_known():
+    _, ax = plt.subplots()
+    x, y = pd.Series([0, 1, 2]), pd.Series([0.0, 3.0, np.nan])
+    ax.plot(x, y, label="broke")
+    ax.plot([0, 1], [np.nan, np.nan], label="nothing")
+    mark_end(ax, x, y, "red")
+    label_ends(ax)
+    assert [text.get_text() for text in ax.texts if text.get_text()] == ["broke"]
+    cross = next(line for line in ax.get_lines() if line.get_label() == "_diverged")
+    assert cross.get_xydata().tolist() == [[1, 3]]

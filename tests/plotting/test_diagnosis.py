@@ -43,15 +43,15 @@ def test_chosen_and_rejected_are_drawn_in_their_colours(smooth):
     assert ax.get_ylabel() == "above the reference (nats)"
 
 
-def test_a_windowed_line_begins_where_its_first_window_has_its_middle():
-    """Seven rows make a window; the three before its middle have its mean, too, and are no course."""
+def test_a_windowed_line_begins_and_ends_where_its_outer_windows_have_their_middles():
+    """Seven rows make a window; the three beyond its middle have its mean, too, and are no course."""
     steps = np.arange(1, 21)
     chosen = pd.Series(-(steps**1.5))
     smooth = chosen.rolling(7, center=True, min_periods=1).mean()
-    smooth.iloc[:3] = chosen.iloc[:7].mean()
+    smooth.iloc[:3], smooth.iloc[-3:] = chosen.iloc[:7].mean(), chosen.iloc[-7:].mean()
     table = pd.DataFrame({"step": steps, "chosen": chosen, "smooth": smooth})
     drawn = lines(plot_fall(table, unit="nats", baseline="step 0"))["chosen (windowed)"]
-    np.testing.assert_array_equal(drawn.get_xdata(), steps[3:])
+    np.testing.assert_array_equal(drawn.get_xdata(), steps[3:-3])
     np.testing.assert_allclose(drawn.get_ydata()[0], chosen.iloc[:7].mean())
 
 
@@ -109,3 +109,9 @@ def test_a_line_is_drawn_of_the_rows_that_hold_the_series():
     table.loc[[2, 5], "rejected"] = np.nan
     drawn = lines(plot_fall(table, unit="nats", baseline="step 0"))["rejected"]
     np.testing.assert_array_equal(drawn.get_xdata(), table["step"].drop([2, 5]))
+
+
+def test_without_a_loss_the_axis_of_losses_is_not_there():
+    table = pd.DataFrame({"split": "eval", "step": [0, 1, 2], "margin": [0.0, 0.1, 0.2]})
+    assert not plot_progress(table).yaxis.get_visible()
+    assert plot_progress(table.assign(loss=0.5)).yaxis.get_visible()

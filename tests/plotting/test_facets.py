@@ -41,7 +41,7 @@ def test_a_panel_holds_the_runs_of_its_values_and_no_other(grid, line):
     curve = with_values(displacement_curve(grid), grid)
     axes = facets(plot_change, curve, hue="alpha", col="beta", row="seed", response="rejected")
     assert [ax.get_title() for ax in axes] == [
-        f"seed = {seed}, β = {beta}" for seed in (0, 1) for beta in (1, 2, 4)
+        f"rejected, seed = {seed}, β = {beta}" for seed in (0, 1) for beta in (1, 2, 4)
     ]
     for ax, (seed, beta) in zip(axes, itertools.product((0, 1), (1.0, 2.0, 4.0)), strict=True):
         here = curve[(curve["beta"] == beta) & (curve["seed"] == seed) & (curve["response"] == "rejected")]

@@ -360,3 +360,81 @@ def test_a_sweep_of_20_runs_with_256_pairs_loads_within_two_seconds(tab, write_r
     assert min(times) < 10
     assert tab.run(f"{ROWS}.length") == 100
     assert json.loads(tab.run("JSON.stringify(document.querySelectorAll('[data-chip]').length)")) == 20
+
+
+def test_an_arrow_key_on_a_path_says_the_place_of_that_step_and_no_step_of_an_axis(tab, sweep, sweep_page):
+    tab.open(sweep_page)
+    chart = next(
+        i for i, one in enumerate(tab.run("JSON.parse(document.getElementById('data').textContent).charts"))
+        if one.get("name") == "path"
+    )  # fmt: skip
+    tab.run(f"document.querySelector('figure[data-chart=\"{chart}\"]').focus()")
+    tab.key("ArrowLeft")
+    tip = " ".join(
+        tab.run(f"document.querySelector('figure[data-chart=\"{chart}\"] .tip').innerText").split()
+    )
+    assert tip.startswith("step 29 ")
+    trace = read_trace(sweep)
+    probe = trace.responses.query("split == 'probe' and step == 29 and response == 'chosen'")
+    for run in trace.runs:
+        chosen = probe.loc[probe["run"] == run.name, "logp_sum"].mean() / 6
+        shown = re.search(rf"{re.escape(run.label)} (\S+) across ", tip)[1]
+        assert float(shown.replace("−", "-")) == pytest.approx(chosen, rel=6e-3)
+    tab.run("sessionStorage.clear()")
+
+
+def test_a_run_that_ended_early_has_no_value_beyond_its_end(tab, write, tmp_path):
+    for name, alpha in (("a", -0.5), ("b", 0.0), ("c", 0.25)):
+        write(tmp_path / "sweep" / name, alpha=alpha)
+    file = tmp_path / "sweep" / "a" / "trace.jsonl"
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    file.write_text("".join(lines[:7]), encoding="utf-8")  # the head, and steps 0 to 5
+    tab.open(write_report(tmp_path / "sweep"))
+    x, y = tab.center('figure[data-chart="1"] .chart')
+    tab.mouse("mouseMoved", x, y)
+    tip = tab.run("document.querySelector('figure[data-chart=\"1\"] .tip').innerText")
+    step = int(tip.split()[1])
+    assert step > 10
+    assert "α = −0.5" not in tip
+    assert "α = 0.25" in tip
+    x, y = tab.center('figure[data-chart="1"] .chart .over .rule')
+    rows = (
+        read_trace(tmp_path / "sweep").run("b").responses.query("split == 'probe' and response == 'chosen'")
+    )
+    mean = rows.groupby("step")["logp_sum"].mean() / 6
+    assert f"{mean[step] - mean[0]:.4g}".replace("-", "−") in tip
+    tab.run("sessionStorage.clear()")
+
+
+def test_a_live_page_keeps_rows_beyond_the_first_and_the_token(tab, write_run, tmp_path):
+    pairs = 150
+    names = ("chosen", "rejected")
+    fall = np.linspace(0, 2, pairs) * np.arange(3.0)[:, None]
+    sums = {name: np.linspace(-20, -10, pairs) - fall for name in names}
+    words = {name: ["a", "b"] for name in sums}
+    texts = [
+        {"pair_id": f"pairs.jsonl:{i + 1}", "prompt": "", "responses": {}, "tokens": words}
+        for i in range(pairs)
+    ]
+    tokens = {step: [[-1.0 - step] * 2] * (2 * pairs) for step in (0, 2)}
+    folder = write_run(
+        tmp_path / "run",
+        sums,
+        num_tokens={name: np.full(pairs, 2) for name in sums},
+        texts=texts,
+        tokens=tokens,
+    )
+    tab.open(write_report(folder))
+    tab.click("#pairs tbody tr:last-child button")
+    tab.click(f"{'#pairs tbody tr[data-pair]'}:nth-last-child(1) button")
+    tab.click("tr.open .tokens b:nth-child(2)")
+    said = tab.run("document.querySelector('.detail .said').textContent")
+    tab.run("document.querySelector('#pairs select').focus()")
+    tab.ask("Page.reload")
+    tab.wait(
+        "document.documentElement.classList.contains('js') && document.querySelector('tr.open') !== null"
+    )
+    assert tab.run(f"{ROWS}.length") == pairs
+    assert tab.run("document.querySelector('.detail .said').textContent") == said != ""
+    assert tab.run("document.activeElement.getAttribute('aria-label')") == "Which pairs"
+    tab.run("sessionStorage.clear()")

@@ -6,7 +6,9 @@ import json
 import threading
 
 import pytest
+from filelock import FileLock
 
+from rewardshape.errors import InputError
 from rewardshape.report import command
 from rewardshape.report.command import main, watch
 from rewardshape.trace import RunFolder
@@ -85,3 +87,30 @@ def test_a_command_that_has_recorded_nothing_yet_is_waited_for(write, tmp_path, 
     assert list(watch(folder, going=lambda: next(looks))) == []
     status(write(folder), "done")
     assert list(watch(folder)) == [folder / "report.html"]
+
+
+@pytest.mark.timeout(60)
+def test_watching_a_run_that_was_killed_ends(write, tmp_path, monkeypatch):
+    """Its manifest says that it is running, and its lock is held; then nobody holds it any more."""
+    monkeypatch.setattr(command, "EVERY", 0.05)
+    folder = write(tmp_path / "run")
+    status(folder, "running")
+    lock = FileLock(RunFolder(folder).lock)
+    lock.acquire()
+    pages = watch(folder)
+    assert 'data-refresh="' in next(pages).read_text(encoding="utf-8")
+    lock.release()
+    RunFolder(folder).lock.touch()
+    assert 'data-refresh="' not in next(pages).read_text(encoding="utf-8")
+    assert list(pages) == []
+
+
+@pytest.mark.timeout(60)
+def test_watching_what_cannot_be_read_and_has_ended_is_an_error(write, tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "EVERY", 0.01)
+    folder = write(tmp_path / "run")
+    status(folder, "done")
+    RunFolder(folder).command.write_text(json.dumps({"command": "probe"}))
+    RunFolder(folder).probe_set.write_text("{}\n")
+    with pytest.raises(InputError, match="not a probe pair"):
+        list(watch(folder))

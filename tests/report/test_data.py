@@ -3,53 +3,16 @@
 from __future__ import annotations
 
 import json
-from html.parser import HTMLParser
 
 import numpy as np
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from markupsafe import Markup
 
 from rewardshape.report.charts import Drawer, Palette
-from rewardshape.report.data import MAX_STEPS, _steps, as_json, printable, script_data
+from rewardshape.report.data import MAX_STEPS, _steps, script_data
 from rewardshape.report.pictures import pictures
 from rewardshape.report.samples import then_and_now
+from rewardshape.report.text import as_json
 from rewardshape.trace import read_trace
 from rewardshape.verdict.findings import Tables
-
-TEXTS = st.text() | st.sampled_from(
-    ["</script><script>x", "<!--", "\x00\x1b\x7f", "\ud800", "&lt;", "\\u003c", "\u2028"]
-)
-
-
-class Script(HTMLParser):
-    """The content of the one script element, as a browser delimits it."""
-
-    def __init__(self, page):
-        super().__init__()
-        self.tags, self.content = [], ""
-        self.feed(page)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-
-    def handle_data(self, data):
-        self.content += data
-
-
-@settings(max_examples=40)
-@given(st.lists(TEXTS | st.integers() | st.none(), max_size=4))
-def test_any_content_comes_out_of_its_element_as_it_went_in(content):
-    page = Script(f'<script type="application/json">{as_json(content)}</script>')
-    assert page.tags == ["script"]
-    assert json.loads(page.content) == [printable(value) for value in content]
-    page.content.encode("utf-8")
-
-
-def test_text_that_is_already_escaped_is_left():
-    assert printable(Markup("<b>\x00</b>")) == "<b>\x00</b>"
-    assert printable("a\x00b") == "a\ufffdb"
-    assert printable(3) == 3
 
 
 def data_of(folder):

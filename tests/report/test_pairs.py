@@ -75,3 +75,41 @@ def test_texts_of_pairs_are_read_cut_and_absent_where_none_were_kept(tmp_path):
     assert (text["chosen"], text["rejected"]) == ("<b>yes</b>", "no")
     assert len(text["prompt"]) < 1300
     assert pair_text(None) is None
+
+
+def test_what_is_not_known_of_a_run_that_broke_is_no_zero(write_run, tmp_path):
+    sums = {
+        name: np.linspace(-20, -10, 40) + np.array([0, -1, np.nan])[:, None]
+        for name in ("chosen", "rejected")
+    }
+    tokens = {step: [[level, level]] * 80 for step, level in ((0, -1.0), (2, None))}
+    texts = [
+        {
+            "pair_id": f"pairs.jsonl:{i + 1}",
+            "prompt": "",
+            "responses": {},
+            "tokens": {name: ["a", "b"] for name in sums},
+        }
+        for i in range(40)
+    ]
+    folder = write_run(
+        tmp_path / "run", sums, num_tokens={name: np.full(40, 2) for name in sums}, tokens=tokens, texts=texts
+    )
+    data = pair_data(Tables(read_trace(folder)))
+    assert [course[-1] for course in data["runs"][0]["chosen"]] == [None] * 40
+    assert data["tokens"][0][0] == [[None, None]] * 2
+    assert data["start"][0] == [[-1000, -1000]] * 2
+
+
+def test_runs_of_other_checkpoints_keep_their_own_tokens_of_before(write, tmp_path):
+    """The two of one checkpoint begin alike; the third, of another seed, does not."""
+    for name, alpha, seed in (("a", 0.0, 0), ("b", 1.0, 0), ("c", 1.0, 1)):
+        write(tmp_path / "sweep" / name, alpha=alpha, seed=seed)
+    trace = read_trace(tmp_path / "sweep")
+    data = pair_data(Tables(trace))
+    for place, run in enumerate(trace.runs):
+        tokens = trace.tokens[(trace.tokens["run"] == run.name) & (trace.tokens["step"] == 0)]
+        rows = tokens[(tokens["pair_id"] == data["ids"][3]) & (tokens["response"] == "chosen")]
+        shown = data["own_start"][place].get(3, data["start"][3])
+        np.testing.assert_allclose(np.array(shown[0]) / 1000, rows["logp"], atol=5.1e-4)
+    assert sorted(map(len, data["own_start"])) in ([0, 0, 36], [0, 36, 36])

@@ -81,3 +81,43 @@ def test_seeds_of_one_setting_keep_the_same_steps():
     of_each = {tuple(part["step"]) for _, part in kept.groupby(["run", "response"])}
     assert len(of_each) == 1
     assert 7_777 in of_each.pop()
+
+
+def test_steps_of_a_path_are_those_that_every_seed_has(write, tmp_path):
+    """The line of two seeds, one of which lost four steps, has no point there; the others keep their steps."""
+    for seed in (0, 1):
+        write(tmp_path / "sweep" / f"s{seed}", alpha=0.0, seed=seed)
+    write(tmp_path / "sweep" / "other", alpha=1.0)
+    file = tmp_path / "sweep" / "s1" / "trace.jsonl"
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    file.write_text("".join(lines[:4] + lines[8:]), encoding="utf-8")
+    path = next(chart for chart in drawn(tmp_path / "sweep") if chart.data.get("name") == "path")
+    for line in path.data["lines"]:
+        assert len(line["steps"]) == len(line["x"])
+    assert path.data["lines"][0]["steps"] == [0, 1, 2, *range(7, 31)]
+
+
+def test_under_the_pointer_of_the_win_rate_are_the_steps_that_were_measured(write_run, tmp_path, rng):
+    """KL goes up and down along the run: step 2 has the largest; the front is one line, the steps are in order."""
+    prompts = [f"p{i}" for i in range(64)]
+    kls, gains = {0: 0.0, 1: 1.0, 2: 4.0, 3: 2.0, 4: 9.0}, {0: 0.0, 1: 0.5, 2: -0.5, 3: 1.0, 4: 0.0}
+    gold = rng.normal(size=64)
+    samples = {
+        step: {
+            "prompt_id": prompts, "text": ["so"] * 64, "num_tokens": [2] * 64, "gold": [*(gold + gains[step])],
+            "logp_sum": [-2.0] * 64, "ref_logp_sum": [-2.0 - kl] * 64,
+        }
+        for step, kl in kls.items()
+    }  # fmt: skip
+    sums = {
+        name: np.linspace(-20, -10, 36) - 0.1 * np.arange(5.0)[:, None] for name in ("chosen", "rejected")
+    }
+    folder = write_run(
+        tmp_path / "run", sums, num_tokens={side: np.full(36, 5) for side in sums}, samples=samples
+    )
+    chart = next(chart for chart in drawn(folder) if chart.data.get("name") == "win rate")
+    [line] = chart.data["lines"]
+    assert line["steps"] == [0, 1, 2, 3, 4]
+    np.testing.assert_allclose(line["x"], [0, 1, 2, 2**0.5, 3], atol=1e-3)
+    assert line["y"][2] == 0.0
+    assert line["y"][3] == 1.0
