@@ -123,7 +123,7 @@ MARKS = {  # what a caption may name, and what the figure then has
     r"\bthick\b": lambda f: (
         len({line.get_linewidth() for line in lines(f) if line.get_label().startswith("fit")}) > 1
     ),
-    r"\bdarker\b|\b[Dd]ark off": lambda f: of_kind(f, QuadMesh),
+    r"\bdarker\b|\b[Bb]rown off": lambda f: of_kind(f, QuadMesh),
     r"\bSpearman": lambda f: "ρ = " in texts(f),
     r"\bbest-of-n\b": lambda f: "best of" in texts(f),
     r"β = [\d.]+, γ = [\d.]+": lambda f: re.search(r"β = [\d.]+, γ = [\d.]+", texts(f)),

@@ -48,7 +48,8 @@ DRAWN = [
 def test_it_has_a_panel_for_every_value(name, grid):
     figure = picture_of(name, grid, col="alpha", row="beta")
     titles = [ax.get_title() for ax in figure.axes if ax.get_title()]
-    assert titles == [f"β = {beta}, α = {alpha}" for beta in ("1", "2.5") for alpha in ("0", "1")]
+    own = "chosen, " if name == "sweep" else ""  # the response that the panel shows
+    assert titles == [f"{own}β = {beta}, α = {alpha}" for beta in ("1", "2.5") for alpha in ("0", "1")]
 
 
 def test_what_the_runs_do_not_differ_in_is_one_line(grid, tmp_path):
@@ -61,5 +62,5 @@ def test_what_the_runs_do_not_differ_in_is_one_line(grid, tmp_path):
 
 def test_the_grid_finds_by_itself_what_to_lay_out(grid):
     figure = picture_of("grid", grid)
-    assert [ax.get_title() for ax in figure.axes] == ["β = 1", "β = 2.5"]
+    assert [ax.get_title() for ax in figure.axes] == ["chosen, β = 1", "chosen, β = 2.5"]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["α = 0", "α = 1"]
