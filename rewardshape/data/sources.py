@@ -248,7 +248,7 @@ def is_table(data: Any) -> bool:
 def table_rows(table: Any) -> Rows:
     """Rows of a list of dicts, a `pandas.DataFrame` or a `datasets.Dataset`, numbered from 1."""
     if isinstance(table, dict):
-        if all(isinstance(column, list | tuple) for column in table.values()):
+        if {"prompt", "chosen", "rejected"} & table.keys():
             raise InputError("data: a dict of columns; give its rows, as pandas.DataFrame(data)")
         raise InputError(f"data: has the splits {', '.join(map(str, table))}; give one of them")
     if hasattr(table, "to_dict") and hasattr(table, "columns"):

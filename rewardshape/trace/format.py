@@ -30,10 +30,12 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rewardshape.errors import InputError
 from rewardshape.numbers import as_json
 from rewardshape.trace.folder import RunFolder
 
@@ -49,6 +51,15 @@ def _line(record: Mapping[str, Any]) -> str:
     )
 
 
+def _refuse_one_name_for_two(probe_set: Table) -> None:
+    responses = Counter(zip(probe_set["pair_id"], probe_set["response"], strict=True))
+    for (name, _), times in responses.items():
+        if times > 1:
+            raise InputError(
+                f"{times} probe pairs are called {name}; read all the data at once, or rename them"
+            )
+
+
 class TraceWriter:
     """Appends one line a step; a line is on disk before `append` returns.
 
@@ -59,10 +70,17 @@ class TraceWriter:
     probe_set : table, or None when continuing a trace
         Columns `pair_id`, `response`, `num_tokens`, `ref_logp_sum` (None where the objective has no reference),
         one row per probe response, in the order in which every step's ``probe`` table is written.
+
+    Raises
+    ------
+    InputError
+        If two pairs of the probe set have one name.
     """
 
     def __init__(self, folder: Path, probe_set: Table | None = None):
         files = RunFolder(Path(folder))
+        if probe_set is not None:
+            _refuse_one_name_for_two(probe_set)
         self._file = open(files.trace, "a", encoding="utf-8")
         self._timing = open(files.timing, "a", encoding="utf-8")
         if probe_set is not None:

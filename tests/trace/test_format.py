@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pytest
 
+from rewardshape.errors import InputError
 from rewardshape.trace import TraceWriter
 from rewardshape.trace.records import read_records
 
@@ -36,3 +38,10 @@ def test_what_json_lacks_becomes_null_and_every_line_is_json_on_disk_before_the_
             assert head["probe_set"] == probe_set
             assert len(steps) == step + 1
     assert [found["metrics"]["loss"] for found in steps] == [None, None, -1.5]
+
+
+def test_two_pairs_of_one_name_are_refused_before_anything_is_written(tmp_path, probe_set):
+    twice = {name: [*values, *values] for name, values in probe_set.items()}
+    with pytest.raises(InputError, match="2 probe pairs are called a; read all the data at once"):
+        TraceWriter(tmp_path, twice)
+    assert list(tmp_path.iterdir()) == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -11,7 +10,6 @@ import numpy as np
 import torch
 
 from rewardshape.data import EncodedPair
-from rewardshape.errors import InputError
 from rewardshape.probe.distributed import gather_by_place, here
 from rewardshape.probe.measure.logprobs import Batch, Reader, ResponseLogps, on_device
 
@@ -60,11 +58,6 @@ class ProbeSet:
 
     def __init__(self, pairs: Sequence[EncodedPair], reader: Reader, device: torch.device):
         self.pairs = list(pairs)
-        names = Counter(pair.pair_id for pair in self.pairs)
-        for name in (name for name, times in names.items() if times > 1):
-            raise InputError(
-                f"{names[name]} probe pairs are called {name}; read all the data at once, or rename them"
-            )
         place = here()
         groups = group_by_tokens(self.pairs, TOKENS_PER_BATCH, at_least=place.processes)
         rounds = -(-len(groups) // place.processes)
