@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 from calibration_cells import IN_DOUBT, MANY, NOISES, SIMULATIONS, Cell, Statement, false_alarm, holds
@@ -23,6 +24,7 @@ from calibration_worlds import (
     pairs_saturated,
     rise_told,
     share_held,
+    share_of_prompts_held,
     smallest_fall_of_pairs_seen,
     smallest_fall_seen,
 )
@@ -169,6 +171,14 @@ def of_numbers() -> Iterator[Cell]:
             yield Cell(
                 (holds("95 % interval of a share holds"),), f"{share:g}", f"{prompts} pairs", drawn, 2 * MANY
             )
+    for share, spread in itertools.product((0.5, 0.8), (0.7, 1.2)):
+        for prompts in (32, 64, 256):
+            drawn = share_of_prompts_held(share, spread, prompts)
+            held, world = (
+                holds("95 % interval of a share over prompts holds"),
+                f"{share:g}, σ of log sizes {spread:g}",
+            )
+            yield Cell((held,), world, f"{prompts} prompts", drawn, 2 * MANY)
     for related in (0.0, 0.5):
         for pairs in (32, 64, 256):
             drawn = correlation_held(related, pairs)

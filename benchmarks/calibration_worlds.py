@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from rewardshape.analysis.equal import MARGINS
 from rewardshape.analysis.forecast import expected_end
@@ -256,6 +257,21 @@ def share_held(share: float, prompts: int) -> Drawn:
     def drawn(rng: Rng, worlds: int) -> np.ndarray:
         low, high = share_interval(rng.random((worlds, prompts)) < share, np.arange(prompts))
         return np.where(np.isnan(low), np.nan, (low <= share) & (share <= high))[None]
+
+    return drawn
+
+
+def share_of_prompts_held(share: float, spread: float, prompts: int) -> Drawn:
+    """The same where prompts have log-normally many pairs, about four, alike in a third of their variance."""
+    sizes = np.maximum(1, 4 * np.exp(spread * stats.norm.ppf((np.arange(prompts) + 0.5) / prompts))).astype(
+        int
+    )
+    codes = np.repeat(np.arange(prompts), sizes)
+
+    def drawn(rng: Rng, worlds: int) -> np.ndarray:
+        chances = rng.beta(2 * share, 2 * (1 - share), (worlds, prompts))
+        low, high = share_interval(rng.random((worlds, len(codes))) < chances[:, codes], codes)
+        return ((low <= share) & (share <= high)).astype(float)[None]
 
     return drawn
 

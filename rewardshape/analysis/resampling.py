@@ -243,11 +243,11 @@ def share_interval(hits: np.ndarray, prompts: np.ndarray | None = None) -> tuple
     total = np.full(len(hits), float(hits.shape[1]))
     units = num_prompts(hits, prompts)
     if units < hits.shape[1]:
-        variance = (
-            mean_error(hits.astype(float), prompts) ** 2 * max(units - 1, 1) / units
-        )  # as Wilson's has it
-        _, sizes = _by_prompt(hits, prompts)
+        sums, sizes = _by_prompt(hits.astype(float), prompts)
         even = sizes.sum() ** 2 / (sizes**2).sum()
+        # The jackknife over prompts, which of unequal ones does not come out too small; of equal ones Wilson's.
+        left = (sums - share[:, None] * sizes) / np.maximum(1 - sizes / sizes.sum(), 1e-9)
+        variance = ((1 - 1 / units) / sizes.sum()) ** 2 * (left**2).sum(axis=1)
         alone = np.divide(share * (1 - share), variance, out=np.full(len(hits), even), where=variance > 0)
         known, if_even = (stats.t.ppf((1 + CONFIDENCE) / 2, max(n - 1, 1)) for n in (even, units))
         total = np.minimum(alone, total) * (if_even / known) ** 2
