@@ -12,6 +12,7 @@ from rewardshape.trace.run import stated_objective
 
 
 def facts_of(trace: Trace) -> list[str]:
+    """What the runs of a page have in common and what they differ in: objective, model, data, steps, rates, seed."""
     manifests = [one.manifest for one in trace.runs]
     run = manifests[0].get("run", {})
     models = [manifest.get("model", {}).get("checkpoint") for manifest in manifests]
