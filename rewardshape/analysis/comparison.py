@@ -71,10 +71,10 @@ def compare(first: Trace, second: Trace, *, seed: int = 0) -> pd.DataFrame:
 def _compare_panels(first: Panel, second: Panel, seed: int) -> pd.DataFrame:
     steps, first_rows, second_rows = np.intersect1d(first.steps, second.steps, return_indices=True)
     places = {pair: place for place, pair in enumerate(second.pairs)}
-    mine = np.array([place for place, pair in enumerate(first.pairs) if pair in places], dtype=int)
-    if not len(mine):
+    common = [(place, places[pair]) for place, pair in enumerate(first.pairs) if pair in places]
+    if not common:
         return pd.DataFrame()
-    theirs = np.array([places[first.pairs[place]] for place in mine])
+    mine, theirs = np.array(common).T
     first_change = first.change()[np.ix_(first_rows, mine)]
     second_change = second.change()[np.ix_(second_rows, theirs)]
     difference = second_change - first_change

@@ -27,7 +27,7 @@ from scipy import optimize, special, stats
 
 from rewardshape.analysis.panels import run_label
 from rewardshape.analysis.resampling import CONFIDENCE, MIN_TESTED, mean_interval, with_interval
-from rewardshape.analysis.samples import POLICY, judged, samples_of, temperatures
+from rewardshape.analysis.samples import POLICY, has_gold, judged, samples_of, temperatures
 from rewardshape.errors import InputError
 from rewardshape.numbers import counted, percent, percents, shortest
 from rewardshape.trace import Run, Trace
@@ -287,7 +287,7 @@ def generation_curve(trace: Trace) -> pd.DataFrame:
                 **_peakedness(mine),
                 **_variety([str(text).split() for text in mine["text"]]),
             }
-            if len(judged(mine)):
+            if has_gold(mine):
                 rates = _comparisons(judged(first), judged(mine))[0]
                 row |= {"gold": mine["gold"].mean(), "win_rate": rates.mean() if len(rates) else np.nan}
             rows.append(row)

@@ -65,8 +65,11 @@ class Form:
 
     def recognises(self, cells: Cells, *, undecided: bool = False) -> bool:
         """Whether a row is of this form, or would be if its verdict were not null."""
-        due = set(self.columns) - set(self.verdict if undecided else ())
-        return cells.row.keys() >= set(self.columns) and all(cells.row[name] is not None for name in due)
+        may_be_null = self.verdict if undecided else ()
+        return all(
+            name in cells.row and (cells.row[name] is not None or name in may_be_null)
+            for name in self.columns
+        )
 
 
 def form_of(cells: Cells) -> Form:
@@ -87,6 +90,8 @@ def is_of_a_form(row: Row) -> bool:
 
 def rating_of(row: Row) -> str | None:
     """The column that rates the one response of a row, where it is a row of that kind."""
+    if row.get("response") is None:
+        return None
     form = form_of(Cells(row))
     return form.verdict[0] if form.reads is _RATED else None
 
