@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 def printable(text: object) -> str:
@@ -65,6 +66,20 @@ class InputError(ValueError):
 
     def __init__(self, message: object) -> None:
         super().__init__(printable(message))
+
+
+class NotSingleKeys(ValueError):
+    """A JSON object that has one key twice."""
+
+
+def single_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of these keys and values, for JSON's decoder; `NotSingleKeys` where one key stands twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise NotSingleKeys(f"key {twice} stands twice in one object")
+    return found
 
 
 @contextmanager

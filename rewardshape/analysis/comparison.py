@@ -209,19 +209,14 @@ def over_seeds(rows: pd.DataFrame, *, baseline: str | None = None) -> pd.DataFra
                 f"no setting {baseline!r}: there are {', '.join(dict.fromkeys(rows['setting']))}"
             )
         base = rows[rows["setting"] == baseline]
-        base = base.set_index(base["seed"].map(_seed))
-        seeds = rows["seed"].map(_seed)
+        base = base.set_index(base["seed"].map(str))
+        seeds = rows["seed"].map(str)  # runs that state none are of one
         rows, seeds = rows[seeds.isin(base.index)].copy(), seeds[seeds.isin(base.index)]
-        theirs = base.loc[seeds]
+        theirs = base.loc[seeds.tolist()]
         rows[measures] = rows[measures].to_numpy(float) - theirs[measures].to_numpy(float)
         rows["reached"] &= theirs["reached"].to_numpy(bool)
     settings = dict.fromkeys(rows["setting"])
     return pd.DataFrame([_setting_row(name, rows[rows["setting"] == name], measures) for name in settings])
-
-
-def _seed(seed: Any) -> str:
-    """A seed by which runs are matched; runs without one are of one seed."""
-    return str(seed)
 
 
 def settings_along(rows: pd.DataFrame) -> pd.DataFrame:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from rewardshape.errors import InputError
+from rewardshape.errors import InputError, single_keys
 
 Message = dict[str, Any]
 Text = str | list[Message]
@@ -41,22 +41,9 @@ class Unusable(Exception):
     """A well-formed row that holds no preference; its text is the reason under which it is counted."""
 
 
-class NotSingleKeys(ValueError):
-    """A JSON object that has one key twice."""
-
-
 def loads(text: str) -> Any:
     """`json.loads` that refuses an object with one key twice: which of the two is meant, nobody knows."""
-    return json.loads(text, object_pairs_hook=_single_keys)
-
-
-def _single_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise NotSingleKeys(f"key {twice} stands twice in one object")
-    return found
+    return json.loads(text, object_pairs_hook=single_keys)
 
 
 def kind(value: Any) -> str:

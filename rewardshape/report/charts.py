@@ -95,7 +95,8 @@ class Drawer:
         self.colors = {color: i for i, color in enumerate(palette.light.values())}
         labels = {run.setting: run.setting_label for run in runs}
         self.names = [labels[setting] for setting in self.settings]
-        self.numbers = {light: i for i, (light, _) in reversed(list(enumerate(palette.pairs)))}
+        further = {light: i for i, (light, _) in enumerate(palette.others, len(self.settings))}
+        self.numbers = further | self.colors  # of a colour of both, the setting's
 
     def draw(
         self, draw: Callable[[Axes], object], caption: str, kind: Kind = "time", height: float = 2.5

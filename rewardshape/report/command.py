@@ -84,5 +84,6 @@ def _at_work(folder: Path) -> bool:
     """Whether a run of the folder goes on, or none has begun in it and its command has not left."""
     own = RunFolder(folder)
     runs = [RunFolder(file.parent) for place in ("", "*/") for file in folder.glob(place + own.manifest.name)]
-    going = [run.read_manifest().get("status") == "running" and not run.is_left() for run in runs]
-    return any(going) or (not runs and not own.is_left())
+    return any(run.status_of(run.read_manifest()) == "running" for run in runs) or (
+        not runs and not own.is_left()
+    )

@@ -25,7 +25,8 @@
     return parent.appendChild(made);
   }
   // Where the reader is; kept over the page's own refreshing, by name and number: a run that goes on adds runs, steps and sections.
-  const state = { setting: null, step: null, run: data.deepest, sort: "change", up: true, query: "", only: "all", open: null, token: null, limit: 100, samples: false, top: 0, below: null, focus: null, details: [], portrait: null };
+  const LIMIT = 100;  // rows of pairs at first
+  const state = { setting: null, step: null, run: data.deepest, sort: "change", up: true, query: "", only: "all", open: null, token: null, limit: LIMIT, samples: false, top: 0, below: null, focus: null, details: [], portrait: null };
   const nearest = (values, wanted) => {
     let low = 0, high = values.length - 1;
     while (high - low > 1) { const middle = (low + high) >> 1; if (values[middle] <= wanted) low = middle; else high = middle; }
@@ -215,7 +216,6 @@
   let picker = null, body = null, count = null;
   const COLUMNS = [["id", "pair"], ["change", "chosen"], ["rejected", "rejected"], ["margin", "gap"], ["chosen_tokens", "tokens"], ["similarity", "similarity"]]
     .filter(([name]) => !["chosen_tokens", "similarity"].includes(name) || pairs.facts[name]);
-  const LIMIT = 100;
   const measuredAt = (run) => { const { steps } = pairs.runs[run]; return steps[nearest(steps, state.step === null ? steps.at(-1) : data.steps[state.step])]; };
   function rowsOf(run) {
     const of = pairs.runs[run];

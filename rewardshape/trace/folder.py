@@ -134,6 +134,11 @@ class RunFolder:
         locks = [folder.lock for folder in (self, RunFolder(self.path.parent)) if folder.lock.is_file()]
         return bool(locks) and all(map(_is_free, locks))
 
+    def status_of(self, manifest: Mapping[str, Any]) -> str:
+        """How a run stands, in its manifest's word; ``killed`` where that is `running` and nobody works there."""
+        said = str(manifest.get("status", "done"))
+        return "killed" if said == "running" and self.is_left() else said
+
     def planned_runs(self) -> list[str]:
         """Of the command's folder: the names of all runs of a sweep, begun or not; empty of a single run."""
         return [str(name) for name in self.read_command().get("runs", ())]

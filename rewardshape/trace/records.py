@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from rewardshape.errors import InputError
+from rewardshape.errors import InputError, single_keys
 from rewardshape.trace.folder import RunFolder
 from rewardshape.trace.format import FORMAT
 
@@ -121,15 +121,8 @@ def _no_number(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON")
 
 
-def _single_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a key stands twice in one object")
-    return found
-
-
 DECODER = json.JSONDecoder(  # NaN and Infinity are what Python writes where it is let
-    parse_constant=_no_number, object_pairs_hook=_single_keys
+    parse_constant=_no_number, object_pairs_hook=single_keys
 )
 
 

@@ -63,8 +63,7 @@ class Run:
     @property
     def status(self) -> str:
         """How the run stands, in its manifest's word; ``killed`` where that is `running` and nobody works there."""
-        said = str(self.manifest.get("status", "done"))
-        return "killed" if said == "running" and RunFolder(self.folder).is_left() else said
+        return RunFolder(self.folder).status_of(self.manifest)
 
     @property
     def diverged(self) -> bool:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewardshape.data.messages import NotSingleKeys, common_length, loads, said, shared_beginning, spoken
+from rewardshape.data.messages import common_length, loads, said, shared_beginning, spoken
 from rewardshape.data.prompts import read_row
-from rewardshape.errors import InputError
+from rewardshape.errors import InputError, NotSingleKeys
 from tests.data.test_forms import NO, SKY, assistant, user
 
 
