@@ -8,7 +8,7 @@ import numpy as np
 
 from rewardshape.analysis.resampling import evenly
 from rewardshape.report.charts import Chart
-from rewardshape.report.pairs import pair_data
+from rewardshape.report.pairs import pair_data, places_of
 from rewardshape.trace import Trace
 from rewardshape.trace.run import stated_objective
 from rewardshape.verdict.findings import Tables
@@ -51,11 +51,10 @@ def _geometry(trace: Trace) -> list[dict[int, list[float]]] | None:
     rows = trace.geometry
     if rows.empty or not {"pair_id", "gram_ww", "gram_wl", "weight_chosen", "weight_rejected"} <= set(rows):
         return None
-    probe = trace.responses[(trace.responses["split"] == "probe") & (trace.responses["response"] == "chosen")]
-    place = {pair: i for i, pair in enumerate(probe["pair_id"].unique())}
+    _, places = places_of(trace)
     found = []
     for run in trace.runs:
-        mine = rows[rows["run"] == run.name]
+        mine, place = rows[rows["run"] == run.name], places[run.name]
         mine = mine[mine["step"] == mine["step"].min()]
         both = zip(
             mine["pair_id"],

@@ -26,6 +26,8 @@ TEXT_SIZE = 400_000  # characters of all prompts and responses
 SCALE = 1000  # changes are written in thousandths of a nat
 
 Changes = dict[tuple[str, str], np.ndarray]
+Places = dict[str, dict[str, int]]
+"""Of each run the place of its pairs, by their ids, among those of all runs."""
 
 
 def worst_pairs(tables: Tables) -> tuple[list[dict[str, Any]], float]:
@@ -116,6 +118,18 @@ def prompt_end(text: dict[str, Any]) -> str:
 # For the script
 
 
+def places_of(trace: Trace) -> tuple[list[str], Places]:
+    """The ids of the pairs of all runs, and the places of each run's own: one called the same that asks another thing
+    is another pair.
+    """
+    known: dict[tuple[str, str], int] = {}
+    places = {
+        chosen.run.name: {pair[0]: known.setdefault(pair, len(known)) for pair in chosen.pairs}
+        for chosen, _ in chosen_and_rejected(trace)
+    }
+    return [pair_id for pair_id, _ in known], {run.name: places.get(run.name, {}) for run in trace.runs}
+
+
 def pair_data(tables: Tables) -> dict[str, Any]:
     """Every pair for the script: texts, then for each run the course of both responses and their tokens then and now.
 
@@ -124,8 +138,7 @@ def pair_data(tables: Tables) -> dict[str, Any]:
     """
     trace = tables.trace
     both = {chosen.run.name: (chosen, rejected) for chosen, rejected in chosen_and_rejected(trace)}
-    pair_ids = list(dict.fromkeys(pair for chosen, _ in both.values() for pair in chosen.pair_ids))
-    place = {pair: i for i, pair in enumerate(pair_ids)}
+    pair_ids, places = places_of(trace)
     per_run = max(CURVE_NUMBERS // max(len(both), 1) // (2 * len(pair_ids)), 2)
     runs: list[dict[str, Any]] = []
     for run in trace.runs:
@@ -139,23 +152,23 @@ def pair_data(tables: Tables) -> dict[str, Any]:
         runs.append(
             {
                 "steps": [int(step) for step in chosen.steps[rows]],
-                "pairs": [place[pair] for pair in chosen.pair_ids],
+                "pairs": list(places[run.name].values()),
                 "chosen": _thousandths(changes[0][rows].T),
                 "rejected": _thousandths(changes[1][rows].T),
             }
         )
-    known = _texts(trace.runs)
-    tokens, start, own_start = _tokens(tables, place)
+    known = _texts(trace.runs, places)
+    tokens, start, own_start = _tokens(tables, places)
     return {
         "ids": pair_ids,
-        "texts": [known.get(pair) for pair in pair_ids],
-        "facts": _facts(tables, pair_ids),
+        "texts": [known.get(place) for place in range(len(pair_ids))],
+        "facts": _facts(tables, places),
         "runs": runs,
         "tokens": tokens,
         "start": start,
         "own_start": own_start,
-        "gained": _gained(trace, place),
-        **_pushed(trace, place),
+        "gained": _gained(trace, places),
+        **_pushed(trace, places),
     }
 
 
@@ -163,7 +176,7 @@ MAX_PUSHED = 3  # training pairs named for each pair
 PUSHED_SIZE = 300_000  # characters of their texts
 
 
-def _pushed(trace: Trace, place: dict[str, int]) -> dict[str, Any]:
+def _pushed(trace: Trace, places: Places) -> dict[str, Any]:
     """Which training pairs pushed the chosen response of each pair down most.
 
     ``pushed``: [place, nats per token] of a few, for each run; ``pushers``: those training pairs, with their texts as
@@ -184,7 +197,7 @@ def _pushed(trace: Trace, place: dict[str, int]) -> dict[str, Any]:
                     texts[pair] = said
     found = []
     for run in trace.runs:
-        mine = table[table["run"] == run.name]
+        mine, place = table[table["run"] == run.name], places[run.name]
         of_run: dict[int, list[list[float]]] = {}
         for probe_pair, pair, influence in zip(
             mine["probe_pair_id"], mine["pair_id"], mine["influence"], strict=True
@@ -198,7 +211,7 @@ def _pushed(trace: Trace, place: dict[str, int]) -> dict[str, Any]:
 MAX_GAINED = 4  # tokens named for each pair
 
 
-def _gained(trace: Trace, place: dict[str, int]) -> list[dict[int, list[list[Any]]]] | None:
+def _gained(trace: Trace, places: Places) -> list[dict[int, list[list[Any]]]] | None:
     """The tokens that gained most at the positions of each chosen response, [token, probability], for each run."""
     moved = trace.destination_tokens
     if moved.empty:
@@ -206,7 +219,7 @@ def _gained(trace: Trace, place: dict[str, int]) -> list[dict[int, list[list[Any
     moved = moved[(moved["response"] == "chosen") & (moved["change"] > 0)]
     found = []
     for run in trace.runs:
-        mine = moved[moved["run"] == run.name]
+        mine, place = moved[moved["run"] == run.name], places[run.name]
         last = mine[mine["step"] == mine["step"].max()].sort_values("change", ascending=False, kind="stable")
         tops: dict[int, list[list[Any]]] = {}
         for pair, token, change in zip(last["pair_id"], last["token"], last["change"], strict=True):
@@ -225,13 +238,14 @@ def _thousandths(values: np.ndarray) -> list[list[int | None]]:
     return found
 
 
-def _texts(runs: list[Run]) -> dict[str, dict[str, Any]]:
-    """Prompt and tokens of every pair, as far as the page has room."""
-    found: dict[str, dict[str, Any]] = {}
+def _texts(runs: list[Run], places: Places) -> dict[int, dict[str, Any]]:
+    """Prompt and tokens of every pair by its place, as far as the page has room."""
+    found: dict[int, dict[str, Any]] = {}
     left = TEXT_SIZE
     for run in runs:
         for pair in read_probe_set(run.folder):
-            if pair["pair_id"] in found:
+            place = places[run.name].get(pair["pair_id"])
+            if place is None or place in found:
                 continue
             tokens = {
                 name: [str(token) for token in pair.get("tokens", {}).get(name, [])]
@@ -243,16 +257,18 @@ def _texts(runs: list[Run]) -> dict[str, dict[str, Any]]:
             left -= len(text["prompt"]) + sum(map(len, shown["chosen"])) + sum(map(len, shown["rejected"]))
             if left < 0:
                 return found
-            found[pair["pair_id"]] = text
+            found[place] = text
     return found
 
 
 FACTS = ("chosen_tokens", "rejected_tokens", "similarity", "initial_logp_mean", "ches_normalised")
 
 
-def _facts(tables: Tables, pair_ids: list[str]) -> dict[str, list[float | None]]:
-    """What each pair was like at step 0."""
-    first = tables.pairs.drop_duplicates("pair_id").set_index("pair_id").reindex(pair_ids)
+def _facts(tables: Tables, places: Places) -> dict[str, list[float | None]]:
+    """What each pair was like at step 0, in the order of their places."""
+    table = tables.pairs
+    where = [places[run][pair] for run, pair in zip(table["run"], table["pair_id"], strict=True)]
+    first = table.assign(place=where).drop_duplicates("place").sort_values("place")
     return {
         name: [None if pd.isna(value) else round(float(value), 3) for value in first[name]]
         for name in FACTS
@@ -264,7 +280,7 @@ Tokens = dict[int, list[list[int | None]]]
 """Of a pair the log-probs of the tokens of chosen and of rejected, thousandths of a nat."""
 
 
-def _tokens(tables: Tables, place: dict[str, int]) -> tuple[list[Tokens | None], Tokens, list[Tokens]]:
+def _tokens(tables: Tables, places: Places) -> tuple[list[Tokens | None], Tokens, list[Tokens]]:
     """Log-probs of the tokens: at the last step for each run (or null), and at the first step that recorded them.
 
     The latter of the first run that has a pair, and for each run of the pairs where it differs: other checkpoints.
@@ -277,6 +293,7 @@ def _tokens(tables: Tables, place: dict[str, int]) -> tuple[list[Tokens | None],
     own: dict[str, Tokens] = {}
     for run in ordered:
         first, last = first_and_last_tokens(trace, run.name)
+        place = places[run.name]
         mine = _by_pair(first, place)
         lacking = {pair: then for pair, then in mine.items() if pair not in start}
         other = {pair: then for pair, then in mine.items() if start.get(pair, then) != then}

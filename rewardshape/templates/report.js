@@ -255,8 +255,8 @@
     const until = pairs.runs[state.run].steps.length ? ` to step ${measuredAt(state.run)}` : "";
     count.textContent = `${rows.length} of ${pairs.ids.length} pairs, change from step 0${until} in nats per token`;
     body.replaceChildren(...rows.slice(0, state.limit).flatMap((row) => {
-      const open = state.open === row.id;
-      const button = make("button", { type: "button", "aria-expanded": String(open), onclick: () => { state.open = open ? null : row.id; state.token = null; fill(); find(`[data-pair="${row.pair}"] button`, body)?.focus(); } }, make("bdi", {}, row.id));
+      const open = state.open === row.pair;
+      const button = make("button", { type: "button", "aria-expanded": String(open), onclick: () => { state.open = open ? null : row.pair; state.token = null; fill(); find(`[data-pair="${row.pair}"] button`, body)?.focus(); } }, make("bdi", {}, row.id));
       const cell = (text, label, kind = "") => make("td", { "data-label": label, class: kind }, text);
       const line = make("tr", { "data-pair": row.pair }, make("td", {}, button), ...COLUMNS.slice(1).map(([name, text]) =>
         cell(["change", "rejected", "margin"].includes(name) ? signed(row[name]) : show(row[name]), text)));

@@ -113,3 +113,25 @@ def test_runs_of_other_checkpoints_keep_their_own_tokens_of_before(write, tmp_pa
         shown = data["own_start"][place].get(3, data["start"][3])
         np.testing.assert_allclose(np.array(shown[0]) / 1000, rows["logp"], atol=5.1e-4)
     assert sorted(map(len, data["own_start"])) in ([0, 0, 36], [0, 36, 36])
+
+
+def test_pairs_of_one_name_that_ask_other_things_are_other_pairs(write, tmp_path):
+    write(tmp_path / "sweep" / "a", alpha=0.0)
+    write(tmp_path / "sweep" / "b", alpha=1.0, fall=0.5, prompt="Do not say it.")
+    trace = read_trace(tmp_path / "sweep")
+    tables = Tables(trace)
+    data = pair_data(tables)
+    assert len(data["ids"]) == 72
+    for number, (run, asked) in enumerate(zip(trace.runs, ("Say it.", "Do not say it."), strict=True)):
+        shown = data["runs"][number]
+        assert [data["texts"][place]["prompt"] for place in shown["pairs"]] == [
+            f"{i + 1}. {asked}" for i in range(36)
+        ]
+        known = tables.pairs[tables.pairs["run"] == run.name].set_index("pair_id")
+        for place in (shown["pairs"][0], shown["pairs"][20]):
+            row = known.loc[data["ids"][place]]
+            assert data["facts"]["initial_logp_mean"][place] == round(row["initial_logp_mean"], 3)
+            course = shown["chosen"][shown["pairs"].index(place)]
+            assert course[-1] == round(1000 * row["chosen_change"])
+            assert place in data["tokens"][number]
+            assert place not in data["tokens"][1 - number]
