@@ -219,7 +219,7 @@ def judged(task: Task, stages: Sequence[str]) -> pd.DataFrame:
 
 
 def tuned(task: Task) -> dict[float, tuple[float, float]]:
-    """Per α the quantile and rate with the highest gold (T = 0.7, judging half) over the tuning seeds."""
+    """Per α the quantile and rate with the highest gold (T = 0.7, choosing half) over the tuning seeds."""
     table = judged(task, ["tune"])
     expected = len(ALPHAS) * len(QUANTILES) * len(task.rates) * len(task.tuning_seeds)
     if len(table) < expected:
