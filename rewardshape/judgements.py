@@ -175,7 +175,7 @@ def _cell(text: str) -> str:
 
 def _rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
     try:
-        with file.open(encoding="utf-8", newline="") as given:
+        with file.open(encoding="utf-8-sig", newline="") as given:
             reader = csv.DictReader(given)
             missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
             if missing:

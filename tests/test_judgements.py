@@ -121,3 +121,12 @@ def test_a_file_in_a_folder_that_is_missing_is_one_line(trace, tmp_path, capsys)
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
     assert "judge.csv" in line
+
+
+def test_a_file_that_a_spreadsheet_saved_with_its_byte_order_mark_is_read(trace, tmp_path, capsys):
+    sheet = tmp_path / "sheet.csv"
+    assert main([str(trace.folder), str(sheet)]) == 0
+    sheet.write_bytes(b"\xef\xbb\xbf" + sheet.read_bytes())
+    capsys.readouterr()
+    main([str(trace.folder), str(sheet)])
+    assert "no column" not in capsys.readouterr().err

@@ -49,19 +49,25 @@ def stated(arguments: Any) -> Stated:
         A loss that is not known here.
     """
     kinds = [kind.__name__ for kind in type(arguments).__mro__]
+    if "KTOConfig" in kinds and getattr(arguments, "loss_type", "kto") == "apo_zero_unpaired":
+        return Stated(objective("apo_zero", beta=arguments.beta), is_loss=False)
     if "KTOConfig" in kinds:
         weights = {name: getattr(arguments, name) for name in ("desirable_weight", "undesirable_weight")}
         return Stated(objective("kto", beta=arguments.beta, **weights), is_loss=False)
     if "ORPOConfig" in kinds:
-        return Stated(objective("orpo", odds_weight=arguments.beta), is_loss=True)
+        # Its likelihood term is over prompt and response in TRL, over the response in ours
+        return Stated(objective("orpo", odds_weight=arguments.beta), is_loss=False)
     if "CPOConfig" in kinds:
         return _of_cpo(_of_the_loss(arguments))
     if "DPOConfig" in kinds:
         found = _of_the_loss(arguments)
         if _label_smoothing_is_of_robust_losses(arguments):
             losses = found["loss_type"] if isinstance(found["loss_type"], list) else [found["loss_type"]]
-            if not {"robust", "exo_pair", "aot", "aot_pair", "aot_unpaired"} & set(losses):
+            smoothed = {"robust", "exo_pair", "aot", "aot_pair", "aot_unpaired"} & set(losses)
+            if not smoothed:
                 found.pop("label_smoothing", None)
+            elif found.get("label_smoothing") and "sigmoid" in losses:  # which it leaves as it is
+                return Stated(None, is_loss=False)
         if len(acting_on_dpo(found)) > 1:
             return Stated(None, is_loss=False)
         moves = bool(getattr(arguments, "sync_ref_model", False))
@@ -89,7 +95,7 @@ def _of_cpo(found: dict[str, Any]) -> Stated:
     loss = found.pop("loss_type")
     if loss not in ("simpo", "sigmoid"):  # without a reference, which no published objective is
         return Stated(None, is_loss=False)
-    if loss == "simpo" and found.get("label_smoothing"):
+    if found.get("label_smoothing") or (loss == "sigmoid" and found.get("alpha")):
         return Stated(None, is_loss=False)
     return Stated(from_config({"loss_type": "cpo" if loss == "sigmoid" else loss, **found}), is_loss=True)
 

@@ -221,7 +221,8 @@ class ProbeCallback(TrainerCallback):
         given = getattr(self._trainer, "ref_model", None)
         if given is not None:
             return given  # type: ignore[no-any-return]
-        return before if before is not None and inner_of(before.model) is inner_of(model) else None
+        goes_on = before is not None and inner_of(before.model) is inner_of(model)
+        return before if goes_on and before is not None and before.has_reference else None
 
     def _folder_for(self, args: Any, begun: bool) -> Path:
         """The folder of this run: the newest that holds a trace to go on with, or the next without one."""

@@ -19,7 +19,6 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 import rewardshape
@@ -35,17 +34,18 @@ from rewardshape.integrations.models import (
     whole,
 )
 from rewardshape.integrations.pairs import ReadPairs
+from rewardshape.integrations.told import as_numbers, told, told_of_samples, whole_step
 from rewardshape.probe import manifest
 from rewardshape.probe.distributed import here, join, on_main
 from rewardshape.probe.lock import taken_over
 from rewardshape.probe.measure.logprobs import choose_reader
-from rewardshape.probe.measure.probe_set import PAIR, Measurement, ProbeSet, num_tokens
+from rewardshape.probe.measure.probe_set import Measurement, ProbeSet, num_tokens
 from rewardshape.probe.measure.sampling import Sampler
 from rewardshape.probe.reference import untouched_model
 from rewardshape.probe.resume import is_of
 from rewardshape.probe.stopping import record_ending
 from rewardshape.probe.training import call_inside
-from rewardshape.theory import Objective, Responses
+from rewardshape.theory import Objective
 from rewardshape.trace import RunFolder, TraceWriter, write_json
 from rewardshape.trace.folder import Status
 from rewardshape.trace.records import MEND, read_records, rewind
@@ -193,16 +193,18 @@ class Recorder:
         Raises
         ------
         InputError
-            A step that is not later than the last, or a first one that is not 0 in a new folder.
+            A step that is no whole number or not later than the last, a first one that is not 0 in a new folder, or a
+            metric that is no number.
 
         Warns
         -----
         UserWarning
             Where the disk takes no more: the record ends there, measuring and training go on.
         """
-        taken = self.take(step, model)
+        numbers = as_numbers(metrics or {})
+        taken = self.take(whole_step(step), model)
         with self.going_without():
-            self.write(taken, metrics or {}, tokens=step == 0)
+            self.write(taken, numbers, tokens=taken.step == 0)
         return taken.told
 
     def take(self, step: int, model: torch.nn.Module | None = None) -> Taken:
@@ -325,13 +327,19 @@ class Recorder:
             raise InputError("sample_every: a sharded model cannot sample; leave it out")
         longest = max(len(ids) for pair in self.pairs for ids in pair.responses.values())
         given: Any = self._compared_with
+        if isinstance(given, Recorder) and given._sampler is None and self.objective.needs_reference:
+            raise InputError(
+                "sample_every: the recorder given as reference kept no model to sample beside; give it "
+                "sample_every too, or the model as reference"
+            )
         is_model = isinstance(given, torch.nn.Module)
+        theirs = given._sampler.reference if isinstance(given, Recorder) and given._sampler else None
         return Sampler(
             list({tuple(pair.prompt_ids): pair for pair in self.pairs}.values())[: self._samples],
             self.tokenizer,
             self.reader,
-            reference=(lambda _: contextlib.nullcontext(given))
-            if is_model
+            reference=theirs or (lambda _: contextlib.nullcontext(given))
+            if is_model or theirs
             else untouched_model(inner, adapters=has_adapters(inner)),
             gold=None,
             max_tokens=max_tokens or longest,
@@ -339,32 +347,17 @@ class Recorder:
         )
 
     @property
+    def has_reference(self) -> bool:
+        """Whether the pairs have been measured under a reference."""
+        return self._reference is not None
+
+    @property
     def num_tokens(self) -> int:
         """Tokens of the pairs, each prompt once: what a measurement reads."""
         return num_tokens(*self.pairs)
 
     def _told(self, sums: Sequence[float], samples: Mapping[str, list[Any]] | None) -> dict[str, float]:
-        """What a measurement says in a few numbers."""
-        names, lengths = np.array(self._rows["response"]), np.array(self._rows["num_tokens"])
-        now, start = np.array(sums), np.array(self._start)
-        mean, change = now / lengths, (now - start) / lengths
-        told = {f"probe_{side}_logp_mean": float(mean[names == side].mean()) for side in PAIR}
-        told |= {f"probe_{side}_change": float(change[names == side].mean()) for side in PAIR}
-        told["probe_share_fallen"] = float((change[names == "chosen"] < 0).mean())
-        if self.objective.sums_suffice:
-            reference = np.zeros_like(now) if self._reference is None else np.array(self._reference)
-            chosen, rejected = (
-                Responses(now[names == side], lengths[names == side], reference[names == side])
-                for side in PAIR
-            )
-            higher, lower = self.objective.pair_scores(chosen, rejected)
-            told["probe_margin"] = float(self.objective.pair_margin(chosen, rejected).mean())
-            told["probe_accuracy"] = float((higher > lower).mean())
-        if samples is not None:
-            ratios = np.subtract(samples["logp_sum"], samples["ref_logp_sum"])
-            exact = None not in samples["kl_sum"]  # position by position: the same mean, less noise
-            told["sample_kl"] = float(np.mean(samples["kl_sum"] if exact else ratios))
-        return told
+        return told(self.objective, self._rows, sums, self._start, self._reference) | told_of_samples(samples)
 
     # --- the record -----------------------------------------------------------------------------------------------
 
@@ -385,6 +378,10 @@ class Recorder:
         if not self.objective.needs_reference:
             return None
         if isinstance(given, Recorder):
+            if given._reference is None or not is_of(given._rows, self._rows):
+                raise InputError(
+                    f"reference: the recorder of {given.files.path} has no reference of these pairs; give the model"
+                )
             return given._reference
         return at_start if given is None else self._measured(given).columns["logp_sum"]
 

@@ -32,8 +32,9 @@ NOT_OF_THE_MODEL = ("completion_mask", "ref_chosen_logps", "ref_rejected_logps")
 def shaped(objective: Objective) -> type:
     """A `trl.DPOTrainer` class whose loss is `objective`, and what balances the experts of a mixture.
 
-    Tokenising, the reference model, logging and everything else stay TRL's; only the loss is ours. ``loss_type`` and
-    ``beta`` of its arguments have no effect on training; the logged ``rewards/…`` are the objective's own.
+    Tokenising, the reference model and everything else stay TRL's; the loss is ours, and so is what is logged of the
+    pairs: ``logps/…``, and ``rewards/margins`` and ``rewards/accuracies`` of the objective. ``loss_type`` and ``beta``
+    of its arguments have no effect on training.
 
     Parameters
     ----------
@@ -142,7 +143,10 @@ def shaped(objective: Objective) -> type:
                 loss = loss + self.router_aux_loss_coef * outputs.aux_loss
             with torch.no_grad():
                 self._log_pairs(chosen, rejected)
-            return (loss, outputs) if return_outputs else loss
+            if not return_outputs:
+                return loss
+            with torch.no_grad():  # the fused head makes no logits, which `compute_metrics` is given
+                return loss, model(**given, use_cache=False)
 
         def _reference_tokens(self, inputs: dict[str, Any]) -> tuple[Any, list[Any]]:
             """Log-probs of every token under the reference, and its last hidden states, as TRL runs it."""

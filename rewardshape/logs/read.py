@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rewardshape.errors import InputError
+from rewardshape.errors import InputError, printable
 from rewardshape.logs.events import EVENT_FILES, event_groups, event_records
 from rewardshape.logs.forms import FORMS, Request, read_binary, read_text
 from rewardshape.logs.kinds import PHRASES
@@ -112,7 +112,7 @@ def _of_event_files(folder: Path) -> list[Log]:
     groups = event_groups(folder)
     for files in groups:
         records, torn = event_records(files)
-        notes = [f"{name}: the file ends in the middle of a record" for name in torn]
+        notes = [f"{printable(name)}: the file ends in the middle of a record" for name in torn]
         if len(files) > 1:
             notes.append(
                 f"{len(files)} event files were read as one log, in the order in which they were begun"

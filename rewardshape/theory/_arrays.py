@@ -68,7 +68,10 @@ def constant(xp: Any, value: Array, like: Array) -> Array:
     """A parameter (float or numpy array) as something that mixes with `like`."""
     if xp is np or isinstance(value, float | int):
         return value
-    return xp.asarray(value, dtype=like.dtype, device=like.device)
+    given = (
+        value if is_torch_array(value) else np.array(value)
+    )  # a copy: torch warns of one it may not write to
+    return xp.asarray(given, dtype=like.dtype, device=like.device)
 
 
 def apply(function: Callable[..., Any], *values: Array, what: str, blocks: bool = True) -> Any:

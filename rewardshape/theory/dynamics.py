@@ -244,7 +244,10 @@ def gradient_magnitude(
     a, b, c = gram
     largest = np.maximum(w_w, w_l)  # factored out: its square may over- or underflow
     scale = np.where(largest == 0, 1.0, largest)
-    w_w, w_l = w_w / scale, w_l / scale
+    beyond = np.isinf(scale)
+    w_w, w_l = (
+        np.where(beyond, np.isinf(weight), weight / np.where(beyond, 1.0, scale)) for weight in (w_w, w_l)
+    )
     return scale * np.sqrt(np.maximum(w_w**2 * a - 2 * w_w * w_l * b + w_l**2 * c, 0.0))
 
 

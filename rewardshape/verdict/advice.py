@@ -204,8 +204,14 @@ def _measure(word: Word, evidence: Evidence, gave_back: bool) -> list[str]:
         return [_more(evidence)] if ours else [_LOG_MORE]
     if word is Word.NOT_DISPLACED:
         learnt, gained = evidence.learning.accuracy, evidence.learning.accuracy_change
-        grown = None if gained is None else gained.high
-        small = learnt is not None and learnt.last < HIGH_ACCURACY and grown is not None and grown < HARDLY
+        still = (
+            gained is not None
+            and gained.low is not None
+            and gained.high is not None
+            and -HARDLY <= gained.low
+            and gained.high < HARDLY
+        )
+        small = still and learnt is not None and learnt.last < HIGH_ACCURACY
         go_on = (
             "Accuracy has hardly moved (a growth of 0.1 is excluded): train longer or raise the learning rate, and "
             "watch chosen while you do."

@@ -9,6 +9,7 @@ import pandas as pd
 
 from rewardshape.analysis.generations import Judgement
 from rewardshape.analysis.resampling import MIN_PROMPTS
+from rewardshape.errors import printable
 from rewardshape.numbers import moment, percent, significant
 from rewardshape.verdict.recovery import Reference
 from rewardshape.verdict.thresholds import CARRIED_SHARE, MATTERS, SATURATED, SMALLEST
@@ -127,7 +128,7 @@ class Carried:
     def what(self) -> str:
         """What is to be looked at."""
         if not self.steps:
-            return f"pair {self.pair_id}"
+            return f"pair {printable(self.pair_id)}"
         named = [moment(step) for step in self.steps[:MOST_NAMED]]
         more = len(self.steps) - len(named)
         if more:

@@ -57,7 +57,9 @@ def broken_since(log: Log) -> Broken | None:
         dead: tuple[str, ...] | None = next((pair for pair in RESPONSES if set(pair) <= set(since)), None)
         if dead is None and {"loss", "margin"} & set(since) and not _go_on(log, split, min(since.values())):
             dead = tuple(since)
-        if dead is not None:
+        if dead is not None and not _go_on(
+            log, "eval" if split == "train" else "train", max(since[s] for s in dead)
+        ):
             step = max(since[series] for series in dead)
             return Broken(step, tuple(sorted(SERIES[series] for series in since if since[series] <= step)))
     return None

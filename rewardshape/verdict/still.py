@@ -21,6 +21,8 @@ from rewardshape.verdict.thresholds import (
     WINDOW_ROWS,
 )
 
+REWARDS = ("reward_chosen", "reward_rejected", "margin")
+
 
 def stands_still(rows: pd.DataFrame, trained: pd.DataFrame, beta: float | None = None) -> str | None:
     """Why nothing is trained, or None."""
@@ -34,10 +36,12 @@ def stands_still(rows: pd.DataFrame, trained: pd.DataFrame, beta: float | None =
     if len(norms) >= WINDOW_ROWS and (norms == 0).mean() >= STILL_SHARE and not moved:
         rows_of = f"{int((norms == 0).sum())} of {len(norms)} rows"
         return f"the gradient norm is exactly 0 in {rows_of}, and nothing has a trend"
+    others = [table[c].dropna() for table in (rows, trained) for c in REWARDS if c in table]
+    steady = all(np.ptp(series) < STILL_REWARD for series in others if len(series))
+    steady = steady and all(np.ptp(losses) < STILL_LOSS for losses in every)
+    steady = steady and not any(_moved(table, "logp_chosen") for table in (rows, trained))
     for table in (trained, rows):
         losses = table["loss"].dropna() if "loss" in table else pd.Series(dtype=float)
-        rewards = [table[c].dropna() for c in ("reward_chosen", "reward_rejected", "margin") if c in table]
-        steady = all(np.ptp(series) < STILL_REWARD for series in rewards if len(series))
         if len(losses) >= WINDOW_ROWS and np.ptp(losses) < STILL_LOSS and steady:
             return f"the loss is {significant(losses.iloc[-1], 4)} in every row and nothing else moves"
         near = np.abs(losses - math.log(2)).mean() < AT_LN2

@@ -40,8 +40,9 @@ class Word(StrEnum):
         "Measure before you mend: a margin loss allows chosen to fall, and the fall harms only if the probability goes "
         "to worse answers. Sample a few prompts with the first and the last checkpoint.",
         "A lower learning rate or fewer steps move the model less, and earn less margin; a likelihood term on the "
-        "chosen response (rpo_alpha in TRL, pref_ftx in LLaMA-Factory, DPOP, CPO) adds a pull upwards. By how much "
-        "either helps here is to be measured: `rewardshape probe --what-if` tries them, with intervals.",
+        "chosen response (loss_type ['sigmoid', 'sft'] in TRL, rpo_alpha before 0.29; pref_ftx in LLaMA-Factory; DPOP, "
+        "CPO) adds a pull upwards. By how much either helps here is to be measured: `rewardshape probe --what-if` "
+        "tries them, with intervals.",
     )
     RECOVERED = (
         "recovered",
@@ -62,7 +63,7 @@ class Word(StrEnum):
         "collapsed",
         "chosen fell, and a preference that was there is gone",
         True,
-        "Go back to a checkpoint before the fall: both responses have lost probability and their order is gone.",
+        "Go back to a checkpoint before the fall: chosen has lost probability and the order of the pairs is gone.",
         "Lower the learning rate by a factor of 5 to 10, warm up for 10 % of the steps, and clip the gradient at 1: "
         "one step too long leaves the region where the first-order picture holds.",
         "Raise β (with a reference), or add a likelihood term on the chosen response: nothing else in the loss holds "

@@ -101,6 +101,16 @@ def test_an_option_that_trl_lets_act_on_every_loss_is_in_the_objective_or_it_is_
     assert stated(trl.DPOConfig(**SMALL, **options)).is_loss == is_loss
 
 
+def test_what_acts_on_a_loss_beyond_every_objective_here_is_not_called_another_one():
+    from trl.experimental.kto import KTOConfig
+
+    for options in ({"label_smoothing": 0.2}, {"alpha": 0.05}):
+        assert stated(cpo(loss_type="sigmoid", **options)).objective is None
+    mixed = trl.DPOConfig(**SMALL, loss_type=["sigmoid", "robust"], label_smoothing=0.2)
+    assert stated(mixed).objective is None
+    assert stated(KTOConfig(**SMALL, loss_type="apo_zero_unpaired")).objective.name == "apo_zero"
+
+
 def test_other_configs():
     from trl.experimental.kto import KTOConfig
     from trl.experimental.orpo import ORPOConfig
@@ -109,7 +119,7 @@ def test_other_configs():
     assert kto.objective is not None
     assert (kto.objective.name, kto.objective.parameters["beta"], kto.is_loss) == ("kto", 0.2, False)
     orpo = stated(ORPOConfig(**SMALL, beta=0.3))
-    assert orpo.objective == objective("orpo", odds_weight=0.3)
+    assert (orpo.objective, orpo.is_loss) == (objective("orpo", odds_weight=0.3), False)
     assert stated(trl.SFTConfig(**SMALL)).objective is None
     assert not stated(trl.SFTConfig(**SMALL)).is_loss
     assert not stated(trl.DPOConfig(**SMALL, sync_ref_model=True)).is_loss  # its reference moves

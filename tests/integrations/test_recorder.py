@@ -254,3 +254,32 @@ def test_the_lightning_loop_records(checkpoint, pairs_file, tmp_path):
     run(EXAMPLES / "lightning_loop.py", checkpoint, pairs_file, tmp_path)
     recorded = probe_rows(tmp_path / "rewardshape")
     assert sorted(set(recorded["step"])) == [0, 1, 2, 3, 4]
+
+
+def test_steps_and_metrics_of_a_hand_written_loop_are_numbers_or_one_line(model, tokenizer, rows, tmp_path):
+    with Recorder(model, tokenizer, rows[:4], DPO, tmp_path / "run") as recorder:
+        recorder.measure(0)
+        recorder.measure(1.0, metrics={"skipped": True, "loss": torch.tensor([0.5]), "norm": np.float32(2)})
+        for step in (1.5, "2", None):
+            with pytest.raises(InputError, match="whole number"):
+                recorder.measure(step)
+        for bad in ("warmup", [1e-4, 1e-5], torch.ones(2), 10**400):
+            with pytest.raises(InputError, match="metrics: phase is"):
+                recorder.measure(2, metrics={"phase": bad})
+        recorder.measure(np.float64(2))
+    steps = read_trace(tmp_path / "run").steps.set_index("step")
+    assert steps.loc[1, ["skipped", "loss", "norm"]].tolist() == [1.0, 0.5, 2.0]
+    assert steps.index.tolist() == [0, 1, 2]
+
+
+def test_a_recorder_without_a_reference_of_these_pairs_is_none(model, tokenizer, rows, tmp_path):
+    simpo = Recorder(model, tokenizer, rows[:4], SIMPO, tmp_path / "simpo")
+    simpo.measure(0)
+    other = Recorder(model, tokenizer, rows[4:8], DPO, tmp_path / "other")
+    other.measure(0)
+    for name, reference in (("a", simpo), ("b", other)):
+        recorder = Recorder(model, tokenizer, rows[:4], DPO, tmp_path / name, reference=reference)
+        with pytest.raises(InputError, match="no reference of these pairs"):
+            recorder.measure(0)
+    with pytest.raises(InputError, match="no model to sample beside"):
+        Recorder(model, tokenizer, rows[4:8], DPO, tmp_path / "c", reference=other, sample_every=1)

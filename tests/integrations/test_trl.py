@@ -244,6 +244,16 @@ def test_objectives_that_trl_lacks_have_their_authors_loss_there(train, name):
         torch.testing.assert_close(mine, other, rtol=0, atol=2e-4 * scale)
 
 
+def test_what_is_given_to_metrics_of_ones_own_has_logits(train, rows):
+    """The fused head makes none; `compute_metrics` and `predict` read them."""
+    trainer = train(shaped(objective("dpo", beta=0.1)), trl.DPOConfig, max_steps=1)
+    inputs = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+    loss, logits, labels = trainer.prediction_step(trainer.model, inputs, False)
+    assert logits.shape[:2] == labels.shape
+    alone, *_ = trainer.prediction_step(trainer.model, inputs, True)
+    assert loss.item() == pytest.approx(alone.item(), rel=1e-6)
+
+
 def test_scores_that_the_data_set_lacks_are_named(train, rows):
     without = [{name: row[name] for name in ("prompt", "chosen", "rejected")} for row in rows]
     with pytest.raises(InputError, match="no column 'chosen_score'"):

@@ -345,3 +345,10 @@ def test_a_gap_behind_the_start_is_refused():
         InputError, match=r"a gap of 0\.1 lies behind the start of the pair, whose gap is 0\.3"
     ):
         integrated_path(Alpha(0.5), Gram(1.0, 1.1, 1.5), -0.7, -1.0, [0.1, 0.5])
+
+
+def test_the_gradient_of_a_pair_out_of_order_is_infinite_beyond_float64_and_not_unknown():
+    numbers = {"beta": 2.5, "gamma": 0.5, "gram": (1.0, 0.5, 1.0)}
+    with pytest.warns(RuntimeWarning, match="beyond float64"):
+        assert gradient_magnitude(1000.0, -1.4, -1.0, **numbers) == np.inf
+    assert np.isfinite(gradient_magnitude(100.0, -1.4, -1.0, **numbers))

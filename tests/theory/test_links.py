@@ -74,3 +74,9 @@ def test_hinge_has_slope_minus_one_below_one_and_none_above():
 @pytest.mark.parametrize("link", [Logistic(), Hinge(), Exponential(), Sigmoid(), Linear()], ids=str)
 def test_ranking_losses_never_increase(link, z, step):
     assert link.loss(z + step) <= link.loss(z) * (1 + 1e-15)
+
+
+def test_a_link_with_a_target_for_every_pair_is_asked_of_all_at_once():
+    targets = np.linspace(0.5, 1.5, 20_000)  # more than one block
+    z = np.linspace(-1, 2, 20_000)
+    np.testing.assert_allclose(Squared(targets).loss(z), (z - targets) ** 2)

@@ -100,10 +100,11 @@ def test_the_pairs_asked_for_give_the_power_that_is_promised():
         ((0.5, 0.8), 0.35, "sample a few prompts"),
         ((0.5, 0.51), 0.15, "sample a few prompts"),  # too few rows to exclude that it grew
         ((0.9, 0.9), 0.05, "sample a few prompts"),
+        ((0.5, 0.13), -0.3, "sample a few prompts"),  # it moved, and the wrong way
     ],
 )
 def test_no_fall_is_good_news_only_where_something_was_learnt(accuracy, grown, said):
-    gained = Change(accuracy[1] - accuracy[0], 0.02, -0.1, grown)
+    gained = Change(accuracy[1] - accuracy[0], 0.02, min(-0.1, accuracy[1] - accuracy[0] - 0.05), grown)
     learnt = Learning(accuracy=Course(*accuracy, max(accuracy)), accuracy_change=gained)
     assert said in advice(Word.NOT_DISPLACED, learning=learnt)[-1]
 

@@ -92,3 +92,16 @@ def test_unpaired_examples_of_one_kind_only_are_named(side, other, tmp_path):
     assert (verdict.word, verdict.how_sure) == ("undetermined", "weak")
     assert f"no row held {side} examples" in verdict.sentence
     assert verdict.advice[0].startswith("Check the labels")
+
+
+@pytest.mark.parametrize(("lost", "goes_on"), [("eval", "train"), ("train", "eval")])
+def test_a_run_whose_other_rows_have_numbers_to_the_end_is_not_broken(lost, goes_on):
+    """An evaluation set with an empty response is never finite; the training beside it goes on."""
+    finite = pd.DataFrame(
+        {"split": goes_on, "step": range(1, 9), "loss": 0.5, "reward_chosen": 0.1, "reward_rejected": 0.0}
+    )
+    bad = [(lost, step, f"reward_{side}") for step in (2, 4, 6) for side in ("chosen", "rejected")]
+    nonfinite = pd.DataFrame(bad, columns=["split", "step", "series"])
+    assert broken_since(Log("made", "made", finite, nonfinite)) is None
+    ended = finite[finite["step"] < 2]
+    assert broken_since(Log("made", "made", ended, nonfinite)).step == 2

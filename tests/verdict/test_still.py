@@ -58,3 +58,12 @@ def test_gradients_of_zero_count_only_where_nearly_all_are():
     assert "exactly 0 in 20 of 20 rows" in stands_still(table, table)
     table = table.assign(grad_norm=np.r_[1.0, 1.0, norms[2:]])
     assert stands_still(table, table) is None
+
+
+def test_a_loss_of_nothing_in_training_is_no_standstill_where_the_other_rows_or_log_probs_move():
+    flat = rows(loss=[0.0001] * 8)
+    held_out = rows(loss=np.linspace(1.05, 1.55, 8), reward_chosen=np.linspace(-4, -10, 8))
+    assert stands_still(held_out, flat) is None
+    falls = rows(loss=[0.0001] * 8, logp_chosen=np.linspace(-240, -300, 8))
+    assert stands_still(falls, falls) is None
+    assert "in every row" in stands_still(flat, flat)

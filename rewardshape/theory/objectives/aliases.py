@@ -98,6 +98,8 @@ def _losses(config: Mapping[str, Any]) -> list[str]:
         )
     if losses == ["sigmoid"] and config.get("gamma_beta_ratio") is not None:
         return ["simpo"]  # SimPO's repository, whose loss_type is the link
+    if losses == ["sigmoid"] and config.get("cpo_alpha") is not None:
+        return ["cpo"]  # TRL's CPOConfig, which alone has both
     if losses == ["sigmoid"] and config.get("ipo"):
         return ["ipo"]
     return losses
@@ -106,7 +108,7 @@ def _losses(config: Mapping[str, Any]) -> list[str]:
 def acting_on_dpo(config: Mapping[str, Any]) -> list[str]:
     """The options, each of which makes another objective of DPO: of several at once no objective here is the whole."""
     acts = {
-        "f_divergence_type": config.get("f_divergence_type", "reverse_kl") != "reverse_kl",
+        "f_divergence_type": (config.get("f_divergence_type") or "reverse_kl") != "reverse_kl",
         **{name: bool(config.get(name)) for name in ("sync_ref_model", "use_weighting", "label_smoothing")},
         "ld_alpha": config.get("ld_alpha") is not None,
     }

@@ -373,6 +373,8 @@ class BatchRobust(Pairwise):
     def _shares(self, xp: Any, s_w: Array, s_l: Array) -> Pair:
         """The batch's loss, and exp(−ℓ/β′) of each pair over its mean."""
         scaled = -self.link.compute_loss(xp, detached(self.compute_margin(xp, s_w, s_l))) / self.temperature
+        if 0 in scaled.shape:  # no pair
+            return scaled, scaled
         top = xp.max(scaled)
         share = xp.exp(scaled - top)
         mean = xp.mean(share)

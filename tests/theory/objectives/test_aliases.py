@@ -155,3 +155,10 @@ def test_what_is_not_understood_is_one_line(config, message):
 def test_a_misspelt_name_suggests_the_alias_too(typo, meant):
     with pytest.raises(InputError, match=meant):
         objective(typo)
+
+
+def test_a_null_divergence_is_the_usual_one_and_cpos_own_likelihood_makes_it_cpo():
+    smoothed = from_config({"f_divergence_type": None, "label_smoothing": 0.1, "beta": 0.1})
+    assert smoothed.name == "cdpo"
+    cpo = from_config({"loss_type": "sigmoid", "cpo_alpha": 1.0, "beta": 0.1})
+    assert not cpo.needs_reference

@@ -43,3 +43,8 @@ def test_aot_does_not_depend_on_the_block_size(rng):
     assert objective("aot", beta=0.1).pair_loss(*sides).mean() == pytest.approx(
         np.logaddexp(0, -z).mean(), rel=1e-12
     )
+
+
+def test_no_pairs_have_no_loss():
+    empty = objective("dr_dpo").loss(np.zeros(0), np.zeros(0))
+    assert empty.shape == (0,)
