@@ -307,7 +307,7 @@ ZOO: tuple[Declaration, ...] = (
         ),
         {
             "beta": _beta(0.1, "TRL"),
-            "likelihood_weight": _weight(1.0, "the paper's α, TRL's rpo_alpha", "TRL"),
+            "likelihood_weight": _weight(1.0, "the paper's α, TRL's rpo_alpha before 0.29", "TRL"),
         },
         note="Not Regularized PO, arXiv:2405.16436, which TRL's paper index lists as RPO: likelihood_weight 0.005.",
     ),
