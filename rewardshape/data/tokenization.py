@@ -170,6 +170,14 @@ def _added_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
     return [], []
 
 
+def token_digest(pairs: Iterable[EncodedPair]) -> str:
+    """What tells whether the same prompts and responses are read again, in hexadecimal: of all token ids in order."""
+    digest = hashlib.sha256()
+    for pair in pairs:
+        digest.update(repr((pair.pair_id, pair.prompt_ids, pair.responses)).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
 def _check_ids(encoded: Sequence[EncodedPair], vocabulary: int, tokenizer: Any) -> None:
     for pair in encoded:
         largest = max(max(ids) for ids in (pair.prompt_ids, *pair.responses.values()))

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 import rewardshape
+from rewardshape.data.tokenization import token_digest
 from rewardshape.errors import InputError
 from rewardshape.integrations.models import (
     borrowed,
@@ -34,7 +35,7 @@ from rewardshape.integrations.models import (
     whole,
 )
 from rewardshape.integrations.pairs import ReadPairs
-from rewardshape.integrations.told import as_numbers, told, told_of_samples, whole_step
+from rewardshape.integrations.told import as_numbers, numbers_of, told, told_of_samples, whole_step
 from rewardshape.probe import manifest
 from rewardshape.probe.distributed import here, join, on_main
 from rewardshape.probe.lock import taken_over
@@ -72,6 +73,9 @@ class Taken:
     samples: dict[str, list[Any]] | None
     told: dict[str, float]
     seconds: float
+
+
+ANOTHER = "give another folder"
 
 
 class Recorder:
@@ -402,7 +406,8 @@ class Recorder:
 
     def _recorded(self, step: int) -> tuple[list[float], list[float] | None, int]:
         """Of the record in the folder: log-probs at step 0 and under the reference, and its last step up to `step`."""
-        stated = self.files.read_manifest().get("objective", {})
+        recorded = self.files.read_manifest()
+        stated = recorded.get("objective", {})
         if stated != manifest.stated(self.objective):
             raise InputError(
                 f"{self.files.path}: holds a run of {stated.get('name')} with {stated.get('parameters')}, and this is "
@@ -414,12 +419,14 @@ class Recorder:
             raise InputError(f"{self.files.trace}:2: no measurement of step 0 to go on from; {MEND}")
         if not is_of(rows, self._rows):
             raise InputError(
-                f"{self.files.trace}:1: its probe set is another one than these pairs make; give another folder"
+                f"{self.files.trace}:1: its probe set is another one than these pairs make; {ANOTHER}"
             )
-        reference = _numbers(rows["ref_logp_sum"]) if self.objective.needs_reference else None
+        if recorded.get("data", {}).get("tokens", own := token_digest(self.pairs)) != own:
+            raise InputError(f"{self.files.path}: its pairs were other tokens (template, limits); {ANOTHER}")
+        reference = numbers_of(rows["ref_logp_sum"]) if self.objective.needs_reference else None
         kept = itertools.takewhile(lambda record: record.step <= step, records)
         last = max((record.step for record in kept), default=0)
-        return _numbers(first.tables["probe"]["logp_sum"]), reference, last
+        return numbers_of(first.tables["probe"]["logp_sum"]), reference, last
 
     def _described(self) -> dict[str, Any]:
         inner, about = inner_of(self.model), dict(self.about)
@@ -436,11 +443,7 @@ class Recorder:
                 "special_tokens": manifest.special_tokens(self.tokenizer),
                 "log_probs": self.reader.name,
             },
-            "data": {**self.read.report, "probe_pairs": len(self.pairs)},
+            "data": {**self.read.report, "tokens": token_digest(self.pairs), "probe_pairs": len(self.pairs)},
             **manifest.surroundings(here()),
             **about,
         }
-
-
-def _numbers(column: Any) -> list[float]:
-    return [float(value) for value in column]

@@ -34,6 +34,11 @@ def as_numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
     return numbers
 
 
+def numbers_of(column: Any) -> list[float]:
+    """A column of a record as floats."""
+    return [float(value) for value in column]
+
+
 def told(
     objective: Objective,
     rows: Mapping[str, Sequence[Any]],

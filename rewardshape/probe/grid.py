@@ -339,6 +339,8 @@ def build_objective(settings: ObjectiveSettings) -> Objective:
     }
     for item in settings.parameter:
         name, _, text = item.partition("=")
+        if name in given:
+            raise InputError(f"--parameter {item}: {name} is given already; keep one")
         given[name] = _number_or_text(text)
     name = settings.objective or DEFAULT_OBJECTIVE
     published = settings.preset or DEFAULT_PRESETS.get(name)

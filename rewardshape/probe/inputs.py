@@ -18,6 +18,7 @@ from rewardshape.data import (
     parse_template_arguments,
     read_preferences,
 )
+from rewardshape.data.tokenization import token_digest
 from rewardshape.errors import InputError, printable
 from rewardshape.numbers import counted
 from rewardshape.probe.grid import PlannedRun
@@ -77,7 +78,7 @@ class Inputs:
             vocabulary=vocabulary_size(checkpoint, run.settings.model),
             skip_bad_rows=settings.skip_bad_rows,
         )
-        self._read, self._tokens = read, tokens
+        self._read, self._tokens, self._digest = read, tokens, token_digest(self.pairs)
         self._draw(run)
 
     def of(self, run: PlannedRun) -> Inputs:
@@ -113,6 +114,7 @@ class Inputs:
             "probe_pairs": len(self.probe),
             "left_out": left_out,
             "fingerprint": self._read.fingerprint,
+            "tokens": self._digest,
         }
 
 

@@ -102,7 +102,11 @@ def check_manifest(files: RunFolder, now: Mapping[str, Any]) -> list[str]:
         If it would be another run.
     """
     was = files.read_manifest()
-    for what, path in (("data", ("data", "fingerprint")), ("checkpoint", ("model", "fingerprint"))):
+    for what, path in (
+        ("data", ("data", "fingerprint")),
+        ("way the data become tokens (template, limits, tokenizer)", ("data", "tokens")),
+        ("checkpoint", ("model", "fingerprint")),
+    ):
         before, after = _at(was, path), _at(now, path)
         if before is not None and before != after:
             raise InputError(

@@ -280,6 +280,9 @@ def begin(
     home = on_main(lambda: manifest.make_folder(grid.settings))
     if not grid.settings.output.resume:
         on_main(lambda: hold(home, held))
+    begun = any(RunFolder(home / planned.name).manifest.is_file() for planned in grid.runs)
+    if grid.settings.output.resume and not begun:  # a start that came to nothing, of whatever data
+        on_main(lambda: RunFolder(home).reference.unlink(missing_ok=True))
     beginnings = beginnings_of(grid, inputs, fingerprints, RunFolder(home).reference)
     shared = Shared(grid, gold, reader, home, beginnings, progress)
     notes, begins = on_main(lambda: checked(shared))
@@ -287,7 +290,7 @@ def begin(
     for line in notes:
         progress.say(line)
     names = [planned.name for planned in grid.runs if planned.name]
-    written = grid.settings.replace(output=str(home))
+    written = grid.settings.replace(output=str(home), resume=False, repair=False)  # which are of one start
     on_main(lambda: manifest.write_command(home, written, names, grid.in_memory))
     if grid.settings.output.live and here().is_main:
         held.enter_context(live_page(home))

@@ -330,6 +330,9 @@ class OutputSettings:
         _require_positive(self, "checkpoint_every", "keep_checkpoints", "jobs")
         if self.output is not None:
             _require(
+                self.output != "", "output", "''", "a folder; an empty name would be the folder you are in"
+            )
+            _require(
                 self.output.encode("utf-8", "ignore").decode() == self.output,
                 "output",
                 printable(self.output),

@@ -116,7 +116,7 @@ def write_results(trace: Trace) -> Results:
 def diverged(trace: Trace) -> list[str]:
     """Of each run that diverged its name, the step and the pair, as its manifest has it."""
     found = [run for run in trace.runs if run.diverged]
-    return [f"{run.name}: diverged: {run.manifest.get('reason')}" for run in found]
+    return [printable(f"{run.name}: diverged: {run.manifest.get('reason')}") for run in found]
 
 
 def show(trace: Trace, compared: list[pd.DataFrame], settings: Settings, width: int | None = None) -> None:

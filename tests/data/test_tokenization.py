@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from rewardshape.data import EncodedPair, Pair, encode_pairs, read_preferences
+from rewardshape.data.tokenization import token_digest
 from rewardshape.errors import InputError
 
 CHAT = (
@@ -553,3 +554,14 @@ def test_pairs_of_two_readings_that_are_called_alike_keep_their_own_scores():
     ]
     encoded, _ = encode_pairs(pairs, BUILT["plain"], max_prompt_tokens=None, max_response_tokens=None)
     assert [pair.scores for pair in encoded] == [(9.0, 1.0), (5.0, 4.0)]
+
+
+def test_the_digest_is_of_every_token_and_its_place():
+    pair = EncodedPair("a", [1, 2], {"chosen": [3], "rejected": [4]})
+    others = [
+        EncodedPair("a", [1], {"chosen": [2, 3], "rejected": [4]}),
+        EncodedPair("a", [1, 2], {"chosen": [4], "rejected": [3]}),
+        EncodedPair("b", [1, 2], {"chosen": [3], "rejected": [4]}),
+    ]
+    assert token_digest([pair]) == token_digest([EncodedPair("a", [1, 2], {"chosen": [3], "rejected": [4]})])
+    assert len({token_digest([one]) for one in (pair, *others)}) == 4

@@ -283,3 +283,14 @@ def test_a_recorder_without_a_reference_of_these_pairs_is_none(model, tokenizer,
             recorder.measure(0)
     with pytest.raises(InputError, match="no model to sample beside"):
         Recorder(model, tokenizer, rows[4:8], DPO, tmp_path / "c", reference=other, sample_every=1)
+
+
+def test_a_record_of_the_same_pairs_as_other_tokens_is_not_gone_on_with(model, tokenizer, rows, tmp_path):
+    with Recorder(model, tokenizer, rows[:4], DPO, tmp_path / "run") as recorder:
+        recorder.measure(0)
+        recorder.measure(1)
+    with Recorder(model, tokenizer, rows[:4], DPO, tmp_path / "run", max_prompt_tokens=3) as shorter:
+        with pytest.raises(InputError, match="were other tokens"):
+            shorter.measure(2)
+    with Recorder(model, tokenizer, rows[:4], DPO, tmp_path / "run") as again:
+        again.measure(2)

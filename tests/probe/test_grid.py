@@ -126,3 +126,9 @@ def test_an_objective_of_ones_own_is_found_from_the_working_folder(tmp_path: Pat
     monkeypatch.chdir(tmp_path)
     made = plan_run(settings(objective="steep:make", beta=2), FACTS).objective
     assert made.margin(-1.0, -1.5) == objective("alphapo", alpha=0.5, beta=2.0, gamma=0.0).margin(-1.0, -1.5)
+
+
+def test_a_parameter_that_its_own_flag_gives_is_refused():
+    [(_, _, single)] = span(settings(alpha=0.25, parameter=["alpha=1"]))
+    with pytest.raises(InputError, match="alpha is given already"):
+        plan_run(single, FACTS, processes=1)

@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 from rewardshape import InputError
 from rewardshape.probe.__main__ import main
 from rewardshape.probe.checkpoints import keep_whole, newest_whole
-from rewardshape.probe.resume import mend_record, require_its_runs
+from rewardshape.probe.resume import ROUNDING, check_manifest, mend_record, require_its_runs
+from rewardshape.probe.settings import SETTINGS
 from rewardshape.trace import RunFolder, read_trace
 from tests.processes import Python, lines_in
 
@@ -436,3 +437,15 @@ def test_a_record_copied_before_its_checkpoints_is_repaired(uninterrupted, tmp_p
     said = capsys.readouterr().err
     assert f"trace.jsonl: ends before step {STEPS}, at which a checkpoint was made; the steps after" in said
     assert (output / "trace.jsonl").read_bytes() == (uninterrupted / "trace.jsonl").read_bytes()
+
+
+def test_a_run_is_not_gone_on_with_on_other_tokens(tmp_path):
+    """Of the same file: another chat template, another limit."""
+    now = {"data": {"fingerprint": "a", "tokens": "b"}, "model": {"fingerprint": "c"}}
+    now |= {"run": dict.fromkeys(SETTINGS)}
+    now |= {part: {} for part in ROUNDING}
+    (tmp_path / "run.json").write_text(json.dumps(now), encoding="utf-8")
+    files = RunFolder(tmp_path)
+    assert check_manifest(files, now) == []
+    with pytest.raises(InputError, match=r"tokens \(template, limits, tokenizer\) changed"):
+        check_manifest(files, {**now, "data": {"fingerprint": "a", "tokens": "other"}})

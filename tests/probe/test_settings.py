@@ -83,3 +83,8 @@ def test_a_value_that_cannot_be_is_refused_by_its_flag(changes, said):
     with pytest.raises(InputError) as refusal:
         Settings().replace(**changes)
     assert said in str(refusal.value)
+
+
+def test_an_empty_output_is_not_the_folder_one_stands_in():
+    with pytest.raises(InputError, match=r"--output.*empty name"):
+        Settings.from_dict({"output": ""})
