@@ -9,6 +9,7 @@ merged token, and the pair is counted. The tokenizer is passed in; nothing here 
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -174,7 +175,11 @@ def token_digest(pairs: Iterable[EncodedPair]) -> str:
     """What tells whether the same prompts and responses are read again, in hexadecimal: of all token ids in order."""
     digest = hashlib.sha256()
     for pair in pairs:
-        digest.update(repr((pair.pair_id, pair.prompt_ids, pair.responses)).encode("utf-8", "surrogatepass"))
+        texts = {"prompt": pair.prompt_ids, **pair.responses}
+        lengths = repr((pair.pair_id, [(name, len(ids)) for name, ids in texts.items()]))
+        digest.update(lengths.encode("utf-8", "surrogatepass"))
+        for ids in texts.values():
+            digest.update(array("q", ids))
     return digest.hexdigest()
 
 

@@ -49,9 +49,9 @@ def stated(arguments: Any) -> Stated:
         A loss that is not known here.
     """
     kinds = [kind.__name__ for kind in type(arguments).__mro__]
-    if "KTOConfig" in kinds and getattr(arguments, "loss_type", "kto") == "apo_zero_unpaired":
-        return Stated(objective("apo_zero", beta=arguments.beta), is_loss=False)
     if "KTOConfig" in kinds:
+        if getattr(arguments, "loss_type", "kto") == "apo_zero_unpaired":
+            return Stated(objective("apo_zero", beta=arguments.beta), is_loss=False)
         weights = {name: getattr(arguments, name) for name in ("desirable_weight", "undesirable_weight")}
         return Stated(objective("kto", beta=arguments.beta, **weights), is_loss=False)
     if "ORPOConfig" in kinds:

@@ -221,8 +221,9 @@ class ProbeCallback(TrainerCallback):
         given = getattr(self._trainer, "ref_model", None)
         if given is not None:
             return given  # type: ignore[no-any-return]
-        goes_on = before is not None and inner_of(before.model) is inner_of(model)
-        return before if goes_on and before is not None and before.has_reference else None
+        if before is None or not before.has_reference or inner_of(before.model) is not inner_of(model):
+            return None
+        return before
 
     def _folder_for(self, args: Any, begun: bool) -> Path:
         """The folder of this run: the newest that holds a trace to go on with, or the next without one."""

@@ -280,9 +280,7 @@ def begin(
     home = on_main(lambda: manifest.make_folder(grid.settings))
     if not grid.settings.output.resume:
         on_main(lambda: hold(home, held))
-    begun = any(RunFolder(home / planned.name).manifest.is_file() for planned in grid.runs)
-    if grid.settings.output.resume and not begun:  # a start that came to nothing, of whatever data
-        on_main(lambda: RunFolder(home).reference.unlink(missing_ok=True))
+    on_main(lambda: forget_reference(home, grid))
     beginnings = beginnings_of(grid, inputs, fingerprints, RunFolder(home).reference)
     shared = Shared(grid, gold, reader, home, beginnings, progress)
     notes, begins = on_main(lambda: checked(shared))
@@ -296,6 +294,13 @@ def begin(
         held.enter_context(live_page(home))
         progress.say(f"the page, while it runs: {RunFolder(home).report}")
     return shared
+
+
+def forget_reference(home: Path, grid: Grid) -> None:
+    """Delete reference log-probs that a start left which came to nothing, of whatever data."""
+    begun = any(RunFolder(home / planned.name).manifest.is_file() for planned in grid.runs)
+    if grid.settings.output.resume and not begun:
+        RunFolder(home).reference.unlink(missing_ok=True)
 
 
 def hold(folder: Path, held: contextlib.ExitStack) -> None:

@@ -68,10 +68,9 @@ def constant(xp: Any, value: Array, like: Array) -> Array:
     """A parameter (float or numpy array) as something that mixes with `like`."""
     if xp is np or isinstance(value, float | int):
         return value
-    given = (
-        value if is_torch_array(value) else np.array(value)
-    )  # a copy: torch warns of one it may not write to
-    return xp.asarray(given, dtype=like.dtype, device=like.device)
+    if not is_torch_array(value):
+        value = np.array(value)  # a copy: torch warns of one that it may not write to
+    return xp.asarray(value, dtype=like.dtype, device=like.device)
 
 
 def apply(function: Callable[..., Any], *values: Array, what: str, blocks: bool = True) -> Any:
@@ -93,6 +92,12 @@ def apply(function: Callable[..., Any], *values: Array, what: str, blocks: bool 
     for part in results:
         _report_overflow(part, what)
     return results if several else results[0]
+
+
+def apply_of(part: Any, function: Callable[..., Any], *values: Array, what: str) -> Any:
+    """`apply` of a formula of a shape or link, block by block where none of its parameters is an array."""
+    numbers = not any(isinstance(value, np.ndarray) for value in vars(part).values())
+    return apply(function, *values, what=what, blocks=numbers)
 
 
 def _in_blocks(function: Callable[..., Any], values: list[np.ndarray]) -> Any:

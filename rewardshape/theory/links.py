@@ -8,13 +8,18 @@ slope underflows.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
-
-from rewardshape.theory._arrays import Array, apply, constant, positive_part, sigmoid, softplus, with_gradient
+from rewardshape.theory._arrays import (
+    Array,
+    apply_of,
+    constant,
+    positive_part,
+    sigmoid,
+    softplus,
+    with_gradient,
+)
 
 
 class Link:
@@ -30,7 +35,8 @@ class Link:
 
     def loss(self, z: Array) -> Array:
         """ℓ(z) for a margin `z` of any shape; same library, dtype and device out."""
-        return self._apply(
+        return apply_of(
+            self,
             lambda xp, z: with_gradient(xp, self.compute_loss(xp, z), (z, self.compute_slope(xp, z))),
             z,
             what="the loss",
@@ -38,15 +44,11 @@ class Link:
 
     def slope(self, z: Array) -> Array:
         """ℓ′(z)."""
-        return self._apply(self.compute_slope, z, what="the slope of the loss")
+        return apply_of(self, self.compute_slope, z, what="the slope of the loss")
 
     def log_slope(self, z: Array) -> Array:
         """log|ℓ′(z)|."""
-        return self._apply(self.compute_log_slope, z, what="the log-slope of the loss")
-
-    def _apply(self, function: Callable[..., Array], z: Array, what: str) -> Array:
-        numbers = not any(isinstance(value, np.ndarray) for value in vars(self).values())
-        return apply(function, z, what=what, blocks=numbers)
+        return apply_of(self, self.compute_log_slope, z, what="the log-slope of the loss")
 
     def compute_loss(self, xp: Any, z: Array) -> Array:
         """ℓ(z)."""

@@ -11,7 +11,6 @@ builds one and trains it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -19,7 +18,7 @@ import numpy as np
 
 from rewardshape.theory._arrays import (
     Array,
-    apply,
+    apply_of,
     bounded,
     constant,
     limits,
@@ -64,23 +63,23 @@ class Shape:
 
     def reward(self, s: Array) -> Array:
         """φ(s), the reward at β = 1. `s` of any shape, in nats; same library, dtype and device out."""
-        return self._apply(self.compute_reward, s, what="the reward")
+        return apply_of(self, self.compute_reward, s, what="the reward")
 
     def difference(self, s_w: Array, s_l: Array) -> Array:
         """φ(s_w) − φ(s_l); for the shapes of this package exact where the two scores nearly agree."""
-        return self._apply(self.compute_difference, s_w, s_l, what="the reward difference")
+        return apply_of(self, self.compute_difference, s_w, s_l, what="the reward difference")
 
     def slope(self, s: Array) -> Array:
         """φ′(s)."""
-        return self._apply(self.compute_slope, s, what="the slope")
+        return apply_of(self, self.compute_slope, s, what="the slope")
 
     def log_slope(self, s: Array) -> Array:
         """log|φ′(s)|: for the shapes of this package finite where the slope itself over- or underflows."""
-        return self._apply(self.compute_log_slope, s, what="the log-slope")
+        return apply_of(self, self.compute_log_slope, s, what="the log-slope")
 
     def curvature(self, s: Array) -> Array:
         """φ″(s)."""
-        return self._apply(self.compute_curvature, s, what="the curvature")
+        return apply_of(self, self.compute_curvature, s, what="the curvature")
 
     def bounds(self, *, reference: bool) -> tuple[Array, Array]:
         """Infimum and supremum of φ over all scores: over s ≤ 0, or over every s where s has a reference.
@@ -88,10 +87,6 @@ class Shape:
         Infinite where none is known.
         """
         return -np.inf, np.inf
-
-    def _apply(self, function: Callable[..., Array], *scores: Array, what: str) -> Array:
-        numbers = not any(isinstance(value, np.ndarray) for value in vars(self).values())
-        return apply(function, *scores, what=what, blocks=numbers)
 
     def compute_reward(self, xp: Any, s: Array) -> Array:
         """φ(s)."""

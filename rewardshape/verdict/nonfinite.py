@@ -52,15 +52,15 @@ def broken_since(log: Log) -> Broken | None:
     A row that lacks only the good or only the bad examples (KTO) has one side without numbers and is not broken; nor is
     a run whose rewards or log-probs go on after its loss is lost (`loss_lost`).
     """
-    for split in ("train", "eval"):
+    for split, other in (("train", "eval"), ("eval", "train")):
         since = _since(log, split)
         dead: tuple[str, ...] | None = next((pair for pair in RESPONSES if set(pair) <= set(since)), None)
         if dead is None and {"loss", "margin"} & set(since) and not _go_on(log, split, min(since.values())):
             dead = tuple(since)
-        if dead is not None and not _go_on(
-            log, "eval" if split == "train" else "train", max(since[s] for s in dead)
-        ):
-            step = max(since[series] for series in dead)
+        if dead is None:
+            continue
+        step = max(since[series] for series in dead)
+        if not _go_on(log, other, step):
             return Broken(step, tuple(sorted(SERIES[series] for series in since if since[series] <= step)))
     return None
 

@@ -27,7 +27,8 @@ REWARDS = ("reward_chosen", "reward_rejected", "margin")
 def stands_still(rows: pd.DataFrame, trained: pd.DataFrame, beta: float | None = None) -> str | None:
     """Why nothing is trained, or None."""
     every = [table["loss"].dropna() for table in (rows, trained) if has(table, "loss")]
-    if beta == 0 and all(np.ptp(losses) < STILL_LOSS for losses in every):
+    flat = all(np.ptp(losses) < STILL_LOSS for losses in every)
+    if beta == 0 and flat:
         return "β is 0, so rewards are 0 and the loss is the same whatever the log-probabilities do"
     moved = any(
         _moved(table, column) for table in (rows, trained) for column in ("margin", "reward_chosen", "loss")
@@ -37,12 +38,11 @@ def stands_still(rows: pd.DataFrame, trained: pd.DataFrame, beta: float | None =
         rows_of = f"{int((norms == 0).sum())} of {len(norms)} rows"
         return f"the gradient norm is exactly 0 in {rows_of}, and nothing has a trend"
     others = [table[c].dropna() for table in (rows, trained) for c in REWARDS if c in table]
-    steady = all(np.ptp(series) < STILL_REWARD for series in others if len(series))
-    steady = steady and all(np.ptp(losses) < STILL_LOSS for losses in every)
+    steady = flat and all(np.ptp(series) < STILL_REWARD for series in others if len(series))
     steady = steady and not any(_moved(table, "logp_chosen") for table in (rows, trained))
     for table in (trained, rows):
         losses = table["loss"].dropna() if "loss" in table else pd.Series(dtype=float)
-        if len(losses) >= WINDOW_ROWS and np.ptp(losses) < STILL_LOSS and steady:
+        if len(losses) >= WINDOW_ROWS and steady:
             return f"the loss is {significant(losses.iloc[-1], 4)} in every row and nothing else moves"
         near = np.abs(losses - math.log(2)).mean() < AT_LN2
         if len(losses) >= STILL_ROWS and near and not moved and has(table, "margin"):
