@@ -207,12 +207,17 @@ def started(work: Work, common: Any, number: int) -> Iterator[list[Worker]]:
     try:
         for place in range(number):
             ours, theirs = context.Pipe()
-            process = context.Process(target=attend, args=(theirs, handed), daemon=True)
+            process = context.Process(target=attend, args=(theirs,), daemon=True)
             own = {GPUS: gpus[place % len(gpus)]} if gpus else {}
             with patch_environment(OMP_NUM_THREADS=threads, **own):  # which a process that starts takes over
                 process.start()
             theirs.close()
             workers.append(Worker(process, ours))
+        for worker in workers:
+            with contextlib.suppress(
+                OSError
+            ):  # it died as it started, which is heard of the run that it is given
+                worker.connection.send_bytes(handed)
         yield workers
     except BaseException:  # a second Ctrl-C: at once
         for worker in workers:
@@ -233,8 +238,12 @@ def list_of_gpus() -> list[str]:
     return named.split(",") if named else [str(number) for number in range(torch.cuda.device_count())]
 
 
-def attend(connection: Connection, handed: bytes) -> None:
-    """What a process does: one run after the other, until there are no more."""
+def attend(connection: Connection) -> None:
+    """What a process does: told what and with what, one run after the other, until there are no more."""
+    try:
+        handed = connection.recv_bytes()
+    except (EOFError, OSError):  # whoever started us was killed
+        return
     with quiet_imports():
         work, common = pickle.loads(handed)
     signal.signal(

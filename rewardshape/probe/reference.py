@@ -72,7 +72,8 @@ class Reference:
         if not self.is_kept():
             raise InputError(
                 f"{self.file}: lost or of other pairs, and {checkpoint} is trained: the untouched model's log-probs "
-                f"cannot be measured on it; put the file back, or move {checkpoint.parent} away and the run begins anew"
+                "cannot be measured on it; put the file back, or move the record and the checkpoints of "
+                f"{checkpoint.parent.parent} away and the run begins anew"
             )
 
     def _kept(self) -> ReferenceLogps:

@@ -15,7 +15,13 @@ from typing import Any
 import torch
 
 from rewardshape.errors import InputError
-from rewardshape.probe.checkpoints import forget_later, made_beside_another, newest_whole, step_of
+from rewardshape.probe.checkpoints import (
+    forget_later,
+    made_beside_another,
+    newest_whole,
+    numbered_checkpoints,
+    step_of,
+)
 from rewardshape.probe.settings import CHANGEABLE, SETTINGS, flag
 from rewardshape.probe.stopping import is_settled
 from rewardshape.trace.folder import RunFolder
@@ -65,6 +71,32 @@ def going_on(
     if checkpoint:
         check_record(files.trace, checkpoint, rows)
     return checkpoint, [*notes, *(f"{line}: {where}" for line in damage)]
+
+
+def what_is_lost(files: RunFolder) -> str | None:
+    """What of a run that was begun is there no more though the rest shows that it was: its trace, or its checkpoints.
+
+    A run that went on from neither would begin anew and write over what is left.
+    """
+    kept = numbered_checkpoints(files.checkpoints)
+    if not files.trace.is_file():
+        return f"{files.trace}: lost, and beside it lies {kept[0].name}" if kept else None
+    every = _at(files.read_manifest(), ("run", "checkpoint_every"))
+    if kept or is_settled(files) or not isinstance(every, int):
+        return None
+    steps = ((parsed(line) or {}).get("step") for _, line in lines_of(files.trace))
+    if not any(isinstance(step, int) and step > every for step in steps):
+        return None  # a kill before the first checkpoint was whole
+    return f"{files.checkpoints}: lost, and {files.trace.name} holds steps after {every}, where the first was made"
+
+
+def require_nothing_lost(home: Path, names: Sequence[str]) -> None:
+    """Refuse to go on with runs of which something is lost (`what_is_lost`)."""
+    for files in (RunFolder(home / name) for name in names):
+        if lost := what_is_lost(files):
+            raise InputError(
+                f"{lost}; put it back, or `rewardshape probe --resume --repair` begins the run anew"
+            )
 
 
 def require_its_runs(home: Path, names: Sequence[str]) -> None:
@@ -180,8 +212,8 @@ def is_of(head: Mapping[str, Iterable[Any]], rows: Mapping[str, Iterable[Any]]) 
 
 def mend(home: Path, names: Sequence[str]) -> list[str]:
     """What ``--repair`` does to the runs of these names in the folder of a command, a line each."""
-    folders = [RunFolder(home / name) for name in names]
-    return [line for files in folders if files.trace.is_file() for line in mend_record(files)]
+    require_its_runs(home, names)
+    return [line for name in names for line in mend_record(RunFolder(home / name))]
 
 
 def mend_record(files: RunFolder) -> list[str]:
@@ -197,6 +229,13 @@ def mend_record(files: RunFolder) -> list[str]:
     InputError
         Of a record in the format of another version.
     """
+    if not files.trace.is_file():
+        lost = what_is_lost(files)
+        if lost:
+            forget_later(files.checkpoints, -1)
+            files.timing.unlink(missing_ok=True)
+            files.set_status("interrupted")
+        return [f"{lost}; the run begins anew"] if lost else []
     damage: list[str] = []
     last = -1
     _, first = next(lines_of(files.trace), (1, ""))
@@ -215,6 +254,8 @@ def mend_record(files: RunFolder) -> list[str]:
         damage.append(f"{files.trace}: ends before step {step_of(newest)}, at which a checkpoint was made")
     elif newest and (other := made_beside_another(newest, files.trace)):
         damage.append(f"{newest}: {other}")
+    elif lost := what_is_lost(files):
+        damage.append(lost)
     if not damage:
         return []
     checkpoint, torn = newest_whole(files.checkpoints, last=last, record=files.trace)

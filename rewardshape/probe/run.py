@@ -39,7 +39,14 @@ from rewardshape.probe.process import keep_few_kernels, set_up
 from rewardshape.probe.progress import Progress, changes_shown
 from rewardshape.probe.recorder import Measures, Recorder, destination_of, influence_of
 from rewardshape.probe.reference import untouched_model
-from rewardshape.probe.resume import at_step_0, fingerprint_of, going_on, mend, require_its_runs
+from rewardshape.probe.resume import (
+    at_step_0,
+    fingerprint_of,
+    going_on,
+    mend,
+    require_its_runs,
+    require_nothing_lost,
+)
 from rewardshape.probe.samples import gold_of, sampled, samples_of
 from rewardshape.probe.settings import Settings
 from rewardshape.probe.stopping import (
@@ -167,6 +174,8 @@ def run_all(
             on_folder(resumed)
             for line in on_main(lambda: mend(resumed, grid.names)) if output.repair else ():
                 progress.say(line)
+            on_main(lambda: require_its_runs(resumed, grid.names))
+            on_main(lambda: require_nothing_lost(resumed, grid.names))
         left = list(unsettled(grid, resumed, progress))
         for planned in left:
             policy = fresh_policy(planned)
@@ -315,8 +324,6 @@ def checked(shared: Shared) -> tuple[list[str], dict[str, Path]]:
     """
     notes: list[str] = []
     begins: dict[str, Path] = {}
-    if shared.grid.settings.output.resume:
-        require_its_runs(shared.home, shared.grid.names)
     for planned in shared.grid.runs:
         files, beginning = RunFolder(shared.home / planned.name), shared.of(planned)
         if not files.manifest.is_file():  # a start that came to nothing, of whatever data
@@ -442,8 +449,8 @@ def begin_or_rewind(planned: PlannedRun, shared: Shared) -> Path | None:
     files = RunFolder(shared.home / planned.name)
     checkpoint = shared.begins.get(planned.name)
     inputs = shared.of(planned).inputs
-    manifest.write_manifest(files.path, manifest_now(planned, shared), inputs.probe, inputs.tokenizer)
     step = step_of(checkpoint) if checkpoint else -1
     forget_later(files.checkpoints, step)
     rewind(files.path, step)
+    manifest.write_manifest(files.path, manifest_now(planned, shared), inputs.probe, inputs.tokenizer)
     return checkpoint

@@ -101,11 +101,11 @@ def triple(common, run, progress):  # what `in_processes` is given: it is import
     (common / run).write_text(os.environ["OMP_NUM_THREADS"])
 
 
-def told(runs: list[str], folder: Path, **more) -> list[tuple[str, Ended]]:
+def told(runs: list[str], common: object, **more) -> list[tuple[str, Ended]]:
     with Progress(len(runs), quiet=True) as progress:
         return in_processes(
             triple,
-            folder,
+            common,
             runs,
             jobs=2,
             may_begin=lambda run, running: True,
@@ -125,6 +125,19 @@ def test_every_run_is_done_once_and_a_failure_stops_the_rest(tmp_path, monkeypat
     for fails, how_it_ends in [("bad", "refused"), ("dead", "killed"), ("asked", "killed")]:
         kinds = {run: how.kind for run, how in told([fails, "long", "e"], tmp_path)}
         assert kinds == {fails: how_it_ends, "long": "interrupted"}  # "e" does not begin after it
+
+
+@pytest.mark.timeout(60)
+def test_processes_that_die_as_they_start_are_heard_of(tmp_path):
+    """However much they were to be handed: more than a pipe holds."""
+    real = multiprocessing.spawn.get_executable()
+    multiprocessing.set_executable("/bin/false")
+    try:
+        ended = told(["a", "b", "c"], "x" * 2_000_000)
+    finally:
+        multiprocessing.set_executable(real)
+    assert {run for run, _ in ended} <= {"a", "b"}  # "c" does not begin after them
+    assert {how.kind for _, how in ended} == {"killed"}
 
 
 def test_a_run_whose_process_alone_was_asked_to_end_is_no_success(probe, tmp_path, capsys, monkeypatch):

@@ -332,6 +332,34 @@ def test_a_lost_manifest_and_the_command_of_a_sweep_in_the_folder_of_a_run_are_r
             require_its_runs(home, names)
 
 
+@pytest.mark.parametrize("lost", ["trace.jsonl", "checkpoints"])
+@pytest.mark.parametrize("status", ["running", "done"])
+def test_what_was_lost_is_said_and_the_rest_kept_until_repair_is_asked(
+    uninterrupted, tmp_path, capsys, lost, status
+):
+    output = tmp_path / "run"
+    half_done(uninterrupted, output, keep_last=True, status=status)
+    path = output / lost
+    path.unlink() if path.is_file() else shutil.rmtree(path)
+    before = {file: file.read_bytes() for file in output.rglob("*") if file.is_file()}
+    whole = (lost, status) == ("checkpoints", "done")  # nothing is left to do
+    assert main(["--resume", "--output", str(output), "--quiet"]) == (0 if whole else 2)
+    if not whole:
+        [line] = capsys.readouterr().err.splitlines()
+        assert f"{path}: lost, and " in line
+        assert {file: file.read_bytes() for file in output.rglob("*") if file.is_file()} == before
+    assert main(["--resume", "--repair", "--output", str(output)]) == 0
+    assert ("the run begins anew" in capsys.readouterr().err) is not whole
+    assert (output / "trace.jsonl").read_bytes() == (uninterrupted / "trace.jsonl").read_bytes()
+
+
+def test_repair_does_not_pass_over_a_lost_manifest(uninterrupted, tmp_path, capsys):
+    shutil.copytree(uninterrupted, tmp_path / "run")
+    (tmp_path / "run" / "run.json").unlink()
+    assert main(["--resume", "--repair", "--output", str(tmp_path / "run"), "--quiet"]) == 2
+    assert "run.json: lost, and only it says what" in capsys.readouterr().err
+
+
 def test_edited_settings_are_refused(own, refused):
     command = own / "run" / "command.json"
     command.write_text(command.read_text().replace('"steps": 4', '"steps": 6'))
@@ -406,7 +434,8 @@ def test_a_trained_policy_is_never_taken_for_the_reference(uninterrupted, tmp_pa
     assert "reference.json: cannot be read, the file was damaged" in capsys.readouterr().err
     RunFolder(output).reference.unlink()
     assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == before
-    RunFolder(output).checkpoints.rename(tmp_path / "away")
+    for path in (RunFolder(output).checkpoints, RunFolder(output).trace):  # as the line says
+        path.rename(tmp_path / path.name)
     assert main(["--resume", "--output", str(output), "--quiet"]) == 0
     assert (output / "trace.jsonl").read_bytes() == (uninterrupted / "trace.jsonl").read_bytes()
 
