@@ -11,13 +11,13 @@ import numpy as np
 from rewardshape.errors import InputError
 from rewardshape.numbers import typed
 
-RANDOM = "random"
+RANDOM, INFLUENCE = "random", "influence"
 CRITERIA = {
     "ties": "responses about equally likely to the untouched model",
     "ches": "responses alike in the untouched model's hidden states (CHES, normalised)",
     "similarity": "responses alike in their tokens",
     "length": "responses of the most different lengths",
-    "influence": "pairs whose first step would push chosen responses down most",
+    INFLUENCE: "pairs whose first step would push chosen responses down most",
     RANDOM: "as many pairs at random",
 }
 

@@ -16,6 +16,7 @@ from rewardshape.data import embedded
 from rewardshape.errors import InputError
 from rewardshape.numbers import typed
 from rewardshape.probe.distributed import here
+from rewardshape.probe.drops import CRITERIA, INFLUENCE, Drop
 from rewardshape.probe.policy import (
     context_length,
     default_learning_rate,
@@ -31,7 +32,7 @@ from rewardshape.probe.settings import (
     Settings,
 )
 from rewardshape.probe.what_if import SEEDS, Intervention, base_of, interventions
-from rewardshape.theory import Objective, load_objective, objective, preset
+from rewardshape.theory import MovingReference, Objective, load_objective, objective, preset
 
 DEFAULT_OBJECTIVE = "alphapo"
 DEFAULT_ALPHA = 0.25  # of the embedded task, where one setting alone is looked at
@@ -165,8 +166,11 @@ def plan_what_if(settings: Settings, checkpoint: str | None = None) -> Grid:
     """The runs of a command with ``--what-if``: every intervention with every seed."""
     model, base = _model_of(settings, checkpoint), base_of(settings)
     rate = decide(base, model, here().processes).learning_rate
+    criteria = [
+        name for name in CRITERIA if name != INFLUENCE or has_gradients(build_objective(base.objective))
+    ]
     runs = []
-    for one in interventions(settings, rate):
+    for one in interventions(settings, rate, criteria):
         for seed in seeds_of(settings, fewest=SEEDS):
             single = base.replace(**one.changes, seed=seed, seeds=1)
             name, swept = f"{one.name}-seed={seed}", {**one.changes, "seed": seed}
@@ -191,11 +195,15 @@ def plan_run(
     """The run of settings that have one value each; `made` is their objective, where it is built already."""
     made = build_objective(settings.objective) if made is None else made
     decided = decide(settings, model, processes)
-    for flag in ("geometry_every", "influence_every"):
-        if getattr(settings.probing, flag) and not (made.sums_suffice and made.alone):
+    for flag in needing_gradients(settings):
+        if not has_gradients(made):
             raise InputError(
-                f"--{flag.replace('_', '-')}: takes gradients of scores that are functions of a response's summed "
-                f"log-prob; those of {made.name} are not"
+                f"{flag}: takes gradients of scores that are functions of a response's summed log-prob; those of "
+                f"{made.name} are not"
+            )
+        if isinstance(made, MovingReference) and not flag.startswith("--drop"):  # which asks before it moves
+            raise InputError(
+                f"{flag}: weighs pairs against the untouched model; the reference of {made.name} moves"
             )
     if made.coupled and (processes > 1 or decided.micro_batch_size != decided.batch_size):
         raise InputError(
@@ -206,6 +214,22 @@ def plan_run(
     first = settings.checkpoint is not None or settings.training.seed == 0
     checkpoint = model.checkpoint if first else str(embedded.checkpoint_path(settings.training.seed))
     return PlannedRun(name, dict(swept or {}), made, filled, decided, checkpoint)
+
+
+def needing_gradients(settings: Settings) -> list[str]:
+    """The flags that take the gradient of a response's score."""
+    probing, drop = settings.probing, settings.data.drop
+    asked = {
+        "--geometry-every": probing.geometry_every,
+        "--influence-every": probing.influence_every,
+        f"--drop {drop}": drop is not None and Drop.read(drop).criterion == INFLUENCE,
+    }
+    return [flag for flag, value in asked.items() if value]
+
+
+def has_gradients(objective: Objective) -> bool:
+    """Whether those are defined: each score is a function of its own response's summed log-prob."""
+    return objective.sums_suffice and objective.alone
 
 
 def decide(settings: Settings, model: ModelFacts, processes: int) -> Decided:

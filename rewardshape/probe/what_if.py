@@ -7,10 +7,11 @@ what they are like is compared with leaving out as many at random; everything el
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from rewardshape.errors import InputError
 from rewardshape.numbers import typed
 from rewardshape.probe.drops import CRITERIA, RANDOM, Drop
 from rewardshape.probe.settings import Settings, flag
@@ -62,7 +63,9 @@ def base_of(settings: Settings) -> Settings:
     return settings.replace(**plain)
 
 
-def interventions(settings: Settings, learning_rate: float) -> list[Intervention]:
+def interventions(
+    settings: Settings, learning_rate: float, criteria: Iterable[str] = CRITERIA
+) -> list[Intervention]:
     """What a command tries, the run as it is first.
 
     Parameters
@@ -72,7 +75,16 @@ def interventions(settings: Settings, learning_rate: float) -> list[Intervention
         ``--add-nll``, the usual ones: every criterion to drop by, a likelihood term, half the learning rate.
     learning_rate : float
         Of the run as it is.
+    criteria : iterable of str
+        Those of `CRITERIA` that its objective has.
+
+    Raises
+    ------
+    InputError
+        Of several ``--steps``: every change is tried for the same.
     """
+    if "steps" in settings.sweep:
+        raise InputError("--steps: takes one value with --what-if, which tries every change for as many")
     asked: dict[str, list[Any]] = {
         name: list(values if name in OF_NOTHING else values[1:])
         for name, values in settings.sweep.items()
@@ -84,7 +96,7 @@ def interventions(settings: Settings, learning_rate: float) -> list[Intervention
             asked[name] = [value]
     if not asked:
         asked = {
-            "drop": [str(Drop(criterion, DEFAULT_SHARE)) for criterion in CRITERIA if criterion != RANDOM],
+            "drop": [str(Drop(criterion, DEFAULT_SHARE)) for criterion in criteria if criterion != RANDOM],
             "add_nll": [DEFAULT_NLL],
             "learning_rate": [learning_rate / 2],
         }

@@ -8,6 +8,7 @@ import shutil
 import pandas as pd
 import pytest
 
+from rewardshape import InputError
 from rewardshape.probe.grid import plan_runs
 from rewardshape.probe.settings import Settings
 from rewardshape.probe.what_if import AS_IT_IS, SHARE_OF_STEPS, base_of, interventions
@@ -49,6 +50,33 @@ def test_the_usual_ones_are_tried_where_none_is_named():
     assert set(against.values()) == {AS_IT_IS, "drop=random=0.2"}
     assert len(against) == 6
     assert "add_nll=0.1" in found
+
+
+def test_what_an_objective_has_no_gradients_for_is_not_tried_and_refused_before_the_model_is_loaded(
+    checkpoint, pairs_file
+):
+    for name in ("wpo", "tdpo", "ld_dpo", "sampo"):
+        asked = Settings().replace(checkpoint=checkpoint, data=pairs_file, objective=name)
+        names = {run.intervention.name for run in plan_runs(asked.replace(what_if=True)).runs}
+        assert {one.partition("=")[2] for one in names if one.startswith("drop=")} == {
+            "random=0.2", "ties=0.2", "ches=0.2", "similarity=0.2", "length=0.2",
+        }  # fmt: skip
+        for changes in ({"drop": "influence=0.2"}, {"drop": "influence=0.2", "what_if": True}):
+            with pytest.raises(InputError, match=r"--drop influence=0\.2: takes gradients of scores"):
+                plan_runs(asked.replace(**changes))
+
+
+def test_gradients_are_not_weighed_against_a_reference_that_has_moved(checkpoint, pairs_file):
+    asked = Settings().replace(checkpoint=checkpoint, data=pairs_file, objective="tr_dpo")
+    assert plan_runs(asked.replace(drop="influence=0.2")).names == [""]  # it has not when the run begins
+    for name in ("geometry_every", "influence_every"):
+        with pytest.raises(InputError, match=r"weighs pairs against the untouched model; .* tr_dpo moves"):
+            plan_runs(asked.replace(**{name: 2}))
+
+
+def test_several_steps_are_refused():
+    with pytest.raises(InputError, match="--steps: takes one value with --what-if"):
+        tried(steps=[10, 20])
 
 
 def test_the_base_has_a_third_of_the_steps_and_nothing_dropped():
