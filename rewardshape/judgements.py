@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import csv
 import hashlib
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from rewardshape.trace.folder import RunFolder
 from rewardshape.trace.records import rows_of
 
 COLUMNS = ("run", "temperature", "prompt_id", "prompt", "answer_1", "answer_2", "better")
+DELIMITERS = ",;\t"
 WORDS = {"1": 1.0, "2": 0.0, "0": 0.5}  # who wins, where the first answer is that of now
 
 
@@ -98,12 +100,12 @@ def read_judgements(trace: Trace, file: Path) -> dict[str, list[Judgement]]:
     known = {(row.run, row.temperature, row.prompt_id): row for row in _comparisons(trace)}
     found: dict[tuple[str, float], list[tuple[float, Comparison]]] = {}
     for line, row in _rows(file):
-        word = row["better"].strip()
+        word = re.sub(r"[.,]0*$", "", row["better"].strip())  # as a spreadsheet writes numbers
         if not word:
             continue
         if word not in WORDS:
             raise InputError(f"{file}:{line}: better is {word!r}; write 1, 2 or 0, or leave it empty")
-        key = (row["run"], _number(row["temperature"]), row["prompt_id"])
+        key = (row["run"], _number(row["temperature"].replace(",", ".")), row["prompt_id"])
         if key not in known:
             raise InputError(
                 f"{file}:{line}: no such comparison in {trace.folder}; read it with the run it is of"
@@ -176,7 +178,9 @@ def _cell(text: str) -> str:
 def _rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
     try:
         with file.open(encoding="utf-8-sig", newline="") as given:
-            reader = csv.DictReader(given)
+            delimiter = max(DELIMITERS, key=given.readline().count)  # a spreadsheet writes its country's
+            given.seek(0)
+            reader = csv.DictReader(given, delimiter=delimiter)
             missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
             if missing:
                 raise InputError(f"{file}:1: no column {missing[0]!r}; keep the columns {', '.join(COLUMNS)}")

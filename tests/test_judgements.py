@@ -130,3 +130,25 @@ def test_a_file_that_a_spreadsheet_saved_with_its_byte_order_mark_is_read(trace,
     capsys.readouterr()
     main([str(trace.folder), str(sheet)])
     assert "no column" not in capsys.readouterr().err
+
+
+def test_a_file_that_a_spreadsheet_saved_in_the_way_of_another_country_is_read(trace, tmp_path):
+    plain, theirs = tmp_path / "plain.csv", tmp_path / "theirs.csv"
+    write_judgements(trace, plain)
+    with plain.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for number, row in enumerate(rows):
+        row["better"] = "120"[number % 3]
+    for file, delimiter, shown in ((plain, ",", str), (theirs, ";", lambda word: f"{word},0")):
+        with file.open("w", encoding="utf-8", newline="") as out:
+            writer = csv.DictWriter(out, rows[0], delimiter=delimiter)
+            writer.writeheader()
+            writer.writerows(
+                {
+                    **row,
+                    "better": shown(row["better"]),
+                    "temperature": row["temperature"].replace(".", shown("").strip("0") or "."),
+                }
+                for row in rows
+            )
+    assert read_judgements(trace, theirs) == read_judgements(trace, plain)

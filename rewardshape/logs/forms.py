@@ -11,15 +11,18 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from rewardshape.errors import InputError, printable
 from rewardshape.logs.console import console_rows
 from rewardshape.logs.databases import SQLITE, trackio_records
 from rewardshape.logs.documents import document_logs
 from rewardshape.logs.events import event_records, is_event_file
 from rewardshape.logs.gaps import without_gaps
 from rewardshape.logs.jsons import flat_records, json_lines
+from rewardshape.logs.labels import by_their_splits
 from rewardshape.logs.log import Log, assemble
+from rewardshape.logs.names import parted
 from rewardshape.logs.prose import prose_records
-from rewardshape.logs.rows import Record, Rows
+from rewardshape.logs.rows import Record, Rows, has_value
 from rewardshape.logs.settings import stated_settings
 from rewardshape.logs.source import Source
 from rewardshape.logs.tables import csv_header, csv_records, csv_table, markdown_tables, spaced_tables
@@ -27,6 +30,7 @@ from rewardshape.numbers import counted
 
 TRAINER_STATE = "Hugging Face trainer_state.json"
 DAMAGED = "the JSON is cut off or damaged: the whole records in it were read"
+MOST_LISTED = 20  # names of columns in an error
 TORN = "the log ends in the middle of a record, which was left out"
 
 
@@ -61,6 +65,7 @@ class Form(NamedTuple):
     name: str
     recognises: Callable[[Request], bool]
     reads: Callable[[Request], list[Log]]
+    has_columns: bool = False  # that a user can name
 
 
 def _by_run(
@@ -69,12 +74,15 @@ def _by_run(
 ) -> list[Log]:  # fmt: skip
     """Logs of records that are already apart by run, or that name their run in a column."""
     apart: dict[str, Rows] = {}
+    runs = {run: list(records) for run, records in runs.items()}
+    _require_columns(
+        request, dict.fromkeys(key for records in runs.values() for one in records for key in one)
+    )
     for run, records in runs.items():
-        named = [
-            {request.columns.get(key, key): value for key, value in record.items()} for record in records
-        ]
-        for record in without_gaps(named, default_split):
+        named = [_named(record, request.columns) for record in records]
+        for record in without_gaps(by_their_splits(named), default_split):
             own = str(record.get("run", record.get("run_name", record.get("run_id", run))))
+            own = parted(own, f"seed {record['seed']}") if has_value(record.get("seed")) else own
             if own not in apart:
                 apart[own] = Rows(default_split, decimal_comma)
             apart[own].add(record)
@@ -83,6 +91,20 @@ def _by_run(
         part = run if len(apart) > 1 else ""
         logs += assemble(request.name, form, rows, settings=settings, notes=notes, part=part)
     return logs
+
+
+def _named(record: Record, columns: Mapping[str, str]) -> Record:
+    """A record with the columns that the user named before those that only bear such a name: the first counts."""
+    mine = {columns[key]: value for key, value in record.items() if key in columns}
+    return {**mine, **{key: value for key, value in record.items() if key not in columns and key not in mine}}
+
+
+def _require_columns(request: Request, there: Iterable[str]) -> None:
+    there = [str(key) for key in there]
+    for column in request.columns:
+        if column not in there:
+            listed = printable(", ".join(there[:MOST_LISTED]) + (", …" if len(there) > MOST_LISTED else ""))
+            raise InputError(f"--columns: {request.name} has no column {column!r}; it has {listed}")
 
 
 # --- binary forms ------------------------------------------------------------------------------------------------
@@ -168,7 +190,7 @@ def _lines_form(name: str, key_of_it: str, default_split: str = "train") -> Form
             request, name, {"": records}, request.settings(), notes=notes, default_split=default_split
         )
 
-    return Form(name, recognises, reads)
+    return Form(name, recognises, reads, has_columns=True)
 
 
 # --- tables ------------------------------------------------------------------------------------------------------
@@ -233,18 +255,23 @@ def _reads_prose(request: Request) -> list[Log]:
 
 BINARY_FORMS = (
     Form("TensorBoard event file", lambda request: is_event_file(request.source.head), _reads_events),
-    Form("Trackio database", lambda request: request.source.head.startswith(SQLITE), _reads_trackio),
+    Form(
+        "Trackio database",
+        lambda request: request.source.head.startswith(SQLITE),
+        _reads_trackio,
+        has_columns=True,
+    ),
 )
 TEXT_FORMS = (
     Form("Jupyter notebook", lambda request: _holds(request, "cells"), _reads_notebook),
     Form(TRAINER_STATE, lambda request: _holds(request, "log_history"), _reads_trainer_state),
-    Form("JSON", lambda request: request.source.json is not None, _reads_json),
+    Form("JSON", lambda request: request.source.json is not None, _reads_json, has_columns=True),
     Form(TRAINER_STATE, _is_torn_json, _reads_torn_json),
     _lines_form("LLaMA-Factory trainer_log.jsonl", "current_steps"),
     _lines_form("learning-dynamics JSON lines", ".*eval_prob.*", "eval"),
     _lines_form("wandb history", "_step"),
     _lines_form("JSON lines", ".*"),
-    Form("CSV", _is_csv, _reads_csv),
+    Form("CSV", _is_csv, _reads_csv, has_columns=True),
     Form("table", _has_tables, _reads_tables),
     _console_form("reference DPO stdout", _is_reference_dpo),
     _console_form("stdout with dict lines", _has_braces),
@@ -266,5 +293,9 @@ def read_binary(request: Request) -> list[Log]:
 def _read(forms: Sequence[Form], request: Request) -> list[Log]:
     for form in forms:
         if form.recognises(request) and (logs := form.reads(request)):
+            if request.columns and not form.has_columns:
+                raise InputError(
+                    f"--columns: {request.name} is a {form.name}, whose columns have names; leave it out"
+                )
             return logs
     return []

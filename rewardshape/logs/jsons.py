@@ -7,7 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rewardshape.logs.console import tells
-from rewardshape.logs.rows import Record
+from rewardshape.logs.labels import of_split, split_of
+from rewardshape.logs.names import meaning
+from rewardshape.logs.rows import PLACES, Record
 
 DEEPEST = 20  # levels of JSON in which records are looked for
 _TELLING_GROUPS = (
@@ -26,9 +28,11 @@ def flat_records(data: Any, depth: int = 0) -> list[Record]:
         return [flat(item) for item in data if isinstance(item, dict)]
     if not isinstance(data, dict):
         return []
-    for shape in (_columns_and_data, _lists_of_equal_length, _columns_by_row):
+    for shape in (_columns_and_data, _lists_of_equal_length, _columns_by_row, _rows_by_step):
         if records := shape(data):
             return records
+    if by_split := _by_split(data, depth):
+        return by_split
     if tells(whole := flat(data)):
         return [whole]
     deeper = (flat_records(value, depth + 1) for value in data.values() if isinstance(value, dict | list))
@@ -49,14 +53,17 @@ def _columns_and_data(data: Mapping[str, Any]) -> list[Record]:
 
 
 def _lists_of_equal_length(data: Mapping[str, Any]) -> list[Record]:
-    """Columns as lists: the longest ones are the rows' series."""
+    """Columns as lists: the longest are the rows' series; shorter ones are others' where they have their own places."""
     lists = {key: value for key, value in data.items() if isinstance(value, list) and value}
     if not lists or any(isinstance(value[0], dict) for value in lists.values()):
         return []
-    length = max(map(len, lists.values()))
-    columns = {key: value for key, value in lists.items() if len(value) == length}
-    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    return rows if any(map(tells, rows)) else []
+    found: list[Record] = []
+    for length in sorted(set(map(len, lists.values())), reverse=True):
+        columns = {key: value for key, value in lists.items() if len(value) == length}
+        rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        if (not found or any(meaning(key)[1] in PLACES for key in columns)) and any(map(tells, rows)):
+            found += rows
+    return found
 
 
 def _columns_by_row(data: Mapping[str, Any]) -> list[Record]:
@@ -69,6 +76,34 @@ def _columns_by_row(data: Mapping[str, Any]) -> list[Record]:
     numbers = [row for row in cells[0] if row.isdigit()]
     rows = [{key: column[row] for key, column in data.items()} for row in numbers]
     return _stepped(rows, [int(row) for row in numbers]) if any(map(tells, rows)) else []
+
+
+def _rows_by_step(data: Mapping[str, Any]) -> list[Record]:
+    """Records by the number of their row, or by their step."""
+    if not data or not all(key.isdecimal() and isinstance(row, dict) for key, row in data.items()):
+        return []
+    rows = [flat(row) for row in data.values()]
+    if not any(map(tells, rows)):
+        return []
+    numbers = list(map(int, data))
+    counts = numbers == list(range(len(numbers))) or any("step" in key for row in rows[:1] for key in row)
+    return rows if counts else [{"step": n} | row for n, row in zip(numbers, rows, strict=True)]
+
+
+def _by_split(data: Mapping[str, Any], depth: int) -> list[Record]:
+    """The records of each split that holds several, with the split in their names."""
+    found = {
+        split: flat_records(part, depth + 1)
+        for name, part in data.items()
+        if (split := split_of(name)) and isinstance(part, dict | list)
+    }
+    if not any(len(records) > 1 for records in found.values()):
+        return []
+    return [
+        {of_split(key, split): value for key, value in record.items()}
+        for split, records in found.items()
+        for record in records
+    ]
 
 
 def _stepped(rows: list[Record], index: Sequence[Any]) -> list[Record]:

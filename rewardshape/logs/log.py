@@ -176,7 +176,7 @@ def _log(
             nonfinite += bad
             repeated += twice
     if repeated:
-        notes.append(f"{counted(repeated, 'step')} logged more than once: the later values count")
+        notes.append(f"{counted(repeated, counts)} logged more than once: the later values count")
     wide = tables[0] if len(tables) == 1 else pd.concat(tables, ignore_index=True)
     del tables
     if not wide["step"].is_monotonic_increasing:

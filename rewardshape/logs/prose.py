@@ -34,7 +34,13 @@ _TORCHTUNE = re.compile(r"^\s*\d+\|(\d+)\|(?=Loss)")
 _MMENGINE = re.compile(r"Iter\((?:train|val)\)\s*\[\s*(\d+)/\s*\d+\]")
 _OF_EPOCH = re.compile(r"of epoch (\d+)", re.IGNORECASE)
 _AT_STEP = re.compile(r"global_step (\d+)")
-_OF_EVALUATION = re.compile(r"^\W*(?:eval|evaluation|validation|test)\b", re.IGNORECASE)
+_OF_EVALUATION = re.compile(r"\W*\b(?:eval|evaluation|validation|test)\b", re.IGNORECASE)
+# What a launcher or Python's logging puts before a line: the rank, the time, the level and who speaks.
+_BEFORE = re.compile(
+    r"^\s*(?:\[?\(?(?:rank|worker|node|\w+ pid=)\W?\d+(?:, [^)]*)?[\])]?:?\s+"
+    r"|\[?\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d[.,\dZ]*\]?\s*"
+    r"|\[?(?:DEBUG|INFO|WARNING)\b\]?:?\s*|-\s+)+"
+)
 
 
 def prose_records(lines: Iterable[str]) -> Iterator[Record]:
@@ -48,7 +54,7 @@ def prose_records(lines: Iterable[str]) -> Iterator[Record]:
     reader = _Reader()
     for line in lines:
         if len(line) <= LONGEST_LINE:
-            yield from reader.read(line)
+            yield from reader.read(_BEFORE.sub("", line))
     yield from reader.flush()
 
 
@@ -156,8 +162,8 @@ class _Heading:
 
 
 def _pairs(line: str) -> Record:
-    """The pairs of a line of which the name is understood; of the evaluation where the line begins so."""
-    evaluated = bool(_OF_EVALUATION.match(line))
+    """The pairs of a line whose name is understood; of the evaluation where it says so."""
+    evaluated = bool(_OF_EVALUATION.match(line) or _OF_EVALUATION.search(_PAIR.sub(" ", line)))
     pairs: Record = {}
     for name, value in _PAIR.findall(line):
         name = name.strip()

@@ -89,13 +89,14 @@ def _of_folder(folder: Path) -> list[Log]:
             continue
         if EVENT_FILES in patterns[0]:
             return _of_event_files(folder)
-        file = max(found, key=_last_step)
+        steps = {file: _last_step(file) for file in found}
+        furthest = max(steps.values())
+        file = max(found, key=lambda file: (steps[file], file.stat().st_mtime if furthest < 0 else 0.0))
         logs = _of_file(file, {}, str(file.relative_to(folder)))
         if len(found) > 1:
+            which = "the one that goes furthest" if furthest >= 0 else "which state no steps, the newest"
             for log in logs:
-                log.notes.append(
-                    f"of {len(found)} logs in the folder the one that goes furthest was read: {log.name}"
-                )
+                log.notes.append(f"of {len(found)} logs in the folder {which} was read: {log.name}")
         return logs
     looked = ", ".join(pattern for patterns in IN_A_FOLDER for pattern in patterns)
     raise InputError(f"{folder}: no log in this folder; looked for trace.jsonl, {looked}")

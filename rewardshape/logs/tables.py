@@ -11,6 +11,7 @@ from itertools import pairwise
 
 from rewardshape.errors import InputError
 from rewardshape.logs.kinds import is_sign
+from rewardshape.logs.labels import SUMMARY, are_splits, of_split, split_of
 from rewardshape.logs.names import TELLING, meaning, number, parted
 from rewardshape.logs.rows import PLACES, Record
 
@@ -18,7 +19,7 @@ _RULE = re.compile(r"^\s*\|?\s*:?-{2,}:?\s*(\|\s*:?-{2,}:?\s*)+\|?\s*$")
 _DECIMAL_COMMA = re.compile(r"^\s*[-+−]?\d+,\d+\s*$")
 _WANDB_COLUMN = re.compile(r"^(.*) - ([\w/. ]+?)(__MIN|__MAX)?$")
 LONGEST_HEADER = 100_000  # characters, below what the csv module takes for one cell
-_SUMMARY = "summary"  # in the label of a row: means over the whole run
+NAMES_OF_RUNS = ("name", "run", "run_name", "run name", "model", "experiment")
 FEWEST_METRICS = 2  # rows that name a series, for a table to be one of final metrics
 _TIME = re.compile(r"\d:\d\d")
 
@@ -61,17 +62,15 @@ class Table:
         """The rows as records, apart by the first column that is text and names runs, or splits."""
         label = self._label_column()
         names = ["" if label is None else row[label] for row in self.rows]
-        splits = [meaning(f"{name} loss")[0] for name in names]
-        of_splits = _are_splits(names)
+        splits = list(map(split_of, names))
+        of_splits = are_splits(names)
         runs: dict[str, list[Record]] = {}
         for row, name, split in zip(self.rows, names, splits, strict=True):
             record: Record = dict(zip(self.header, row, strict=False))
             if not of_splits:
                 runs.setdefault(name, []).append(record)
-            elif _SUMMARY not in name.lower():
-                runs.setdefault("", []).append(
-                    {_of_split(key, split): value for key, value in record.items()}
-                )
+            elif SUMMARY not in name.lower():
+                runs.setdefault("", []).append({of_split(key, split): value for key, value in record.items()})
         return runs
 
     def _label_column(self) -> int | None:
@@ -81,9 +80,21 @@ class Table:
             texts = {cell for cell in cells if cell and number(cell, decimal_comma=comma) is None}
             known = meaning(column)[1] is not None
             repeats = 1 < len(texts) < len(cells) == len(self.rows) and all(cell in texts for cell in cells)
-            if not known and repeats and (_are_splits(cells) or self._starts_again(cells, comma)):
+            if not known and repeats and (are_splits(cells) or self._starts_again(cells, comma)):
+                return index
+            if (
+                column.lower() in NAMES_OF_RUNS
+                and len(texts) == len(self.rows) > 1
+                and not self._goes_on(comma)
+            ):
                 return index
         return None
+
+    def _goes_on(self, decimal_comma: bool) -> bool:
+        """Whether the rows stand at places that increase: rows of one run, and not one row of each of several."""
+        places = [index for index, column in enumerate(self.header) if meaning(column)[1] in PLACES]
+        columns = ([number(row[i], decimal_comma=decimal_comma) for row in self.rows] for i in places)
+        return any(_increase([place for place in column if place is not None]) for column in columns)
 
     def _starts_again(self, labels: list[str], decimal_comma: bool) -> bool:
         """Whether other labels stand beside the same places, or each label's places increase and the table's do not.
@@ -121,17 +132,6 @@ def _increase(places: list[float]) -> bool:
     return all(one < other for one, other in pairwise(places))
 
 
-def _are_splits(names: list[str]) -> bool:
-    """Whether the labels of rows are splits, and perhaps a summary."""
-    splits = [meaning(f"{name} loss")[0] for name in names]
-    known = [split is not None or _SUMMARY in name.lower() for name, split in zip(names, splits, strict=True)]
-    return any(splits) and all(known)
-
-
-def _of_split(column: str, split: str | None) -> str:
-    return f"{split} {column}" if split and meaning(column)[1] not in {None, *PLACES} else column
-
-
 def markdown_tables(text: str) -> list[Table]:
     """Every table in a Markdown text that is a training log, captioned by the nearest heading above it."""
     tables: list[Table] = []
@@ -159,7 +159,7 @@ def _of_final_metrics(table: Table) -> list[Table]:
     names = [row[0] for row in table.rows if row]
     if len({meaning(name)[1] for name in names} & TELLING) < FEWEST_METRICS:
         return []
-    splits = [meaning(f"{column} loss")[0] for column in table.header]
+    splits = list(map(split_of, table.header))
     runs: dict[str, Table] = {}
     for index, (column, split) in enumerate(zip(table.header, splits, strict=True)):
         if index:

@@ -73,7 +73,8 @@ def recover_reference(table: pd.DataFrame, *, beta: float | None = None) -> Refe
     logp, reward = (np.concatenate(values) for values in zip(*sides.values(), strict=True))
     if beta is None and not reward.any() and max(np.ptp(points.logp) for points in sides.values()) > MOVED:
         return Reference(beta=0.0, free=False)  # whatever the log-probabilities did, the rewards are 0
-    if (ratio := _common_ratio(logp, reward, one_row=len(sides["chosen"].logp) < 2)) is not None:
+    ratio = _common_ratio(logp, reward, one_row=len(sides["chosen"].logp) < 2)
+    if ratio is not None and (beta is None or abs(beta / ratio - 1) <= RATIO_TOLERANCE):
         away = reward - ratio * logp
         spread = float(np.sqrt(away @ away / (logp @ logp)))
         return Reference(beta if beta is not None else ratio, spread, free=True, holds=True)
@@ -112,7 +113,9 @@ def _line(sides: Mapping[str, Points], known: float | None) -> Reference:
     variation = float(logp @ logp)
     if dof < 1 or variation == 0:
         return _with_known_beta(sides, known) if known else Reference()
-    slope = float(logp @ reward / variation)
+    slope = known or float(
+        logp @ reward / variation
+    )  # a known one that the rows refute leaves most of them unsaid
     left = reward - slope * logp
     error = float(np.sqrt(left @ left / dof))
     # Of two evaluations one number alone can speak against a line, so that chance draws one twice as easily.
@@ -120,7 +123,7 @@ def _line(sides: Mapping[str, Points], known: float | None) -> Reference:
     holds = slope > 0 and left @ left <= tolerance**2 * float(reward @ reward)
     if not holds:
         return Reference(beta=known, free=False, holds=False)
-    found = _with_known_beta(sides, known or slope)
+    found = _with_known_beta(sides, slope)
     return found._replace(beta_spread=error / variation**0.5, holds=True)
 
 

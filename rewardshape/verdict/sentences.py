@@ -255,7 +255,11 @@ def _course(course: Course) -> str:
     first, last, highest = map(significant, course)
     if first != last:
         return f"{first} to {last}"
-    return f"{last} throughout" if highest == last else f"{last} at both, {highest} at its highest"
+    return (
+        f"{last} at both and nowhere higher"
+        if highest == last
+        else f"{last} at both, {highest} at its highest"
+    )
 
 
 def _carried(evidence: Evidence) -> list[str]:

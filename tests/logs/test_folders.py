@@ -70,3 +70,16 @@ def test_a_wandb_binary_is_refused_with_what_can_be_read_instead(tmp_path):
     (tmp_path / "run-1.wandb").write_bytes(b":W&B" + bytes(100))
     with pytest.raises(InputError, match=r"wandb binary.*output\.log.*CSV"):
         read_logs(tmp_path / "run-1.wandb")
+
+
+def test_of_logs_that_state_no_steps_the_newest_is_read_and_it_is_said_so(tmp_path):
+    for name, loss, age in (("run-b", 0.6, 500), ("run-a", 0.5, 0)):
+        file = tmp_path / "wandb" / name / "files" / "output.log"
+        file.parent.mkdir(parents=True)
+        file.write_text(
+            f"{{'loss': 0.7, 'rewards/chosen': 0.1}}\n{{'loss': {loss}, 'rewards/chosen': 0.2}}\n"
+        )
+        os.utime(file, (1e9 - age, 1e9 - age))
+    (log,) = read_logs(tmp_path)
+    assert log.split("train")["loss"].tolist() == [0.7, 0.5]
+    assert "of 2 logs in the folder which state no steps, the newest was read" in " ".join(log.notes)

@@ -103,7 +103,7 @@ def test_a_resumed_run_keeps_the_later_copy(tmp_path):
     (log,) = read(tmp_path, [*RUN, *again])
     assert log.split("train")["epoch"].tolist() == [0.25, 0.5, 0.75, 0.8]
     assert log.split("eval")["epoch"].tolist() == [0.5, 0.8]
-    assert "3 steps logged more than once" in " ".join(log.notes)  # 0.75, 1.0 and the evaluation at 1.0
+    assert "3 rows logged more than once" in " ".join(log.notes)  # 0.75, 1.0 and the evaluation at 1.0
 
 
 def test_a_real_stdout_twice_in_one_file_is_two_runs(shared):

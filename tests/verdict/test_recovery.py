@@ -91,3 +91,15 @@ def test_without_log_probs_the_signs_of_no_reference_are_seen(columns, settings)
 def test_a_column_of_nothing_is_not_had():
     table = pd.DataFrame({"a": [1.0, np.nan], "b": [np.nan, np.nan]})
     assert (has(table, "a"), has(table, "a", "b"), has(table, "c")) == (True, False, False)
+
+
+def test_a_beta_that_the_rows_refute_is_not_taken_for_theirs():
+    """Rewards through the origin at 2.5, and 0.1 given: no reference explains that."""
+    logp = -1.2 * np.random.default_rng(0).uniform(0.7, 1.3, (20, 2))
+    table = pd.DataFrame(
+        np.c_[logp, 2.5 * logp], columns=["logp_chosen", "logp_rejected", "reward_chosen", "reward_rejected"]
+    )
+    assert recover_reference(table, beta=2.5).free is True
+    refuted = recover_reference(table, beta=0.1)
+    assert not refuted.free
+    assert refuted.holds is False

@@ -96,7 +96,10 @@ def test_one_row_has_no_start_and_no_end():
     )
     level = Learning(loss=Course(0.5, 0.5, 0.9), accuracy=Course(0.75, 0.75, 0.75), num_rows=5)
     said = story(Word.UNDETERMINED, dataclasses.replace(FELL, learning=level))
-    assert "From start to end: loss 0.5 at both, 0.9 at its highest, accuracy 0.75 throughout." in said
+    assert (
+        "From start to end: loss 0.5 at both, 0.9 at its highest, accuracy 0.75 at both and nowhere higher."
+        in said
+    )
 
 
 def test_the_story_dates_the_fall_names_the_deepest_point_and_takes_the_margin_from_both():
