@@ -210,6 +210,14 @@ def is_of(head: Mapping[str, Iterable[Any]], rows: Mapping[str, Iterable[Any]]) 
     return all(list(head[name]) == list(rows[name]) for name in ("pair_id", "response", "num_tokens"))
 
 
+def looked_over(home: Path, names: Sequence[str], *, repair: bool) -> list[str]:
+    """What ``--repair`` had to mend in the folder of a command, a line each; `InputError` where a run of it is lost."""
+    said = mend(home, names) if repair else []
+    require_its_runs(home, names)
+    require_nothing_lost(home, names)
+    return said
+
+
 def mend(home: Path, names: Sequence[str]) -> list[str]:
     """What ``--repair`` does to the runs of these names in the folder of a command, a line each."""
     require_its_runs(home, names)

@@ -172,10 +172,8 @@ def run_all(
         if resumed is not None:
             on_main(lambda: hold(resumed, held))
             on_folder(resumed)
-            for line in on_main(lambda: mend(resumed, grid.names)) if output.repair else ():
+            for line in on_main(lambda: looked_over(resumed, grid.names, repair=output.repair)):
                 progress.say(line)
-            on_main(lambda: require_its_runs(resumed, grid.names))
-            on_main(lambda: require_nothing_lost(resumed, grid.names))
         left = list(unsettled(grid, resumed, progress))
         for planned in left:
             policy = fresh_policy(planned)
