@@ -39,14 +39,7 @@ from rewardshape.probe.process import keep_few_kernels, set_up
 from rewardshape.probe.progress import Progress, changes_shown
 from rewardshape.probe.recorder import Measures, Recorder, destination_of, influence_of
 from rewardshape.probe.reference import untouched_model
-from rewardshape.probe.resume import (
-    at_step_0,
-    fingerprint_of,
-    going_on,
-    mend,
-    require_its_runs,
-    require_nothing_lost,
-)
+from rewardshape.probe.resume import at_step_0, fingerprint_of, going_on, looked_over
 from rewardshape.probe.samples import gold_of, sampled, samples_of
 from rewardshape.probe.settings import Settings
 from rewardshape.probe.stopping import (
