@@ -7,6 +7,7 @@ Each checkpoint or adapter is loaded once, measured on the same pairs, and let g
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import re
 import shlex
@@ -31,12 +32,11 @@ if TYPE_CHECKING:
     from rewardshape.trace import Trace
 
 PROGRAM = "python -m rewardshape.measure"
-OF_TRAINING = {"lora_rank", "gradient_checkpointing"}
+OF_TRAINING = {"lora_rank", "gradient_checkpointing", "drop"}
 FLAGS = [
     name
     for name, setting in SETTINGS.items()
-    if setting.group in ("objective", "data")
-    or (setting.group == "model" and name not in OF_TRAINING)
+    if (setting.group in ("objective", "data", "model") and name not in OF_TRAINING)
     or name in ("probe_pairs", "probe_responses", "output", "resume", "quiet", "json")
 ]
 STEP = re.compile(
@@ -64,7 +64,8 @@ class Asked:
 def main(argv: Sequence[str] | None = None, prog: str = PROGRAM) -> int:
     """Exit status: 0 done; 2 bad input, said in one ``error:`` line; 128 + signal when stopped."""
     words = list(sys.argv[1:] if argv is None else argv)
-    return guarded(lambda: _main(words, prog), lambda: "stopped; the same command with --resume goes on")
+    again = "--resume" if "--output" in words else "--resume --output FOLDER"
+    return guarded(lambda: _main(words, prog), lambda: f"stopped; the same command with {again} goes on")
 
 
 def _main(words: list[str], prog: str) -> int:
@@ -199,7 +200,11 @@ def measure(asked: Asked) -> Trace:
         quiet = output.quiet or output.json or not here().is_main
         done = on_main(lambda: measured_already(home, row, goal, pairs)) if output.resume else set()
         recorder: Recorder | None = None
-        with Progress(len(row), quiet=quiet) as progress, stop_on_signal() as stop:
+        with (
+            contextlib.ExitStack() as held,
+            Progress(len(row), quiet=quiet) as progress,
+            stop_on_signal() as stop,
+        ):
             progress.skip(len(done))
             for saved in row:
                 if saved.step in done:
@@ -207,7 +212,7 @@ def measure(asked: Asked) -> Trace:
                 progress.begin(saved.checkpoint, "loading")
                 model = load(saved.checkpoint, settings)
                 if recorder is None:
-                    recorder = made_recorder(model, pairs, goal, row, asked, home)
+                    recorder = held.enter_context(made_recorder(model, pairs, goal, row, asked, home))
                     for line in [*pairs.notes, recorder.note]:
                         progress.say(line) if line else None
                 progress.begin(saved.checkpoint, "measuring")
@@ -222,11 +227,9 @@ def measure(asked: Asked) -> Trace:
                     },
                     tokens=recorder.num_tokens,
                 )
-                if stop.is_set():
+                if stop.is_set() and saved is not row[-1]:
                     recorder.close("interrupted")
                     raise Interrupted(stop.signal_number, home)
-        if recorder is not None:
-            recorder.close()
         return read_trace(home)
 
 

@@ -156,6 +156,32 @@ def test_killed_and_resumed_it_records_what_it_would_have(loop, base, measured, 
     assert a.drop(columns="run").equals(b.drop(columns="run"))
 
 
+def test_a_checkpoint_that_cannot_be_loaded_leaves_a_record_that_says_so_and_goes_on(
+    loop, base, measured, tmp_path, capsys
+):
+    away = tmp_path / "checkpoint-10"
+    broken = {
+        **loop,
+        "row": [str(loop["folder"] / "checkpoint-2"), str(loop["folder"] / "checkpoint-4"), str(away)],
+    }
+    shutil.copytree(loop["folder"] / "checkpoint-10", away)
+    weights = away / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:1000])
+    assert main(words(broken, base, tmp_path / "run")) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert str(away) in line
+    settings = read_trace(tmp_path / "run").settings
+    assert settings["status"] == "failed"
+    assert str(away) in settings["reason"]
+    weights.write_bytes(whole)
+    assert main(words(broken, base, tmp_path / "run", "--resume")) == 0
+    trace = read_trace(tmp_path / "run")
+    assert trace.settings["status"] == "done"
+    a, b = trace.responses, read_trace(measured).responses
+    assert a.drop(columns="run").equals(b.drop(columns="run"))
+
+
 def test_what_would_mix_two_rows_is_refused(loop, base, measured, tmp_path, capsys):
     shutil.copytree(measured, tmp_path / "run")
     assert main(words(loop, base, tmp_path / "run")) == 2
@@ -177,6 +203,7 @@ def test_what_would_mix_two_rows_is_refused(loop, base, measured, tmp_path, caps
         (["--objective", "dpo", "simpo"], "takes one value here"),
         (["--at", "0"], "1 steps for 4 checkpoints"),
         (["--lora-rank", "4"], "no such flag"),
+        (["--drop", "ties=0.2"], "no such flag"),
         (["--alpha", "0.25", "--beta", "2.5"], "--alpha: of which objective? give --objective"),
         (["--parameter", "label_smoothing=0.1"], "--parameter: of which objective?"),
     ],

@@ -57,7 +57,11 @@ def run_probe(checkpoint: Any = None, data: Any = None, **settings: Any) -> Show
         raise InputError(
             f"{refused[0]}: is for the terminal, where `rewardshape probe` takes it; run_probe returns a trace"
         )
-    if checkpoint is None and not {"alpha", "objective", "preset"} & settings.keys():
+    if (
+        checkpoint is None
+        and not {"alpha", "objective", "preset"} & settings.keys()
+        and not settings.get("resume")
+    ):
         settings["alpha"] = DEFAULT["alpha"]
     with needing("probe", "run_probe"), quiet_imports():
         from rewardshape.notebook import shown

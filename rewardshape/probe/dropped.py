@@ -52,7 +52,7 @@ def dropped_pairs(
         reference=lambda score: beginning.reference.logps(reader, score, here().device),
         seed=planned.settings.training.seed,
     )
-    gone = left_out([pair.pair_id for pair in pairs], scores, drop.share)
+    gone = left_out([pair.pair_id for pair in pairs], scores, drop)
 
     def record() -> None:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -67,17 +67,20 @@ class Drop:
             )
         return cls(criterion, value)
 
+    def of(self, number: int) -> int:
+        """How many of so many pairs are left out: at least one, and never all."""
+        return min(max(round(self.share * number), 1), number - 1)
+
     def __str__(self) -> str:
         return f"{self.criterion}={typed(self.share)}"
 
 
-def left_out(pair_ids: Sequence[str], scores: np.ndarray, share: float) -> list[str]:
-    """The ids with the highest scores: a share of all, at least one, and never all; of equal scores the first.
+def left_out(pair_ids: Sequence[str], scores: np.ndarray, drop: Drop) -> list[str]:
+    """The ids with the highest scores, as many as `drop` leaves out; of equal scores the first.
 
     Examples
     --------
-    >>> left_out(["a", "b", "c", "d"], np.array([1.0, 3.0, 2.0, 3.0]), 0.5)
+    >>> left_out(["a", "b", "c", "d"], np.array([1.0, 3.0, 2.0, 3.0]), Drop("ches", 0.5))
     ['b', 'd']
     """
-    count = min(max(round(share * len(pair_ids)), 1), len(pair_ids) - 1)
-    return [pair_ids[place] for place in np.argsort(-scores, kind="stable")[:count]]
+    return [pair_ids[place] for place in np.argsort(-scores, kind="stable")[: drop.of(len(pair_ids))]]

@@ -21,6 +21,7 @@ from rewardshape.data import (
 from rewardshape.data.tokenization import token_digest
 from rewardshape.errors import InputError, printable
 from rewardshape.numbers import counted
+from rewardshape.probe.drops import Drop
 from rewardshape.probe.grid import PlannedRun
 from rewardshape.probe.policy import load_tokenizer, vocabulary_size
 from rewardshape.trace.folder import json_lines, write_whole
@@ -101,6 +102,13 @@ class Inputs:
             raise InputError(
                 f"--batch-size {batch}: {counted(len(self.train), 'pair')} to train on, and a batch holds none twice; "
                 "give a smaller one"
+            )
+        if (drop := run.settings.data.drop) and batch > (
+            left := len(self.train) - Drop.read(drop).of(len(self.train))
+        ):
+            raise InputError(
+                f"--batch-size {batch}: --drop {drop} leaves {counted(left, 'pair')} to train on, and a batch holds "
+                "none twice; give a smaller one"
             )
         left_out = 0 if probing.probe_in_training else len(self.pairs) - len(self.train) - len(self.probe)
         kept = f"{counted(len(self.train), 'pair')} to train on, {counted(len(self.probe), 'probe pair')}"

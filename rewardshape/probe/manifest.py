@@ -41,7 +41,7 @@ def make_folder(settings: Settings) -> Path:
     """The folder of this command: the one asked for, which must be new, or the next free name below runs/."""
     if settings.output.output is not None:
         folder = Path(settings.output.output)
-        if not settings.output.resume and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if not settings.output.resume and folder.exists() and not _is_free(folder):
             raise InputError(
                 f"--output {folder}: exists already and is kept; choose another folder, or --resume to go on with it"
             )
@@ -56,6 +56,11 @@ def make_folder(settings: Settings) -> Path:
     raise InputError("runs: full of runs of this name; give --output")
 
 
+def _is_free(folder: Path) -> bool:
+    """Whether there is nothing in it but what a start left that came to nothing, whose lock is let go."""
+    return folder.is_dir() and all(path == RunFolder(folder).lock for path in folder.iterdir())
+
+
 def folder_to_make(settings: Settings) -> Path:
     """The folder that `make_folder` would make now."""
     return (
@@ -65,7 +70,7 @@ def folder_to_make(settings: Settings) -> Path:
 
 def _free_folders(settings: Settings) -> Iterator[Path]:
     """Names below runs/ that nothing has."""
-    name = Path(settings.checkpoint).name if settings.checkpoint else "embedded"
+    name = Path(settings.checkpoint).resolve().name or "model" if settings.checkpoint else "embedded"
     if settings.training.what_if:
         name += "-what-if"
     for number in range(1, 100_000):

@@ -10,6 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from rewardshape.errors import printable
 from rewardshape.numbers import number, signed
 from rewardshape.terminal import columns_of
 
@@ -77,7 +78,7 @@ class Progress:
 
     def begin(self, name: str, doing: str) -> None:
         """A run begins: its name, and what is done before its first step, which may take a while."""
-        self._name = name
+        self._name = printable(name)
         self._last_step = time.monotonic()
         self._show({"": doing}, due=True)
 
@@ -86,7 +87,7 @@ class Progress:
 
         Of several runs at a time, `name` says of which.
         """
-        self._name = name or self._name
+        self._name = printable(name) or self._name
         self._done += 1
         self._fresh += 1
         now = time.monotonic()

@@ -268,13 +268,14 @@ def mend_record(files: RunFolder) -> list[str]:
         return []
     checkpoint, torn = newest_whole(files.checkpoints, last=last, record=files.trace)
     step = step_of(checkpoint) if checkpoint else -1
-    shutil.copyfile(files.trace, files.damaged)
+    damaged = next(file for file in files.damaged() if not file.exists())
+    shutil.copyfile(files.trace, damaged)
     forget_later(files.checkpoints, step)
     rewind(files.path, step)
     files.set_status("interrupted")
     return [
         *torn,
-        f"{damage[0]}; the steps after {step} are done again, the damaged record is kept as {files.damaged.name}"
+        f"{damage[0]}; the steps after {step} are done again, the damaged record is kept as {damaged.name}"
         if checkpoint
-        else f"{damage[0]}; the run begins anew, the damaged record is kept as {files.damaged.name}",
+        else f"{damage[0]}; the run begins anew, the damaged record is kept as {damaged.name}",
     ]

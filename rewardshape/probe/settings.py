@@ -423,6 +423,10 @@ class Settings:
         checkpoint = self.checkpoint
         for name, given in changes.items():
             if name == "checkpoint":
+                if not isinstance(given, str | PathLike | None):
+                    raise InputError(
+                        f"checkpoint {given!r}: one path or hub id, and no {type(given).__name__}"
+                    )
                 checkpoint = None if given is None else fspath(given)
                 continue
             setting = named(name)
@@ -534,7 +538,7 @@ def _whole(value: Any) -> int | None:
 def _number(value: Any) -> float | None:
     try:
         return None if isinstance(value, bool | str | bytes) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
 
 

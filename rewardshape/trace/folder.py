@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -42,10 +43,10 @@ class RunFolder:
         """The record."""
         return self.path / "trace.jsonl"
 
-    @property
-    def damaged(self) -> Path:
-        """The record as it was before ``--repair``."""
-        return self.path / "trace.damaged.jsonl"
+    def damaged(self) -> Iterator[Path]:
+        """Where the record lies as it was before ``--repair``, the first time it was asked for, the second, …"""
+        for number in itertools.count(1):
+            yield self.path / f"trace.damaged{'' if number == 1 else f'-{number}'}.jsonl"
 
     @property
     def timing(self) -> Path:

@@ -20,6 +20,7 @@ from rewardshape.probe.__main__ import main
 from rewardshape.probe.command import parse
 from rewardshape.probe.run import run
 from rewardshape.probe.settings import SETTINGS, Settings
+from rewardshape.trace.folder import RunFolder
 
 SMALL: dict[str, Any] = {
     "steps": 2, "batch_size": 4, "probe_pairs": 6, "learning_rate": 1e-3, "quiet": True,
@@ -205,3 +206,13 @@ def test_a_model_in_memory_is_that_of_the_folder_and_stays_as_it_was(
 
 def test_it_is_in_the_front_window():
     assert rewardshape.run_probe is run_probe
+
+
+def test_what_was_stopped_goes_on_by_its_folder_alone(tmp_path):
+    """Another α than the usual one is that of the command, and none is asked for again."""
+    settings = {**SMALL, "alpha": 1.0, "output": tmp_path / "run"}
+    whole = run_probe(**settings)
+    RunFolder(tmp_path / "run").set_status("interrupted")
+    again = run_probe(output=tmp_path / "run", resume=True, quiet=True)
+    assert again.responses.equals(whole.responses)
+    assert manifest(tmp_path / "run")["objective"]["parameters"]["alpha"] == 1.0

@@ -32,6 +32,14 @@ def test_what_is_no_drop_is_refused_by_its_flag(text, said):
 def test_the_highest_are_left_out_but_never_all():
     ids = ["a", "b", "c", "d", "e"]
     scores = np.array([0.0, 5.0, 1.0, 5.0, 2.0])
-    assert left_out(ids, scores, 0.4) == ["b", "d"]
-    assert left_out(ids, scores, 0.01) == ["b"]
-    assert len(left_out(ids, scores, 0.99)) == 4
+    assert left_out(ids, scores, Drop("ches", 0.4)) == ["b", "d"]
+    assert left_out(ids, scores, Drop("ches", 0.01)) == ["b"]
+    assert len(left_out(ids, scores, Drop("ches", 0.99))) == 4
+
+
+def test_a_batch_larger_than_what_is_left_is_refused_before_training(probe, tmp_path, capsys):
+    flags = ["--drop", "length=0.95", "--batch-size", "30"]
+    assert probe(tmp_path / "run", *flags) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "--batch-size 30: --drop length=0.95 leaves" in line
+    assert not (tmp_path / "run").exists()

@@ -31,6 +31,8 @@ def test_a_new_folder_is_made_and_one_that_holds_something_is_kept(tmp_path: Pat
     wanted = Settings().replace(output=str(tmp_path / "a" / "b"))
     assert make_folder(wanted) == tmp_path / "a" / "b"
     assert make_folder(wanted).is_dir()  # empty: nothing is lost
+    (tmp_path / "a" / "b" / ".lock").touch()
+    assert make_folder(wanted) == tmp_path / "a" / "b"  # of a start that came to nothing
     (tmp_path / "a" / "b" / "mine").touch()
     with pytest.raises(InputError, match="exists already and is kept; choose another folder, or --resume"):
         make_folder(wanted)
@@ -48,6 +50,7 @@ def test_unnamed_folders_are_numbered_and_none_is_taken_twice(tmp_path: Path, mo
     made = [make_folder(Settings()) for _ in range(3)]
     assert made == [Path("runs/embedded"), Path("runs/embedded-2"), Path("runs/embedded-3")]
     assert make_folder(Settings().replace(checkpoint="hub/name")) == Path("runs/name")
+    assert make_folder(Settings().replace(checkpoint=".")) == Path("runs") / tmp_path.name
 
 
 @pytest.fixture(scope="module")

@@ -188,6 +188,10 @@ def test_beside_an_edited_record_a_checkpoint_that_fits_is_taken_where_that_was_
     assert (output / "trace.damaged.jsonl").read_bytes() == edited
     assert (output / "trace.jsonl").read_bytes() == b"".join(lines[:-3])
     assert mend_record(RunFolder(output)) == []
+    (output / "trace.jsonl").write_bytes(b"".join(lines[:3]) + b"{\n" + b"".join(lines[3:]))
+    *_, said = mend_record(RunFolder(output))  # a second time: what was kept the first time stays
+    assert said.endswith("the damaged record is kept as trace.damaged-2.jsonl")
+    assert (output / "trace.damaged.jsonl").read_bytes() == edited
 
 
 def test_a_lost_head_is_repaired_and_a_newer_format_is_not(uninterrupted, tmp_path, capsys):

@@ -88,3 +88,10 @@ def test_a_value_that_cannot_be_is_refused_by_its_flag(changes, said):
 def test_an_empty_output_is_not_the_folder_one_stands_in():
     with pytest.raises(InputError, match=r"--output.*empty name"):
         Settings.from_dict({"output": ""})
+
+
+def test_what_a_file_of_settings_may_hold_by_mistake_is_one_line():
+    with pytest.raises(InputError, match=r"checkpoint \['a', 'b'\]: one path or hub id"):
+        Settings().replace(checkpoint=["a", "b"])
+    with pytest.raises(InputError, match=r"--beta 1000.*: must be a number"):
+        Settings().replace(beta=10**400)

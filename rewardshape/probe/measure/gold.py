@@ -29,7 +29,7 @@ def gold_function(name: str) -> Gold:
         sys.path.insert(0, "")
     try:
         found = getattr(importlib.import_module(module_name), function_name)
-    except Exception as error:  # whatever somebody's module raises while it is imported
+    except (Exception, SystemExit) as error:  # whatever somebody's module raises while it is imported
         raise InputError(f"--gold {name}: {error or type(error).__name__}") from error
     if not callable(found):
         raise InputError(
@@ -46,7 +46,7 @@ def _ending_nothing(name: str, function: Gold) -> Gold:
         nonlocal answered
         try:
             reward = float(function(prompt, response))
-        except Exception as error:  # whatever somebody's function raises
+        except (Exception, SystemExit) as error:  # whatever somebody's function raises
             said = InputError(f"--gold {name}: {type(error).__name__}: {error}")
             if not answered:
                 raise said from error

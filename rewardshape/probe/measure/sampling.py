@@ -184,7 +184,7 @@ def respond(
     *,
     temperature: float,
     max_tokens: int,
-    end: int,
+    end: int | None,
     pad: int | None = None,
 ) -> list[list[int]]:
     """Sample one response to each prompt, from the whole distribution.
@@ -198,10 +198,10 @@ def respond(
         0 is greedy decoding.
     max_tokens : int
         A response ends after so many tokens, or with the end token, which it then holds.
-    end, pad : int
-        Token ids; without a padding token the end token serves.
+    end, pad : int, optional
+        Token ids; without a padding token the end token serves, and where there is neither any does: it is masked.
     """
-    pad = end if pad is None else pad
+    pad = next((token for token in (pad, end) if token is not None), 0)
     width = max(map(len, prompts))
     input_ids = torch.full((len(prompts), width), pad)
     mask = torch.zeros_like(input_ids)
@@ -233,7 +233,7 @@ def _batches(pairs: Sequence[EncodedPair]) -> Iterator[Sequence[EncodedPair]]:
         yield pairs[start : start + SAMPLES_PER_BATCH]
 
 
-def _until(ids: list[int], end: int) -> list[int]:
+def _until(ids: list[int], end: int | None) -> list[int]:
     """What comes after the end token is padding."""
     return ids[: ids.index(end) + 1] if end in ids else ids
 

@@ -50,7 +50,7 @@ def load_objective(where: str, **parameters: Any) -> Objective:
             made = function(**parameters)
         except InputError as error:
             raise InputError(f"{where}: {error}") from error
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             line = (str(error).splitlines() or [""])[0]
             raise InputError(f"{where} failed with {type(error).__name__}: {line}") from error
         if not isinstance(made, Objective):
@@ -85,7 +85,7 @@ def _function(where: str) -> Callable[..., Any]:
             raise InputError(
                 f"{where}: {name} needs the module {error.name!r}, which is not installed"
             ) from error
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             line = (str(error).splitlines() or [""])[0]
             raise InputError(f"{where}: {name} cannot be imported, {type(error).__name__}: {line}") from error
     function = getattr(module, attribute, None)

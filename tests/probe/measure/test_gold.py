@@ -40,12 +40,16 @@ def test_a_function_is_found_by_its_name():
 
 def test_a_function_that_fails_at_once_is_refused_and_later_leaves_one_reward_out(monkeypatch):
     def score(prompt: str, response: str) -> float:
+        if response == "leaves":
+            raise SystemExit(0)
         return {"good": 2.0, "none": None}[response]
 
     monkeypatch.setattr("math.sin", score)
     gold = gold_function("math:sin")
     with pytest.raises(InputError, match=r"^--gold math:sin: KeyError: 'bad'$"):
         gold("", "bad")
+    with pytest.raises(InputError, match=r"^--gold math:sin: SystemExit: 0$"):
+        gold("", "leaves")
     assert gold("", "good") == 2.0
     with pytest.warns(UserWarning, match="--gold math:sin: TypeError: .*; that reward is left out"):
         assert math.isnan(gold("", "none"))
@@ -75,3 +79,10 @@ def test_a_gold_that_cannot_be_had_is_one_line(probe, tmp_path, capsys, flags, s
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1
     assert said in lines[0]
+
+
+def test_a_module_that_ends_the_program_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "ends_everything.py").write_text("import sys\nsys.exit(0)\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(InputError, match=r"^--gold ends_everything:score: 0$"):
+        gold_function("ends_everything:score")

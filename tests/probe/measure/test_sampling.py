@@ -123,6 +123,17 @@ def sampler_of(tokenizer, prompts, *, max_tokens=1, **how):
     )
 
 
+def test_without_an_end_and_a_padding_token_answers_end_at_their_length(checkpoint):
+    model = AutoModelForCausalLM.from_pretrained(checkpoint)
+    ids = AutoTokenizer.from_pretrained(checkpoint)("Once upon a time").input_ids
+    short, alone = (
+        respond(model, prompts, temperature=0.0, max_tokens=5, end=None, pad=None)
+        for prompts in ([ids[:2], ids], [ids[:2]])
+    )
+    assert [len(row) for row in short] == [5, 5]
+    assert short[0] == alone[0]  # what pads is masked
+
+
 def test_finish_reason_and_seed_of_every_sample(checkpoint):
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     model = AutoModelForCausalLM.from_pretrained(checkpoint).eval()

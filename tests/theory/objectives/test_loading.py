@@ -83,6 +83,9 @@ def test_a_module_that_fails_on_import_is_one_line(tmp_path, monkeypatch):
     (tmp_path / "has_a_typo.py").write_text("def f(:\n", encoding="utf-8")
     with pytest.raises(InputError, match="cannot be imported, SyntaxError"):
         load_objective("has_a_typo:make")
+    (tmp_path / "ends_the_program.py").write_text("raise SystemExit(0)\n", encoding="utf-8")
+    with pytest.raises(InputError, match="cannot be imported, SystemExit"):
+        load_objective("ends_the_program:make")
 
 
 def test_register_takes_no_published_name():
