@@ -137,8 +137,9 @@ THEORY = {
         _zoo,
         "Published objectives on one axis: ratio of the chosen to the rejected gradient weight against the gap of "
         "their scores, at a mean score of −2 nats. Below the dashed line, b/a = 1.1 (the overlap of a pair's "
-        "gradients), that pair's chosen response falls. Lines break where a weight jumps or changes sign, and those of "
-        "log-probs (AlphaPO, SimPO) end where one would exceed 0.",
+        "gradients), that pair's chosen response falls. Lines break where a weight jumps and end where the chosen "
+        "response is no longer pushed up or the rejected down (NCA, SPPO), or where a log-prob would exceed 0 "
+        "(AlphaPO); of lines that coincide the longest is drawn.",
     ),
     "squeezing": TheoryFigure(
         _squeezing,

@@ -186,7 +186,8 @@ def zoo_curves(names: Sequence[str] = ZOO, points: int = 161) -> pd.DataFrame:
     """Objectives on one axis: their weights against the gap, at two mean log-ratios.
 
     Columns objective, gap (s_w − s_l, nats), middle (½(s_w + s_l)), weight_chosen, weight_rejected, ratio. β is 1 for
-    all, so that they stand on one scale; NaN where a log-prob would exceed 0.
+    all, so that they stand on one scale; NaN where a log-prob would exceed 0, and for the ratio where the rejected
+    response is not pushed down: what is below b/a falls only where it is.
     """
     import pandas as pd
 
@@ -203,7 +204,7 @@ def zoo_curves(names: Sequence[str] = ZOO, points: int = 161) -> pd.DataFrame:
             inside = np.maximum(s_w, s_l) <= 0 if name in REFERENCE_FREE else np.full(points, True)
             w_w, w_l = (np.where(inside, w, np.nan) for w in made.weights(s_w, s_l))
             with np.errstate(all="ignore"):
-                ratio = np.where(np.abs(w_l) > 1e-12, w_w / w_l, np.nan)
+                ratio = np.where(w_l > 1e-12, w_w / w_l, np.nan)
             columns = {
                 "gap": gap,
                 "middle": middle,

@@ -11,7 +11,7 @@ import numpy as np
 
 from rewardshape.errors import InputError
 from rewardshape.theory import Objective, Responses, from_config, objective
-from rewardshape.theory.objectives.aliases import acting_on_dpo
+from rewardshape.theory.objectives.aliases import acting_on_any, acting_on_dpo
 
 # What a DPOConfig or CPOConfig says of its loss.
 OF_THE_LOSS = (
@@ -71,7 +71,8 @@ def stated(arguments: Any) -> Stated:
         if len(acting_on_dpo(found)) > 1:
             return Stated(None, is_loss=False)
         moves = bool(getattr(arguments, "sync_ref_model", False))
-        made = from_config(found)
+        others = () if found["loss_type"] in ("sigmoid", ["sigmoid"]) else acting_on_any(found)
+        made = from_config({name: value for name, value in found.items() if name not in others})
         return Stated(made, is_loss=not moves and _says_all(made, found))
     return Stated(None, is_loss="SFTConfig" not in kinds)
 

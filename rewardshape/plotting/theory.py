@@ -219,7 +219,7 @@ def plot_zoo(
             ax.axhline(overlap, color="black", linewidth=0.8, linestyle=(0, (2, 2)))
             said = f"b/a = {shortest(overlap)}:\nbelow, chosen falls"
             ax.annotate(
-                said, (-6, overlap), xytext=(0, -2), textcoords="offset points", fontsize="x-small", va="top"
+                said, (-6, overlap), xytext=(0, -8), textcoords="offset points", fontsize="x-small", va="top"
             )
     else:
         ax.set_ylim(-1.5, 4)
@@ -309,14 +309,15 @@ def plot_squeezing(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 
 def _coinciding(curves: pd.DataFrame, value: str) -> list[tuple[list[str], pd.DataFrame]]:
-    """Objectives whose curves coincide, as one line under all their names."""
+    """Objectives whose curves coincide wherever both have a value, as one line, the longest, under all their names."""
     groups: list[tuple[list[str], pd.DataFrame]] = []
     for name, line in curves.groupby("objective", sort=False):
-        for names, drawn in groups:
+        for place, (names, drawn) in enumerate(groups):
             ours, theirs = line[value].to_numpy(), drawn[value].to_numpy()
             both = np.isfinite(ours) & np.isfinite(theirs)
-            if np.allclose(ours[both], theirs[both], rtol=1e-6, atol=1e-9):
-                names.append(str(name))
+            if both.any() and np.allclose(ours[both], theirs[both], rtol=1e-6, atol=1e-9):
+                longer = line if np.isfinite(ours).sum() > np.isfinite(theirs).sum() else drawn
+                groups[place] = ([*names, str(name)], longer)
                 break
         else:
             groups.append(([str(name)], line))

@@ -60,7 +60,7 @@ def test_zoo_draws_coinciding_objectives_as_one_line():
     together = next(label for label in drawn if label.startswith("SimPO"))
     assert together.split() == "SimPO, DPO, cDPO, SLiC, IPO, GPO (exponential), EXO".split()
     heights = drawn[together].get_ydata()
-    np.testing.assert_allclose(heights[np.isfinite(heights)], 1.0)
+    np.testing.assert_allclose(heights, 1.0)  # the longest of them, from end to end
 
 
 def test_zoo_breaks_its_lines_where_a_weight_changes_sign_or_jumps():
@@ -68,6 +68,11 @@ def test_zoo_breaks_its_lines_where_a_weight_changes_sign_or_jumps():
     drawn = lines(draw.plot_zoo(tables.zoo_curves(points=161)))
     gap, ratio = drawn["NCA"].get_data()
     assert np.isnan(ratio[gap > 5.6]).all()
+    gap, ratio = drawn[
+        "SPPO"
+    ].get_data()  # (s_l + ½)²: at a mean of −2 it lifts what is rejected from a gap of −3 on
+    assert np.isfinite(ratio[gap < -3.1]).all()
+    assert np.isnan(ratio[gap > -3]).all()
     dpop = drawn["DPOP"].get_ydata()
     assert np.isnan(dpop).sum() == 1
     assert set(np.round(dpop[np.isfinite(dpop)], 9)) == {1.0, 2.0}

@@ -43,6 +43,7 @@ _RENAMED = {
     "dpo_beta": "beta",
     "simpo_gamma": "gamma",
     "dpo_label_smoothing": "label_smoothing",
+    "dpo_use_weighting": "use_weighting",
     "discopop_tau": "tau",
     "ld_alpha": "tail",
     "ref_model_mixup_alpha": "mixing",
@@ -88,6 +89,7 @@ def _losses(config: Mapping[str, Any]) -> list[str]:
         raise InputError(f"the configuration states its loss twice: {', '.join(stated)}")
     losses = config[stated[0]] if stated else "sigmoid"
     losses = [losses] if isinstance(losses, str) else list(losses)
+    losses = ["sigmoid" if loss == "dpo" else loss for loss in losses]  # Axolotl's name, and TRL's
     if config.get("reference_free"):
         raise InputError(
             "reference_free: DPO without its reference has no name here; compose(score='logp_sum', …) is it"
@@ -102,17 +104,51 @@ def _losses(config: Mapping[str, Any]) -> list[str]:
         return ["cpo"]  # TRL's CPOConfig, which alone has both
     if losses == ["sigmoid"] and config.get("ipo"):
         return ["ipo"]
+    if losses == ["sigmoid"] and config.get("dpo_norm_loss"):
+        return ["sigmoid_norm"]  # Axolotl's, by the mean over tokens
     return losses
 
 
 def acting_on_dpo(config: Mapping[str, Any]) -> list[str]:
     """The options, each of which makes another objective of DPO: of several at once no objective here is the whole."""
+    if _losses(config) != ["sigmoid"]:
+        return []
+    smoothed = any(config.get(name) for name in ("label_smoothing", "dpo_label_smoothing"))
+    return [*acting_on_any(config), *(["label_smoothing"] if smoothed else [])]
+
+
+def acting_on_any(config: Mapping[str, Any]) -> list[str]:
+    """The options that act in TRL on whichever loss is stated: of another than DPO's no objective here is both."""
     acts = {
         "f_divergence_type": (config.get("f_divergence_type") or "reverse_kl") != "reverse_kl",
-        **{name: bool(config.get(name)) for name in ("sync_ref_model", "use_weighting", "label_smoothing")},
+        "sync_ref_model": config.get("sync_ref_model"),
+        "use_weighting": config.get("use_weighting") or config.get("dpo_use_weighting"),
         "ld_alpha": config.get("ld_alpha") is not None,
     }
-    return [name for name, does in acts.items() if does] if _losses(config) == ["sigmoid"] else []
+    return [name for name, does in acts.items() if does]
+
+
+def require_names(config: Mapping[str, Any]) -> None:
+    """Refuse a configuration of which no objective here is the whole.
+
+    Raises
+    ------
+    InputError
+        With the options that stand against each other.
+    """
+    if len(acting := acting_on_dpo(config)) > 1:
+        raise InputError(
+            f"{' and '.join(acting)}: no objective here is DPO with both; make one with register()"
+        )
+    others = [loss for loss in _losses(config) if loss not in ("sigmoid", "sft")]
+    if others and (acting := acting_on_any(config)):
+        raise InputError(
+            f"{' and '.join(acting)}: no objective here is {others[0]} with it; make one with register()"
+        )
+    if config.get("pref_bco_weight"):
+        raise InputError(
+            "pref_bco_weight: no objective here is the loss with it; a weighted sum with objective('bco') is"
+        )
 
 
 def _term(loss: str, given: Mapping[str, Any]) -> dict[str, Any]:

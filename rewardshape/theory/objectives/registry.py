@@ -9,7 +9,7 @@ from typing import Any
 
 from rewardshape.errors import InputError
 from rewardshape.theory._check import nearest, number
-from rewardshape.theory.objectives.aliases import ALIASES, acting_on_dpo, translate
+from rewardshape.theory.objectives.aliases import ALIASES, require_names, translate
 from rewardshape.theory.objectives.base import Objective, total
 from rewardshape.theory.objectives.compose import COMPOSED, compose, warn
 from rewardshape.theory.objectives.declaration import Declaration, plain
@@ -105,10 +105,7 @@ def from_config(config: Mapping[str, Any]) -> Objective:
     >>> [(weight, term.name) for weight, term in mixed.terms]
     [(0.8, 'dpo'), (0.2, 'bco'), (1.0, 'sft')]
     """
-    if len(acting := acting_on_dpo(config)) > 1:
-        raise InputError(
-            f"{' and '.join(acting)}: no objective here is DPO with both; make one with register()"
-        )
+    require_names(config)
     terms = translate(config)
     if len(terms) == 1 and terms[0]["weight"] == 1.0:
         return objective(terms[0]["name"], **terms[0]["parameters"])

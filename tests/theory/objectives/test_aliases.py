@@ -109,6 +109,8 @@ def test_llama_factory_and_axolotl_configurations(make_batch):
             {"beta": 0.2, "desirable_weight": 0.3, "undesirable_weight": 2.0},
         ),
         ({"rl": "dpo", "dpo_loss_type": "ipo", "rl_beta": 0.2}, "ipo", {"beta": 0.2}),
+        ({"rl": "dpo", "dpo_norm_loss": True, "rl_beta": 0.2}, "ln_dpo", {"beta": 0.2}),
+        ({"rl": "dpo", "dpo_use_weighting": True, "rl_beta": 0.2}, "wpo", {"beta": 0.2, "clip": "none"}),
         # OpenRLHF's DPOLoss with ipo: (sum of log-ratios − 1/(2β))²
         ({"ipo": True, "beta": 0.2}, "ipo", {"beta": 0.2, "per_token": False}),
     ],
@@ -135,6 +137,17 @@ def test_weights_of_axolotls_losses(make_batch):
             {"f_divergence_type": "js_divergence", "label_smoothing": 0.1},
             "f_divergence_type and label_smoothing",
         ),
+        ({"loss_type": "hinge", "use_weighting": True}, "use_weighting: no objective here is hinge with it"),
+        (
+            {"loss_type": "ipo", "f_divergence_type": "js_divergence"},
+            "f_divergence_type: no objective here is ipo",
+        ),
+        ({"loss_type": ["sigmoid", "ipo"], "ld_alpha": 0.5}, "ld_alpha: no objective here is ipo with it"),
+        (
+            {"rl": "dpo", "dpo_use_weighting": True, "dpo_label_smoothing": 0.1},
+            "use_weighting and label_smoothing",
+        ),
+        ({"pref_loss": "sigmoid", "pref_bco_weight": 0.3}, "pref_bco_weight: no objective here"),
         ({"loss_type": "sigmoid", "reference_free": True}, "reference_free"),
         ({"loss_type": "hinge", "gamma_beta_ratio": 0.5}, "SimPO's has no name here"),
         ({"loss_type": "sigmoidal"}, "unknown loss 'sigmoidal'; the nearest valid names are: sigmoid"),
