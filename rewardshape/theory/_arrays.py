@@ -73,13 +73,15 @@ def constant(xp: Any, value: Array, like: Array) -> Array:
     return xp.asarray(value, dtype=like.dtype, device=like.device)
 
 
-def apply(function: Callable[..., Any], *values: Array, what: str, blocks: bool = True) -> Any:
+def apply(
+    function: Callable[..., Any], *values: Array, what: str, blocks: bool = True, logarithm: bool = False
+) -> Any:
     """Evaluate ``function(xp, *values)`` in float64 and return it as the caller's kind of array.
 
     `function` returns one array or a tuple of arrays. A result too large for the caller's dtype becomes inf in
     its own element, and for numpy arrays and Python floats a RuntimeWarning names `what` and the first such
     element; on tensors, whose values may sit on a GPU, the inf itself is the report. A `function` that couples the
-    elements, or holds array parameters, must not be split into blocks.
+    elements, or holds array parameters, must not be split into blocks. A `logarithm` may be −∞, that of 0.
     """
     xp, lifted, back = lift(*values)
     if xp is not np:
@@ -90,14 +92,16 @@ def apply(function: Callable[..., Any], *values: Array, what: str, blocks: bool 
         several = isinstance(result, tuple)
         results = tuple(back(part) for part in (result if several else (result,)))
     for part in results:
-        _report_overflow(part, what)
+        _report_overflow(part, np.isposinf(part) if logarithm else np.isinf(part), what)
     return results if several else results[0]
 
 
-def apply_of(part: Any, function: Callable[..., Any], *values: Array, what: str) -> Any:
+def apply_of(
+    part: Any, function: Callable[..., Any], *values: Array, what: str, logarithm: bool = False
+) -> Any:
     """`apply` of a formula of a shape or link, block by block where none of its parameters is an array."""
     numbers = not any(isinstance(value, np.ndarray) for value in vars(part).values())
-    return apply(function, *values, what=what, blocks=numbers)
+    return apply(function, *values, what=what, blocks=numbers, logarithm=logarithm)
 
 
 def _in_blocks(function: Callable[..., Any], values: list[np.ndarray]) -> Any:
@@ -118,8 +122,7 @@ def _in_blocks(function: Callable[..., Any], values: list[np.ndarray]) -> Any:
     return outputs if isinstance(first, tuple) else outputs[0]
 
 
-def _report_overflow(result: Array, what: str) -> None:
-    infinite = np.isinf(result)
+def _report_overflow(result: Array, infinite: Array, what: str) -> None:
     if not np.any(infinite):
         return
     where = np.argwhere(np.atleast_1d(infinite))[0].tolist()

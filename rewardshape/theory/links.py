@@ -48,7 +48,7 @@ class Link:
 
     def log_slope(self, z: Array) -> Array:
         """log|ℓ′(z)|."""
-        return apply_of(self, self.compute_log_slope, z, what="the log-slope of the loss")
+        return apply_of(self, self.compute_log_slope, z, what="the log-slope of the loss", logarithm=True)
 
     def compute_loss(self, xp: Any, z: Array) -> Array:
         """ℓ(z)."""

@@ -16,7 +16,7 @@ class Responses(NamedTuple):
     logp_sum : array, shape (pairs,)
         log π(y|x), summed over the response tokens, in nats.
     num_tokens : array, shape (pairs,)
-        Response tokens \\|y\\|.
+        Response tokens \\|y\\|, at least 1.
     ref_logp_sum : array, shape (pairs,), optional
         log π_ref(y|x), for objectives with a reference.
     token_logps : array, shape (pairs, tokens), optional

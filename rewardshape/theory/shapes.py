@@ -75,7 +75,7 @@ class Shape:
 
     def log_slope(self, s: Array) -> Array:
         """log|φ′(s)|: for the shapes of this package finite where the slope itself over- or underflows."""
-        return apply_of(self, self.compute_log_slope, s, what="the log-slope")
+        return apply_of(self, self.compute_log_slope, s, what="the log-slope", logarithm=True)
 
     def curvature(self, s: Array) -> Array:
         """φ″(s)."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -18,6 +20,7 @@ from rewardshape.theory import (
     Sigmoid,
     Smoothed,
     Squared,
+    objective,
 )
 from tests.theory.test_shapes import close, m, softplus
 
@@ -80,3 +83,12 @@ def test_a_link_with_a_target_for_every_pair_is_asked_of_all_at_once():
     targets = np.linspace(0.5, 1.5, 20_000)  # more than one block
     z = np.linspace(-1, 2, 20_000)
     np.testing.assert_allclose(Squared(targets).loss(z), (z - targets) ** 2)
+
+
+def test_the_logarithm_of_0_is_no_overflow():
+    """Beyond its target a hinge has slope 0 and its pair weight 0: their logarithms are −∞, and nothing is wrong."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert Hinge().log_slope(5.0) == -np.inf
+        w_w, w_l = objective("slic").log_weights(np.array([0.0, 5.0]), np.array([0.0, -5.0]))
+    assert (w_w[1], w_l[1]) == (-np.inf, -np.inf)

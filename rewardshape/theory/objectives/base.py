@@ -114,8 +114,10 @@ class Objective:
         return weights
 
     def log_weights(self, s_w: Array, s_l: Array) -> Pair:
-        """log|w_w| and log|w_l|, for an α-shape finite even where the weights over- or underflow."""
-        logarithms: Pair = self._of_scores(self.compute_log_weights, s_w, s_l, what="a log-weight")
+        """log|w_w| and log|w_l|, for an α-shape finite even where the weights over- or underflow; −∞ of a weight 0."""
+        logarithms: Pair = self._of_scores(
+            self.compute_log_weights, s_w, s_l, what="a log-weight", logarithm=True
+        )
         return logarithms
 
     def pair_scores(self, chosen: Responses, rejected: Responses) -> Pair:
@@ -152,7 +154,9 @@ class Objective:
         """Whether a large array may be evaluated piece by piece: pairs are on their own, parameters are numbers."""
         return not self.coupled and not holds_arrays(self)
 
-    def _of_scores(self, function: Callable[..., Any], s_w: Array, s_l: Array, what: str) -> Any:
+    def _of_scores(
+        self, function: Callable[..., Any], s_w: Array, s_l: Array, what: str, logarithm: bool = False
+    ) -> Any:
         if not self.two_scores:
             raise InputError(
                 f"{self.name} needs more of a pair than its two scores: call pair_loss, pair_margin or pair_weights"
@@ -161,7 +165,7 @@ class Objective:
             raise InputError(
                 f"{self.name} looks at a whole batch: give arrays of scores, one entry for each pair"
             )
-        return apply(function, s_w, s_l, what=what, blocks=self._blocks)
+        return apply(function, s_w, s_l, what=what, blocks=self._blocks, logarithm=logarithm)
 
     def _of_pairs(
         self, function: Callable[..., Any], chosen: Responses, rejected: Responses, what: str

@@ -18,7 +18,7 @@ from rewardshape.theory.objectives.pairwise import LOGISTIC, PLAIN, Pairwise
 from rewardshape.theory.objectives.pointwise import Pointwise
 from rewardshape.theory.parts import check_link, check_shape, part_of, spelled
 from rewardshape.theory.scores import Score
-from rewardshape.theory.shapes import Alpha, Shape
+from rewardshape.theory.shapes import Alpha, LogOdds, Shape
 
 COMPOSED = "composed"
 NEAR_BOUND = 0.9  # of the largest margin a bounded shape can reach: a γ beyond it is as good as out of reach
@@ -86,6 +86,11 @@ def compose(
         raise InputError(nearest("score", score, SCORES))
     scorer = SCORES[score]
     shape, link = part_of(Shape, shape), part_of(Link, link)
+    if isinstance(shape, LogOdds) and scorer.reference:
+        raise InputError(
+            "shape log_odds: of a probability e^s, and π/π_ref is none: where training begins it is 1, and its odds "
+            "have no bound; give score logp_mean or logp_sum"
+        )
     check_shape(shape, reference=scorer.reference)
     check_link(link)
     beta = number("beta", beta, above=0)

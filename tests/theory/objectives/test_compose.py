@@ -187,3 +187,9 @@ def test_hinge_simpo_is_as_trl_has_it(cpo_trainer_losses, rng):
     made = compose(score="logp_mean", link="hinge", beta=2.0, gamma_beta_ratio=0.5)
     truth = F.relu(1 - 2.0 * (m_w - m_l - 0.5))
     torch.testing.assert_close(made.loss(m_w, m_l), truth)
+
+
+def test_odds_are_of_a_probability_and_not_of_a_ratio_of_two():
+    with pytest.raises(InputError, match="shape log_odds: of a probability"):
+        compose(score="log_ratio", shape="log_odds", beta=0.1)
+    assert compose(score="logp_mean", shape="log_odds", beta=0.1).loss(-1.0, -2.0) > 0
