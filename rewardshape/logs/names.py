@@ -71,7 +71,7 @@ _SAME = {
 }  # fmt: skip
 _NEUTRAL = {"mean", "avg", "average", "policy", "actor", "final", "trainer"}
 _PROBE_KEY = re.compile(r"^(?:logps|rewards)_eval_prob_(?:train|test)/(.+)$")
-_EVAL_SET_KEY = re.compile(r"^eval[_/](.+?)_(loss|(?:rewards|logps)/\w+)$")
+_EVAL_SET_KEY = re.compile(r"^eval[_/](.+?)_((?:nll_)?loss|(?:rewards|logps)/\w+)$")
 # Words before `loss` and the like that say which loss it is, not of which evaluation set
 _NOT_A_SET = {
     *_OBJECTIVES,

@@ -17,7 +17,7 @@ _STATED = re.compile(
     r"""(?<![\w.])[`'"*]{0,3}(?:(?:loss|dpo|simpo|kto|pref|algorithm|actor|train|trainer|args|config)[._]){0,2}"""
     r"""(?P<name>beta|β|reference_policy_kl_penalty|gamma_beta_ratio|gamma|γ|loss_type|pref_loss)(?![\w₀-₉])"""
     r"""[`'"*]{0,3}[ \t]*(?:\([βγa-z]{1,8}\))?[`'"* \t]{0,12}[:=|│┃][`'"* \t|│┃:=]{0,12}"""
-    r"""(?P<value>\d[\d.eE+-]*|[a-z_]+)\b""",
+    r"""(?:(?P<value>\d[\d.eE+-]*|[a-z_]+)\b|\[[ '"]{0,2}(?P<only>[a-z_]+)[ '"]{0,2}\])""",
     re.IGNORECASE,
 )
 NEAR = 100  # characters on either side of a name that may belong to its statement
@@ -35,9 +35,10 @@ def stated_settings(pieces: Iterable[str]) -> dict[str, Any]:
     found: dict[str, set[Any]] = {}
     for line in _lines_with_a_name(pieces):
         for stated in _STATED.finditer(_FLAG.sub(r" \1=", line)):
-            name, value = _NAMES[stated["name"].lower()], number(stated["value"].rstrip(".-+"))
+            said = stated["value"] or stated["only"]  # the one entry of a list
+            name, value = _NAMES[stated["name"].lower()], number(said.rstrip(".-+"))
             if (value is None) == (name == "loss_type"):
-                found.setdefault(name, set()).add(stated["value"].lower() if value is None else value)
+                found.setdefault(name, set()).add(said.lower() if value is None else value)
     return {name: values.pop() for name, values in found.items() if len(values) == 1}
 
 

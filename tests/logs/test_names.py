@@ -21,6 +21,7 @@ from rewardshape.logs.names import meaning, number
         ("reject_reward", None, "reward_rejected"),
         ("Validation Loss", "eval", "loss"),
         ("eval_zh_demo_loss", "eval:zh_demo", "loss"),
+        ("eval_zh_demo_nll_loss", "eval:zh_demo", "nll_loss"),
         ("eval/zh_demo_rewards/chosen", "eval:zh_demo", "reward_chosen"),
         ("eval/train_loss", "eval:train", "loss"),
         ("eval/test_loss", "eval:test", "loss"),
