@@ -66,6 +66,7 @@ class _Reader:
         self._gathered: Record = {}
         self._shown: Record = {}  # by the last line or bar that told anything
         self._with_step: frozenset[str] = frozenset()  # names on the last line that states its step
+        self._trained = 0.0  # the count of the last bar that told of training
         self._early = 0.0  # 1 where a bar shows a step's numbers before it counts the step
         self._line = ""  # that states its step and may go on in the next one
         self._pairs: Record = {}
@@ -109,7 +110,11 @@ class _Reader:
         bar = _BAR.search(line)
         if bar and tells(pairs):
             self._early = self._early or float(bar.group(1) == "0")
-            place = {"step": place["step"] + self._early} if _OF_EPOCH.search(line) else place
+            if _OF_EPOCH.search(line):
+                place = {"step": place["step"] + self._early}
+                self._trained = place["step"]
+            elif _AT_STEP.search(line):
+                place = {"step": _in_bars(place["step"], self._trained)}
         if not place and not _is_a_line_of_numbers(rest):
             return []
         if len(pairs) == 1 and not place:
@@ -183,6 +188,11 @@ def _is_a_line_of_numbers(line: str) -> bool:
     """Whether a line is little else than names and numbers: a sentence that mentions a loss is none."""
     letters = sum(map(str.isalpha, line))
     return sum(map(str.isalpha, _PAIR.sub("", line))) <= MOST_OTHER_TEXT * letters
+
+
+def _in_bars(updates: float, trained: float) -> float:
+    """Where an evaluation after so many updates stands among bars that count batches, several to an update."""
+    return trained if updates and trained > updates and trained % updates == 0 else updates
 
 
 def _place(line: str) -> tuple[Record, str]:

@@ -159,6 +159,26 @@ def test_openrlhf_s_bars_are_read_once_each_and_over_epochs(tmp_path):
     }
 
 
+def test_openrlhf_s_evaluation_stands_among_the_batches_that_it_came_after(tmp_path):
+    """Four batches to an update: its bars count batches and its evaluations updates."""
+    text = ""
+    for batch in range(1, 25):
+        postfix = (
+            f"loss={0.7 - 0.01 * batch}, acc=0.5, chosen_reward={-0.1 * batch}, reject_reward=-3.0, lr=5e-7"
+        )
+        text += openrlhf_bar("Train step of epoch 0", batch, 24, postfix)
+        if batch % 8 == 0:
+            text += (
+                openrlhf_bar(
+                    f"Eval stage of global_step {batch // 4}", 2, 2, f"eval_loss={0.6 - batch / 100}"
+                )
+                + "\n"
+            )
+    log = read(tmp_path, text)
+    assert list(log.split("train").index) == list(range(1, 25))
+    assert log.split("eval")["loss"].to_dict() == pytest.approx({8: 0.52, 16: 0.44, 24: 0.36})
+
+
 def test_nemo_rl_s_bullets_are_read_under_their_headings(tmp_path):
     text = "{'reference_policy_kl_penalty': 0.05, 'preference_loss_weight': 1}\n"
     for epoch in (1, 2):
