@@ -92,16 +92,16 @@ def _rows_by_step(data: Mapping[str, Any]) -> list[Record]:
 
 def _by_split(data: Mapping[str, Any], depth: int) -> list[Record]:
     """The records of each split that holds several, with the split in their names."""
-    found = {
-        split: flat_records(part, depth + 1)
+    found = [
+        (split, flat_records(part, depth + 1))
         for name, part in data.items()
         if (split := split_of(name)) and isinstance(part, dict | list)
-    }
-    if not any(len(records) > 1 for records in found.values()):
+    ]
+    if not any(len(records) > 1 for _, records in found):
         return []
     return [
         {of_split(key, split): value for key, value in record.items()}
-        for split, records in found.items()
+        for split, records in found
         for record in records
     ]
 

@@ -30,6 +30,7 @@ from rewardshape.probe.settings import (
     ModelSettings,
     ObjectiveSettings,
     Settings,
+    flag,
 )
 from rewardshape.probe.what_if import SEEDS, Intervention, base_of, interventions
 from rewardshape.theory import MovingReference, Objective, load_objective, objective, preset
@@ -195,15 +196,19 @@ def plan_run(
     """The run of settings that have one value each; `made` is their objective, where it is built already."""
     made = build_objective(settings.objective) if made is None else made
     decided = decide(settings, model, processes)
-    for flag in needing_gradients(settings):
+    drop = settings.data.drop
+    at_start = [f"--drop {drop}"] if drop is not None and Drop.read(drop).criterion == INFLUENCE else []
+    along = [flag(name) for name in ("geometry_every", "influence_every") if getattr(settings.probing, name)]
+    for asked in [*at_start, *along]:
         if not has_gradients(made):
             raise InputError(
-                f"{flag}: takes gradients of scores that are functions of a response's summed log-prob; those of "
+                f"{asked}: takes gradients of scores that are functions of a response's summed log-prob; those of "
                 f"{made.name} are not"
             )
-        if isinstance(made, MovingReference) and not flag.startswith("--drop"):  # which asks before it moves
+    for asked in along:
+        if isinstance(made, MovingReference):
             raise InputError(
-                f"{flag}: weighs pairs against the untouched model; the reference of {made.name} moves"
+                f"{asked}: weighs pairs against the untouched model; the reference of {made.name} moves"
             )
     if made.coupled and (processes > 1 or decided.micro_batch_size != decided.batch_size):
         raise InputError(
@@ -216,19 +221,8 @@ def plan_run(
     return PlannedRun(name, dict(swept or {}), made, filled, decided, checkpoint)
 
 
-def needing_gradients(settings: Settings) -> list[str]:
-    """The flags that take the gradient of a response's score."""
-    probing, drop = settings.probing, settings.data.drop
-    asked = {
-        "--geometry-every": probing.geometry_every,
-        "--influence-every": probing.influence_every,
-        f"--drop {drop}": drop is not None and Drop.read(drop).criterion == INFLUENCE,
-    }
-    return [flag for flag, value in asked.items() if value]
-
-
 def has_gradients(objective: Objective) -> bool:
-    """Whether those are defined: each score is a function of its own response's summed log-prob."""
+    """Whether each score is a function of its own response's summed log-prob, so that it has a gradient of its own."""
     return objective.sums_suffice and objective.alone
 
 

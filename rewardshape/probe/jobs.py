@@ -214,9 +214,8 @@ def started(work: Work, common: Any, number: int) -> Iterator[list[Worker]]:
             theirs.close()
             workers.append(Worker(process, ours))
         for worker in workers:
-            with contextlib.suppress(
-                OSError
-            ):  # it died as it started, which is heard of the run that it is given
+            # That one died as it started is heard of the run that it is given.
+            with contextlib.suppress(OSError):
                 worker.connection.send_bytes(handed)
         yield workers
     except BaseException:  # a second Ctrl-C: at once

@@ -155,3 +155,10 @@ def test_words_and_names_of_splits():
     }
     assert by_their_splits(TRAINED) == TRAINED
     assert by_their_splits([]) == []
+
+
+def test_two_words_for_one_split_are_both_read(tmp_path):
+    text = json.dumps({"train": TRAINED, "validation": EVALUATED[:1], "test": EVALUATED[1:]})
+    (tmp_path / "log").write_text(text, encoding="utf-8")
+    [log] = read_logs(tmp_path / "log")
+    assert list(log.split("eval").index) == [50, 100]
