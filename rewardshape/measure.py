@@ -39,8 +39,9 @@ FLAGS = [
     if (setting.group in ("objective", "data", "model") and name not in OF_TRAINING)
     or name in ("probe_pairs", "probe_responses", "output", "resume", "quiet", "json")
 ]
-STEP = re.compile(
-    r"(?:^|[-_.])(?:checkpoint|ckpt|(?:global[-_]?)?step|iter(?:ation)?|epoch)[-_=]?(\d+)", re.IGNORECASE
+STEP, EPOCH = (
+    re.compile(rf"(?:^|[-_.])(?:{words})[-_=]?(\d+)", re.IGNORECASE)
+    for words in ("checkpoint|ckpt|(?:global[-_]?)?step|iter(?:ation)?", "epoch")
 )
 
 
@@ -162,14 +163,15 @@ def by_step(checkpoints: Sequence[str], at: Sequence[int] | None = None) -> list
 
 
 def step_of(checkpoint: str) -> int | None:
-    """The step that a folder's name says, its own or that of the nearest folder above it.
+    """The step that a folder's name says, its own or that of the nearest folder above it; epochs where none does.
 
     >>> step_of("out/checkpoint-250"), step_of("global_step_40/actor/huggingface"), step_of("Qwen2.5-0.5B")
     (250, 40, None)
     """
-    for name in reversed(Path(checkpoint).parts):
-        if found := STEP.search(name):
-            return int(found[1])
+    for unit in (STEP, EPOCH):
+        for name in reversed(Path(checkpoint).parts):
+            if found := unit.findall(name):
+                return int(found[-1])
     return None
 
 

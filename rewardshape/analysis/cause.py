@@ -128,7 +128,8 @@ def fall_condition(trace: Trace) -> pd.DataFrame:
         One row per run, measured step (the last left out) and pair: ``run``, ``alpha``, ``seed``, ``step``,
         ``pair_id``, ``prompt`` (equal where pairs share one); ``overlap`` = b/a; ``weight_ratio`` = w_w/w_l, NaN
         unless both are positive: the condition turns around where w_l is not; ``excess``, ln(b/a) − ln(w_w/w_l), NaN
-        where one of them is not positive; ``should_fall``: w_w·a < w_l·b, which holds for weights of any sign;
+        where one of them is not positive; ``should_fall``: w_w·a < w_l·b, which holds for weights of any sign,
+        <NA> where one is not known;
         ``change``: what its chosen response did from this step to the end of the run (nats per token), and ``fell``
         (<NA> where the end is no number).
     """
@@ -145,12 +146,13 @@ def fall_condition(trace: Trace) -> pd.DataFrame:
         overlap = mine["gram_wl"] / mine["gram_ww"]
         both = (mine["weight_chosen"] > 0) & (mine["weight_rejected"] > 0)
         ratio = (mine["weight_chosen"] / mine["weight_rejected"]).where(both)
+        drive = np.asarray(_drive(mine, "ww", "wl"), dtype=float)
         tables.append(
             mine[["run", "step", "pair_id", "prompt"]].assign(
                 overlap=overlap,
                 weight_ratio=ratio,
                 excess=np.log(overlap.where(overlap > 0)) - np.log(ratio),
-                should_fall=_drive(mine, "ww", "wl") < 0,
+                should_fall=pd.array(where_known(drive < 0, drive), dtype="boolean"),
                 change=change,
                 fell=pd.array(where_known(change < 0, change), dtype="boolean"),
             )
@@ -177,18 +179,21 @@ def condition_agreement(table: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     """
     rows = []
     for (run, step), pairs in table.dropna(subset="change").groupby(["run", "step"], sort=False):
-        right = (pairs["should_fall"] == pairs["fell"]).to_numpy(bool)
+        told = pairs.dropna(subset="should_fall")
+        right = (told["should_fall"] == told["fell"]).to_numpy(bool)
         fell = float(pairs["fell"].mean())
-        [accuracy_low], [accuracy_high] = share_interval(right[None], pairs["prompt"].to_numpy())
+        low, high = (
+            share_interval(right[None], told["prompt"].to_numpy()) if len(told) else ([np.nan], [np.nan])
+        )
         row = {
             "run": run,
             "step": step,
             "num_pairs": len(pairs),
-            "share_should_fall": pairs["should_fall"].mean(),
+            "share_should_fall": told["should_fall"].mean(),
             "share_fell": fell,
-            "accuracy": right.mean(),
-            "accuracy_low": accuracy_low,
-            "accuracy_high": accuracy_high,
+            "accuracy": right.mean() if len(told) else np.nan,
+            "accuracy_low": low[0],
+            "accuracy_high": high[0],
             "guess": max(fell, 1 - fell),
         }
         known = pairs.dropna(subset="excess")
@@ -286,7 +291,9 @@ def _cross_gram(trace: Trace, run: Run) -> pd.DataFrame:
 def effective_rate(trace: Trace, run: Run) -> pd.Series:
     """Learning rate of every update less what clipping took, by step."""
     steps = trace.steps[(trace.steps["run"] == run.name) & (trace.steps["step"] > 0)].set_index("step")
-    limit = run.manifest.get("run", {}).get("max_grad_norm", np.inf)
+    limit = (
+        run.manifest.get("run", {}).get("max_grad_norm") or np.inf
+    )  # of a Trainer, 0 and null clip nothing
     norm = steps["grad_norm"] if "grad_norm" in steps else pd.Series(0.0, index=steps.index)
     with np.errstate(divide="ignore"):
         rate: pd.Series = steps["learning_rate"] * np.minimum(1, limit / norm)

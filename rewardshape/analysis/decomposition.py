@@ -18,7 +18,13 @@ import numpy as np
 import pandas as pd
 
 from rewardshape.analysis.panels import Panel, chosen_and_rejected, probe_panels, run_label
-from rewardshape.analysis.resampling import mean_interval, percentile_interval, resampled_means, with_interval
+from rewardshape.analysis.resampling import (
+    MIN_PROMPTS,
+    mean_interval,
+    percentile_interval,
+    resampled_means,
+    with_interval,
+)
 from rewardshape.analysis.samples import samples_of
 from rewardshape.errors import InputError
 from rewardshape.trace import Run, Trace
@@ -87,6 +93,8 @@ def _by_own(trace: Trace, run: Run, own: str, common: np.ndarray, seed: int) -> 
     found = [panel for panel in probe_panels(trace) if panel.run.name == run.name and panel.response == own]
     if not found:
         raise InputError(f"{run.folder}: no probe response is called {own!r}")
+    if len(found[0].pair_ids) < common.shape[1]:
+        raise InputError(f"{run.folder}: not every pair of the probe set has a response {own!r}")
     lost = -found[0].change(per_token=False)
     found_kl = with_interval("kl", lost.mean(1), *mean_interval(lost, found[0].prompt_codes, seed=seed))
     excess = common + lost
@@ -95,7 +103,7 @@ def _by_own(trace: Trace, run: Run, own: str, common: np.ndarray, seed: int) -> 
 
 
 def _by_samples(trace: Trace, chosen: Panel, common: np.ndarray, seed: int) -> dict[str, Any]:
-    """KL(π‖π₀) and the excess at every step, NaN where nothing was sampled."""
+    """KL(π‖π₀) and the excess at every step, NaN where nothing was sampled, without ends below `MIN_PROMPTS`."""
     run, steps = chosen.run, chosen.steps
     of_pairs = resampled_means(common, chosen.prompt_codes, seed=seed)
     kl, low, high, excess_low, excess_high = (np.full(len(steps), np.nan) for _ in range(5))
@@ -103,6 +111,8 @@ def _by_samples(trace: Trace, chosen: Panel, common: np.ndarray, seed: int) -> d
         for at in np.flatnonzero(steps == step):
             of_samples = resampled_means(by_prompt[None], seed=seed + 1)[:, 0]  # drawn apart from the pairs
             kl[at] = by_prompt.mean()
+            if len(by_prompt) < MIN_PROMPTS:
+                continue
             low[at], high[at] = percentile_interval(of_samples)
             excess_low[at], excess_high[at] = percentile_interval(of_pairs[:, at] + of_samples)
     return with_interval("kl", kl, low, high) | with_interval(

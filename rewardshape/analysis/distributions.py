@@ -106,7 +106,7 @@ def win_rates(trace: Trace) -> pd.DataFrame:
 
 
 def on_front(cost: np.ndarray, gain: np.ndarray) -> np.ndarray:
-    """Which points no other beats: costs no more and gains no less, and one of them strictly.
+    """Which points no other beats: costs no more and gains no less, and one of them strictly; none that is no number.
 
     Examples
     --------
@@ -115,4 +115,4 @@ def on_front(cost: np.ndarray, gain: np.ndarray) -> np.ndarray:
     """
     cheaper, better = cost[None] - cost[:, None], gain[None] - gain[:, None]
     beaten = (cheaper <= 0) & (better >= 0) & ((cheaper < 0) | (better > 0))
-    return np.asarray(~beaten.any(axis=1))
+    return np.asarray(~beaten.any(axis=1) & np.isfinite(cost) & np.isfinite(gain))

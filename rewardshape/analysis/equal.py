@@ -110,7 +110,7 @@ def compare_at_equal(
     --------
     >>> compare_at_equal(read_trace("runs/sweep"), "logp_margin", 0.1)       # doctest: +SKIP
     """
-    if not np.isfinite(value):
+    if not 0 <= value < np.inf:
         raise InputError(f"value = {value}: give a number that runs can reach")
     courses = _courses(trace, axis, seed)
     found = [_row(course, axis, value) for course in courses]

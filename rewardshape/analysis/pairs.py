@@ -128,7 +128,7 @@ def _distances(run: Run) -> pd.DataFrame:
             continue
         chosen, rejected = tokens["chosen"], tokens["rejected"]
         distance = edit_distance(chosen, rejected)
-        rows.append((pair["pair_id"], distance, 1 - distance / max(len(chosen), len(rejected))))
+        rows.append((pair["pair_id"], distance, 1 - distance / max(len(chosen), len(rejected), 1)))
     return pd.DataFrame(rows, columns=["pair_id", "edit_distance", "similarity"])
 
 

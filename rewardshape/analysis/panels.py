@@ -104,11 +104,18 @@ def _panels(trace: Trace) -> Iterator[Panel]:
     for run in trace.runs:
         mine = probe[probe["run"] == run.name]
         prompts = _prompts(run, mine)
+        order = (
+            mine["pair_id"].unique().tolist()
+        )  # of every response, whatever its rows' own: they are joined by it
         for response, rows in mine.groupby("response", sort=False):
             wide = rows.pivot(
                 index="step", columns="pair_id", values=[*measured, "num_tokens", "ref_logp_sum"]
             )
-            pair_ids = rows["pair_id"].unique().tolist()
+            there = set(rows["pair_id"])
+            pair_ids = [pair for pair in order if pair in there]
+            if response in ("chosen", "rejected") and len(pair_ids) < len(order):
+                lacking = next(pair for pair in order if pair not in there)
+                raise InputError(f"{run.folder}: pair {lacking} of the probe set has no {response} response")
             reference = wide["ref_logp_sum"][pair_ids].to_numpy(float)[0]
             prompt_ids = [prompts.get(pair, pair) for pair in pair_ids]
             yield Panel(
@@ -131,7 +138,8 @@ def _panels(trace: Trace) -> Iterator[Panel]:
 def _prompts(run: Run, rows: pd.DataFrame) -> dict[str, str]:
     """The prompt of each pair: as recorded, else by its text; empty where neither is known."""
     if "prompt_id" in rows and rows["prompt_id"].notna().any():
-        return dict(zip(rows["pair_id"], rows["prompt_id"], strict=True))
+        known = rows[rows["prompt_id"].notna()]
+        return dict(zip(known["pair_id"], known["prompt_id"], strict=True))
     return {pair["pair_id"]: pair["prompt"] for pair in read_probe_set(run.folder) if "prompt" in pair}
 
 

@@ -174,7 +174,7 @@ def _by_intervention(trace: Trace) -> Runs:
 def _outcomes(trace: Trace, runs: Runs, compared: list[tuple[str, str]]) -> dict[str, Outcome]:
     """Of each measure that there is what every intervention came to with every seed."""
     names = {run.name for of in runs.values() for run in of.values()}
-    gains, accuracy, gold, pairs, prompts = {}, {}, {}, [], []
+    gains, accuracy, rewards, pairs = {}, {}, {}, []
     for chosen, rejected in chosen_and_rejected(trace):
         if chosen.run.name not in names:
             continue
@@ -185,9 +185,10 @@ def _outcomes(trace: Trace, runs: Runs, compared: list[tuple[str, str]]) -> dict
         pairs.append(len(np.unique(chosen.prompt_codes)))
         samples = judged(samples_of(trace, chosen.run))
         if len(samples):
-            last = samples[samples["step"] == samples["step"].max()].groupby("prompt_id")["gold"].mean()
-            gold[chosen.run.name] = _drawn(last.to_numpy()[None])
-            prompts.append(len(last))
+            last = samples[samples["step"] == samples["step"].max()]
+            rewards[chosen.run.name] = last.groupby("prompt_id")["gold"].mean()
+    judged_by_all = pd.DataFrame(rewards).dropna()  # a failed reward leaves its prompt out of every run
+    gold = {name: _drawn(of.to_numpy(float)[None]) for name, of in judged_by_all.items() if len(of)}
     reach = {name: WITHIN_REACH * min(gains[run.name] for run in of.values()) for name, of in runs.items()}
     top = max((min(reach[name] for name in pair) for pair in compared), default=0.0)
     found = {}
@@ -198,7 +199,7 @@ def _outcomes(trace: Trace, runs: Runs, compared: list[tuple[str, str]]) -> dict
         beyond = margins[:, None] > np.array(list(reach.values())) * (1 + 1e-9)
         found["chosen"] = Outcome(np.where(beyond[:, :, None], np.nan, drawn), many, margins)
     if gold:
-        found["gold"] = Outcome(_by_seed(runs, gold), min(prompts), np.array([np.nan]))
+        found["gold"] = Outcome(_by_seed(runs, gold), len(judged_by_all), np.array([np.nan]))
     if accuracy:
         found["accuracy"] = Outcome(_by_seed(runs, accuracy), min(pairs), np.array([np.nan]))
     return found

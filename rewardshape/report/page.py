@@ -123,6 +123,7 @@ def render(trace: Trace, *, live: bool = False) -> str:
         table=_table(tables),
         num_pairs=tables.summary["num_pairs"].max(),
         worst=worst,
+        fell_unknown=bool(tables.pairs["fallen"].isna().any()),
         worst_note=_worst_note(tables),
         chance=CHANCE,
         tried=_tried(trace),

@@ -34,22 +34,29 @@ def then_and_now(trace: Trace) -> dict[str, Any]:
     texts = _texts(trace.runs)
     return {
         "prompts": [_asked(*one, alone=len(several) == 1) for one in asked],
-        "asked": [prompt_end({"prompt": texts.get(str(prompt), "")}) for prompt, _ in asked],
+        "asked": [prompt_end({"prompt": _one_of(texts.get(str(prompt), []))}) for prompt, _ in asked],
         "runs": runs,
     }
 
 
-def _texts(runs: list[Run]) -> dict[str, str]:
-    """The texts of prompts by the pair that has them: of the probe set, and those drawn beside it."""
-    found: dict[str, str] = {}
+def _texts(runs: list[Run]) -> dict[str, list[str]]:
+    """The texts of prompts by the pair that has them: of the probe set, and those drawn beside it, of each run."""
+    found: dict[str, list[str]] = {}
     for run in runs:
-        found |= {str(pair["pair_id"]): str(pair.get("prompt", "")) for pair in read_probe_set(run.folder)}
-        found |= {
+        own = {str(pair["pair_id"]): str(pair.get("prompt", "")) for pair in read_probe_set(run.folder)}
+        own |= {
             str(row["prompt_id"]): str(row.get("prompt", ""))
             for row in rows_of(RunFolder(run.folder).prompts)
             if "prompt_id" in row
         }
+        for prompt, text in own.items():
+            found.setdefault(prompt, []).append(text)
     return found
+
+
+def _one_of(texts: list[str]) -> str:
+    """The text that all runs have; of runs on other data, whose prompts only share a name, none is shown for all."""
+    return texts[0] if len(set(texts)) == 1 else "(another prompt in each run)" if texts else ""
 
 
 def _asked(prompt: str, temperature: float, *, alone: bool) -> str:

@@ -90,3 +90,8 @@ def test_the_front_is_what_no_other_point_beats(rng):
 def test_without_samples_it_says_what_to_add(write_run, tmp_path, samples, said):
     with pytest.raises(InputError, match=said):
         win_rates(run_with(write_run, tmp_path / "run", samples))
+
+
+def test_what_is_no_number_is_on_no_front():
+    found = on_front(np.array([1.0, np.nan, 2.0, 3.0]), np.array([0.6, 0.4, 0.7, np.nan]))
+    assert found.tolist() == [True, False, True, False]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.special import expit
 
@@ -10,6 +13,7 @@ from rewardshape.analysis.panels import (
     chosen_and_rejected,
     logp_margins,
     pair_weights,
+    probe_panels,
     reward_margins,
     run_objective,
     score_gaps,
@@ -107,3 +111,26 @@ def test_many_steps_at_once_are_what_each_step_alone_is(write_run, tmp_path, lev
                 Responses(p.sums["logp_sum"][step], p.num_tokens, p.ref_logp_sum) for p in (chosen, rejected)
             ]
             np.testing.assert_array_equal(found[step], np.asarray(function(*pair)))
+
+
+def test_responses_are_joined_by_their_pair_whatever_the_order_of_their_rows(write_run, tmp_path, level):
+    sums = {name: np.stack([level[name], level[name] - np.arange(40.0)]) for name in TOKENS}
+    trace = read_trace(write_run(tmp_path / "run", sums, num_tokens=TOKENS))
+    rows = trace.responses
+    of_rejected = rows["response"] == "rejected"
+    turned = replace(trace, responses=pd.concat([rows[~of_rejected], rows[of_rejected].iloc[::-1]]))
+    [pair], [same] = chosen_and_rejected(trace), chosen_and_rejected(turned)
+    np.testing.assert_array_equal(logp_margins(*same), logp_margins(*pair))
+    gone = of_rejected & (rows["pair_id"] == rows["pair_id"].iloc[5])
+    with pytest.raises(InputError, match="of the probe set has no rejected response"):
+        probe_panels(replace(trace, responses=rows[~gone]))
+
+
+def test_a_pair_whose_prompt_is_not_recorded_stands_for_its_own(write_run, tmp_path, level):
+    trace = read_trace(write_run(tmp_path / "run", {n: level[n][None] for n in TOKENS}, num_tokens=TOKENS))
+    ids = trace.responses["pair_id"]
+    known = ids.isin(ids.unique()[:20])
+    some = replace(trace, responses=trace.responses.assign(prompt_id=ids.where(known, None)))
+    for panel in probe_panels(some):
+        assert len(set(panel.prompt_codes)) == 40
+        assert min(panel.prompt_codes) == 0

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
@@ -205,3 +208,25 @@ def test_a_table_of_another_form_is_one_line(tmp_path):
         InputError, match=r"what-if.csv: no table of a what-if \(no column 'against'\); remove it"
     ):
         read_what_if(tmp_path)
+
+
+def test_gold_is_compared_on_the_prompts_that_every_run_has_a_reward_for(write):
+    """Each answer is worth 0.1 more with the likelihood term; the reward of one run's hardest prompt failed."""
+    trace = write()
+    worth = np.linspace(-5, 5, 40)
+    samples = pd.concat(
+        pd.DataFrame(
+            {
+                "run": run.name, "step": 4, "temperature": 1.0, "prompt_id": [f"p{i}" for i in range(40)],
+                "text": "", "num_tokens": 5, "logp_sum": -10.0, "ref_logp_sum": -10.0,
+                "gold": worth + 0.1 * run.name.startswith("add_nll"),
+            }
+        )
+        for run in trace.runs
+    ).reset_index(drop=True)  # fmt: skip
+    failed = (samples["run"] == "add_nll=0.1-seed=0") & (samples["prompt_id"] == "p0")
+    samples.loc[failed, "gold"] = np.nan
+    table = what_if_table(replace(trace, samples=samples))
+    [row] = table[(table["measure"] == "gold") & (table["intervention"] == "add_nll=0.1")].to_dict("records")
+    assert row["difference"] == pytest.approx(0.1)
+    assert row["difference_high"] - row["difference_low"] < 0.01

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -113,3 +114,17 @@ def test_a_trace_without_samples_has_nothing_to_show(write_run, tmp_path):
     assert then_and_now(trace) == {"prompts": [], "asked": [], "runs": []}
     assert not has_gold(trace.samples)
     assert isinstance(trace.samples, pd.DataFrame)
+
+
+def test_a_prompt_that_is_another_one_in_each_run_is_shown_for_none(write, tmp_path):
+    folder = write().folder
+    (tmp_path / "sweep").mkdir()
+    for name in ("a", "b"):
+        shutil.copytree(folder, tmp_path / "sweep" / name)
+        rows = "".join(
+            json.dumps({"prompt_id": f"p{i}", "prompt": f"{name} asks {i}"}) + "\n" for i in range(PROMPTS)
+        )
+        RunFolder(tmp_path / "sweep" / name).prompts.write_text(rows, encoding="utf-8")
+    asked = then_and_now(read_trace(tmp_path / "sweep"))["asked"]
+    assert set(asked) == {"(another prompt in each run)"}
+    assert then_and_now(read_trace(tmp_path / "sweep" / "a"))["asked"][0] == "a asks 0"
