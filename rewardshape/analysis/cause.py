@@ -182,9 +182,9 @@ def condition_agreement(table: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
         told = pairs.dropna(subset="should_fall")
         right = (told["should_fall"] == told["fell"]).to_numpy(bool)
         fell = float(pairs["fell"].mean())
-        low, high = (
-            share_interval(right[None], told["prompt"].to_numpy()) if len(told) else ([np.nan], [np.nan])
-        )
+        of_accuracy = np.full((2, 1), np.nan)
+        if len(told):
+            of_accuracy = np.array(share_interval(right[None], told["prompt"].to_numpy()))
         row = {
             "run": run,
             "step": step,
@@ -192,8 +192,8 @@ def condition_agreement(table: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
             "share_should_fall": told["should_fall"].mean(),
             "share_fell": fell,
             "accuracy": right.mean() if len(told) else np.nan,
-            "accuracy_low": low[0],
-            "accuracy_high": high[0],
+            "accuracy_low": of_accuracy[0, 0],
+            "accuracy_high": of_accuracy[1, 0],
             "guess": max(fell, 1 - fell),
         }
         known = pairs.dropna(subset="excess")

@@ -115,7 +115,9 @@ def _panels(trace: Trace) -> Iterator[Panel]:
             pair_ids = [pair for pair in order if pair in there]
             if response in ("chosen", "rejected") and len(pair_ids) < len(order):
                 lacking = next(pair for pair in order if pair not in there)
-                raise InputError(f"{run.folder}: pair {lacking} of the probe set has no {response} response")
+                raise InputError(
+                    f"{run.folder}: pair {lacking} of the probe set has no {response!s} response"
+                )
             reference = wide["ref_logp_sum"][pair_ids].to_numpy(float)[0]
             prompt_ids = [prompts.get(pair, pair) for pair in pair_ids]
             yield Panel(

@@ -188,7 +188,7 @@ def _outcomes(trace: Trace, runs: Runs, compared: list[tuple[str, str]]) -> dict
             last = samples[samples["step"] == samples["step"].max()]
             rewards[chosen.run.name] = last.groupby("prompt_id")["gold"].mean()
     judged_by_all = pd.DataFrame(rewards).dropna()  # a failed reward leaves its prompt out of every run
-    gold = {name: _drawn(of.to_numpy(float)[None]) for name, of in judged_by_all.items() if len(of)}
+    gold = {str(name): _drawn(of.to_numpy(float)[None]) for name, of in judged_by_all.items() if len(of)}
     reach = {name: WITHIN_REACH * min(gains[run.name] for run in of.values()) for name, of in runs.items()}
     top = max((min(reach[name] for name in pair) for pair in compared), default=0.0)
     found = {}
