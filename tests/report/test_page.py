@@ -157,6 +157,19 @@ def test_nothing_is_said_of_falling_where_nothing_fell(write, tmp_path, page_of)
     assert rows == []  # no heading without anything below it
 
 
+def test_of_a_run_that_broke_it_is_not_said_that_no_pair_fell(write_run, tmp_path, page_of):
+    fell = np.linspace(0, -5, 6)[:, None] * np.ones(8) - 20
+    fell[-1] = np.nan
+    folder = write_run(
+        tmp_path / "run",
+        {"chosen": fell, "rejected": fell - 1},
+        num_tokens={"chosen": [5] * 8, "rejected": [5] * 8},
+    )
+    text = page_of(write_report(folder).read_text(encoding="utf-8")).text
+    assert "The chosen response of no pair fell" not in text
+    assert "are not numbers: which pairs had fallen by then is not known" in text
+
+
 def test_light_and_dark_are_variables_and_no_filter(sweep_page):
     text = sweep_page.read_text(encoding="utf-8")
     assert "filter:" not in text
