@@ -8,8 +8,14 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 from calibration_worlds import Drawn, Rng, each
+from scipy import special
 
-from rewardshape.analysis.generations import EQUIVALENCE, against, chosen_on_half
+from rewardshape.analysis.generations import (
+    EQUIVALENCE,
+    against,
+    chosen_on_half,
+    length_controlled_win_rate,
+)
 
 GRADES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "graded": lambda quality: quality,
@@ -44,6 +50,23 @@ def answers_called(kind: str, prompts: int, samples: int, wins: float, words: tu
                 pd.DataFrame({"step": step, "prompt_id": ids, "gold": gold.ravel(), "num_tokens": 10})
             )
         return (against(*steps).word in words,)
+
+    return each(drawn)
+
+
+def rate_at_equal_length_held(prompts: int, samples: int, *, better: float) -> Drawn:
+    """Whether the interval at equal length holds the truth, where longer answers win more."""
+    truth = float(special.expit(better))
+
+    def drawn(rng: Rng) -> tuple[float]:
+        length = 5 + rng.normal(0, 20, (prompts, 1)) + rng.normal(0, 5, (prompts, samples))
+        chance = special.expit(better + 1.2 * np.tanh(length / length.std()))
+        alike = special.ndtr(np.broadcast_to(rng.normal(size=(prompts, 1)), length.shape))
+        alone = rng.random(length.shape)
+        won = (np.where(rng.random(length.shape) < 0.5, alike, alone) < chance).astype(float)
+        ids = np.repeat(np.arange(prompts), samples)
+        _, low, high = length_controlled_win_rate(won.ravel(), length.ravel(), ids)
+        return (low <= truth <= high,)
 
     return each(drawn)
 

@@ -11,6 +11,7 @@ from calibration_answers import (
     WORSE_OR_BETTER,
     answers_called,
     chosen_step_gains,
+    rate_at_equal_length_held,
 )
 from calibration_cells import (
     DRAW,
@@ -182,6 +183,11 @@ def of_answers() -> Iterator[Cell]:
                     f"{prompts} prompts × {samples}",
                 )
                 yield Cell((statement,), kind, size, drawn)
+    for better, world in ((0.0, "wins by length alone"), (0.4, "better, and longer")):
+        for prompts, samples in ((32, 1), (64, 4), (256, 4)):
+            drawn = rate_at_equal_length_held(prompts, samples, better=better)
+            told_of = (holds("95 % interval of a win rate at equal length holds"),)
+            yield Cell(told_of, world, f"{prompts} prompts × {samples}", drawn, MANY)
     for prompts in (32, 64, 256):
         told_of = (false_alarm("the chosen step is better than step 0, beyond chance"),)
         yield Cell(told_of, "six steps, equally good", f"{prompts} prompts", chosen_step_gains(prompts))

@@ -22,9 +22,7 @@ from rewardshape.analysis.generations import Judgement, judgement_of
 from rewardshape.analysis.samples import samples_of, temperatures
 from rewardshape.errors import InputError
 from rewardshape.terminal import answered, parser_of
-from rewardshape.trace import Run, Trace, read_trace
-from rewardshape.trace.folder import RunFolder
-from rewardshape.trace.records import rows_of
+from rewardshape.trace import Run, Trace, read_prompts, read_trace
 
 COLUMNS = ("run", "temperature", "prompt_id", "prompt", "answer_1", "answer_2", "better")
 DELIMITERS = ",;\t"
@@ -121,9 +119,9 @@ def read_judgements(trace: Trace, file: Path) -> dict[str, list[Judgement]]:
         longer = np.array([made.longer for _, made in rows])
         _, made = rows[0]
         one = judgement_of(
-            outcomes,  # one comparison a prompt: its rate is its outcome
             outcomes,
             longer,
+            np.arange(len(rows)),  # one comparison a prompt
             step=made.step,
             first_step=made.first_step,
             temperature=temperature,
@@ -138,7 +136,7 @@ def _comparisons(trace: Trace) -> Iterator[Comparison]:
 
 
 def _of_run(trace: Trace, run: Run) -> Iterator[Comparison]:
-    texts = _prompts(run)
+    texts = read_prompts(run.folder)
     for temperature in temperatures(trace):
         samples = samples_of(trace, run, temperature=temperature).drop_duplicates(["step", "prompt_id"])
         steps = sorted(samples["step"].unique()) if len(samples) else []
@@ -155,7 +153,7 @@ def _of_run(trace: Trace, run: Run) -> Iterator[Comparison]:
                 run=run.name,
                 temperature=temperature,
                 prompt_id=prompt,
-                prompt=_cell(texts.get(prompt, "")),
+                prompt=_cell(texts.get(str(then.loc[prompt, "pair_id"]), "")),
                 answer_1=answers[now_first],
                 answer_2=answers[not now_first],
                 now_first=now_first,
@@ -163,11 +161,6 @@ def _of_run(trace: Trace, run: Run) -> Iterator[Comparison]:
                 first_step=int(steps[0]),
                 step=int(steps[-1]),
             )
-
-
-def _prompts(run: Run) -> dict[str, str]:
-    """The texts of the sampled prompts, where the run kept them."""
-    return {str(row["prompt_id"]): str(row["prompt"]) for row in rows_of(RunFolder(run.folder).prompts)}
 
 
 def _cell(text: str) -> str:

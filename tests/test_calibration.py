@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import re
 import sys
 from pathlib import Path
 
@@ -103,3 +104,17 @@ def test_the_page_holds_what_was_measured():
 
 def test_every_cell_of_the_slice_is_one_of_the_plan():
     assert {*FALSE_ALARMS, *SEEN, *COVERAGE} <= set(CELLS)
+
+
+def test_the_readme_counts_the_rates_as_the_page_does():
+    page = (ROOT / "docs" / "calibration.md").read_text(encoding="utf-8")
+    goal, by_chance, beyond = map(
+        int,
+        re.search(
+            r"Of (\d+) with a goal, \d+ lie within it, (\d+) beyond .* and (\d+) beyond that", page
+        ).groups(),
+    )
+    told = (
+        f"of {goal} with a goal, {by_chance + beyond} lie beyond it, {beyond} of them by more than the chance"
+    )
+    assert told in (ROOT / "README.md").read_text(encoding="utf-8")

@@ -7,6 +7,8 @@ import csv
 import numpy as np
 import pytest
 
+import rewardshape
+from rewardshape.data import embedded
 from rewardshape.errors import InputError
 from rewardshape.judgements import main, read_judgements, write_judgements
 from rewardshape.trace import read_trace
@@ -152,3 +154,13 @@ def test_a_file_that_a_spreadsheet_saved_in_the_way_of_another_country_is_read(t
                 for row in rows
             )
     assert read_judgements(trace, theirs) == read_judgements(trace, plain)
+
+
+def test_a_real_run_shows_the_prompt_that_was_answered(tmp_path):
+    """Prompts of the run's own probe set, and prompts drawn beside it."""
+    options = {"steps": 1, "batch_size": 2, "probe_pairs": 4, "sample_every": 1, "best_of": 1, "quiet": True}
+    for number in (3, 12):
+        trace = rewardshape.run_probe(samples=number, output=tmp_path / str(number), **options)
+        write_judgements(trace, tmp_path / f"{number}.csv")
+        asked = {row["prompt"] for row in rows_of(tmp_path / f"{number}.csv")}
+        assert asked == set(embedded.prompts()[:number])

@@ -9,7 +9,9 @@ length,
 
 .. math:: P(\text{now wins}) = \sigma\big(\theta + \phi \tanh(\Delta / \operatorname{sd}(\Delta))\big),
 
-read at a difference of zero: σ(θ).
+read at a difference of zero: σ(θ). Its standard error is the sandwich estimate with prompts as clusters (Liang and
+Zeger, 1986, doi:10.1093/biomet/73.1.13), its interval Student's t over prompts, formed for θ. Where one side is always
+the longer, nothing is known of equal lengths and nothing is said.
 
 **Choosing and judging apart.** Where a checkpoint is chosen by its gold reward, half of the prompts choose it and the
 other half judges it: the best of several noisy means is too good on the prompts that chose it.
@@ -57,8 +59,8 @@ class Judgement:
         One of `Harm`.
     win_rate, low, high : float
         Share of comparisons that the answers of now win (ties count half), 95 % over prompts.
-    length_controlled : float
-        The same at equal length; NaN where lengths do not vary or one side wins all.
+    length_controlled, length_controlled_low, length_controlled_high : float
+        The same at equal length, with its interval; NaN where one side is always the longer, or wins all.
     num_prompts : int
     step, first_step : int
         What was compared with what.
@@ -71,6 +73,8 @@ class Judgement:
     low: float
     high: float
     length_controlled: float
+    length_controlled_low: float
+    length_controlled_high: float
     num_prompts: int
     step: int
     first_step: int
@@ -87,13 +91,18 @@ class Judgement:
         steps = f"step {self.step} against step {self.first_step}, {counted(self.num_prompts, 'prompt')}"
         if not np.isfinite([self.low, self.high]).all():
             return f"{how}: {self.word} with {steps}"
-        controlled = self.length_controlled
-        alike = f"; at equal length {percent(controlled)}" if np.isfinite(controlled) else ""
-        rate = f"won {percent(self.win_rate)} (95 % interval {percents(self.low, self.high)}{alike})"
+        rate = f"won {percent(self.win_rate)} (95 % interval {percents(self.low, self.high)}{self._at_equal_length})"
         word = self.word if lost else PLAINLY[self.word]
         if self.word == "cannot tell":
             word = f"cannot tell with {counted(self.num_prompts, 'prompt')}"
         return f"{how}: {word}; {rate}, {steps}"
+
+    @property
+    def _at_equal_length(self) -> str:
+        ends = self.length_controlled_low, self.length_controlled_high
+        if not np.isfinite([self.length_controlled, *ends]).all():
+            return ""
+        return f"; at equal length {percent(self.length_controlled)}, {percents(*ends)}"
 
 
 def judge_generations(trace: Trace) -> pd.DataFrame:
@@ -149,9 +158,9 @@ def against(first: pd.DataFrame, last: pd.DataFrame) -> Judgement:
 
 
 def judgement_of(
-    rates: np.ndarray,
     outcomes: np.ndarray,
     length_difference: np.ndarray,
+    prompts: np.ndarray,
     *,
     step: int,
     first_step: int,
@@ -161,18 +170,22 @@ def judgement_of(
 
     Parameters
     ----------
-    rates : array, shape (prompts,)
-        Share of its comparisons that each prompt's answers of now win.
-    outcomes, length_difference : array, shape (comparisons,)
+    outcomes, length_difference, prompts : array, shape (comparisons,)
         As `length_controlled_win_rate` takes them.
     """
+    rates = np.bincount(prompts, outcomes) / np.bincount(prompts)
     low, high = _rate_interval(rates)
+    controlled, controlled_low, controlled_high = length_controlled_win_rate(
+        outcomes, length_difference, prompts
+    )
     return Judgement(
         word=_word(low, high, len(rates)),
         win_rate=float(rates.mean()) if len(rates) else np.nan,
         low=low,
         high=high,
-        length_controlled=length_controlled_win_rate(outcomes, length_difference),
+        length_controlled=controlled,
+        length_controlled_low=controlled_low,
+        length_controlled_high=controlled_high,
         num_prompts=len(rates),
         step=step,
         first_step=first_step,
@@ -193,18 +206,16 @@ def _word(low: float, high: float, num_prompts: int) -> Harm:
 
 
 def _comparisons(first: pd.DataFrame, last: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Win rate of every prompt, (prompts,); every comparison's outcome and difference in length, (comparisons,)."""
+    """Every comparison's outcome, difference in length and number of its prompt, (comparisons,) each."""
     before, after = _by_prompt(first), _by_prompt(last)
-    rates, outcomes, lengths = [], [], []
-    for prompt in (name for name in before if name in after):
+    outcomes, lengths, prompts = [np.array([])], [np.array([])], [np.array([], int)]
+    for number, prompt in enumerate(name for name in before if name in after):
         (old, old_tokens), (new, new_tokens) = before[prompt], after[prompt]
         won = (np.sign(new[:, None] - old) + 1) / 2
-        rates.append(won.mean())
         outcomes.append(won.ravel())
         lengths.append((new_tokens[:, None] - old_tokens).ravel())
-    if not rates:
-        return np.array([]), np.array([]), np.array([])
-    return np.array(rates), np.concatenate(outcomes), np.concatenate(lengths)
+        prompts.append(np.full(won.size, number))
+    return np.concatenate(outcomes), np.concatenate(lengths), np.concatenate(prompts)
 
 
 def _by_prompt(samples: pd.DataFrame) -> dict[Any, tuple[np.ndarray, np.ndarray]]:
@@ -234,8 +245,10 @@ def _rate_interval(rates: np.ndarray) -> tuple[float, float]:
     return max(float(rates.mean() - half), 0.0), min(float(rates.mean() + half), 1.0)
 
 
-def length_controlled_win_rate(outcomes: np.ndarray, length_difference: np.ndarray) -> float:
-    """The win rate at equal length (module docstring), NaN where the regression has no finite answer.
+def length_controlled_win_rate(
+    outcomes: np.ndarray, length_difference: np.ndarray, prompts: np.ndarray
+) -> tuple[float, float, float]:
+    """The win rate at equal length (module docstring) and the ends of its interval over prompts.
 
     Parameters
     ----------
@@ -243,19 +256,43 @@ def length_controlled_win_rate(outcomes: np.ndarray, length_difference: np.ndarr
         1 won, ½ tied, 0 lost.
     length_difference : array, shape (comparisons,)
         Tokens of the answer of now less those of the other.
+    prompts : array of int, shape (comparisons,)
+        The number of the prompt that both answer, from 0.
+
+    Returns
+    -------
+    rate, low, high : float
+        NaN where one side is always the longer, wins all, or the regression has no finite answer.
     """
-    spread = float(np.std(length_difference)) if len(length_difference) else 0.0
-    if spread == 0 or np.ptp(outcomes) == 0:
-        return float(np.mean(outcomes)) if spread == 0 and len(outcomes) else np.nan
+    unknown = (np.nan, np.nan, np.nan)
+    if (
+        not len(outcomes)
+        or np.ptp(outcomes) == 0
+        or not length_difference.min() <= 0 <= length_difference.max()
+    ):
+        return unknown
+    spread = float(np.std(length_difference)) or 1.0
     x = np.stack([np.ones_like(length_difference), np.tanh(length_difference / spread)], 1)
+    x = x if np.ptp(length_difference) else x[:, :1]
 
     def loss(theta: np.ndarray) -> tuple[float, np.ndarray]:
         z = x @ theta
         value = np.mean(np.logaddexp(0, z) - outcomes * z)
         return value, x.T @ (special.expit(z) - outcomes) / len(outcomes)
 
-    found = optimize.minimize(loss, np.zeros(2), jac=True, method="BFGS")
-    return float(special.expit(found.x[0])) if np.abs(found.x).max() < 20 else np.nan
+    theta = optimize.minimize(loss, np.zeros(x.shape[1]), jac=True, method="BFGS").x
+    if np.abs(theta).max() >= 20:
+        return unknown
+    chance = special.expit(x @ theta)
+    by_prompt = np.stack([np.bincount(prompts, column) for column in (x * (outcomes - chance)[:, None]).T], 1)
+    inverse = np.linalg.inv(x.T @ (x * (chance * (1 - chance))[:, None]))
+    count = len(by_prompt)
+    if count < 2:
+        return float(special.expit(theta[0])), np.nan, np.nan
+    variance = inverse @ by_prompt.T @ by_prompt @ inverse * count / (count - 1)
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, count - 1) * np.sqrt(variance[0, 0])
+    rate, low, high = special.expit([theta[0], theta[0] - half, theta[0] + half])
+    return float(rate), float(low), float(high)
 
 
 def generation_curve(trace: Trace) -> pd.DataFrame:

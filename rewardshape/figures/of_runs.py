@@ -175,7 +175,7 @@ PICTURES = {
     "sweep": Picture(
         "Change of chosen (left) and rejected (middle) log-probability over the steps, one line per setting; bands: "
         "95 % over the pairs of each run alone. Right: how far the chosen responses of each setting stand above those "
-        "of the setting named at the axis, pair by pair; these bands tell whether two settings differ.",
+        "of the setting named at the axis, pair by pair, bands of each step alone.",
         several=True,
         panel=(displacement_curve, sweep.plot_change),
         drawn=_sweep,

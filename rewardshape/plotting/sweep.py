@@ -112,7 +112,7 @@ def plot_lines(curve: pd.DataFrame, ax: Axes, value: str) -> None:
 def plot_difference(differences: pd.DataFrame, ax: Axes | None = None, *, response: str = "chosen") -> Axes:
     """How far every setting stands above or below the baseline, pair by pair: what a sweep is run for.
 
-    What the pairs have in common cancels, so these bands tell whether two settings differ; those of two separate
+    What the pairs have in common cancels: these bands tell how far two settings differ at a step, those of two separate
     curves do not.
 
     Parameters

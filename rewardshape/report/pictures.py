@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 
 from rewardshape.analysis.cause import fall_condition
 from rewardshape.analysis.comparison import baseline_setting, difference_curves
+from rewardshape.analysis.decomposition import decompose
 from rewardshape.analysis.destination import GROUPS, destination_curve
 from rewardshape.analysis.distributions import win_rates
 from rewardshape.analysis.equal import Axis
@@ -27,6 +28,7 @@ from rewardshape.plotting import cause, displacement, distributions, overoptimiz
 from rewardshape.plotting.style import RESPONSE_COLORS
 from rewardshape.plotting.thinning import extremes
 from rewardshape.report.charts import MAX_POINTS, Chart, Drawer, rounded
+from rewardshape.trace import Trace
 from rewardshape.verdict.findings import Tables
 
 MAX_STEPS = 400  # of the accuracy of a setting
@@ -97,7 +99,8 @@ def _single(tables: Tables, drawer: Drawer, curve: pd.DataFrame) -> Iterator[Cha
         drawer,
         curve,
         "The path of the run: chosen log-prob against the log-prob margin. Ring: step 0; dot: the last step."
-        + _path_band(curve),
+        + _path_band(curve)
+        + _parts(tables.trace),
     )
     if curve["response"].nunique() > 2 or "greedy_mean_change" in curve:
         yield _named(
@@ -191,7 +194,10 @@ def _difference_band(differences: pd.DataFrame) -> str:
     if differences["difference_low"].isna().all():
         return ""
     over = "pairs" if (differences["num_seeds"] == 1).all() else "seeds"
-    return f" Band: 95 % interval over {over}; where it is clear of zero, the two settings differ."
+    return (
+        f" Band: 95 % interval over {over}, of each step alone: at some of many steps it clears zero by chance more "
+        "often than one in twenty."
+    )
 
 
 def _limits(curve: pd.DataFrame) -> tuple[float, float]:
@@ -224,6 +230,26 @@ def _steps_of_all(rows: pd.DataFrame) -> list[int]:
 def _path_band(curve: pd.DataFrame) -> str:
     alone = (curve.groupby("setting")["run"].nunique() == 1).all()
     return " Band: interval of the chosen change over pairs." if alone and _has_bands(curve) else ""
+
+
+NEAR = 1  # nats: beyond, the divergence that the samples know, KL(π‖π₀), is not the one that the identity has
+
+
+def _parts(trace: Trace) -> str:
+    """The change of chosen as minus the divergence, half the gain of margin, and the excess, where they are known."""
+    with contextlib.suppress(InputError):
+        known = decompose(trace).dropna(subset=["kl", "excess_low"])
+        near = known[(known["step"] > 0) & (known["kl"] <= NEAR)]
+        if len(near):
+            row = near.iloc[-1]
+            return (
+                f" At step {row['step']}, the last that was sampled within a divergence of {NEAR} nat, chosen stands "
+                f"at {signed(row['chosen'], 2)} nats per response: minus the divergence {signed(-row['kl'], 2)}, plus "
+                f"half of the gain of margin {signed(row['margin_part'], 2)}, plus an excess of "
+                f"{signed(row['excess'], 2)} ({interval(row, 'excess', 2)}), about 0 where the pairs are the policy's "
+                "own samples."
+            )
+    return ""
 
 
 def _accuracy(tables: Tables, drawer: Drawer) -> Iterator[Chart]:
@@ -354,8 +380,9 @@ def _geometry(tables: Tables, drawer: Drawer) -> Iterator[Chart]:
             yield _named(
                 drawer.draw(
                     lambda ax: cause.plot_condition(condition, ax),
-                    "Why pairs move: b/a over the ratio of weights, of the median pair whose two weights are "
-                    "positive. Above 1 (dotted), a step on that pair alone lowers its chosen response.",
+                    "Overlap of the two gradients b/a over the ratio of weights, of the median pair whose two weights "
+                    "are positive. Above 1 (dotted), a step on that pair alone lowers its chosen response. Batches and "
+                    "Adam do otherwise: single pairs may be below 1 and fall.",
                 ),
                 "overlap over weight ratio",
             )

@@ -10,8 +10,7 @@ import pandas as pd
 from rewardshape.analysis.samples import samples_of, temperatures
 from rewardshape.numbers import number, shortest
 from rewardshape.report.pairs import prompt_end
-from rewardshape.trace import Run, RunFolder, Trace, read_probe_set
-from rewardshape.trace.records import rows_of
+from rewardshape.trace import Run, Trace, read_prompts
 
 MAX_PROMPTS = 24
 MAX_TEXT = 1_500  # characters of a sample
@@ -43,13 +42,7 @@ def _texts(runs: list[Run]) -> dict[str, list[str]]:
     """The texts of prompts by the pair that has them: of the probe set, and those drawn beside it, of each run."""
     found: dict[str, list[str]] = {}
     for run in runs:
-        own = {str(pair["pair_id"]): str(pair.get("prompt", "")) for pair in read_probe_set(run.folder)}
-        own |= {
-            str(row["prompt_id"]): str(row.get("prompt", ""))
-            for row in rows_of(RunFolder(run.folder).prompts)
-            if "prompt_id" in row
-        }
-        for prompt, text in own.items():
+        for prompt, text in read_prompts(run.folder).items():
             found.setdefault(prompt, []).append(text)
     return found
 

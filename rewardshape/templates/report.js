@@ -282,7 +282,7 @@
         ...["chosen", "rejected"].flatMap((name) => [make("h4", { class: name }, name), make("p", { class: "text" }, text[name])])) : make("p", { class: "quiet" }, ...said);
     }), make("p", { class: "quiet" }, "By first order, nats per token of this pair\u2019s chosen log-prob, summed over their visits."));
     const geometry = data.geometry?.[state.run]?.[row.pair];
-    if (geometry) holder.append(make("p", { class: "quiet" }, `At the first step measured: overlap b/a ${show(geometry[0])}, weight of chosen over that of rejected ${show(geometry[1])}: a step on this pair alone ${geometry[2] ? "lowers" : "raises"} its chosen response.`));
+    if (geometry) holder.append(make("p", { class: "quiet" }, `At the first step measured: overlap b/a ${show(geometry[0])}, weight of chosen over that of rejected ${show(geometry[1])}: a plain gradient step on this pair alone ${geometry[2] ? "lowers" : "raises"} its chosen response. Training steps on batches, and by Adam, may do otherwise.`));
     return holder;
   }
   function response(name, tokens, more, now, then) {

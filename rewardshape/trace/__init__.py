@@ -2,7 +2,7 @@
 
 from rewardshape.trace.folder import RunFolder, write_json, write_whole
 from rewardshape.trace.format import TraceWriter
-from rewardshape.trace.read import Trace, read_probe_set, read_trace
+from rewardshape.trace.read import Trace, read_probe_set, read_prompts, read_trace
 from rewardshape.trace.run import Run
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Trace",
     "TraceWriter",
     "read_probe_set",
+    "read_prompts",
     "read_trace",
     "write_json",
     "write_whole",

@@ -184,6 +184,14 @@ def read_probe_set(folder: str | Path) -> list[dict[str, Any]]:
     return found
 
 
+def read_prompts(folder: str | Path) -> dict[str, str]:
+    """The texts of the prompts that were answered, by ``pair_id``: the probe set's, and those drawn beside it."""
+    files = RunFolder(Path(folder))
+    texts = {str(pair["pair_id"]): str(pair.get("prompt", "")) for pair in read_probe_set(folder)}
+    drawn = (row for row in rows_of(files.prompts) if "prompt_id" in row)
+    return texts | {str(row["prompt_id"]): str(row.get("prompt", "")) for row in drawn}
+
+
 def _read_tables(run: Run, damaged: Damaged) -> dict[str, pd.DataFrame]:
     files = RunFolder(run.folder)
     probe_set, records = read_records(files.trace, damaged)

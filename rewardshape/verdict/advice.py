@@ -6,7 +6,7 @@ from rewardshape.analysis.generations import Judgement
 from rewardshape.analysis.resampling import MIN_PROMPTS
 from rewardshape.logs.names import SERIES
 from rewardshape.numbers import moment, number, signed
-from rewardshape.verdict.evidence import Evidence
+from rewardshape.verdict.evidence import Evidence, Step
 from rewardshape.verdict.thresholds import (
     AGAINST,
     CARRIED_SHARE,
@@ -85,9 +85,16 @@ def _of_word(word: Word, evidence: Evidence) -> list[str]:
     if word is Word.SATURATED:
         stop, *others = word.advice
         return [stop, *_too_easy(evidence.learning.early_accuracy), *others]
-    if word is not Word.DISPLACED or not evidence.answers:
+    if word is not Word.DISPLACED or not evidence.sampled:
         return list(word.advice)
-    return [_answered(evidence.answers), *word.advice[1:]]
+    return [_answered(evidence.answers) if evidence.answers else _JUDGE, *word.advice[1:]]
+
+
+_JUDGE = (
+    "Measure before you mend: a margin loss allows chosen to fall, and the fall harms only if the probability goes to "
+    "worse answers. Answers were sampled: read those of the first and the last step side by side, or have people judge "
+    "them (rewardshape judgements)."
+)
 
 
 def _too_easy(accuracy: float | None) -> list[str]:
@@ -152,8 +159,22 @@ def _peak(word: Word, evidence: Evidence, gave_back: bool) -> list[str]:
     below = evidence.chosen.value < 0
     return [
         f"Consider the checkpoint of {evidence.counts} {moment(evidence.highest.step)}: chosen peaked there and has "
-        f"been falling since{'' if below else ', which is displacement that has not yet reached the start'}."
+        f"been falling since{'' if below else ', which is displacement that has not yet reached the start'}"
+        f"{_margin_since(evidence, evidence.highest.step)}."
     ]
+
+
+def _margin_since(evidence: Evidence, step: Step | None) -> str:
+    """What the rest of a run bought, on pairs that were measured at both ends."""
+    rows = evidence.progress
+    if step is None or not {"split", "step", "margin"} <= set(rows):
+        return ""
+    held = rows[rows["split"] == "eval"].dropna(subset="margin")
+    until = held[held["step"] <= step]
+    if until.empty:
+        return ""
+    then, last = until["margin"].iloc[-1], held["margin"].iloc[-1]
+    return f"; the mean margin was {signed(then, 2)} there and ends at {signed(last, 2)}"
 
 
 LET_GO = "Clip the gradient, drop or mend such pairs, or take a reward shape that lets go of them."
@@ -216,7 +237,8 @@ def _measure(word: Word, evidence: Evidence, gave_back: bool) -> list[str]:
             "Accuracy has hardly moved (a growth of 0.1 is excluded): train longer or raise the learning rate, and "
             "watch chosen while you do."
         )
-        keep = "No sign of displacement: sample a few prompts before you call the run good."
+        look = "read the sampled answers" if evidence.sampled else "sample a few prompts"
+        keep = f"No sign of displacement: {look} before you call the run good."
         return [] if evidence.learning.carried else [go_on] if small else [] if gave_back else [keep]
     if not evidence.evaluated:
         return ["Hold out a fixed set of pairs and evaluate it from step 0: batches hide small changes."]
@@ -237,7 +259,7 @@ def _more(evidence: Evidence) -> str:
     pairs = round(needed * (evidence.num_pairs or prompts) / prompts)
     return (
         f"With about {needed} prompts a fall that matters would be seen four times in five (there were {prompts}): "
-        f"--probe-pairs {pairs}."
+        f"--probe-pairs {pairs}, of data that has so many."
     )
 
 

@@ -277,6 +277,8 @@ class Evidence:
         The fall that matters, and the smallest that gets a word, in `unit`.
     answers : tuple of Judgement
         Of the sampled answers against those of step 0, where they have a gold reward: one a temperature.
+    sampled : bool
+        Whether answers were sampled, judged or not.
     tried : tuple of Tried
         What changes did in a what-if beside the run.
     curve : DataFrame
@@ -308,6 +310,7 @@ class Evidence:
     smallest_fall: float | None = None
     evaluated: bool = True
     answers: tuple[Judgement, ...] = ()
+    sampled: bool = False
     tried: tuple[Tried, ...] = ()
     matters: float = MATTERS["nats"]
     smallest: float = SMALLEST["nats"]

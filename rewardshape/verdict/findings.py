@@ -152,9 +152,11 @@ def findings(trace: Trace, tables: Tables | None = None) -> Findings:
         return _sweep_findings(tables)
     [verdict] = tables.verdicts.values()
     advice = [*verdict.advice[:1], *_by_answers(tables), *verdict.advice[1:]]
+    told = story(verdict.word, verdict.evidence)
     if verdict.word in (Word.DISPLACED, Word.COLLAPSED):
-        advice += [*_earlier_stop(tables, verdict), *_in_common(tables)]
-    return Findings(verdict.sentence, " ".join(story(verdict.word, verdict.evidence)), advice)
+        advice += _earlier_stop(tables, verdict)
+        told += _in_common(tables)
+    return Findings(verdict.sentence, " ".join(told), advice)
 
 
 def _earlier_stop(tables: Tables, verdict: Verdict) -> list[str]:
@@ -168,10 +170,12 @@ def _earlier_stop(tables: Tables, verdict: Verdict) -> list[str]:
     held_out = verdict.evidence.held_out
     if held_out and (held_out.above_start or (held_out.worse and held_out.best_step != steps[first])):
         return []  # one advice on where to stop
+    margin = tables.margins["logp_margin"].to_numpy()
     return [
         f"Stop earlier. Accuracy first stood where it ended at step {steps[first]}, with the chosen responses at"
-        f" {signed(change[first])}; the rest of the run cost another {number(-after)} nats per token."
-        f" Try --steps {steps[first]}."
+        f" {signed(change[first])}; the rest of the run cost another {number(-after)} nats per token, and moved chosen "
+        f"minus rejected by {signed(margin[-1] - margin[first])}. Try --steps {steps[first]}: a rate that decays then "
+        "decays within those steps, so the run will not be the same up to there."
     ]
 
 
@@ -186,8 +190,9 @@ def _in_common(tables: Tables) -> list[str]:
     row = found.iloc[0]
     deeper = row["rho"] < 0
     [descriptor] = [known for known in DESCRIPTORS if known.name == row["descriptor"]]
+    of = f" of {tables.labels[tables.deepest]}" if len(tables.trace.runs) > 1 else ""
     return [
-        f"Pairs that are {descriptor.more} fell {'deeper' if deeper else 'less'} (Spearman "
+        f"Pairs{of} that are {descriptor.more} fell {'deeper' if deeper else 'less'} (Spearman "
         f"ρ = {signed(row['rho'], 2)}; p = {significant(row['p_value'], 2)} for all descriptors together, by "
         "shuffling the pairs)."
     ]
@@ -201,10 +206,11 @@ def _by_answers(tables: Tables) -> list[str]:
     ]
     if not worse:
         return []
-    best = chosen_checkpoint(tables.trace, temperature=max(answer.temperature for answer in worse))
+    temperature = max(answer.temperature for answer in worse)
+    best = chosen_checkpoint(tables.trace, temperature=temperature)
     if best.empty:  # too few prompts to choose by one half and judge by the other
         return []
-    found = best.sort_values("gold_of_choice", kind="stable").iloc[-1]  # by the half that does not judge
+    found = best.iloc[int(best["gold_of_choice"].argmax())]  # by the half that does not judge
     many = len(judged) > 1
     fell = sum(any(answer in worse for answer in answers) for answers in judged.values())
     became = (
@@ -216,11 +222,19 @@ def _by_answers(tables: Tables) -> list[str]:
             "(--sample-every), and stop before the answers become worse."
         ]
     which = f"step {found['step']}" + (f" of {tables.labels[found['run']]}" if many else "")
-    tested = np.isfinite(found["gain_low"])
-    sure = "" if found["gain_low"] > 0 else ", not beyond chance" if tested else ", not tested"
+    alike = int((best["gold_of_choice"] == found["gold_of_choice"]).sum()) - 1
+    also = f" (as high: the best step of {alike} other runs)" if alike else ""
+    how = f"at T = {shortest(temperature)}" if temperature else "of the greedy answers"
+    worth = f"is worth {signed(found['gain'], 2)} against step 0 ({interval(found, 'gain', 2)}"
+    if found["gain_low"] > 0:
+        return [
+            f"{became}Stop at {which}{also}: half of the prompts choose it by gold {how}, and on the other half it "
+            f"{worth})."
+        ]
+    tested = "not beyond chance" if np.isfinite(found["gain_low"]) else "not tested"
     return [
-        f"{became}Stop at {which}: half of the prompts choose it by gold, and on the other half it is worth "
-        f"{signed(found['gain'], 2)} against step 0 ({interval(found, 'gain', 2)}{sure})."
+        f"{became}No step is shown to be better than step 0: by gold {how} half of the prompts choose {which}{also}, "
+        f"and on the other half it {worth}, {tested})."
     ]
 
 
@@ -271,9 +285,10 @@ def _sweep_findings(tables: Tables) -> Findings:
         f"where they began; {percents(shares.min(), shares.max())} of the pairs fell."
     )
     if summary["setting"].nunique() == 1:  # repetitions of one setting: nothing to set side by side
-        return Findings(headline, ending, _sweep_advice(tables, None), _answers(tables))
+        sentence = " ".join([ending, *_in_common(tables)])
+        return Findings(headline, sentence, _sweep_advice(tables, None), _answers(tables))
     found = tables.contrast
-    sentence = f"{ending} {_equal_sentence(tables, found)}"
+    sentence = " ".join([ending, _equal_sentence(tables, found), *_in_common(tables)])
     return Findings(headline, sentence, _sweep_advice(tables, found), _answers(tables))
 
 
@@ -317,7 +332,7 @@ def _sweep_advice(tables: Tables, found: Contrast | str | None) -> list[str]:
             "These intervals are over the pairs of one run per setting. Before you rely on the order, repeat it:"
             " --seeds 5."
         )
-    return advice + _in_common(tables)
+    return advice
 
 
 def _not_by_last_step(tables: Tables, found: Contrast) -> list[str]:

@@ -106,6 +106,7 @@ def _evidence(trace: Trace, chosen: Panel, rejected: Panel) -> Evidence:
         ahead=where_it_goes(chosen, rejected),
         cannot_tell=_cannot_tell(trace, run.name),
         answers=tuple(judgements_of(trace, run)),
+        sampled=len(trace.samples) > 0 and bool((trace.samples["run"] == run.name).any()),
         tried=tried_beside(run.folder),
         curve=_curve(chosen, rejected),
         progress=_progress(chosen, losses, margins, steps),

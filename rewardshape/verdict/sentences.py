@@ -297,7 +297,7 @@ def _held_out(evidence: Evidence) -> list[str]:
         ]
     if held.worse is False:
         return [
-            f"not over-optimized: the {held.measure} was best at {best} and has not risen beyond chance since"
+            f"no over-optimization by the {held.measure}: it was best at {best} and has not risen beyond chance since"
         ]
     if held.best is not None and held.last is not None and held.last > held.best:
         return [

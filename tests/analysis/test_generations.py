@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import statsmodels.api as sm
+from scipy import special, stats
 
 from rewardshape.analysis.generations import (
     _rate_interval,
@@ -83,27 +84,56 @@ def test_interval_covers_the_true_rate():
     assert 0.92 <= covered <= 0.98
 
 
-def test_length_control_is_the_logistic_regression_of_statsmodels(rng):
-    lengths = rng.normal(5, 20, size=400)
-    chance = 1 / (1 + np.exp(-(0.4 + 1.2 * np.tanh(lengths / lengths.std()))))
-    outcomes = (rng.random(400) < chance).astype(float)
-    fit = sm.GLM(
-        outcomes, sm.add_constant(np.tanh(lengths / lengths.std())), family=sm.families.Binomial()
-    ).fit()
-    expected = 1 / (1 + np.exp(-fit.params[0]))
-    assert length_controlled_win_rate(outcomes, lengths) == pytest.approx(expected, abs=1e-5)
+def judged_by_length(rng, prompts, each, constant, slope, mean=5.0):
+    """Outcomes by the model itself, several comparisons a prompt that share a length and an error."""
+    lengths = np.repeat(rng.normal(mean, 20, size=prompts), each) + rng.normal(0, 5, size=prompts * each)
+    chance = special.expit(constant + slope * np.tanh(lengths / lengths.std()))
+    shared = stats.norm.cdf(np.repeat(rng.normal(size=prompts), each))  # as answers to one prompt are alike
+    return (shared < chance).astype(float), lengths, np.repeat(np.arange(prompts), each)
+
+
+def test_length_control_is_the_logistic_regression_of_statsmodels_with_clusters(rng):
+    outcomes, lengths, prompts = judged_by_length(rng, 100, 4, 0.4, 1.2)
+    model = sm.GLM(outcomes, sm.add_constant(np.tanh(lengths / lengths.std())), family=sm.families.Binomial())
+    fit = model.fit(cov_type="cluster", cov_kwds={"groups": prompts, "use_correction": False})
+    half = stats.t.ppf(0.975, 99) * fit.bse[0] * np.sqrt(100 / 99)
+    expected = special.expit([fit.params[0], fit.params[0] - half, fit.params[0] + half])
+    assert length_controlled_win_rate(outcomes, lengths, prompts) == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_interval_at_equal_length_covers_the_true_rate(rng):
+    truth = special.expit(0.4)
+    found = [
+        length_controlled_win_rate(*judged_by_length(rng, 64, each, 0.4, 1.2))
+        for each in (1, 4)
+        for _ in range(200)
+    ]
+    assert 0.92 <= np.mean([low <= truth <= high for _, low, high in found]) <= 0.98
 
 
 def test_wins_by_length_alone_vanish_under_length_control(rng):
-    lengths = rng.normal(30, 30, size=4000)  # now longer, and the judge likes length
-    outcomes = (rng.random(4000) < 1 / (1 + np.exp(-1.5 * np.tanh(lengths / lengths.std())))).astype(float)
-    assert outcomes.mean() > 0.65
-    assert length_controlled_win_rate(outcomes, lengths) == pytest.approx(0.5, abs=0.05)
+    outcomes, lengths, prompts = judged_by_length(rng, 4000, 1, 0.0, 1.5, mean=30)
+    assert outcomes.mean() > 0.65  # now longer, and the judge likes length
+    assert length_controlled_win_rate(outcomes, lengths, prompts)[0] == pytest.approx(0.5, abs=0.05)
 
 
-def test_equal_lengths_leave_the_plain_rate_and_one_sided_wins_have_no_finite_answer():
-    assert length_controlled_win_rate(np.array([1.0, 0.0, 1.0]), np.zeros(3)) == pytest.approx(2 / 3)
-    assert np.isnan(length_controlled_win_rate(np.ones(3), np.array([1.0, 2.0, 3.0])))
+def test_equal_lengths_leave_the_plain_rate():
+    rate, low, high = length_controlled_win_rate(np.array([1.0, 0.0, 1.0]), np.zeros(3), np.arange(3))
+    assert rate == pytest.approx(2 / 3)
+    assert low < rate < high
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "lengths"),
+    [([1.0, 1.0, 1.0], [1.0, -2.0, 3.0]), ([1.0, 0.0, 1.0], [1.0, 2.0, 3.0])],  # all won; always the longer
+)
+def test_of_equal_length_nothing_is_said_where_nothing_is_known(outcomes, lengths):
+    assert np.isnan(length_controlled_win_rate(np.array(outcomes), np.array(lengths), np.arange(3))).all()
+    shorter = answers(0, np.zeros(64), tokens=10)
+    longer = answers(9, np.arange(64.0) % 3 - 1, tokens=30)
+    assert "equal length" not in against(shorter, longer).sentence
+    alike = longer.assign(num_tokens=10 + np.arange(64) % 2)
+    assert "; at equal length " in against(shorter, alike).sentence
 
 
 @pytest.fixture

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
+import pytest
 
 from rewardshape.analysis import displacement_curve
 from rewardshape.report.charts import Drawer, Palette
@@ -121,3 +124,31 @@ def test_under_the_pointer_of_the_win_rate_are_the_steps_that_were_measured(writ
     np.testing.assert_allclose(line["x"], [0, 1, 2, 2**0.5, 3], atol=1e-3)
     assert line["y"][2] == 0.0
     assert line["y"][3] == 1.0
+
+
+def test_under_the_path_stand_the_parts_of_a_fall_while_the_policy_is_near(write_run, tmp_path, rng):
+    """Chosen −0.5 and rejected −1.1 nats; samples 0.6 nats from step 0 at step 1 and 3 nats at step 2."""
+    moved = np.array([[0.0], [1.0], [5.0]]) + 0.1 * rng.normal(size=(1, 40)) * np.array([[0], [1], [1]])
+    sums = {"chosen": -8 - 0.5 * moved, "rejected": -8 - 1.1 * moved}
+    samples = {
+        step: {
+            "prompt_id": [f"p{i}" for i in range(64)],
+            "num_tokens": [4] * 64,
+            "logp_sum": (-5 + kl + 0.1 * rng.normal(size=64)).tolist(),
+            "ref_logp_sum": [-5.0] * 64,
+        }
+        for step, kl in ((0, 0.0), (1, 0.6), (2, 3.0))
+    }
+    folder = write_run(
+        tmp_path / "run", sums, num_tokens={name: np.full(40, 4) for name in sums}, samples=samples
+    )
+    charts = drawn(folder)
+    [path] = [chart for chart in charts if "The path of the run" in chart.caption]
+    said = re.search(
+        r"At step 1, .* chosen stands at −0\.(\d+) nats per response: minus the divergence −0\.(\d+), plus half of the "
+        r"gain of margin \+0\.(\d+), plus an excess of ([+−]0\.\d+) ",
+        path.caption,
+    )
+    chosen, kl, half = (int(part) / 100 for part in said.groups()[:3])
+    assert (chosen, kl, half) == pytest.approx((0.5, 0.6, 0.3), abs=0.03)
+    assert float(said[4].replace("−", "-")) == pytest.approx(-chosen + kl - half, abs=0.02)

@@ -19,6 +19,8 @@ from rewardshape.verdict.words import Word
 
 PLAIN = Evidence("run", "made", chosen=Change(-5.0, 0.5, -6.0, -4.0), highest=Change(1.0, 0.2, step=40))
 
+LENGTH_CONTROLLED = ("length_controlled", "length_controlled_low", "length_controlled_high")
+
 
 def advice(word=Word.DISPLACED, *, gave_back=False, fell=False, **changed):
     return advice_for(word, dataclasses.replace(PLAIN, **changed), gave_back=gave_back, fell=fell)
@@ -37,12 +39,19 @@ def test_without_a_finding_the_advice_is_that_of_the_word():
     ],
 )
 def test_where_answers_were_judged_nobody_is_told_to_look_at_some(words, said):
-    made = [Judgement(word, 0.5, 0.4, 0.6, 0.5, 32, 50, 0, float(t)) for t, word in enumerate(words)]
-    lines = advice(answers=tuple(made))
+    known = dict.fromkeys(("win_rate", "low", "high"), 0.5) | dict.fromkeys(LENGTH_CONTROLLED, math.nan)
+    known |= {"num_prompts": 32, "step": 50, "first_step": 0}
+    made = [Judgement(word=word, temperature=float(t), **known) for t, word in enumerate(words)]
+    lines = advice(answers=tuple(made), sampled=True)
     assert said in lines[0]
     assert not any("Sample a few prompts" in line for line in lines)
     assert lines[1:] == list(Word.DISPLACED.advice[1:])
     assert advice(Word.SATURATED, answers=tuple(made)) == advice(Word.SATURATED)
+
+
+def test_who_has_sampled_answers_is_told_to_judge_them_not_to_sample():
+    assert "rewardshape judgements" in advice(sampled=True)[0]
+    assert not any("sample a few" in line.lower() for line in advice(sampled=True))
 
 
 FINDINGS = {
@@ -77,6 +86,11 @@ def test_nothing_else_is_advised_where_nothing_was_trained():
 
 def test_a_peak_is_named_where_it_was_given_back_and_the_run_is_not_displaced():
     assert "checkpoint of step 40" in advice(Word.SATURATED, gave_back=True)[0]
+    bought = pd.DataFrame({"split": "eval", "step": [0, 30, 40, 50], "margin": [0.0, 1.0, 1.5, 4.0]})
+    assert (
+        "the mean margin was +1.50 there and ends at +4.00"
+        in advice(Word.SATURATED, gave_back=True, progress=bought)[0]
+    )
     stop, *others = Word.SATURATED.advice
     assert advice(Word.SATURATED)[0] == stop
     assert advice(Word.SATURATED)[2:] == others  # between them, what to do if the pairs were too easy
