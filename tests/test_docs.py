@@ -229,6 +229,7 @@ def shortened(arguments: list[str], reader: Path) -> list[str]:
     if {"--help", "--resume", "--dry-run"} & set(arguments):
         return [*arguments, "--quiet"]
     more = ["--seeds", "1"] if "--what-if" in arguments else []
+    more += ["--sample-every", "2"] if "--sample-every" in arguments else []
     named = arguments[arguments.index("--output") + 1] if "--output" in arguments else None
     checkpoint = arguments[0] if arguments and not arguments[0].startswith("-") else None
     folder = reader / (named or Path("runs", Path(checkpoint).name if checkpoint else "embedded"))
