@@ -11,6 +11,8 @@ import pandas as pd
 
 from rewardshape.analysis.panels import Panel, probe_panels, run_label, run_objective, scores
 from rewardshape.analysis.resampling import (
+    MIN_TESTED,
+    central,
     drawn_pairs,
     percentile_interval,
     rank_correlations,
@@ -93,6 +95,8 @@ def prediction_quality(table: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
         One row per run, predictor, response and level. ``level`` is ``pair`` (every pair at every step is a point) or
         ``mean`` (every step is one, the mean over pairs; left out where fewer than three steps were measured).
         ``num_pairs``, ``num_steps``; each with ``…_low`` and ``…_high``:
+
+        From fewer than 8 prompts no ends are given.
 
         * ``r_squared``: 1 − Σ(measured − predicted)² / Σ(measured − mean)²: of the prediction as it stands, nothing
           fitted; negative where it is worse than the mean;
@@ -201,7 +205,7 @@ def condition_agreement(table: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
         counts = drawn_pairs(len(known), known["prompt"].to_numpy(), seed=seed) if len(known) else None
         for name, statistic in (("auc", _auc), ("rho", rank_correlations)):
             values = np.full(2, np.nan) if counts is None else statistic(excess, change, counts)
-            low, high = _nan_interval(values[1:])
+            low, high = _nan_interval(values[1:], known["prompt"].nunique())
             row |= {name: values[0], f"{name}_low": low, f"{name}_high": high}
         rows.append(row)
     return pd.DataFrame(rows)
@@ -348,7 +352,7 @@ def _over_pairs(predicted: np.ndarray, measured: np.ndarray, prompts: np.ndarray
     p, m = predicted, measured
     moments = np.stack([np.ones_like(p), p, m, p * p, p * m, m * m]).sum(axis=1)  # (6, pairs)
     resampled = resampled_means(moments, prompts, seed=seed)
-    return _quality(*moments.mean(axis=1)), *percentile_interval(_quality(*resampled.T).T)
+    return _quality(*moments.mean(axis=1)), *_ends(_quality(*resampled.T).T, prompts)
 
 
 def _over_steps(predicted: np.ndarray, measured: np.ndarray, prompts: np.ndarray, seed: int) -> Quality:
@@ -358,7 +362,15 @@ def _over_steps(predicted: np.ndarray, measured: np.ndarray, prompts: np.ndarray
         return _quality(*(x.mean(axis=-1) for x in (np.ones_like(p), p, m, p * p, p * m, m * m)))
 
     resampled = of_means(*(resampled_means(values, prompts, seed=seed) for values in (predicted, measured)))
-    return of_means(predicted.mean(axis=1), measured.mean(axis=1)), *percentile_interval(resampled.T)
+    return of_means(predicted.mean(axis=1), measured.mean(axis=1)), *_ends(resampled.T, prompts)
+
+
+def _ends(resampled: np.ndarray, prompts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The ends of intervals over prompts, shape (3,); NaN from fewer than `MIN_TESTED`."""
+    many = len(np.unique(prompts))
+    if many < MIN_TESTED:
+        return np.full(3, np.nan), np.full(3, np.nan)
+    return percentile_interval(resampled, many)
 
 
 def _quality(
@@ -379,9 +391,9 @@ def _auc(excess: np.ndarray, change: np.ndarray, counts: np.ndarray) -> np.ndarr
     return np.asarray(np.divide(above, pairs, out=np.full(len(counts), np.nan), where=pairs > 0))
 
 
-def _nan_interval(resampled: np.ndarray) -> tuple[float, float]:
+def _nan_interval(resampled: np.ndarray, prompts: int) -> tuple[float, float]:
     known = resampled[np.isfinite(resampled)]
-    if not len(known):
+    if not len(known) or prompts < MIN_TESTED:
         return np.nan, np.nan
-    low, high = percentile_interval(known)
+    low, high = central(known)
     return float(low), float(high)

@@ -21,6 +21,7 @@ from rewardshape.analysis.panels import Panel, chosen_and_rejected, probe_panels
 from rewardshape.analysis.resampling import (
     MIN_PROMPTS,
     mean_interval,
+    num_prompts,
     percentile_interval,
     resampled_means,
     with_interval,
@@ -113,8 +114,10 @@ def _by_samples(trace: Trace, chosen: Panel, common: np.ndarray, seed: int) -> d
             kl[at] = by_prompt.mean()
             if len(by_prompt) < MIN_PROMPTS:
                 continue
-            low[at], high[at] = percentile_interval(of_samples)
-            excess_low[at], excess_high[at] = percentile_interval(of_pairs[:, at] + of_samples)
+            low[at], high[at] = percentile_interval(of_samples, len(by_prompt))
+            excess_low[at], excess_high[at] = percentile_interval(
+                of_pairs[:, at] + of_samples, min(len(by_prompt), num_prompts(common, chosen.prompt_codes))
+            )
     return with_interval("kl", kl, low, high) | with_interval(
         "excess", common.mean(1) + kl, excess_low, excess_high
     )

@@ -296,7 +296,7 @@ def _interval(resampled: np.ndarray, prompts: int) -> tuple[float, float]:
     """95 % interval over prompts; NaN from fewer than `MIN_PROMPTS`."""
     if prompts < MIN_PROMPTS:
         return np.nan, np.nan
-    low, high = percentile_interval(resampled)
+    low, high = percentile_interval(resampled, prompts)
     return float(low), float(high)
 
 

@@ -108,7 +108,7 @@ def _curve(trace: Trace, run: Run) -> pd.DataFrame:
         "sqrt_kl": np.sqrt(np.maximum(kl, 0)),
     }
     for name in ("gold", "proxy"):
-        low, high = percentile_interval(samples.means(name, weights))
+        low, high = percentile_interval(samples.means(name, weights), len(everyone))
         curve |= {name: samples.means(name, everyone), f"{name}_low": low, f"{name}_high": high}
     return pd.DataFrame(curve)
 
@@ -372,7 +372,7 @@ def drop_p_value(gold: np.ndarray, num_units: int) -> float:
     error = drops[1:].std(axis=0, ddof=1)
     known = error > 0
     if not known.any():
-        return 0.0 if (drops[0] > 0).any() else 1.0
+        return 0.0 if len(gold) > 1 and num_units >= MIN_TESTED and (drops[0] > 0).any() else 1.0
     found = (drops[0, known] / error[known]).max()
     null = ((drops[1:, known] - drops[0, known]) / error[known]).max(axis=1)
     null /= np.sqrt(np.random.default_rng(0).chisquare(num_units - 1, len(null)) / (num_units - 1))

@@ -13,9 +13,9 @@ from scipy import stats
 from rewardshape.analysis.panels import chosen_and_rejected, logp_margins, run_label
 from rewardshape.analysis.resampling import (
     MIN_TESTED,
+    central,
     drawn_pairs,
     num_prompts,
-    percentile_interval,
     rank_correlations,
     where_known,
 )
@@ -189,7 +189,7 @@ def pair_correlations(pairs: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
                 low = high = np.array(np.nan)
                 if num_prompts(first, prompts) >= MIN_TESTED:
                     # of one pair alone there is no order
-                    low, high = percentile_interval(rho[1:][np.isfinite(rho[1:])])
+                    low, high = central(rho[1:][np.isfinite(rho[1:])])
                 row = (descriptor.name, descriptor.label, change, rho[0], float(low), float(high), len(known))
                 rows.append((run, *row))
     columns = ["run", "descriptor", "label", "change", "rho", "rho_low", "rho_high", "num_pairs"]

@@ -6,6 +6,8 @@ sampled). Its variance has two parts, which are added:
 
 * over prompts: that of the difference in resamples which hold the same prompts in every run, each of which finds its
   own place of equal margin;
+  Of accuracy, a share, half a pair is added to each of the four ways in which two runs may have a pair in order or not
+  (Agresti and Min 2005, doi:10.1002/sim.1781): two runs that order every pair alike are not known to be alike;
 * over seeds: 2σ²/S for S seeds, with σ² the residual variance of the runs' means y_{ks} after the effects of
   intervention and seed, (K − 1)(S − 1) degrees of freedom (two-way analysis of variance without interaction).
 
@@ -47,6 +49,8 @@ class Outcome(NamedTuple):
     num_prompts: int
     margins: np.ndarray
     """Where it was measured, (values,): gains of the margin in nats per token; NaN is the last step."""
+    share: bool = False
+    """Whether it is the share of pairs for which something holds."""
 
 
 def what_if_table(trace: Trace, excluded: Mapping[str, str] | None = None) -> pd.DataFrame:
@@ -201,7 +205,7 @@ def _outcomes(trace: Trace, runs: Runs, compared: list[tuple[str, str]]) -> dict
     if gold:
         found["gold"] = Outcome(_by_seed(runs, gold), len(judged_by_all), np.array([np.nan]))
     if accuracy:
-        found["accuracy"] = Outcome(_by_seed(runs, accuracy), min(pairs), np.array([np.nan]))
+        found["accuracy"] = Outcome(_by_seed(runs, accuracy), min(pairs), np.array([np.nan]), share=True)
     return found
 
 
@@ -245,9 +249,8 @@ def effects(
     rows: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for (pair, place), seeds in found.items():
         first, second = map(names.index, pair)
-        mean, half = _effect(
-            outcome.drawn[:, place][..., seeds], first, second, outcome.num_prompts, len(found)
-        )
+        drawn = outcome.drawn[:, place][..., seeds]
+        mean, half = _effect(drawn, first, second, outcome.num_prompts, len(found), share=outcome.share)
         row = with_interval("difference", mean, mean - half, mean + half)
         rows.setdefault(pair, []).append({"margin_gain": outcome.margins[place], **row})
     return rows
@@ -259,13 +262,17 @@ def _seeds_of(drawn: np.ndarray, first: int, second: int) -> np.ndarray | None:
     return both if both.any() else None
 
 
-def _effect(drawn: np.ndarray, first: int, second: int, num_prompts: int, tests: int) -> tuple[float, float]:
+def _effect(
+    drawn: np.ndarray, first: int, second: int, num_prompts: int, tests: int, *, share: bool
+) -> tuple[float, float]:
     """Mean difference of two interventions, and half the width of an interval that holds for so many together."""
     gap = (drawn[:, first] - drawn[:, second]).mean(axis=1)
     if num_prompts < MIN_TESTED:
         return float(gap[0]), np.nan
     # Resamples vary by (n − 1)/n of what samples do.
-    parts = [(float(gap[1:].var()) * num_prompts / (num_prompts - 1), float(num_prompts - 1))]
+    over_prompts = float(gap[1:].var()) * num_prompts / (num_prompts - 1)
+    over_prompts += 1 / (num_prompts + 2) ** 2 if share else 0.0
+    parts = [(over_prompts, float(num_prompts - 1))]
     seeds = drawn.shape[2]
     if seeds > 1:
         residual, left = residual_variance(drawn[0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from rewardshape.analysis import compare_along, compare_at_equal
 from rewardshape.errors import InputError
@@ -61,8 +62,24 @@ def test_each_resample_finds_its_own_crossing(write_run, tmp_path, rng):
     row = compare_at_equal(read_trace(tmp_path), "logp_margin", 0.3).iloc[0]
     draws = np.random.default_rng(0).integers(0, PAIRS, (2000, PAIRS))
     falls = [-0.01 * min(0.3 / (speed[draw].mean() - 0.01), 20) for draw in draws]
-    assert row["chosen_change_low"] == pytest.approx(np.quantile(falls, 0.025), rel=1e-6)
-    assert row["chosen_change_high"] == pytest.approx(np.quantile(falls, 0.975), rel=1e-6)
+    tail = stats.norm.cdf(-np.sqrt(PAIRS / (PAIRS - 1)) * stats.t.ppf(0.975, PAIRS - 1))
+    assert row["chosen_change_low"] == pytest.approx(np.quantile(falls, tail), rel=1e-6)
+    assert row["chosen_change_high"] == pytest.approx(np.quantile(falls, 1 - tail), rel=1e-6)
+
+
+def test_the_interval_at_equal_margin_holds_the_truth_over_32_prompts(write_run, tmp_path, rng):
+    """Chosen falls and the gap grows at speeds of each pair's own: at a gain of 0.3 the truth is −0.3 · 0.01/0.03."""
+    held = []
+    steps = np.arange(21)[:, None]
+    for number in range(200):
+        falls, gaps = rng.normal(0.01, 0.01, 32), rng.normal(0.03, 0.02, 32)
+        chosen = -10 - 4 * falls * steps
+        sums = {"chosen": chosen, "rejected": chosen - 4 * gaps * steps}
+        tokens = {name: np.full(32, 4) for name in sums}
+        folder = write_run(tmp_path / str(number), sums, num_tokens=tokens)
+        row = compare_at_equal(read_trace(folder), "logp_margin", 0.3).iloc[0]
+        held.append(row["chosen_change_low"] <= -0.1 <= row["chosen_change_high"])
+    assert 0.90 <= np.mean(held) <= 0.99  # 3 standard errors of 200 about 0.95
 
 
 def test_difference_from_the_baseline_is_paired(write_run, tmp_path, rng):
