@@ -287,7 +287,8 @@ def best_of_n_curve(samples: pd.DataFrame, *, rank_by: str = "gold") -> pd.DataF
     for name in ("prompt_id", "gold", rank_by):
         if name not in samples:
             raise InputError(f"samples for best-of-n have no column {name!r}")
-    values = [_best_of_each_n(of_prompt, rank_by) for _, of_prompt in judged(samples).groupby("prompt_id")]
+    ranked = judged(samples).dropna(subset=rank_by)  # what has no score can neither be picked nor passed over
+    values = [_best_of_each_n(of_prompt, rank_by) for _, of_prompt in ranked.groupby("prompt_id")]
     most = min(map(len, values), default=0)
     if most < 2:
         raise InputError("best-of-n needs at least two samples of every prompt")

@@ -20,6 +20,7 @@ too small where few runs estimate σ².
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -155,9 +156,38 @@ WHAT_IF = "what-if"  # the folder of a what-if beside the run that it asks about
 
 
 def what_if_beside(folder: Path) -> pd.DataFrame | None:
-    """The table of a what-if in or beside a run's folder; None where there is none."""
-    places = (folder, folder / WHAT_IF, folder.parent / WHAT_IF, folder.parent)
+    """The table of a what-if in or beside a run's folder; None where there is none, or where it asks about another run.
+
+    Beside a run may lie what was asked about another: it has to be of the same model, pairs and objective, as far as
+    both state them.
+    """
+    beside = (place for place in (folder.parent / WHAT_IF, folder.parent) if _of_the_same(folder, place))
+    places = chain((folder, folder / WHAT_IF), beside)
     return next((found for place in places if (found := read_what_if(place)) is not None), None)
+
+
+def _of_the_same(folder: Path, place: Path) -> bool:
+    inside = [
+        manifest for manifest in _manifests(place) if not manifest.get("what_if", {"against": ""})["against"]
+    ]
+    theirs, mine = ([_asked(manifest) for manifest in found] for found in (inside, _manifests(folder)))
+    return not theirs or not mine or any(one in theirs for one in mine)
+
+
+def _manifests(folder: Path) -> list[dict[str, Any]]:
+    """Those of a run, or of every run of a folder."""
+    places = (
+        [folder]
+        if RunFolder(folder).manifest.is_file()
+        else [file.parent for file in folder.glob("*/run.json")]
+    )
+    return [RunFolder(place).read_manifest() for place in places]
+
+
+def _asked(manifest: dict[str, Any]) -> tuple[Any, ...]:
+    """What a what-if leaves as it is."""
+    model, data = (manifest.get(part) or {} for part in ("model", "data"))
+    return model.get("fingerprint"), (data.get("read") or {}).get("fingerprint"), manifest.get("objective")
 
 
 def _by_intervention(trace: Trace) -> Runs:

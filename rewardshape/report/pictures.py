@@ -303,12 +303,13 @@ def _of_setting(table: pd.DataFrame, setting: int | None, drawer: Drawer) -> pd.
 def _front(tables: Tables, drawer: Drawer) -> Chart:
     """What the distance from the reference buys, and which step half of the prompts would choose."""
     rates = with_ends(win_rates(tables.trace), tables.trace)
+    first = int(tables.trace.samples["step"].min())
     line = (
         "Line: the front, the most that any step wins at no more KL." if rates["win_rate"].max() > 0.5 else ""
     )
     chart = drawer.draw(
         partial(distributions.plot_win_rate, rates),
-        "What the distance from the reference buys: win rate against step 0, by gold, over √KL. Bars: 95 % over "
+        f"What the distance from the reference buys: win rate against step {first}, by gold, over √KL. Bars: 95 % over "
         f"prompts. {line or 'No step wins more than half.'} Ring: the last step.{_judged_apart(tables)}",
         "path",
     )

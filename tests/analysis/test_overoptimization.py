@@ -243,3 +243,11 @@ def test_input_without_what_is_needed_says_what_to_do(trace_of, rng):
         best_of_n_curve(samples[samples["step"] == 0])
     with pytest.raises(InputError, match="'proxy'"):
         best_of_n_curve(samples, rank_by="proxy")
+
+
+def test_a_sample_without_a_proxy_reward_is_left_out_of_best_of_n():
+    table = pd.DataFrame(
+        {"prompt_id": [0] * 4, "gold": [0.0, 0.3, 0.9, 5.0], "proxy": [1.0, 2.0, 3.0, np.nan]}
+    )
+    found = best_of_n_curve(table, rank_by="proxy")["gold"]
+    assert found.tolist() == pytest.approx([0.4, 0.7, 0.9])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -73,6 +74,21 @@ def test_its_numbers_are_those_of_the_table_and_stand_before_what_is_general(run
         "together); gold at the last step +0.100 (−0.100 to +0.300).",
     ]
     assert advice[:2] == sizes(advice)
+
+
+def test_what_was_asked_about_another_run_is_not_told_of_this_one(run, write_run, tmp_path):
+    write(tmp_path / "what-if", ROW)
+    assert sizes(judge(read_trace(run)).advice)
+    sums = {name: np.full((2, 24), -10.0) for name in ("chosen", "rejected")}
+    asked = {"name": "as-it-is", "changes": {}, "flags": "", "against": "", "matched": False}
+    for objective, told in (("dpo", False), ("alphapo", True)):
+        parameters = {"beta": 0.1} if objective == "dpo" else {"alpha": 0.25, "beta": 2.5, "gamma": 0.25}
+        write_run(
+            tmp_path / "what-if" / "as-it-is", sums, num_tokens={name: np.full(24, 10) for name in sums},
+            what_if=asked, objective={"name": objective, "parameters": parameters},
+        )  # fmt: skip
+        assert bool(sizes(judge(read_trace(run)).advice)) == told
+        shutil.rmtree(tmp_path / "what-if" / "as-it-is")
 
 
 def test_the_surest_margin_is_told_and_both_where_it_turns(run, tmp_path):
