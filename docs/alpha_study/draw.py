@@ -1,10 +1,14 @@
-"""Draws the figures of docs/alpha.md from the tables beside it: ``python docs/alpha_study/draw.py``.
+"""Draws the figures of docs/alpha.md from the tables beside it, or of another folder of such tables into that one.
+
+    python docs/alpha_study/draw.py
+    python docs/alpha_study/draw.py docs/chat_model/own_answers judge shared
 
 ``python benchmarks/alpha_study.py keep shared judge control --into docs/alpha_study`` makes the tables from the runs.
 """
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -23,26 +27,32 @@ STAGES = {"shared": "α = 0", "judge": "α = 0", "control": "its control"}  # wh
 
 
 def main() -> None:
-    for stage, other in STAGES.items():
-        runs, curves = pd.read_csv(HERE / f"{stage}.csv"), pd.read_csv(HERE / f"{stage}_along_margin.csv")
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("folder", nargs="?", type=Path, default=HERE)
+    parser.add_argument("stages", nargs="*", help=", ".join(STAGES))
+    options = parser.parse_args()
+    folder: Path = options.folder
+    for stage in options.stages or STAGES:
+        other = STAGES[stage]
+        runs, curves = pd.read_csv(folder / f"{stage}.csv"), pd.read_csv(folder / f"{stage}_along_margin.csv")
         with style("paper"), plt.rc_context({"svg.hashsalt": "rewardshape"}):
             figure, axes = plt.subplots(1, 3, figsize=(7.2, 2.6), layout="constrained")
             for ax, (column, name) in zip(axes, ENDS.items(), strict=False):
-                plot_differences(differences(runs, column, stage), ax)
+                plot_differences(differences(folder, runs, column, stage), ax)
                 ax.set_xlabel(f"{name} against {other}")
             axes[0].set_ylabel("α")
             plot_along(curves, axes[2])
             axes[2].set_ylabel(f"chosen above {other} (nats per token)")
-            figure.savefig(HERE / f"{stage}.svg", metadata={"Date": None})
-            figure.savefig(HERE / f"{stage}.png", dpi=200)
+            figure.savefig(folder / f"{stage}.svg", metadata={"Date": None})
+            figure.savefig(folder / f"{stage}.png", dpi=200)
         plt.close(figure)
 
 
-def differences(runs: pd.DataFrame, column: str, stage: str) -> pd.DataFrame:
+def differences(folder: Path, runs: pd.DataFrame, column: str, stage: str) -> pd.DataFrame:
     """Of every seed (rows) and α (columns) the end point minus that of α = 0; or tuned minus control."""
     wide = runs.pivot(index="seed", columns="alpha", values=column)
     if stage == "control":
-        tuned = pd.read_csv(HERE / "judge.csv").pivot(index="seed", columns="alpha", values=column)
+        tuned = pd.read_csv(folder / "judge.csv").pivot(index="seed", columns="alpha", values=column)
         return tuned.drop(columns=0.0) - wide
     return wide.drop(columns=0.0).sub(wide[0.0], axis=0)
 
