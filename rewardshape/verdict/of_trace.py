@@ -334,7 +334,10 @@ def _held_out(chosen: Panel, losses: np.ndarray | None) -> HeldOut | None:
     drawn = studentised(rise, chosen.prompt_codes).max(axis=1)
     chance = float((drawn >= rise[best].mean() / error).mean()) if error > 0 else 1.0
     worse = chance <= 2 * CHANCE_LIKELY and rise[best].mean() > WORSE_LOSS * abs(mean.min())
-    return HeldOut("held-out loss", step, bool(worse), chance=chance, above_start=above)
+    lowest, last = float(mean.min()), float(mean[-1])
+    return HeldOut(
+        "held-out loss", step, bool(worse), True, chance, above_start=above, best=lowest, last=last
+    )
 
 
 # --- what stands beside ------------------------------------------------------------------------------------------

@@ -295,6 +295,8 @@ def _held_out(evidence: Evidence) -> list[str]:
         return [
             f"over-optimized: {turned}" if held.over_optimized else f"{turned}, while the margin did not grow"
         ]
+    if held.worse is False and held.best is not None and held.best == held.last:
+        return [f"no over-optimization by the {held.measure}: it is best at the end"]
     if held.worse is False:
         return [
             f"no over-optimization by the {held.measure}: it was best at {best} and has not risen beyond chance since"

@@ -121,6 +121,10 @@ def test_the_story_dates_the_fall_names_the_deepest_point_and_takes_the_margin_f
     [
         (HeldOut("held-out loss", 30, True), "Over-optimized: the held-out loss was best at step 30"),
         (HeldOut("held-out loss", 30, False), "No over-optimization by the held-out loss: "),
+        (
+            HeldOut("held-out loss", 30, False, best=0.5, last=0.5),
+            "by the held-out loss: it is best at the end",
+        ),
         (HeldOut("held-out loss", 30, True, trained_on=False), "worse since, while the margin did not grow"),
         (HeldOut("held-out loss", 30, None, above_start=True), "never below what no training gives"),
     ],
