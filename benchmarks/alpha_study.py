@@ -287,7 +287,7 @@ def along_curve(
     """Chosen of every run minus that of α = 0 (or of its control) of its seed, along the range that both reach.
 
     At equal margin gain or KL. A run stands where it first reaches the value; the shorter of the two curves ends
-    the comparison.
+    the comparison. Of two runs of which one gained none there is no row.
     """
 
     def curves(of: pd.DataFrame) -> dict[tuple[int, float], tuple[np.ndarray, np.ndarray]]:
@@ -303,6 +303,8 @@ def along_curve(
             continue
         x0, y0 = others[other]
         furthest = min(x.max(), x0.max())
+        if furthest <= 0:
+            continue
         for share in np.linspace(1 / points, 1, points):
             value = share * furthest
             difference = stands_at(value, x, y) - stands_at(value, x0, y0)
@@ -341,8 +343,13 @@ def show_tables(task: Task) -> None:
         print(f"\n== untouched model {file.stem}\n", pd.read_csv(file).round(3).to_string(index=False))
 
 
+def axes_of(task: Task) -> tuple[str, ...]:
+    """Along what runs are compared; KL is a curve only where it was sampled more than once."""
+    return ("margin", "kl") if task.steps > task.every else ("margin",)
+
+
 def _show_curves(task: Task, rows: pd.DataFrame, control: pd.DataFrame | None = None) -> None:
-    for axis in ("margin", "kl"):
+    for axis in axes_of(task):
         curve = along_curve(task.output / "runs", rows, axis, control)
         told = curve.groupby(["alpha", "share"])["difference"].agg(["mean", "sem", "count"])
         print(f"along the {axis}\n{told.round(4).to_string()}")
@@ -358,9 +365,10 @@ def keep(task: Task, stages: Sequence[str], into: Path) -> None:
         rows = judged(task, [stage]).sort_values(["seed", "alpha"])
         ends = pd.concat([ended(task.output / "runs" / run) for run in rows["run"]])
         rows = rows.merge(ends, on="run")
-        rows.drop(columns=["stage", "run"]).round(5).to_csv(into / f"{stage}.csv", index=False)
+        kept = rows.drop(columns=["stage", "run"])
+        kept.round({name: 5 for name in kept if name != "rate"}).to_csv(into / f"{stage}.csv", index=False)
         shaped, control = (judged(task, ["judge"]), rows) if stage == "control" else (rows, None)
-        for axis in ("margin", "kl") if stage != "tune" else ():
+        for axis in axes_of(task) if stage != "tune" else ():
             curve = along_curve(task.output / "runs", shaped, axis, control)
             curve.round(6).to_csv(into / f"{stage}_along_{axis}.csv", index=False)
     files = {number: _untouched(task, number) for number in range(task.models)}

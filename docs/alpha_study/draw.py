@@ -22,6 +22,7 @@ from rewardshape.plotting.style import FAINT, alpha_color, style
 HERE = Path(__file__).parent
 ENDS = {"gold T=0.7": "gold at T = 0.7", "gold T=0": "greedy gold"}
 
+FEWEST = 3  # seeds that make a band
 
 STAGES = {"shared": "α = 0", "judge": "α = 0", "control": "its control"}  # what each is compared with
 
@@ -41,8 +42,12 @@ def main() -> None:
                 plot_differences(differences(folder, runs, column, stage), ax)
                 ax.set_xlabel(f"{name} against {other}")
             axes[0].set_ylabel("α")
-            plot_along(curves, axes[2])
-            axes[2].set_ylabel(f"chosen above {other} (nats per token)")
+            if curves["seed"].nunique() < FEWEST:  # too few seeds have a margin in common
+                plot_differences(differences(folder, runs, "chosen_change", stage), axes[2])
+                axes[2].set_xlabel(f"chosen against {other} (nats per token)")
+            else:
+                plot_along(curves, axes[2])
+                axes[2].set_ylabel(f"chosen above {other} (nats per token)")
             figure.savefig(folder / f"{stage}.svg", metadata={"Date": None})
             figure.savefig(folder / f"{stage}.png", dpi=200)
         plt.close(figure)
