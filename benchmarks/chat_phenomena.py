@@ -289,7 +289,8 @@ def _compared(name: str, known: dict[str, pd.DataFrame]) -> Iterator[tuple[str, 
 def against(runs: pd.DataFrame, zero: pd.DataFrame) -> pd.DataFrame:
     """Of each seed that both have: what one ends above the other, and how far chosen is apart at equal margin.
 
-    At equal margin: where both first reach the largest margin gain that both reach, straight between probed steps.
+    At equal margin: where both first reach the largest margin gain that both reach, straight between probed steps;
+    NaN where one gained none.
     """
     rows = []
     for seed in sorted(set(runs["seed"]) & set(zero["seed"])):
@@ -300,7 +301,12 @@ def against(runs: pd.DataFrame, zero: pd.DataFrame) -> pd.DataFrame:
             for course in courses
         ]
         ends = [course.iloc[-1][["Δ chosen", "margin gain", "nats a response: kl"]] for course in courses]
-        rows.append({**(ends[0] - ends[1]), "Δ chosen at equal margin": stands[0] - stands[1]})
+        rows.append(
+            {
+                **(ends[0] - ends[1]),
+                "Δ chosen at equal margin": stands[0] - stands[1] if margin > 0 else np.nan,
+            }
+        )
     return pd.DataFrame(rows)
 
 

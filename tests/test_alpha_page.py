@@ -84,7 +84,17 @@ def test_what_is_said_of_bias_0():
     assert max(np.abs(np.array(stats.ttest_1samp(lost, 0).confidence_interval(0.95))).ravel()) < 0.02
     with_bias = RUNS.pivot(index="seed", columns="alpha", values="end T=0.7")
     lower = (of_unbiased("end T=0.7") - with_bias).mean()
-    assert f"it stands {lower.min():.2f} to {lower.max():.2f} lower than without" in PAGE
+    assert f"level at the last step is {lower.min():.2f} to {lower.max():.2f} lower with it" in PAGE
+    more = (with_bias - RUNS.pivot(index="seed", columns="alpha", values="gold T=0.7")) - lost
+    mean, low, high = (
+        f"{-value:.2f}"
+        for value in (
+            more.mean(axis=1).mean(),
+            *stats.ttest_1samp(more.mean(axis=1), 0).confidence_interval(),
+        )
+    )
+    assert f"by {mean} [{high}, {low}] over all α".replace("-", "−") in PAGE
+    assert more.mean(axis=1).idxmin() == 10
     slopes = {
         name: [stats.linregress(row.index.to_numpy(float), row).slope for _, row in table.iterrows()]
         for name, table in ((name, of_unbiased(name)) for name in ("gold T=0.7", "gold T=0", "kl_end"))
@@ -93,7 +103,16 @@ def test_what_is_said_of_bias_0():
     assert f"divergence has a slope, too, {interval(slopes['kl_end'])} nats per unit of α" in PAGE
     assert stats.ttest_1samp(slopes["gold T=0"], 0).pvalue > 0.05
     unbiased, biased = (along(place, -1.0) for place in ("bias0/shared", "shared"))
-    assert f"is {interval(unbiased, 4)} nats per token, of {interval(biased, 4)} with the bias" in PAGE
+    assert (
+        f"stands {interval(unbiased, 4)} nats per token above α = 0, with the bias {interval(biased, 4)}"
+        in PAGE
+    )
+    assert f"a difference of {interval(biased - unbiased, 4)}" in PAGE
+    others = [
+        stats.ttest_1samp(along("shared", a) - along("bias0/shared", a), 0).pvalue
+        for a in (-0.5, 0.25, 0.5, 1.0)
+    ]
+    assert (f"{min(others):.2f}", f"{max(others):.2f}") == ("0.02", "0.05")
 
 
 def along(stage: str, alpha: float, axis: str = "margin", place: int = 8) -> pd.Series:
