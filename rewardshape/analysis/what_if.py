@@ -19,6 +19,7 @@ too small where few runs estimate σ².
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
@@ -161,8 +162,9 @@ def what_if_beside(folder: Path) -> pd.DataFrame | None:
     Beside a run may lie what was asked about another: it has to be of the same model, pairs and objective, as far as
     both state them.
     """
-    beside = (place for place in (folder.parent / WHAT_IF, folder.parent) if _of_the_same(folder, place))
-    places = chain((folder, folder / WHAT_IF), beside)
+    beside = (folder.parent / WHAT_IF, folder.parent)
+    kept = (place for place in beside if RunFolder(place).what_if.is_file() and _of_the_same(folder, place))
+    places = chain((folder, folder / WHAT_IF), kept)
     return next((found for place in places if (found := read_what_if(place)) is not None), None)
 
 
@@ -175,13 +177,13 @@ def _of_the_same(folder: Path, place: Path) -> bool:
 
 
 def _manifests(folder: Path) -> list[dict[str, Any]]:
-    """Those of a run, or of every run of a folder."""
-    places = (
-        [folder]
-        if RunFolder(folder).manifest.is_file()
-        else [file.parent for file in folder.glob("*/run.json")]
-    )
-    return [RunFolder(place).read_manifest() for place in places]
+    """Those of a run, or of every run of a folder that can be read."""
+    alone = RunFolder(folder).manifest.is_file()
+    found = []
+    for place in [folder] if alone else [file.parent for file in folder.glob("*/run.json")]:
+        with contextlib.suppress(InputError):  # another run's damage says nothing of this one
+            found.append(RunFolder(place).read_manifest())
+    return found
 
 
 def _asked(manifest: dict[str, Any]) -> tuple[Any, ...]:

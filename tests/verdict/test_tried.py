@@ -91,6 +91,15 @@ def test_what_was_asked_about_another_run_is_not_told_of_this_one(run, write_run
         shutil.rmtree(tmp_path / "what-if" / "as-it-is")
 
 
+def test_a_damaged_run_next_door_is_no_matter(run, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "run.json").write_text("{", encoding="utf-8")
+    assert sizes(judge(read_trace(run)).advice) == []
+    pd.DataFrame([ROW]).to_csv(RunFolder(tmp_path).what_if, index=False)
+    assert sizes(judge(read_trace(run)).advice)
+
+
 def test_the_surest_margin_is_told_and_both_where_it_turns(run, tmp_path):
     early = ROW | {
         "margin_gain": 0.01,
