@@ -118,6 +118,16 @@ def test_what_is_said_of_a_shape(alpha):
             assert interval(apart["Δ chosen"]) in text
 
 
+def test_what_is_said_of_hh_at_two_alphas():
+    table = ends("hh")
+    apart = table[table["alpha"] == 0.25] - table[table["alpha"] == 0]
+    p = 4 * stats.ttest_1samp(apart["Δ chosen"], 0).pvalue
+    assert f"ends {interval(apart['Δ chosen'])} above α = 0 (p = {p:.2f} after multiplying by four)" in PAGE
+    assert f"{interval(apart['nats a response: kl'], 1)} nats a response of divergence" in PAGE
+    shaped, zero = (KEPT["hh"][KEPT["hh"]["alpha"] == value] for value in (0.25, 0.0))
+    assert f"nothing is seen ({interval(pd.Series(at_equal_margin(shaped, zero)))})" in PAGE
+
+
 def test_shape_or_scale():
     control, polite = KEPT["control"], KEPT["polite"]
     shaped, zero = (polite[polite["alpha"] == value] for value in (-0.5, 0.0))
