@@ -26,7 +26,7 @@ from rewardshape.analysis.generations import PLAINLY, chosen_checkpoint
 from rewardshape.analysis.pairs import DESCRIPTORS, falling_pairs, pair_correlations, pairs_table
 from rewardshape.analysis.samples import has_gold
 from rewardshape.errors import InputError
-from rewardshape.numbers import interval, number, percents, shortest, signed, significant, typed
+from rewardshape.numbers import counted, interval, number, percents, shortest, signed, significant, typed
 from rewardshape.trace import Trace
 from rewardshape.verdict.advice import LET_GO
 from rewardshape.verdict.contrast import Contrast, contrast
@@ -223,7 +223,7 @@ def _by_answers(tables: Tables) -> list[str]:
         ]
     which = f"step {found['step']}" + (f" of {tables.labels[found['run']]}" if many else "")
     alike = int((best["gold_of_choice"] == found["gold_of_choice"]).sum()) - 1
-    also = f" (as high: the best step of {alike} other runs)" if alike else ""
+    also = f" (as high: the best step of {counted(alike, 'other run')})" if alike else ""
     how = f"at T = {shortest(temperature)}" if temperature else "of the greedy answers"
     worth = f"is worth {signed(found['gain'], 2)} against step 0 ({interval(found, 'gain', 2)}"
     if found["gain_low"] > 0:

@@ -336,7 +336,7 @@ def _held_out(chosen: Panel, losses: np.ndarray | None) -> HeldOut | None:
     worse = chance <= 2 * CHANCE_LIKELY and rise[best].mean() > WORSE_LOSS * abs(mean.min())
     lowest, last = float(mean.min()), float(mean[-1])
     return HeldOut(
-        "held-out loss", step, bool(worse), True, chance, above_start=above, best=lowest, last=last
+        "held-out loss", step, bool(worse), chance=chance, above_start=above, best=lowest, last=last
     )
 
 
